@@ -1,0 +1,34 @@
+"""scduet: deep generative models and transformers for single-cell counts, in Python and R.
+
+The names below are imported on first use, so that `import scduet` costs no torch.
+"""
+
+from importlib import import_module
+
+from scduet._version import __version__
+
+_PUBLIC = {  # name -> module that defines it; a submodule stands for itself
+    "Model": "scduet.api",
+    "fit": "scduet.api",
+    "load": "scduet.api",
+    "integrate": "scduet.tasks.integrate",
+    "score": "scduet.tasks.score",
+    "report": "scduet.report",
+    "datasets": "scduet.data.datasets",
+    "metrics": "scduet.metrics",
+    "pl": "scduet.plots",
+}
+__all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'scduet' has no attribute {name!r}")
+    module = import_module(_PUBLIC[name])
+    value = module if name in ("datasets", "metrics", "pl") else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,168 @@
+"""What every part of scduet agrees on: minibatches in, a loss or an embedding out. Read this file first.
+
+Shapes are written with the field's own words: ``cell``, ``gene``, ``latent``, ``entry`` (a stored count).
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+Expects = Literal["counts", "lognormal", "binary"]
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """Rows of a sparse matrix as the triplets of their stored entries, ordered by row."""
+
+    values: Float[Tensor, " entry"]
+    row: Int[Tensor, " entry"]  # row within these rows
+    column: Int[Tensor, " entry"]
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @cached_property
+    def position(self) -> Int[Tensor, " entry"]:
+        """Place of each entry in the flattened dense view."""
+        return self.row * self.shape[1] + self.column
+
+    def dense(self, values: Float[Tensor, " entry"] | None = None) -> Float[Tensor, "row column"]:
+        """The rows written out, with `values` (e.g. a function of the stored ones) or the stored values."""
+        given = self.values if values is None else values
+        flat = torch.zeros(self.shape[0] * self.shape[1], dtype=given.dtype, device=given.device)
+        return flat.index_put_((self.position,), given).view(self.shape)
+
+    def sum(self) -> Float[Tensor, " row"]:
+        """Total of each row."""
+        total = torch.zeros(self.shape[0], dtype=self.values.dtype, device=self.values.device)
+        return total.index_add_(0, self.row, self.values)
+
+    def to(self, device: torch.device | str) -> SparseRows:
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """What is known of the cells beside batch and label; each may be absent."""
+
+    categorical: Int[Tensor, "cell covariate"] | None = None  # codes
+    continuous: Float[Tensor, "cell covariate"] | None = None
+    size_factor: Float[Tensor, " cell"] | None = None
+
+    def to(self, device: torch.device | str) -> Covariates:
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class CellBatch:
+    """A minibatch of cells, on one device."""
+
+    x: SparseRows  # (cell, gene); raw counts unless the model says that it expects something else
+    index: Int[Tensor, " cell"]  # row in the data set
+    batch: Int[Tensor, " cell"]  # code of the technical batch
+    label: Int[Tensor, " cell"] | None = None  # code of the cell type, -1 = unlabeled
+    covariates: Covariates = field(default_factory=Covariates)
+    extra: Mapping[str, SparseRows | Tensor] = field(default_factory=dict[str, "SparseRows | Tensor"])
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> CellBatch:
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """A minibatch of cells as sequences of gene tokens, on one device."""
+
+    gene: Int[Tensor, "cell token"]
+    padding: Bool[Tensor, "cell token"]  # True where there is no token
+    index: Int[Tensor, " cell"]  # row in the data set
+    value: Float[Tensor, "cell token"] | Int[Tensor, "cell token"] | None = None
+    target: Tensor | None = None  # what a pre-training objective predicts
+    label: Int[Tensor, " cell"] | None = None
+    batch: Int[Tensor, " cell"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.gene)
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a module may know of the data it is built for: sizes, and named arrays."""
+
+    n_genes: int
+    n_batches: int = 1
+    n_labels: int = 0
+    n_categories: tuple[int, ...] = ()  # levels of each categorical covariate
+    n_continuous: int = 0
+    size_factor: bool = False  # the data bring their own size factors
+    n_cells: int = 0
+    n_extra: Mapping[str, int] = field(default_factory=dict[str, int])  # features of each further modality
+    arrays: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    # "library_log_mean", "library_log_variance" (batch): of the log of the cells' totals
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands."""
+
+    epoch: int = 0
+    kl_weight: float | Float[Tensor, ""] = 1.0
+    player: str = "model"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The scalar to minimise (a mean over cells), and its named terms for the log, weighted by `n_cells`."""
+
+    total: Float[Tensor, ""]
+    terms: Mapping[str, Float[Tensor, ""]]
+    n_cells: int
+
+
+class Module(Protocol):
+    """A model is a plain `torch.nn.Module`, built as `Model(reference, config)`, with these members."""
+
+    Config: ClassVar[type]
+    players: ClassVar[tuple[str, ...]]  # ("model",), or e.g. ("generator", "critic"): one optimiser each
+    expects: ClassVar[Expects]  # checked at fit
+
+    def forward(self, cells: Any, step: Step) -> Loss: ...
+
+    def embed(self, cells: Any) -> Float[Tensor, "cell latent"]: ...
+
+
+Part = TypeVar("Part", SparseRows, Covariates, CellBatch, TokenBatch)
+
+
+def _moved(part: Part, device: torch.device | str) -> Part:
+    """A copy of the dataclass with every tensor in it on `device`."""
+    return replace(part, **{f.name: _to(getattr(part, f.name), device) for f in fields(part)})
+
+
+def _to(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, (SparseRows, Covariates)):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {k: _to(v, device) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+MakeBatch = Callable[[Any], "CellBatch | TokenBatch"]  # rows of the data set -> minibatch

@@ -1,0 +1,40 @@
+"""What goes wrong, by kind. Every error names the thing and carries the remedy as `hint`."""
+
+
+class ScduetError(Exception):
+    """Base of the errors that users can mend; `hint` says how."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.message, self.hint = message, hint
+
+
+class DataError(ScduetError, ValueError):
+    """The cells, genes or annotations given cannot be used."""
+
+
+class OptionError(ScduetError, TypeError, ValueError):
+    """An option that does not exist, or a value that it does not take."""
+
+
+class FormatError(ScduetError, ValueError):
+    """A file or folder that is truncated, foreign, or from a version that cannot be read."""
+
+
+class DeviceError(ScduetError, RuntimeError):
+    """A device was asked for that this machine or this build of torch does not have."""
+
+
+class TrainingError(ScduetError, RuntimeError):
+    """Training could not go on."""
+
+
+class ScduetWarning(UserWarning):
+    """Something works, but probably not as the user hopes."""
+
+
+def some(names, most: int = 3) -> str:
+    """The first few of `names`, for a message: "'a', 'b', 'c' and 4 more"."""
+    names = list(names)
+    shown = ", ".join(repr(str(name)) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

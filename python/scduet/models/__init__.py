@@ -10,10 +10,16 @@ MODELS = {
 }
 
 
+def path_of(name: str) -> str:
+    """Where the model called `name` is written, as "module:Class"."""
+    if name not in MODELS:
+        near = get_close_matches(str(name).lower(), MODELS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {sorted(MODELS)}"
+        raise OptionError(f"unknown model {name!r}", hint)
+    return MODELS[name]
+
+
 def find(name: str) -> type:
     """The module class called `name`."""
-    if name not in MODELS:
-        near = get_close_matches(name.lower(), MODELS, n=1)
-        raise OptionError(f"unknown model {name!r}", f"did you mean {near[0]!r}?" if near else f"choose from {sorted(MODELS)}")
-    path, _, cls = MODELS[name].partition(":")
+    path, _, cls = path_of(name).partition(":")
     return getattr(import_module(path), cls)

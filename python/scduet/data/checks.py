@@ -1,0 +1,77 @@
+"""Is this what the model expects? Looks at every value, in pieces, before any work starts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+
+from scduet.errors import DataError, ScduetWarning, some
+
+PIECE = 4_000_000  # values looked at together: bounds the memory of the checks
+FEW_CELLS = 100
+
+
+def check_names(names, what: str) -> None:
+    """Raise DataError when `names` (cells or genes) repeat."""
+    if not names.is_unique:
+        repeated = names[names.duplicated()].unique()
+        remedy = f"make them unique, e.g. adata.{'obs' if what == 'cell' else 'var'}_names_make_unique()"
+        raise DataError(f"{len(repeated)} {what} names occur more than once: {some(repeated)}", remedy)
+
+
+def check_size(n_cells: int) -> None:
+    if n_cells == 0:
+        raise DataError("there are no cells", "look at how the data were filtered")
+    if n_cells < FEW_CELLS:
+        advice = "a deep model has little to learn from; PCA on log-normalised data is likely better"
+        warnings.warn(f"only {n_cells} cells: {advice}", ScduetWarning, stacklevel=4)
+
+
+def check_values(counts: sp.csr_matrix, cells, where: str, expects: str, allow_non_integer: bool = False) -> None:
+    """Raise DataError, naming cells, for values that a model which `expects` these data cannot use.
+
+    counts: (cell, gene), any number type. cells: their names. where: how the user calls the matrix, e.g. "X".
+    """
+    _refuse(counts, cells, lambda v: ~np.isfinite(v), f"{where} holds NaN or infinite values", "remove or mend them")
+    if expects != "lognormal":
+        _refuse(counts, cells, lambda v: v < 0, f"{where} holds negative values", _where_counts_are(where))
+    if expects == "counts" and not allow_non_integer:
+        largest = max((piece.max() for _, piece in _pieces(counts.data)), default=0)
+        logged = " and looks log-normalised" if largest < 30 else ""
+        message = f"{where} is not whole numbers{logged}"
+        _refuse(counts, cells, lambda v: v != np.rint(v), message, _where_counts_are(where))
+    if expects == "binary":
+        _refuse(counts, cells, lambda v: (v != 0) & (v != 1), f"{where} is not 0 and 1", "binarise it: X > 0")
+
+
+def check_empty(totals: np.ndarray, cells) -> None:
+    """Raise DataError naming the cells without a single count in the genes used."""
+    empty = np.flatnonzero(totals == 0)
+    if len(empty):
+        remedy = "remove them, e.g. sc.pp.filter_cells(adata, min_counts=1), or use more genes"
+        raise DataError(f"{len(empty)} cells have no counts in the genes used: {some(cells[empty])}", remedy)
+
+
+def _where_counts_are(where: str) -> str:
+    option = "allow_non_integer=True if they are estimated counts"
+    return f"this model needs raw counts: pass layer= if they are in another layer than {where}, or {option}"
+
+
+def _refuse(counts: sp.csr_matrix, cells, bad: Callable, message: str, remedy: str) -> None:
+    if not np.issubdtype(counts.dtype, np.floating) and "negative" not in message and "0 and 1" not in message:
+        return  # whole numbers are finite and whole
+    for start, values in _pieces(counts.data):
+        found = bad(values)
+        if found.any():
+            entry = start + np.flatnonzero(found)
+            rows = np.unique(np.searchsorted(counts.indptr, entry, side="right") - 1)
+            more = " (and perhaps more)" if start + len(values) < counts.nnz else ""
+            raise DataError(f"{message}, in {len(rows)} cells{more}: {some(cells[rows])}", remedy)
+
+
+def _pieces(values: np.ndarray):
+    for start in range(0, len(values), PIECE):
+        yield start, values[start : start + PIECE]

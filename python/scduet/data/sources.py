@@ -1,0 +1,124 @@
+"""Rows of counts, wherever they are. A source answers one question: which entries do these rows hold?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+DENSE_PIECE = 1024  # rows of a dense matrix made sparse together
+KEEP_WHOLE = 0.4  # a choice of genes that holds more than this share of the entries is made per minibatch, not copied
+
+
+class Source(Protocol):
+    """Rows of a (cell, gene) matrix of float32."""
+
+    n_cells: int
+    n_genes: int
+
+    def rows(self, index: np.ndarray) -> sp.csr_matrix:
+        """The rows at `index`, in that order."""
+        ...
+
+    def totals(self) -> np.ndarray:
+        """Sum of each row."""
+        ...
+
+    @property
+    def mean_entries(self) -> float:
+        """Stored entries of a row, on average (an upper bound will do)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """A CSR matrix in memory, never copied; `genes` picks columns (in that order) of each row asked for."""
+
+    matrix: sp.csr_matrix
+    genes: np.ndarray | None = None  # column of the matrix for each gene, None = all as they are
+
+    @property
+    def n_cells(self) -> int:
+        return self.matrix.shape[0]
+
+    @property
+    def n_genes(self) -> int:
+        return self.matrix.shape[1] if self.genes is None else len(self.genes)
+
+    @cached_property
+    def _place(self) -> np.ndarray:
+        """For each column of the matrix its place among the genes, -1 where it is not one of them."""
+        assert self.genes is not None
+        place = np.full(self.matrix.shape[1], -1, dtype=np.int32)
+        place[self.genes] = np.arange(len(self.genes), dtype=np.int32)
+        return place
+
+    def rows(self, index: np.ndarray) -> sp.csr_matrix:
+        taken = self.matrix[index]
+        if self.genes is not None:
+            taken = self._picked(taken)
+        return taken if taken.dtype == np.float32 else taken.astype(np.float32)
+
+    @property
+    def mean_entries(self) -> float:
+        return self.matrix.nnz / max(1, self.n_cells)
+
+    def totals(self) -> np.ndarray:
+        """Sum of each row over the genes."""
+        chosen = np.ones(self.matrix.shape[1], self.matrix.dtype) if self.genes is None else self._place >= 0
+        chosen, size = chosen.astype(self.matrix.dtype), 65_536
+        parts = [self.matrix[i : i + size] @ chosen for i in range(0, self.n_cells, size)]
+        return np.concatenate(parts)
+
+    def _picked(self, rows: sp.csr_matrix) -> sp.csr_matrix:
+        place = self._place[rows.indices]
+        kept = place >= 0
+        pointer = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
+        return _csr(rows.data[kept], place[kept], pointer, (rows.shape[0], self.n_genes))
+
+
+def in_memory(matrix, genes: np.ndarray | None = None) -> MemorySource:
+    """A source over `matrix` (CSR, CSC, any scipy sparse, or dense), of the columns `genes` in their order."""
+    if not sp.issparse(matrix):
+        return MemorySource(_from_dense(matrix, genes))
+    matrix = _canonical(matrix)
+    if genes is None:
+        return MemorySource(matrix)
+    kept = np.bincount(matrix.indices, minlength=matrix.shape[1])[genes].sum()
+    return MemorySource(matrix, genes) if kept > KEEP_WHOLE * matrix.nnz else MemorySource(_picked(matrix, genes))
+
+
+def _canonical(matrix) -> sp.csr_matrix:
+    """The matrix as CSR with each entry stored once; the same arrays where they are so already."""
+    rows = matrix if matrix.format == "csr" else matrix.tocsr()
+    if not rows.has_canonical_format:
+        rows = rows.copy() if rows is matrix else rows
+        rows.sum_duplicates()
+    return _csr(rows.data, rows.indices, rows.indptr, rows.shape)
+
+
+def _from_dense(matrix, genes: np.ndarray | None) -> sp.csr_matrix:
+    starts = range(0, matrix.shape[0], DENSE_PIECE)
+    pieces = (np.asarray(matrix[i : i + DENSE_PIECE]) for i in starts)
+    return _joined([sp.csr_matrix(part if genes is None else part[:, genes], dtype=np.float32) for part in pieces])
+
+
+def _picked(matrix: sp.csr_matrix, genes: np.ndarray) -> sp.csr_matrix:
+    """A copy of some columns, made in pieces so that little more than the copy is held."""
+    whole, size = MemorySource(matrix, genes), 16_384
+    return _joined([whole.rows(np.arange(i, min(i + size, whole.n_cells))) for i in range(0, whole.n_cells, size)])
+
+
+def _joined(pieces: list) -> sp.csr_matrix:
+    rows = sp.vstack(pieces, format="csr")
+    return _csr(rows.data, rows.indices, rows.indptr, rows.shape)
+
+
+def _csr(values: np.ndarray, column: np.ndarray, pointer: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    """A csr_matrix without scipy's checks, which read and may copy all arrays."""
+    made = sp.csr_matrix(shape, dtype=values.dtype)
+    made.data, made.indices, made.indptr = values, column, pointer
+    return made

@@ -1,0 +1,158 @@
+"""Dataclasses -> documented options. Read from source text, so that help for users costs no import of torch.
+
+An option is a field of `Fields` (where the data are), `TrainConfig` (how to train) or a model's `Config`, with the
+string under it as its help. Errors, command-line flags, R help and saved metadata all come from here.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from scduet.errors import OptionError
+
+Group = Literal["data", "training", "model"]
+SHARED: tuple[tuple[Group, str], ...] = (
+    ("data", "scduet.data.schema:Fields"),
+    ("training", "scduet.train.config:TrainConfig"),
+)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that users may set."""
+
+    name: str
+    type: str  # the annotation as written, e.g. "int | None"
+    default: Any
+    choices: tuple[str, ...]  # of a Literal; empty for the rest
+    help: str
+    group: Group
+
+
+def options_of(model: str) -> list[Option]:
+    """Every option that `fit(adata, model, ...)` takes: data, training, model.
+
+    Raises OptionError for a model that does not exist.
+    """
+    from scduet.models import path_of
+
+    places: list[tuple[Group, str]] = [*SHARED, ("model", f"{path_of(model).partition(':')[0]}:Config")]
+    return [option for group, place in places for option in _options_in(group, place)]
+
+
+Config = TypeVar("Config")
+
+
+def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """An instance of dataclass `cls` from the `values` whose names it has, each checked against its annotation."""
+    hints = get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+    return cls(**{name: _checked(name, values[name], hints[name]) for name in names if name in values})
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise OptionError naming the options that do not exist, and the nearest that do."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {sorted(known)}"
+            raise OptionError(f"unknown option {name!r} for {what}", hint)
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the annotation `hint` wants it: whole floats become int (R has no plain integers), lists tuples."""
+    allowed = get_args(hint) if get_origin(hint) not in (tuple, Literal) and get_args(hint) else (hint,)
+    for kind in allowed:
+        ok, converted = _fits(value, kind)
+        if ok:
+            return converted
+    wanted = " or ".join(_spelled(kind) for kind in allowed)
+    raise OptionError(f"option {name!r} cannot be {value!r}", f"it takes {wanted}")
+
+
+def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind), value
+    if get_origin(kind) is tuple:
+        listed = isinstance(value, (list, tuple)) or (hasattr(value, "tolist") and not isinstance(value, str))
+        inner = get_args(kind)[0]
+        values: list[Any] = list(value) if listed else [value]  # pyright: ignore[reportUnknownArgumentType]
+        members = [_fits(v, inner) for v in values]
+        return all(ok for ok, _ in members), tuple(v for _, v in members)
+    if kind is type(None):
+        return value is None, None
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool, value
+    if kind is int:
+        whole = isinstance(value, (int, float)) or hasattr(value, "__index__")
+        return whole and float(value).is_integer(), int(value) if whole and float(value).is_integer() else value
+    if kind is float:
+        number = isinstance(value, (int, float)) or hasattr(value, "__float__")
+        return number and not isinstance(value, str), float(value) if number else value
+    return isinstance(value, kind), value
+
+
+def _spelled(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"a list of {_spelled(get_args(kind)[0])}"
+    return {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}.get(
+        kind, str(kind)
+    )
+
+
+@lru_cache(maxsize=64)
+def _options_in(group: Group, place: str) -> tuple[Option, ...]:
+    """The fields of the dataclass at "module:Class", with those of the classes that it extends first."""
+    module, _, cls = place.partition(":")
+    tree = ast.parse(_source(module))
+    node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls)
+    found: dict[str, Option] = {}
+    for base in node.bases:
+        found |= {option.name: option for option in _options_in(group, _resolve(base, tree))}
+    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            found[field.target.id] = _option(group, field, after)
+    return tuple(found.values())
+
+
+def _option(group: Group, field: ast.AnnAssign, after: ast.stmt | None) -> Option:
+    text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+    default = None if field.value is None else ast.literal_eval(field.value)
+    name, kind, choices = ast.unparse(field.target), ast.unparse(field.annotation), _choices(field.annotation)
+    return Option(name, kind, default, choices, " ".join(str(text).split()), group)
+
+
+def _choices(annotation: ast.expr) -> tuple[str, ...]:
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
+            values: Any = ast.literal_eval(node.slice)
+            return tuple(values) if isinstance(values, tuple) else (values,)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return ()
+
+
+def _resolve(base: ast.expr, tree: ast.Module) -> str:
+    """The place "module:Class" of a base class written as `name.Class`, `name` being imported in the same file."""
+    if not (isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name)):
+        raise OptionError(f"cannot find the base class {ast.unparse(base)}", "write it as module.Class")
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and base.value.id in {alias.asname or alias.name for alias in node.names}:
+            return f"{node.module}.{base.value.id}:{base.attr}"
+    raise OptionError(f"{ast.unparse(base)} is not imported in its file", "import its module at the top")
+
+
+def _source(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise OptionError(f"no source of {module}", "reinstall scduet")
+    return Path(spec.origin).read_text(encoding="utf-8")

@@ -1,0 +1,53 @@
+# Every command of the project; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup system-deps system test demo lint format bench freeze clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+PY := $(VENV)/bin/python
+# An index that offers torch for your hardware (CPU only, a certain CUDA, ...); empty: whatever pip is set to.
+TORCH_INDEX ?=
+EXTRAS ?= test,parity,baselines,hub
+# Your own file for the demo: make demo DATA=my.h5ad BATCH=donor LABEL=cell_type
+DATA ?=
+BATCH ?=
+LABEL ?=
+PYTEST_ARGS ?=
+
+help:  ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.ready  ## Make the virtual environment and install scduet into it
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints.txt)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+system-deps:  ## Install R, Seurat and the other system packages (Debian and Ubuntu)
+	tools/system_deps.sh install
+
+system:  # what test and demo call: installs as root, else only says what is missing
+	@tools/system_deps.sh
+
+test: setup system  ## Run all tests (Python, R, the README)
+	@tools/system_deps.sh seurat5
+	$(PY) -m pytest $(PYTEST_ARGS) </dev/null
+
+demo: setup system  ## Integrate, score and report real cells into demo/; DATA= BATCH= LABEL= for yours
+	$(PY) tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(BATCH),--batch '$(BATCH)') $(if $(LABEL),--label '$(LABEL)') </dev/null
+
+lint: setup  ## Check style and types
+	$(PY) -m ruff check python tests tools benchmarks
+	$(PY) -m pyright
+
+bench: setup  ## Measure speed and quality beside the reference implementations (long)
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script; done
+
+freeze: setup  ## Write the versions now installed to constraints.txt
+	$(PY) -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt && touch $(VENV)/.ready
+
+clean:  ## Remove what the commands made
+	rm -rf $(VENV) demo build dist .make .pytest_cache .ruff_cache .hypothesis
+	find python tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ from scduet._torch import torch
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -47,7 +48,7 @@ def minibatches(
     for first in range(0, len(edges) - 1, per_fetch):
         inner = edges[first : first + per_fetch + 1]
         fetched = cells.counts.rows(order[inner[0] : inner[-1]])
-        for start, end in zip(inner[:-1], inner[1:], strict=True):
+        for start, end in pairwise(inner):
             yield make_batch(_rows(cells, order[start:end], fetched, start - inner[0], end - inner[0]))
 
 

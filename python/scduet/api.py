@@ -1,0 +1,177 @@
+"""What users call: fit(adata) -> Model; model.embed(adata) -> array; load(folder) -> Model."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import dataclasses
+import platform
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from scduet._version import __version__
+from scduet.checkpoints import native
+from scduet.contract import Reference
+from scduet.data.cells import Cells
+from scduet.data.loader import minibatches
+from scduet.data.samplers import sequential
+from scduet.data.schema import Fields, Schema, describe_genes
+from scduet.errors import DataError, FormatError, ScduetWarning
+from scduet.models import find
+from scduet.options import build, options_of, refuse_unknown
+from scduet.train import device as devices
+from scduet.train.config import TrainConfig, resolved
+from scduet.train.events import Event, Listener, default_listener
+from scduet.train.loop import Outcome, Trainer
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained module together with the schema of the data it was trained on. Made by `fit` and `load`."""
+
+    name: str
+    module: nn.Module = field(repr=False)
+    schema: Schema = field(repr=False)
+    reference: Reference = field(repr=False)
+    config: Any
+    training: TrainConfig = field(repr=False)
+    outcome: Outcome = field(repr=False, default_factory=Outcome)
+    cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: mean loss and its terms, per cell, for training and held-out cells."""
+        return pd.DataFrame(self.outcome.history).set_index("epoch") if self.outcome.history else pd.DataFrame()
+
+    @property
+    def genes(self) -> list[str]:
+        return list(self.schema.genes)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def embed(self, adata=None, *, batch_size: int = 1024) -> np.ndarray:
+        """Embedding of each cell of `adata` (None: the cells trained on), float32 (cell, latent).
+
+        Genes may come in any order. Raises DataError naming genes, levels or cells that do not fit the model.
+        """
+        return self.map(self.module.embed, adata, batch_size).float().cpu().numpy()  # type: ignore[arg-type]
+
+    def map(self, function: Callable[[Any], Tensor], adata=None, batch_size: int = 1024) -> Tensor:
+        """`function` of each minibatch of cells, in evaluation mode and without gradients, joined along the cells."""
+        cells = self.encode(adata)
+        self.module.eval()
+        with torch.inference_mode():
+            batches = minibatches(cells, sequential(len(cells)), batch_size)
+            return torch.cat([function(batch.to(self.device)) for batch in batches])
+
+    def encode(self, adata=None) -> Cells:
+        """The cells of `adata` as the model sees them; None: the cells it was trained on."""
+        if adata is not None:
+            return self.schema.encode(adata)
+        if self.cells is None:
+            raise DataError("this model was loaded and has no cells of its own", "pass adata")
+        return self.cells
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write the model to `folder`: safetensors + JSON, see `scduet.checkpoints.native`.
+
+        Raises FormatError when the folder exists, unless overwrite=True and it holds a scduet model and nothing else.
+        """
+        sizes = {k: v for k, v in vars(self.reference).items() if k != "arrays"}
+        manifest = {
+            "kind": "scduet model",
+            "model": self.name,
+            "config": dataclasses.asdict(self.config),
+            "training": dataclasses.asdict(self.training),
+            "schema": self.schema.to_json(),
+            "reference": sizes,
+            "outcome": dataclasses.asdict(self.outcome),
+            "versions": versions(),
+        }
+        arrays = {f"reference.{name}": torch.from_numpy(value) for name, value in self.reference.arrays.items()}
+        weights = {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        native.write(Path(folder), manifest, {**weights, **arrays}, overwrite)
+
+
+def fit(adata, model: str = "scvi", *, callback: Listener | None = None, **options) -> Model:
+    """Train `model` on the cells of `adata` and return it.
+
+    adata: AnnData with raw counts (cell, gene) in X or in `layer`; it is not changed.
+    model: a name from `scduet.models.MODELS`.
+    callback: called with an Event after each epoch and for messages; returning True stops training.
+    options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
+        (n_latent, gene_likelihood, ...). `scduet fit --help` lists them all.
+
+    Ctrl-C ends training and returns the model with the best weights so far.
+    Raises OptionError, DataError or DeviceError before training starts, TrainingError when the loss is not finite.
+    """
+    cls = find(model)
+    refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
+    fields, training, config = build(Fields, options), build(TrainConfig, options), build(cls.Config, options)
+    devices.choose(training.accelerator)
+    listener = callback or default_listener()
+    try:
+        with _warnings_to(callback), torch.random.fork_rng():
+            schema = Schema.learn(adata, fields, cls.expects)
+            listener(Event("log", describe_genes(schema, adata)))
+            cells = schema.encode(adata)
+            training, reference = resolved(training, len(cells)), schema.reference(cells)
+            torch.manual_seed(training.seed)
+            module = cls(reference, config)
+            outcome = Trainer(module, cells, training).run(listener)
+    finally:
+        getattr(listener, "close", lambda: None)()
+    if outcome.stopped == "interrupted":
+        warnings.warn(f"training was interrupted after {len(outcome.history)} epochs", ScduetWarning, stacklevel=2)
+    return Model(model, module, schema, reference, config, training, outcome, cells)
+
+
+def load(folder: str | Path) -> Model:
+    """Read a model that `Model.save` wrote. Runs no code from the files.
+
+    Raises FormatError, naming what is wrong, for a folder that is missing, foreign, damaged or too new.
+    """
+    manifest, tensors = native.read(Path(folder))
+    cls = find(manifest["model"])
+    arrays = {name[len("reference.") :]: value.numpy() for name, value in tensors.items() if name.startswith("reference.")}
+    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["reference"].items()}
+    reference, config = Reference(**sizes, arrays=arrays), build(cls.Config, manifest["config"])
+    with torch.random.fork_rng():
+        module = cls(reference, config)
+    weights = {name[len("module.") :]: value for name, value in tensors.items() if name.startswith("module.")}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FormatError(f"the weights in {folder} do not fit the model: {error}", "was a file replaced?") from error
+    schema, training = Schema.from_json(manifest["schema"]), build(TrainConfig, manifest["training"])
+    return Model(manifest["model"], module.eval(), schema, reference, config, training, Outcome(**manifest["outcome"]))
+
+
+def versions() -> dict[str, str]:
+    """What made a model: package versions."""
+    found = {"scduet": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    return found | {"numpy": np.__version__, "platform": platform.platform()}
+
+
+@contextmanager
+def _warnings_to(callback: Listener | None) -> Iterator[None]:
+    """Inside, our warnings go to `callback` as events, if there is one."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        if callback is not None:
+            warnings.showwarning = lambda message, category, *rest, **named: (
+                callback(Event("warning", str(message)))
+                if issubclass(category, ScduetWarning)
+                else usual(message, category, *rest, **named)
+            )
+        yield

@@ -1,0 +1,133 @@
+"""Our own model folders: a JSON manifest beside one safetensors file. Reading one runs no code.
+
+    model/
+        scduet.json           format, versions, model, options, schema, history, sha256 of the weights
+        weights.safetensors   weights and buffers, and the arrays of the reference
+
+A folder is written beside its final place and renamed; an older one is moved aside first and deleted last. A process
+killed at any moment leaves the old or the new folder, in place or aside, and `read` finds it.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from scduet.errors import FormatError, some
+
+FORMAT = 1
+MANIFEST, WEIGHTS = "scduet.json", "weights.safetensors"
+
+
+def write(folder: Path, manifest: dict, tensors: dict[str, torch.Tensor], overwrite: bool = False) -> None:
+    """Write a model folder. Raises FormatError when something is there that is not to be replaced."""
+    folder = folder.absolute()
+    _recover(folder)
+    _refuse(folder, overwrite)
+    new, old = _aside(folder, "new"), _aside(folder, "old")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        _fill(new, manifest, tensors)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """The manifest and the tensors of a model folder.
+
+    Raises FormatError for a folder that is not ours, from a newer format, or damaged.
+    """
+    folder = folder.absolute()
+    _recover(folder)
+    if not (folder / MANIFEST).is_file():
+        raise FormatError(f"{folder} is not a scduet model", f"such a folder holds {MANIFEST} and {WEIGHTS}")
+    manifest = _manifest(folder)
+    if manifest["format"] > FORMAT:
+        raise FormatError(f"{folder} has format {manifest['format']}, newer than {FORMAT}", "update scduet")
+    if _sha256(folder / WEIGHTS) != manifest["weights_sha256"]:
+        raise FormatError(f"{folder / WEIGHTS} is damaged: its checksum differs", "save or copy the model again")
+    try:
+        return manifest, load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise FormatError(f"{folder / WEIGHTS} cannot be read ({error})", "save or copy the model again") from error
+
+
+def is_ours(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
+def _fill(folder: Path, manifest: dict, tensors: dict[str, torch.Tensor]) -> None:
+    folder.mkdir()
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+    manifest = {"format": FORMAT, **manifest, "weights_sha256": _sha256(folder / WEIGHTS)}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
+    for path in folder.iterdir():
+        _sync(path)
+
+
+def _recover(folder: Path) -> None:
+    """Finish what a killed `write` left: the old folder goes back if the new one did not reach its place."""
+    old = _aside(folder, "old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _refuse(folder: Path, overwrite: bool) -> None:
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    if not overwrite:
+        raise FormatError(f"{folder} exists", "choose another folder, or pass overwrite=True to replace a model there")
+    if not (folder.is_dir() and is_ours(folder)) or folder.is_symlink():
+        raise FormatError(f"{folder} is not a scduet model and will not be replaced", "choose another folder")
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in (MANIFEST, WEIGHTS))
+    if foreign:
+        raise FormatError(f"{folder} holds files that are not the model's: {some(foreign)}", "move them away first")
+
+
+def _manifest(folder: Path) -> dict:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{folder / MANIFEST} is damaged ({error})", "save or copy the model again") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or "weights_sha256" not in manifest:
+        raise FormatError(f"{folder / MANIFEST} is not the manifest of a scduet model", "is it another program's file?")
+    return manifest
+
+
+def _aside(folder: Path, which: str) -> Path:
+    return folder.with_name(f".{folder.name}.scduet-{which}")
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise FormatError(f"{path} is missing", "save or copy the model again")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Make sure that the file is on disk before the folder is renamed into place."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,29 @@
+"""Which device to use, and in which precision."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from scduet.errors import DeviceError, OptionError
+
+DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
+
+
+def choose(accelerator: str) -> torch.device:
+    """The device called `accelerator`; "auto" is a CUDA GPU if there is one, else the CPU.
+
+    Raises DeviceError when the device asked for is not there.
+    """
+    name = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[name]:
+        build = "torch was built without it" if name == "cuda" and not torch.version.cuda else "no driver or no card"
+        raise DeviceError(f"no {accelerator!r} device here ({build})", "use accelerator='cpu' or 'auto'")
+    return torch.device(name)
+
+
+def autocast(device: torch.device, precision: str):
+    """A context in which matrix products run in `precision`."""
+    if precision == "16" and device.type == "cpu":
+        raise OptionError("precision '16' needs a GPU", "use 'bf16' or '32' on a CPU")
+    return torch.autocast(device.type, dtype=DTYPES.get(precision), enabled=precision in DTYPES)

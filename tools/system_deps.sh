@@ -31,8 +31,8 @@ case "${1:-}" in
         [ -z "$(missing)" ] && exit 0
         if [ "$(id -u)" = 0 ]; then install ""; else install sudo; fi ;;
     seurat5)
-        [ "$(id -u)" = 0 ] && grep -q '^ID=debian' /etc/os-release && [ -x tests/seurat5/v5root.sh ] || exit 0
-        tests/seurat5/v5root.sh || python_alone "the Debian root with Seurat 5 could not be made: its tests are skipped" ;;
+        [ "$(id -u)" = 0 ] && grep -q '^ID=debian' /etc/os-release && [ -x tests/seurat5/root.sh ] || exit 0
+        tests/seurat5/root.sh || python_alone "the Debian root with Seurat 5 could not be made: its tests are skipped" ;;
     *)
         [ -z "$(missing)" ] && exit 0
         if [ "$(id -u)" = 0 ]; then

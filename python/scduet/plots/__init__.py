@@ -1,0 +1,21 @@
+"""Figures: one function, one matplotlib Figure, made without touching pyplot's state; imported on first use."""
+
+from importlib import import_module
+
+_FIGURES = {  # name -> module that defines it
+    "embedding_panels": "scduet.plots.embedding",
+    "training_curves": "scduet.plots.training",
+    "categorical_colors": "scduet.plots.style",
+    "save_figure": "scduet.plots.style",
+}
+__all__ = sorted(_FIGURES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str):
+    if name not in _FIGURES:
+        raise AttributeError(f"module 'scduet.plots' has no attribute {name!r}")
+    return getattr(import_module(_FIGURES[name]), name)
+
+
+def __dir__():
+    return __all__

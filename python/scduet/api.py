@@ -143,14 +143,13 @@ def load(folder: str | Path) -> Model:
     """
     manifest, tensors = native.read(Path(folder))
     cls = find(manifest["model"])
-    arrays = {name[len("reference.") :]: value.numpy() for name, value in tensors.items() if name.startswith("reference.")}
+    arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}
     sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["reference"].items()}
     reference, config = Reference(**sizes, arrays=arrays), build(cls.Config, manifest["config"])
     with torch.random.fork_rng():
         module = cls(reference, config)
-    weights = {name[len("module.") :]: value for name, value in tensors.items() if name.startswith("module.")}
     try:
-        module.load_state_dict(weights)
+        module.load_state_dict(_part("module.", tensors))
     except RuntimeError as error:
         raise FormatError(f"the weights in {folder} do not fit the model: {error}", "was a file replaced?") from error
     schema, training = Schema.from_json(manifest["schema"]), build(TrainConfig, manifest["training"])
@@ -161,6 +160,10 @@ def versions() -> dict[str, str]:
     """What made a model: package versions."""
     found = {"scduet": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     return found | {"numpy": np.__version__, "platform": platform.platform()}
+
+
+def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager

@@ -104,7 +104,8 @@ def _manifest(folder: Path) -> dict:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
         raise FormatError(f"{folder / MANIFEST} is damaged ({error})", "save or copy the model again") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or "weights_sha256" not in manifest:
+    ours = isinstance(manifest, dict) and isinstance(manifest.get("format"), int) and "weights_sha256" in manifest
+    if not ours:
         raise FormatError(f"{folder / MANIFEST} is not the manifest of a scduet model", "is it another program's file?")
     return manifest
 

@@ -1,0 +1,55 @@
+"""What all tests share: real data where it is, and small data sets."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Reads a real data set by its file name; skips where the data are not (a user's clone)."""
+    import anndata
+
+    def read(name: str):
+        path = DATA / name
+        if not path.exists():
+            if os.environ.get("CI"):
+                raise FileNotFoundError(f"{path}: CI must have the real data")
+            pytest.skip(f"real data {name} is not here")
+        return anndata.read_h5ad(path)
+
+    return read
+
+
+@pytest.fixture
+def counts():
+    """200 cells x 60 genes of three cell types in two batches; a new object for each test."""
+    return make_counts()
+
+
+def make_counts(n_cells=200, n_genes=60, seed=0):
+    import anndata
+    import pandas as pd
+    import scipy.sparse as sp
+
+    rng = np.random.default_rng(seed)
+    kind, batch = rng.integers(0, 3, n_cells), rng.integers(0, 2, n_cells)
+    rate = rng.gamma(0.5, 1.0, (3, n_genes))[kind] * np.exp(rng.normal(0, 0.3, (2, n_genes)))[batch]
+    x = sp.csr_matrix(rng.poisson(rate * rng.gamma(5, 0.3, (n_cells, 1)) + 0.02).astype(np.float32))
+    x[np.asarray(x.sum(1)).ravel() == 0, 0] = 1
+    obs = pd.DataFrame(
+        {
+            "batch": pd.Categorical.from_codes(batch, ["b0", "b1"]),
+            "cell_type": pd.Categorical.from_codes(kind, ["B", "NK", "T"]),
+            "site": rng.choice(["x", "y", "z"], n_cells),
+            "age": rng.normal(50, 10, n_cells),
+            "size": rng.gamma(5, 0.2, n_cells),
+        },
+        index=[f"cell{i}" for i in range(n_cells)],
+    )
+    return anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)]))

@@ -28,6 +28,7 @@ from scduet.errors import DataError, FormatError, ScduetWarning
 from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
+from scduet.train import resume
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.events import Event, Listener, default_listener
 from scduet.train.loop import Outcome, Trainer
@@ -103,12 +104,20 @@ class Model:
         native.write(Path(folder), manifest, {**weights, **arrays}, overwrite)
 
 
-def fit(adata, model: str = "scvi", *, callback: Listener | None = None, **options) -> Model:
+def fit(
+    adata,
+    model: str = "scvi",
+    *,
+    callback: Listener | None = None,
+    checkpoint: str | Path | None = None,
+    **options,
+) -> Model:
     """Train `model` on the cells of `adata` and return it.
 
     adata: AnnData with raw counts (cell, gene) in X or in `layer`; it is not changed.
     model: a name from `scduet.models.MODELS`.
     callback: called with an Event after each epoch and for messages; returning True stops training.
+    checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
     options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
         (n_latent, gene_likelihood, ...). `scduet fit --help` lists them all.
 
@@ -128,7 +137,8 @@ def fit(adata, model: str = "scvi", *, callback: Listener | None = None, **optio
             training, reference = resolved(training, len(cells)), schema.reference(cells)
             torch.manual_seed(training.seed)
             module = cls(reference, config)
-            outcome = Trainer(module, cells, training).run(listener)
+            trainer = Trainer(module, cells, training)
+            outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata))
     finally:
         getattr(listener, "close", lambda: None)()
     if outcome.stopped == "interrupted":
@@ -160,6 +170,17 @@ def versions() -> dict[str, str]:
     """What made a model: package versions."""
     found = {"scduet": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     return found | {"numpy": np.__version__, "platform": platform.platform()}
+
+
+def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, schema: Schema, adata):
+    """Put `trainer` where the run kept in `folder` stopped; returns what keeps its state from now on."""
+    if folder is None:
+        return None
+    cells = resume.fingerprint(trainer.cells.total, adata.obs_names)
+    options = {**dataclasses.asdict(config), **dataclasses.asdict(trainer.config), **schema.to_json()["fields"]}
+    checkpoint = resume.Checkpoint(folder, {"model": model, "cells": cells, **options})
+    resume.restore(trainer, checkpoint)
+    return checkpoint.keep
 
 
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

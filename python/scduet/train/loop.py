@@ -6,7 +6,7 @@ from scduet._torch import torch
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,15 +48,21 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "16")
         self.best, self.outcome = BestWeights(config), Outcome()
 
-    def run(self, listener: Listener) -> Outcome:
-        """Train until the recipe, the listener or the keyboard ends it; leave the module in evaluation mode."""
-        begun, first = time.monotonic(), len(self.outcome.history)
+    def run(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> Outcome:
+        """Train until the recipe, the listener or the keyboard ends it; leave the module in evaluation mode.
+
+        keep: called after each epoch with the trainer and whether that was the last one.
+        """
+        begun, first, last = time.monotonic(), len(self.outcome.history), self.config.max_epochs or 1
         try:
-            for epoch in range(first, self.config.max_epochs or 1):
+            for epoch in range(first, last if self.outcome.stopped == "finished" else first):
                 row = self.epoch(epoch)
                 self.outcome.history.append(row)
                 pace = (time.monotonic() - begun) / (epoch + 1 - first)
-                if self._ends(epoch, listener(_event(row, epoch, self.config.max_epochs or 1, pace))):
+                ends = self._ends(epoch, listener(_event(row, epoch, last, pace)))
+                if keep is not None:
+                    keep(self, ends or epoch + 1 == last)
+                if ends:
                     break
         except KeyboardInterrupt:
             self.outcome.stopped = "interrupted"

@@ -1,0 +1,136 @@
+"""A run that was cut off goes on where it was: all of its state in one safetensors file, replaced at once.
+
+On a CPU the result is equal, bit for bit, to that of a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scduet.errors import FormatError, some
+from scduet.train.loop import Trainer
+
+FILE = "training.safetensors"
+SECONDS_BETWEEN = 30.0
+
+
+class Checkpoint:
+    """Where the state of one run is kept; `run` says which run it is (options, cells)."""
+
+    def __init__(self, folder: str | Path, run: dict):
+        self.folder, self.run, self.saved = Path(folder), run, time.monotonic()
+
+    def keep(self, trainer: Trainer, last: bool) -> None:
+        """Called between two epochs: writes the state if it is time to, or if this was the `last` epoch."""
+        if last or time.monotonic() - self.saved >= SECONDS_BETWEEN:
+            save(trainer, self.folder, self.run)
+            self.saved = time.monotonic()
+
+
+def save(trainer: Trainer, folder: Path, run: dict) -> None:
+    """Write the state of `trainer` between two epochs."""
+    tensors = {f"module.{name}": value for name, value in trainer.module.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in trainer.best.weights.items()}
+    for player, optimizer in trainer.optimizers.items():
+        for number, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{player}.{number}.{name}": value for name, value in state.items()}
+    tensors["random"] = torch.get_rng_state()
+    if trainer.device.type == "cuda":
+        tensors["random_cuda"] = torch.cuda.get_rng_state(trainer.device)
+    state = {
+        "run": run,
+        "outcome": vars(trainer.outcome),
+        "best": [trainer.best.loss, trainer.best.epoch],
+        "rates": [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers.values()],
+        "schedules": [_plain(schedule.state_dict()) for schedule in trainer.schedules],
+        "scaler": trainer.scaler.state_dict(),
+    }
+    _replace(folder, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, json.dumps(state))
+
+
+def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
+    """Put `trainer` where the run in `folder` stopped; False when there is none.
+
+    Raises FormatError when the folder holds another run (naming what differs) or a damaged file.
+    """
+    path = checkpoint.folder / FILE
+    if not path.exists():
+        return False
+    tensors, state = _read(path)
+    _refuse_other(path, state["run"], checkpoint.run)
+    trainer.module.load_state_dict(_part("module.", tensors))
+    for (player, optimizer), rate in zip(trainer.optimizers.items(), state["rates"], strict=True):
+        _restore_adam(optimizer, _part(f"adam.{player}.", tensors), rate)
+    for schedule, saved in zip(trainer.schedules, state["schedules"], strict=True):
+        schedule.load_state_dict(saved)
+    trainer.scaler.load_state_dict(state["scaler"])
+    trainer.best.loss, trainer.best.epoch = state["best"]
+    trainer.best.weights = {name: value.to(trainer.device) for name, value in _part("best.", tensors).items()}
+    vars(trainer.outcome).update(state["outcome"])
+    if trainer.outcome.stopped in ("interrupted", "callback"):
+        trainer.outcome.stopped = "finished"  # asked to go on after all
+    torch.set_rng_state(tensors["random"])
+    if trainer.device.type == "cuda" and "random_cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random_cuda"], trainer.device)
+    return True
+
+
+def fingerprint(counts_total, index) -> str:
+    """A short sign of the cells trained on, so that a run does not go on with others."""
+    digest = hashlib.sha256(counts_total.tobytes())
+    digest.update("\n".join(map(str, index)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _restore_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], rate: float) -> None:
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, _, what = name.partition(".")
+        state.setdefault(int(number), {})[what] = value
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+    optimizer.param_groups[0]["lr"] = rate
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} cannot be read ({error})", "delete it to start anew") from error
+
+
+def _replace(folder: Path, tensors: dict[str, Tensor], state: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f".{FILE}.new"
+    save_file(tensors, new, metadata={"state": state})
+    with new.open("rb+") as file:
+        os.fsync(file.fileno())
+    new.replace(folder / FILE)
+
+
+def _refuse_other(path: Path, saved: dict, run: dict) -> None:
+    run = json.loads(json.dumps(run))
+    differ = [f"{key}: {saved.get(key)!r} there, {now!r} now" for key, now in run.items() if saved.get(key) != now]
+    if differ:
+        remedy = "pass another checkpoint folder, or delete it"
+        raise FormatError(f"{path} is of another run ({some(differ)})", remedy)
+
+
+def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _plain(state: dict) -> dict:
+    """The part of a scheduler's state that JSON holds."""
+    return {k: v for k, v in state.items() if isinstance(v, (int, float, str, bool, list, type(None)))}

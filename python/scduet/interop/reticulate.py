@@ -1,0 +1,182 @@
+"""What the R package calls: plain functions over numbers, text and bytes. `ask` runs one of them and never raises.
+
+R sends vectors (`codec.Vector`), gets Python objects back that it cannot see into, and fetches from them what it needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import scduet
+from scduet.errors import FormatError, ScduetError, ScduetWarning
+from scduet.interop import codec, objects
+
+PROTOCOL = 1  # raised whenever R and Python must change together; R refuses another number
+CALLS_A_SECOND = 5  # more slow the console down
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a call: a value or an error (type, message, hint, traceback), and warnings (type, message)."""
+
+    value: Any = None
+    error: dict[str, str] | None = None
+    warnings: tuple[tuple[str, str], ...] = ()
+
+
+def ask(name: str, arguments: dict[str, Any]) -> Answer:
+    """Run the function `name` of the table below; errors come back as text, alike in every version of reticulate.
+
+    KeyboardInterrupt passes: reticulate makes it R's interrupt.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            value, error = FUNCTIONS[name](**arguments), None
+        except Exception as problem:
+            value, error = None, _described(problem)
+    ours = tuple((type(w.message).__name__, str(w.message)) for w in caught if issubclass(w.category, ScduetWarning))
+    return Answer(value, error, ours)
+
+
+def train(adata, model: str, options: dict[str, Any], folder: str, callback: Callable | None = None) -> Trained:
+    """Fit `model` on `adata`, save it in `folder`, embed the cells."""
+    fitted = scduet.fit(adata, model, callback=_throttled(callback), **options)
+    fitted.save(folder, overwrite=True)
+    return Trained(_embedding(fitted, adata), _facts(fitted, folder))
+
+
+def embed(folder: str, sha256: str, adata) -> np.ndarray:
+    """Coordinates (cell, latent) of the cells of `adata` under a saved model."""
+    return _embedding(_model(folder, sha256), adata)
+
+
+def facts(folder: str) -> dict[str, Any]:
+    """What a saved model says of itself; raises FormatError when it cannot be read."""
+    return _facts(scduet.load(folder), folder)
+
+
+def history(folder: str, sha256: str) -> list[codec.Column]:
+    """The training curves: one row an epoch."""
+    return codec.columns_of(_model(folder, sha256).history.reset_index())
+
+
+def score(adata, embeddings: list[str], options: dict[str, Any]) -> list[codec.Column]:
+    """The table of `scduet.score`, the name of the embedding first."""
+    table = scduet.score(adata, embeddings, **options)
+    return codec.columns_of(table.rename_axis("embedding").reset_index())
+
+
+def versions() -> dict[str, str]:
+    """Of Python, the engine and what it stands on; "deepbind" says how torch was bound."""
+    from importlib.metadata import version
+
+    from scduet._torch import torch
+
+    found = {name: version(name) for name in ("numpy", "scipy", "pandas", "anndata")}
+    return {"python": sys.version.split()[0], "executable": sys.executable, "scduet": scduet.__version__, **found,
+            "torch": torch.__version__, "device": _device(torch), "deepbind": str(deepbind())}
+
+
+def deepbind() -> bool:
+    """Whether torch sees its own BLAS first, not R's. On Linux this needs that scduet is what imports torch."""
+    from scduet import _torch
+
+    return bool(getattr(_torch, "DEEPBIND", False)) or not sys.platform.startswith("linux")
+
+
+@dataclass(frozen=True)
+class Trained:
+    embedding: np.ndarray  # (cell, latent)
+    facts: dict[str, Any]
+
+
+def digest(folder: str) -> str:
+    """sha256 of the files of a folder, names and bytes, in the order of their names."""
+    total = hashlib.sha256()
+    for path in sorted(Path(folder).iterdir()):
+        total.update(path.name.encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _facts(model, folder: str) -> dict[str, Any]:
+    fields, last = model.schema.fields, model.history.iloc[-1]
+    return {
+        "model": model.name,
+        "version": scduet.__version__,
+        "sha256": digest(folder),
+        "genes": list(model.genes),
+        "batch": fields.batch_key,
+        "labels": fields.labels_key,
+        "epochs": len(model.history),
+        "last": {str(name): float(value) for name, value in last.items()},
+    }
+
+
+@lru_cache(maxsize=4)
+def _model(folder: str, sha256: str):
+    """The model saved in `folder`; R names the folder after the digest, so a second call finds it loaded."""
+    found = digest(folder) if os.path.isdir(folder) else ""
+    if found != sha256:
+        what = "was changed since it was saved" if found else "is not there any more"
+        raise FormatError(f"the model in {folder!r} {what}", "load it again with LoadModel(), or train it again")
+    return scduet.load(folder)
+
+
+def _embedding(model, adata) -> np.ndarray:
+    return np.asarray(model.embed(adata), dtype=np.float64)
+
+
+def _throttled(callback: Callable | None) -> Callable | None:
+    """An engine callback that tells R about logs, warnings, the last epoch, and a few epochs a second."""
+    if callback is None:
+        return None
+    last = 0.0
+
+    def tell(event) -> bool:
+        nonlocal last
+        due = event.kind != "epoch" or event.epoch >= event.max_epochs or time.monotonic() - last > 1 / CALLS_A_SECOND
+        if not due:
+            return False
+        last = time.monotonic()
+        loss = next((float(value) for name, value in event.terms.items() if "loss" in name), float("nan"))
+        return bool(callback(event.kind, event.message, event.epoch, event.max_epochs, event.seconds_left, loss))
+
+    return tell
+
+
+def _described(problem: Exception) -> dict[str, str]:
+    ours = isinstance(problem, ScduetError)
+    return {
+        "type": type(problem).__name__,
+        "message": problem.message if ours else f"{type(problem).__name__}: {problem}",
+        "hint": problem.hint if ours else "",
+        "traceback": "".join(traceback.format_exception(problem)),
+    }
+
+
+def _device(torch) -> str:
+    if torch.cuda.is_available():
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+FUNCTIONS: dict[str, Callable] = {
+    **{f.__name__: f for f in (train, embed, facts, history, score, versions)},
+    **{f.__name__: f for f in (codec.text, codec.csr, codec.dense, codec.column, codec.frame)},
+    **{f.__name__: f for f in (objects.new, objects.put, objects.select, objects.contents, objects.names)},
+    **{f.__name__: f for f in (objects.part, objects.table, objects.read_h5ad, objects.write_h5ad)},
+}

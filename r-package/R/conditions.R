@@ -1,0 +1,84 @@
+# Errors, warnings and messages, each with a class; and the checks that run before Python is started.
+
+abort_scduet <- function(message, hint = NULL, class, call = rlang::caller_env(), ...) {
+  rlang::abort(
+    c(message, if (length(hint)) rlang::set_names(hint, rep("i", length(hint)))),
+    class = c(paste0("scduet_error_", class), "scduet_error"), call = call, use_cli_format = TRUE, ...
+  )
+}
+
+warn_scduet <- function(message, class = NULL) {
+  rlang::warn(message, class = c(if (!is.null(class)) paste0("scduet_warning_", class), "scduet_warning"),
+    call = NULL, use_cli_format = TRUE)
+}
+
+inform_scduet <- function(message, verbose = TRUE) {
+  if (verbose) rlang::inform(c(i = message), class = "scduet_message", use_cli_format = TRUE)
+}
+
+check_installed <- function(package, what, call = rlang::caller_env()) {
+  if (!requireNamespace(package, quietly = TRUE)) {
+    abort_scduet(
+      sprintf("%s needs the package %s.", what, package),
+      sprintf("Install it, e.g. `install.packages(\"%s\")`.", package), "missing_package", call
+    )
+  }
+}
+
+check_flag <- function(x, name, call = rlang::caller_env()) {
+  if (!is.logical(x) || length(x) != 1 || is.na(x)) {
+    abort_scduet(sprintf("`%s` must be TRUE or FALSE.", name), class = "argument", call = call)
+  }
+}
+
+check_text <- function(x, name, optional = FALSE, call = rlang::caller_env()) {
+  if (optional && is.null(x)) {
+    return(invisible())
+  }
+  if (!is.character(x) || length(x) != 1 || is.na(x) || !nzchar(x)) {
+    abort_scduet(sprintf("`%s` must be one piece of text.", name), class = "argument", call = call)
+  }
+}
+
+check_whole <- function(x, name, call = rlang::caller_env()) {
+  if (!is.numeric(x) || length(x) != 1 || is.na(x) || x != round(x)) {
+    abort_scduet(sprintf("`%s` must be one whole number.", name), class = "argument", call = call)
+  }
+  as.integer(x)
+}
+
+# A column of the metadata that must be there and, unless `may_miss`, have no missing values.
+check_column <- function(data, column, argument, may_miss = FALSE, call = rlang::caller_env()) {
+  if (is.null(column)) {
+    return(invisible())
+  }
+  check_text(column, argument, call = call)
+  if (!column %in% names(data)) {
+    abort_scduet(
+      sprintf("`%s`: there is no column \"%s\" in the metadata.", argument, column),
+      paste0("It has ", some(names(data), 12), "."), "column", call
+    )
+  }
+  missing <- rownames(data)[is.na(data[[column]])]
+  if (length(missing) && !may_miss) {
+    abort_scduet(
+      sprintf("%d cells have no value in \"%s\": %s.", length(missing), column, some(missing)),
+      "Fill the column in, or remove these cells with `subset()`.", "missing_values", call
+    )
+  }
+}
+
+check_features <- function(features, known, call = rlang::caller_env()) {
+  absent <- setdiff(features, known)
+  if (length(absent)) {
+    abort_scduet(
+      sprintf("%d of %d features are not in the object: %s.", length(absent), length(features), some(absent)),
+      paste0("Its features look like ", some(known), "."), "features", call
+    )
+  }
+}
+
+some <- function(x, most = 3) {
+  shown <- paste0("\"", utils::head(x, most), "\"", collapse = ", ")
+  if (length(x) > most) sprintf("%s and %d more", shown, length(x) - most) else shown
+}

@@ -1,0 +1,2 @@
+# placeholder
+scduet_available <- function() TRUE

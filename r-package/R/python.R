@@ -1,0 +1,119 @@
+# The only file that speaks reticulate: starts the engine, asks it for things, turns its errors into R conditions.
+
+PROTOCOL <- 1L # with Python's PROTOCOL in scduet/interop/reticulate.py: raised when both must change together
+ENVIRONMENT <- "r-scduet"
+the <- new.env(parent = emptyenv()) # what lasts for the session: `engine` once it is started
+
+# Ask the engine's function `what`. Errors of the engine become R errors of class `scduet_error_<kind>`, its warnings R
+# warnings of class `scduet_warning`. The value stays a Python object: see `py_value()`.
+ask <- function(what, ..., call = rlang::caller_env()) {
+  arguments <- list(...)
+  keys <- reticulate::py_dict(as.list(names(arguments)), unname(arguments))
+  answer <- engine(call)$ask(what, keys)
+  for (noted in py_value(answer$warnings)) warn_scduet(noted[[2]])
+  problem <- py_value(answer$error)
+  if (!is.null(problem)) abort_python(problem, call)
+  answer$value
+}
+
+# A plain Python value (text, number, list, dict, bytearray) as R's.
+py_value <- function(x) reticulate::py_to_r(x)
+
+# A Python list as an R list of Python objects.
+py_list <- function(x) lapply(seq_len(reticulate::py_len(x)) - 1L, function(place) x[place])
+
+# An R function that Python may call with plain values.
+py_callback <- function(fun) if (is.null(fun)) NULL else reticulate::r_to_py(fun, convert = TRUE)
+
+# The Python module that takes and gives bytes.
+codec <- function() engine()$codec
+
+is_anndata <- function(x) inherits(x, "anndata._core.anndata.AnnData")
+
+engine <- function(call = rlang::caller_env()) {
+  if (is.null(the$engine)) the$engine <- start_engine(call)
+  the$engine
+}
+
+start_engine <- function(call) {
+  refuse_no_python(call)
+  module <- tryCatch(
+    {
+      loaded <- reticulate::import(
+        "scduet.interop.reticulate",
+        convert = FALSE, delay_load = list(environment = ENVIRONMENT)
+      )
+      loaded$PROTOCOL # the first touch loads it
+      loaded
+    },
+    error = function(e) abort_no_engine(e, call)
+  )
+  check_protocol(as.integer(py_value(module$PROTOCOL)), call)
+  module
+}
+
+# Python's absence is told before reticulate would build an environment of its own or take any Python it finds.
+refuse_no_python <- function(call) {
+  if (reticulate::py_available(initialize = FALSE) || python_is_chosen() || environment_exists()) {
+    return(invisible())
+  }
+  abort_scduet(
+    "The Python engine of scduet is not installed.",
+    "Run `install_scduet()` once; `scduet_sitrep()` shows what is there.",
+    "no_engine", call
+  )
+}
+
+python_is_chosen <- function() {
+  any(nzchar(Sys.getenv(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV", "CONDA_PREFIX"))))
+}
+
+environment_exists <- function() reticulate::virtualenv_exists(ENVIRONMENT)
+
+abort_no_engine <- function(e, call) {
+  python <- tryCatch(reticulate::py_config()$python, error = function(e) "(none)")
+  abort_scduet(
+    sprintf("The Python in use, %s, cannot load the engine of scduet.", python),
+    c(
+      "Run `install_scduet()`, restart R and try again; `scduet_sitrep()` shows what is wrong.",
+      sub("\n.*", "", conditionMessage(e))
+    ),
+    "no_engine", call
+  )
+}
+
+check_protocol <- function(found, call = rlang::caller_env()) {
+  if (identical(found, PROTOCOL)) {
+    return(invisible(TRUE))
+  }
+  abort_scduet(
+    sprintf("The Python engine speaks version %d of the bridge, this R package version %d.", found, PROTOCOL),
+    if (found < PROTOCOL) "Run `install_scduet(force = TRUE)` and restart R." else "Update the R package scduet.",
+    "protocol", call
+  )
+}
+
+abort_python <- function(problem, call) {
+  kind <- tolower(sub("(Error|Exception)$", "", problem$type))
+  abort_scduet(
+    problem$message, if (nzchar(problem$hint)) problem$hint,
+    c(kind, "python"), call,
+    python_type = problem$type, traceback = problem$traceback
+  )
+}
+
+#' A Seurat object as Python sees it
+#'
+#' In Rmd and Quarto, `r.obj` in a Python chunk is an AnnData when `obj` is a Seurat object.
+#' @param x A Seurat object or SingleCellExperiment.
+#' @param convert Passed on by reticulate.
+#' @returns A Python object.
+#' @importFrom reticulate r_to_py
+#' @export
+#' @keywords internal
+r_to_py.Seurat <- function(x, convert = FALSE) as_anndata(x)
+
+#' @rdname r_to_py.Seurat
+#' @importFrom reticulate r_to_py
+#' @export
+r_to_py.SingleCellExperiment <- function(x, convert = FALSE) as_anndata(x)

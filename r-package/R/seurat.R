@@ -1,0 +1,97 @@
+# What differs between Seurat versions 3, 4 and 5, in one place: layers, names of cells and genes, reductions.
+
+is_v5 <- function() utils::packageVersion("SeuratObject") >= "5.0.0"
+
+# Functions that SeuratObject has only since version 5.
+v5 <- function(name) getExportedValue("SeuratObject", name)
+
+is_layered <- function(assay) inherits(assay, "StdAssay")
+
+# Names of the layers that make up `layer`: "counts", or "counts.a" and "counts.b" where it is split.
+layers_named <- function(assay, layer) {
+  if (is_layered(assay)) {
+    present <- v5("Layers")(assay)
+    return(present[present == layer | startsWith(present, paste0(layer, "."))])
+  }
+  if (length(slot_of(assay, layer))) layer else character()
+}
+
+# The matrices, genes x cells, of `layer`, one for each part of it; `features` alone if given.
+layer_blocks <- function(assay, layer, features = NULL) {
+  parts <- layers_named(assay, layer)
+  lapply(rlang::set_names(parts), function(part) {
+    pick(if (is_layered(assay)) v5("LayerData")(assay, layer = part) else slot_of(assay, part), features)
+  })
+}
+
+pick <- function(block, features) {
+  if (is.null(features)) block else block[intersect(features, rownames(block)), , drop = FALSE]
+}
+
+# The slot of an Assay of version 3 or 4. Before NormalizeData(), `data` is a copy of the counts and no layer of its own.
+slot_of <- function(assay, layer) {
+  if (!layer %in% c("counts", "data", "scale.data")) {
+    return(NULL)
+  }
+  value <- methods::slot(assay, layer)
+  if (layer == "data" && identical(value, methods::slot(assay, "counts"))) NULL else value
+}
+
+default_assay <- function(object, assay, call = rlang::caller_env()) {
+  if (is.null(assay)) {
+    return(SeuratObject::DefaultAssay(object))
+  }
+  if (!assay %in% SeuratObject::Assays(object)) {
+    known <- paste0("It has ", some(SeuratObject::Assays(object), 12), ".")
+    abort_scduet(sprintf("There is no assay \"%s\" in the object.", assay), known, "assay", call)
+  }
+  assay
+}
+
+# Blocks of counts to train on, or an error that says where counts could be.
+need_layer <- function(assay, layer, features = NULL, call = rlang::caller_env()) {
+  blocks <- layer_blocks(assay, layer, features)
+  if (!length(blocks) || sum(vapply(blocks, ncol, 0L)) == 0) {
+    abort_scduet(
+      sprintf("The assay has no layer \"%s\".", layer),
+      "These models need raw counts: add them, or name the layer that holds them with `layer`.", "no_counts", call
+    )
+  }
+  blocks
+}
+
+# Genes to use by the rule of both languages: those asked for, else the variable ones, else all; in the object's order.
+choose_features <- function(features, variable, known, verbose, call = rlang::caller_env()) {
+  if (!is.null(features)) {
+    check_features(features, known, call)
+    return(features)
+  }
+  if (length(variable)) {
+    inform_scduet(sprintf("Using the %d variable features of %d.", length(variable), length(known)), verbose)
+    return(known[known %in% variable])
+  }
+  inform_scduet(sprintf("Using all %d features; `FindVariableFeatures()` first usually does better.", length(known)), verbose)
+  known
+}
+
+# "X_scVI" <-> "scvi": names of embeddings in AnnData and of reductions in Seurat.
+EMBEDDINGS <- c(scvi = "X_scVI", scanvi = "X_scANVI")
+
+embedding_name <- function(reduction) unname(ifelse(reduction %in% names(EMBEDDINGS), EMBEDDINGS[reduction], paste0("X_", reduction)))
+
+reduction_name <- function(embedding) {
+  known <- match(embedding, EMBEDDINGS)
+  ifelse(is.na(known), sub("^X_", "", embedding), names(EMBEDDINGS)[known])
+}
+
+# Seurat's rule for keys: letters and digits, then "_".
+key_of <- function(name) {
+  letters_and_digits <- gsub("[^[:alnum:]]", "", name)
+  paste0(if (grepl("^[0-9]", letters_and_digits)) "r", letters_and_digits, "_")
+}
+
+make_reduction <- function(embedding, cells, name, assay, key = NULL, misc = list(), ...) {
+  key <- if (is.null(key)) key_of(name) else key
+  dimnames(embedding) <- list(cells, paste0(key, seq_len(ncol(embedding))))
+  SeuratObject::CreateDimReducObject(embeddings = embedding, key = key, assay = assay, misc = misc, ...)
+}

@@ -49,21 +49,33 @@ METRICS: dict[str, Metric] = {
     "svm_batch": Metric("batch", "census.svm_batch", 0, 1, (_C,), "SVM batch error"),
     "forest_batch": Metric("batch", "census.forest_batch", 0, 1, (_C,), "Forest batch error"),
     "logistic_batch": Metric("batch", "census.logistic_batch", 0, 1, (_C,), "Logistic batch error"),
-    "cell_cycle": Metric("bio", "conservation.cell_cycle_conservation", 0, 1, (), "Cell cycle"),
-    "hvg_overlap": Metric("bio", "conservation.hvg_overlap", 0, 1, (), "HVG overlap"),
-    "trajectory": Metric("bio", "conservation.trajectory_conservation", 0, 1, (), "Trajectory"),
+    "cell_cycle": Metric("bio", "conservation.cell_cycle_conservation", 0, 1, (_S,), "Cell cycle"),
+    "hvg_overlap": Metric("bio", "conservation.hvg_overlap", 0, 1, (_S,), "HVG overlap"),
+    "trajectory": Metric("bio", "conservation.trajectory_conservation", 0, 1, (_S,), "Trajectory"),
 }
 
-_OTHER = {  # public names that are no column of the table -> module
-    "Estimate": "estimates",
-    "Neighbors": "neighbors",
-    "Undefined": "inputs",
-    "evaluate": "table",
-    "from_graph": "neighbors",
-    "kbet_global": "kbet",
-    "nearest_neighbors": "neighbors",
-}
-_PUBLIC = {m.function.split(".")[1]: m.function.split(".")[0] for m in METRICS.values()} | _OTHER
+_OTHER = {  # module -> public names that are no column of the table
+    "estimates": ("Estimate",),
+    "inputs": ("Undefined",),
+    "cells": ("Extra", "Plan"),
+    "table": ("evaluate",),
+    "neighbors": ("Neighbors", "from_graph", "nearest_neighbors"),
+    "kbet": ("kbet_global",),
+    "diffusion": ("pseudotime",),
+    "conservation": ("phase_scores",),
+    "transfer": (
+        "accuracy", "balanced_accuracy", "confusion", "expected_calibration_error", "macro_f1", "per_class",
+        "weighted_f1",
+    ),
+    "perturbation": (
+        "direction_accuracy", "energy_distance", "explained_variance_r2", "gene_overlap", "mmd", "mse", "pearson",
+        "pearson_delta", "squared_pearson", "top_genes",
+    ),
+    "imputation": ("heldout_log_likelihood", "hide_counts", "importance_log_likelihood", "imputation_error"),
+    "velocity": ("cross_boundary_direction", "velocity_confidence"),
+}  # fmt: skip
+_PUBLIC = {m.function.split(".")[1]: m.function.split(".")[0] for m in METRICS.values()}
+_PUBLIC |= {name: module for module, names in _OTHER.items() for name in names}
 __all__ = ["METRICS", "Metric", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 

@@ -28,6 +28,16 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Extra:
+    """What the conservation metrics look at beside the embedding; absent parts are None."""
+
+    phase_scores: Float[np.ndarray, "cell phase"] | None = None  # S and G2M, see `phase_scores`
+    pseudotime: Float[np.ndarray, " cell"] | None = None  # before integration, NaN off the trajectory
+    expression: object | None = None  # (cell, gene) log-normalised, before integration
+    corrected: object | None = None  # the same cells and genes after integration
+
+
+@dataclass(frozen=True)
 class Cells:
     """Arrays of one embedding; an array that was not given is None."""
 
@@ -38,6 +48,7 @@ class Cells:
     graph: Neighbors | None
     n: int
     plan: Plan
+    extra: Extra
 
     def need(self, *names: str) -> tuple[np.ndarray, ...]:
         """The named arrays.
@@ -45,10 +56,12 @@ class Cells:
         Raises:
             Undefined: one was not given.
         """
-        for name in names:
-            if getattr(self, name) is None:
-                raise Undefined(f"needs {_NAMES[name]}, which was not given")
-        return tuple(getattr(self, name) for name in names)
+        here = Cells.__dataclass_fields__
+        found = [getattr(self if name in here else self.extra, name) for name in names]
+        for name, array in zip(names, found, strict=True):
+            if array is None:
+                raise Undefined(f"needs {_NAMES[name]}")
+        return tuple(found)
 
     @cached_property
     def queries(self) -> Int[np.ndarray, " query"]:
@@ -123,4 +136,13 @@ class Cells:
         return np.sort(drawn) if size < self.plan.n_clustered else drawn
 
 
-_NAMES = {"x": "an embedding", "labels": "labels", "batch": "batches", "before": "the data before integration"}
+_NAMES = {
+    "x": "an embedding",
+    "labels": "labels",
+    "batch": "batches",
+    "before": "the data before integration",
+    "phase_scores": "cell-cycle scores",
+    "pseudotime": "a pseudotime from before integration",
+    "expression": "the expression before integration",
+    "corrected": "corrected expression; an embedding has no genes",
+}

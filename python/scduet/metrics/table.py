@@ -7,8 +7,22 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import METRICS, census, clustering, diffusion, entropy, estimates, graph, isolated, kbet, lisi, pcr, silhouette
-from .cells import Cells, Plan
+from . import (
+    METRICS,
+    census,
+    clustering,
+    conservation,
+    diffusion,
+    entropy,
+    estimates,
+    graph,
+    isolated,
+    kbet,
+    lisi,
+    pcr,
+    silhouette,
+)
+from .cells import Cells, Extra, Plan
 from .estimates import Estimate, Group
 from .inputs import Undefined, at_least_two, codes, points
 from .neighbors import Neighbors
@@ -22,6 +36,7 @@ def evaluate(
     neighbors: Neighbors | None = None,
     metrics: str | Iterable[str] = "default",
     plan: Plan | None = None,
+    extra: Extra | None = None,
     callback: Callable[[str], object] | None = None,
 ) -> dict[str, Estimate]:
     """Integration metrics of one embedding (cells x dimensions), or of a kNN graph alone.
@@ -31,6 +46,7 @@ def evaluate(
         neighbors: your own graph (see `from_graph`), used instead of a search.
         metrics: "default", "scib" (the paper's), "census", "all", or names of `METRICS`.
         plan: exact up to how many cells, and how many are sampled above.
+        extra: cell-cycle scores, pseudotime and expression, for the conservation metrics.
         callback: called with the name of each metric before it is computed.
 
     Returns:
@@ -40,7 +56,7 @@ def evaluate(
         ValueError: unknown metric, or arrays that are not finite or do not match.
     """
     names = chosen(metrics)
-    cells = _cells(x, labels, batch, before, neighbors, plan or Plan())
+    cells = _cells(x, labels, batch, before, neighbors, plan or Plan(), extra or Extra())
     found = {}
     for name in names:
         if callback is not None:
@@ -67,7 +83,7 @@ def chosen(metrics: str | Iterable[str]) -> list[str]:
     return names
 
 
-def _cells(x, labels, batch, before, neighbors, plan: Plan) -> Cells:
+def _cells(x, labels, batch, before, neighbors, plan: Plan, extra: Extra) -> Cells:
     if x is None and neighbors is None:
         raise ValueError("give an embedding (cells x dimensions) or neighbors")
     x = None if x is None else points(x)
@@ -77,7 +93,7 @@ def _cells(x, labels, batch, before, neighbors, plan: Plan) -> Cells:
         raise ValueError(f"the embedding has {n} cells, but before or neighbors has another number")
     labels = None if labels is None else codes(labels, n_cells=n)
     batch = None if batch is None else codes(batch, "batch", n)
-    return Cells(x, labels, batch, before, neighbors, n, plan)
+    return Cells(x, labels, batch, before, neighbors, n, plan, extra)
 
 
 def _or_reason(estimator: Callable[[Cells], Estimate], cells: Cells) -> Estimate:
@@ -202,6 +218,21 @@ def _classifier(kind: census.Classifier, target: str) -> Callable[[Cells], Estim
     return estimate
 
 
+def _cell_cycle(cells: Cells) -> Estimate:
+    arrays = cells.need("before", "x", "phase_scores", "batch")
+    return Estimate(conservation.cell_cycle_conservation(*arrays), 0.0, cells.n)
+
+
+def _hvg_overlap(cells: Cells) -> Estimate:
+    before, after, batch = cells.need("expression", "corrected", "batch")
+    return Estimate(conservation.hvg_overlap(before, after, batch), 0.0, cells.n)
+
+
+def _trajectory(cells: Cells) -> Estimate:
+    time, x = cells.need("pseudotime", "x")
+    return cells.over_samples(lambda i, rows: conservation.trajectory_conservation(time[rows], x[rows]))
+
+
 ESTIMATORS: dict[str, Callable[[Cells], Estimate]] = {
     "isolated_labels": _isolated_labels,
     "isolated_f1": _isolated_f1,
@@ -227,4 +258,7 @@ ESTIMATORS: dict[str, Callable[[Cells], Estimate]] = {
     "svm_batch": _classifier("svm", "batch"),
     "forest_batch": _classifier("forest", "batch"),
     "logistic_batch": _classifier("logistic", "batch"),
+    "cell_cycle": _cell_cycle,
+    "hvg_overlap": _hvg_overlap,
+    "trajectory": _trajectory,
 }

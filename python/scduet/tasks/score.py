@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import pandas as pd
 from scduet.errors import DataError, ScduetWarning, some
 from scduet.metrics import METRICS
 from scduet.metrics.estimates import Estimate
-from scduet.metrics.table import Plan, chosen, evaluate
+from scduet.metrics.table import Extra, Plan, chosen, evaluate
 from scduet.tasks import baselines
 
 BIO_WEIGHT = 0.6  # scIB (Luecken et al. 2022): total = 0.6 bio + 0.4 batch
@@ -21,11 +21,12 @@ DRAWINGS = ("umap", "tsne", "draw_graph", "spatial", "phate")  # obsm that are p
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table to be: an embedding, or a graph of distances."""
+    """A row of the table to be: an embedding, a corrected matrix with its PCA as embedding, or a graph of distances."""
 
     name: str
     x: np.ndarray | None = None
     graph: object | None = None
+    corrected: object | None = None
 
 
 def score(
@@ -37,6 +38,7 @@ def score(
     metrics: str | Iterable[str] = "default",
     layer: str | None = None,
     unlabeled_category: str | None = None,
+    pseudotime_key: str | None = None,
     with_baselines: bool = True,
     long: bool = False,
     min_max: bool = False,
@@ -54,6 +56,7 @@ def score(
     batch_key, labels_key: columns of obs; metrics that need one that is absent are NaN, with the reason.
     metrics: "default", "scib" (the paper's set), "census", "all", or names; `scduet.metrics.METRICS` lists them.
     unlabeled_category: cells with this label, like cells without one, are left out and counted in a warning.
+    pseudotime_key: column of obs with a pseudotime from before integration, for "trajectory"; NaN off the trajectory.
     long: one row an embedding and metric (value, standard_error, rank, reason) instead of one row an embedding.
     min_max: rescale each metric over the embeddings compared before averaging; off, since it makes totals depend on
         what else is compared.
@@ -62,21 +65,24 @@ def score(
 
     Returns a DataFrame, index "embedding": the metrics (raw values, higher is better), "bio", "batch", "total" =
     0.6 bio + 0.4 batch, and "rank" of the total. A metric with a missing value counts in no mean, so that rows stay
-    comparable. `.attrs` holds "standard_error" and "reasons" as {embedding: {metric: ...}}, and "counted", the metrics averaged.
+    comparable. `.attrs` holds "standard_error" and "reasons" as {embedding: {metric: ...}}, and "counted", the metrics
+    that were averaged.
 
     Raises DataError for unknown keys, embeddings that are not finite, or fewer than two cells left.
     """
     names = chosen(metrics)
-    adata = _cells_to_score(adata, batch_key, labels_key, unlabeled_category)
+    adata = _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled_category)
     labels, batch = (None if key is None else adata.obs[key].to_numpy() for key in (labels_key, batch_key))
     before = _before(adata, layer, needed=with_baselines or "pcr_comparison" in names)
     mixed = batch if with_baselines else None
     entries = _entries(adata, _named(adata, embeddings), before, mixed, with_baselines, seed)
     plan = Plan(exact_up_to=exact_up_to, n_queries=n_queries, seed=seed)
+    extra = _extra(adata, names, layer, batch, pseudotime_key)
     found = {}
     for entry in entries:
         said = None if callback is None else lambda metric, name=entry.name: callback(name, metric)
-        found[entry.name] = evaluate(entry.x, labels, batch, before, entry.graph, names, plan, said)
+        more = replace(extra, corrected=entry.corrected)
+        found[entry.name] = evaluate(entry.x, labels, batch, before, entry.graph, names, plan, more, said)
     return long_table(found) if long else wide_table(found, min_max)
 
 
@@ -113,8 +119,9 @@ def long_table(found: dict[str, dict[str, Estimate]]) -> pd.DataFrame:
     return table
 
 
-def _cells_to_score(adata, batch_key: str | None, labels_key: str | None, unlabeled: str | None):
-    for option, key in (("batch_key", batch_key), ("labels_key", labels_key)):
+def _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled: str | None):
+    """The cells that have a label and a batch, keys checked."""
+    for option, key in (("batch_key", batch_key), ("labels_key", labels_key), ("pseudotime_key", pseudotime_key)):
         if key is not None and key not in adata.obs:
             raise DataError(f"{option}={key!r} is not in obs", f"it has {some(adata.obs.columns, 8)}")
     keep = np.ones(adata.n_obs, bool)
@@ -128,6 +135,23 @@ def _cells_to_score(adata, batch_key: str | None, labels_key: str | None, unlabe
         left_out = f"{(~keep).sum()} of {len(keep)} cells have no label or batch and are left out of the scores"
         warnings.warn(left_out, ScduetWarning, stacklevel=3)
     return adata if keep.all() else adata[keep]
+
+
+def _extra(adata, names: list[str], layer: str | None, batch, pseudotime_key: str | None) -> Extra:
+    """What the conservation metrics need, where they are asked for and the data have it."""
+    from scduet.metrics.conservation import phase_scores
+    from scduet.metrics.inputs import Undefined
+
+    time = None if pseudotime_key is None else adata.obs[pseudotime_key].to_numpy(float)
+    x = getattr(adata, "X", None) if layer is None else adata.layers[layer]
+    if x is None or not {"cell_cycle", "hvg_overlap"} & set(names):
+        return Extra(pseudotime=time)
+    x = baselines.log_normalized(x)
+    try:
+        phases = phase_scores(x, adata.var_names, np.zeros(x.shape[0]) if batch is None else batch)
+    except Undefined:
+        phases = None
+    return Extra(phases, time, x)
 
 
 def _named(adata, embeddings: Sequence[str] | None) -> list[str]:
@@ -180,7 +204,7 @@ def _entry(adata, name: str) -> Entry:
     if store == "obsp":
         return Entry(name, graph=from_graph(adata.obsp[key]))
     matrix = adata.layers[key]
-    return Entry(name, baselines.principal_components(matrix if hasattr(matrix, "tocsr") else np.asarray(matrix)))
+    return Entry(name, baselines.principal_components(matrix), corrected=matrix)
 
 
 def _finite(x, name: str) -> np.ndarray:

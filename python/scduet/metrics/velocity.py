@@ -1,0 +1,85 @@
+"""RNA velocity: do neighbours agree, and do cells at a boundary between types move the known way?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from .inputs import Undefined, codes, points
+from .neighbors import Neighbors, nearest_neighbors
+
+
+def velocity_confidence(
+    velocity: ArrayLike, x: ArrayLike | None = None, n_neighbors: int = 30, neighbors: Neighbors | None = None
+) -> float:
+    """Mean over cells of the mean Pearson correlation of a cell's velocity with those of its nearest neighbours.
+
+    Range [-1, 1], higher is better; smooth is not right: a constant field scores 1. `velocity`: (cell, gene); `x`: the
+    space to look for neighbours in. A cell with a constant velocity counts 0. Source: scVelo (Bergen et al. 2020).
+    """
+    velocity = points(velocity, "velocity")
+    neighbors = (neighbors or nearest_neighbors(points(x), n_neighbors)).first(n_neighbors)
+    unit = _unit(velocity - velocity.mean(1, keepdims=True))
+    return float(np.mean([_mean_product(unit, q, near) for q, near in _rows(neighbors)]))
+
+
+def cross_boundary_direction(
+    velocity: ArrayLike,
+    x: ArrayLike,
+    labels: ArrayLike,
+    transitions: Sequence[tuple[object, object]],
+    n_neighbors: int = 30,
+    neighbors: Neighbors | None = None,
+) -> float:
+    """Cosine of the velocity of cells of type a with the way to neighbours of type b, where a is known to become b.
+
+    Mean over the neighbours, over the cells that have some, then over transitions. Range [-1, 1], higher is better.
+    `velocity` and `x`: the same space (cell, dim). Source: CBDir, VeloAE (Qiao and Huang 2021).
+
+    Raises:
+        Undefined: no cell of a transition has a neighbour across.
+        ValueError: a label of `transitions` that no cell has, or velocity and x of different shape.
+    """
+    velocity, x = points(velocity, "velocity"), points(x, "x")
+    names = np.asarray(labels).astype(str)
+    if velocity.shape != x.shape or len(codes(labels)) != len(x):
+        raise ValueError(
+            f"velocity {velocity.shape}, x {x.shape} and {len(names)} labels must have the same cells and space"
+        )
+    absent = {str(name) for pair in transitions for name in pair} - set(names)
+    if absent:
+        raise ValueError(f"transitions name {sorted(absent)}, which no cell has")
+    neighbors = (neighbors or nearest_neighbors(x, n_neighbors)).first(n_neighbors)
+    scores = [_across(velocity, x, names == str(a), names == str(b), neighbors) for a, b in transitions]
+    scores = [score for score in scores if score is not None]
+    if not scores:
+        raise Undefined("no cell has a neighbour across any of the transitions")
+    return float(np.mean(scores))
+
+
+def _across(
+    velocity: np.ndarray, x: np.ndarray, start: np.ndarray, end: np.ndarray, neighbors: Neighbors
+) -> float | None:
+    unit, cells = _unit(velocity), []
+    for q, near in _rows(neighbors):
+        near = near[end[near]] if start[q] else near[:0]
+        if len(near):
+            cells.append(float((_unit(x[near] - x[q]) @ unit[q]).mean()))
+    return float(np.mean(cells)) if cells else None
+
+
+def _mean_product(unit: Float[np.ndarray, "cell gene"], query: int, near: np.ndarray) -> float:
+    return float((unit[near] @ unit[query]).mean()) if len(near) else 0.0
+
+
+def _rows(neighbors: Neighbors):
+    for query, near in zip(neighbors.queries, neighbors.index, strict=True):
+        yield query, near[near >= 0]
+
+
+def _unit(x: Float[np.ndarray, "cell dim"]) -> Float[np.ndarray, "cell dim"]:
+    norm = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(norm > 0, norm, 1)

@@ -1,0 +1,264 @@
+"""scVI, all of it: a variational autoencoder of single-cell counts (Lopez et al. 2018, Nature Methods 15:1053).
+
+    z     ~ Normal(0, I)                        state of the cell; with latent_distribution="ln" a softmax of it
+    l     = total of the cell's counts          library size, or log l ~ Normal(m_batch, v_batch) when it is learned,
+                                                or the size factor that came with the data
+    share = softmax(decoder(z, batch, ...))     expected share of each gene (softplus with size factors)
+    x     ~ ZINB(l * share, r, dropout)         counts, with dispersion r; or NB, Poisson, Normal
+
+    q(z | x) = Normal(encoder(log(1 + x)))      and the same for a learned log l
+
+Training minimises -log p(x | z, l) + kl_weight * KL(q(z|x) || p(z)) + KL(q(l|x) || p(l)), a mean over cells.
+Names of the options, initial distributions, constants and the order of random draws are those of scvi-tools 1.4.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scduet.contract import CellBatch, Expects, Loss, Reference, Step
+from scduet.errors import OptionError
+from scduet.nn import likelihoods, sparse_likelihoods
+from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample
+from scduet.nn.sparse_likelihoods import Link
+
+
+@dataclass(frozen=True)
+class Config:
+    n_hidden: int = 128
+    """Width of the hidden layers."""
+    n_latent: int = 10
+    """Dimensions of the latent space."""
+    n_layers: int = 1
+    """Hidden layers of the encoder and of the decoder."""
+    dropout_rate: float = 0.1
+    """Share of hidden units that the encoder drops in training."""
+    dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene"
+    """What the dispersion of a gene may depend on; with "gene-label" an unlabeled cell gets the labels' mean."""
+    gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb"
+    """Distribution of the counts."""
+    latent_distribution: Literal["normal", "ln"] = "normal"
+    """Prior of the latent space: normal, or logistic-normal (the cell is a mixture of topics)."""
+    log_variational: bool = True
+    """Give the encoder log(1 + counts) rather than counts."""
+    use_observed_lib_size: bool = True
+    """Take a cell's library size as its total, rather than learn it. With size factors it is never learned."""
+    encode_covariates: bool = False
+    """Show the batch and the covariates to the encoder too."""
+    deeply_inject_covariates: bool = True
+    """Show categorical covariates to every hidden layer, not only to the first."""
+    batch_representation: Literal["one-hot", "embedding"] = "one-hot"
+    """Batch as a covariate of its own, or as a learned vector of length 5, which suits very many batches."""
+    use_batch_norm: Literal["encoder", "decoder", "none", "both"] = "both"
+    """Where batch normalisation is used."""
+    use_layer_norm: Literal["encoder", "decoder", "none", "both"] = "none"
+    """Where layer normalisation is used."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_hidden", "n_latent", "n_layers"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name}={getattr(self, name)!r}", f"{name} is a whole number from 1 up")
+        if not 0 <= self.dropout_rate < 1:
+            raise OptionError(f"dropout_rate={self.dropout_rate!r}", "dropout_rate is from 0 up to, not including, 1")
+        choices = {name: get_args(kind) for name, kind in get_type_hints(type(self)).items() if get_args(kind)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise OptionError(f"{name}={getattr(self, name)!r}", f"{name} is one of {', '.join(allowed)}")
+
+
+EMBEDDING = 5  # length of a batch's vector, as in scvi-tools
+DRAWS = 5000  # draws that the mean of a logistic-normal state is taken over, as in scvi-tools
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Parameters of the distribution of the counts."""
+
+    scale: Float[Tensor, "cell gene"]  # expected share of each gene; with size factors, expression per unit of them
+    rate: Float[Tensor, "cell gene"]  # mean count, before dropout
+    dispersion: Float[Tensor, "*#cell gene"] | None  # inverse dispersion (nb, zinb), standard deviation (normal)
+    dropout_logits: Float[Tensor, "cell gene"] | None  # zinb only
+
+
+class SCVI(nn.Module):
+    Config = Config
+    players = ("model",)
+    expects: Expects = "counts"
+
+    def __init__(self, reference: Reference, config: Config):
+        super().__init__()
+        self.reference, self.config = reference, config
+        self.learns_library = not (config.use_observed_lib_size or reference.size_factor)
+        self.embeds_batch = config.batch_representation == "embedding"
+        n_extra = reference.n_continuous + (EMBEDDING if self.embeds_batch else 0)
+        if self.embeds_batch:
+            self.batch_embedding = nn.Embedding(reference.n_batches, EMBEDDING)
+        n_in = reference.n_genes + (n_extra if config.encode_covariates else 0)
+        self.encoder = GaussianEncoder(self._mlp("encoder", n_in, config.n_layers), config.n_hidden, config.n_latent)
+        if self.learns_library:
+            self.library_encoder = GaussianEncoder(self._mlp("encoder", n_in, 1), config.n_hidden, 1)
+            for name in ("library_log_mean", "library_log_variance"):
+                self.register_buffer(name, torch.as_tensor(reference.arrays[name]).reshape(-1))
+        self.decoder = self._mlp("decoder", config.n_latent + n_extra, config.n_layers)
+        self.share = nn.Linear(config.n_hidden, reference.n_genes)
+        if config.gene_likelihood == "zinb":
+            self.dropout_logits = nn.Linear(config.n_hidden, reference.n_genes)
+        if config.gene_likelihood != "poisson":
+            self._add_dispersion()
+
+    def forward(self, cells: CellBatch, step: Step) -> Loss:
+        mean, variance = self.posterior(cells)
+        z = self._state(rsample(mean, variance))
+        kl = kl_to_normal(mean, variance).mean()
+        log_library, kl_library = self._drawn_library(cells)
+        reconstruction = -self.log_likelihood(z, cells, log_library).mean()
+        terms = {"reconstruction": reconstruction, "kl": kl, **kl_library}
+        return Loss(sum(kl_library.values(), reconstruction + step.kl_weight * kl), terms, len(cells))
+
+    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+        """Posterior mean of z. For "ln" the mean over draws, whose noise is fixed and the same for every cell."""
+        mean, variance = self.posterior(cells)
+        if self.config.latent_distribution == "normal":
+            return mean
+        noise = torch.randn(DRAWS, mean.shape[1], generator=torch.Generator().manual_seed(0)).to(mean)
+        return sum(self._state(mean + variance.sqrt() * draw) for draw in noise) / DRAWS
+
+    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+        """Mean and variance of q(z | x), before the softmax of "ln"."""
+        return self.encoder(*self._encoder_input(cells))
+
+    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+        """Mean and variance of q(log l | x), where the library size is learned."""
+        return self.library_encoder(*self._encoder_input(cells))
+
+    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+        """log l: of the size factor, the posterior mean, or the observed total (-inf for an empty cell)."""
+        if self.reference.size_factor:
+            return cells.covariates.size_factor.log()[:, None]
+        if self.learns_library:
+            return self.library_posterior(cells)[0]
+        return cells.x.sum().log()[:, None]
+
+    def log_likelihood(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
+    ) -> Float[Tensor, " cell"]:
+        """log p(x | z, l), summed over genes."""
+        hidden, likelihood = self._hidden(z, cells, cells.batch), self.config.gene_likelihood
+        if likelihood == "normal":
+            p = self._decoded(hidden, cells, cells.batch, log_library)
+            return likelihoods.log_normal(cells.x.dense(), p.rate, p.dispersion).sum(-1)
+        inputs = [cells.x, self.share(hidden), log_library]
+        if likelihood == "poisson":
+            return sparse_likelihoods.poisson(*inputs, link=self._link)
+        inputs.append(self._log_dispersion(hidden, cells, cells.batch))
+        if likelihood == "nb":
+            return sparse_likelihoods.negative_binomial(*inputs, link=self._link)
+        return sparse_likelihoods.zero_inflated_negative_binomial(*inputs, self.dropout_logits(hidden), link=self._link)
+
+    def decode(
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"] | None = None,
+        log_library: Float[Tensor, "cell 1"] | None = None,
+    ) -> Decoded:
+        """Distribution of the counts of cells in the states z, as if measured in `batch` and with `log_library`."""
+        batch = cells.batch if batch is None else batch
+        log_library = self.log_library(cells) if log_library is None else log_library
+        return self._decoded(self._hidden(z, cells, batch), cells, batch, log_library)
+
+    def _mlp(self, side: Literal["encoder", "decoder"], n_in: int, n_layers: int) -> MLP:
+        c, r = self.config, self.reference
+        levels = (*(() if self.embeds_batch else (r.n_batches,)), *r.n_categories)
+        return MLP(
+            n_in,
+            c.n_hidden,
+            n_layers,
+            levels=levels if side == "decoder" or c.encode_covariates else (),
+            inject=c.deeply_inject_covariates,
+            dropout=c.dropout_rate if side == "encoder" else 0.0,  # the decoder has none
+            batch_norm=c.use_batch_norm in (side, "both"),
+            layer_norm=c.use_layer_norm in (side, "both"),
+        )
+
+    def _add_dispersion(self) -> None:
+        kind, n_genes = self.config.dispersion, self.reference.n_genes
+        if kind == "gene-label" and self.reference.n_labels < 1:
+            raise OptionError('dispersion="gene-label" needs labels', "pass labels_key=")
+        if kind == "gene-cell":
+            self.log_dispersion_of_cell = nn.Linear(self.config.n_hidden, n_genes)
+        else:
+            rows = {"gene": (), "gene-batch": (self.reference.n_batches,), "gene-label": (self.reference.n_labels,)}
+            self.log_dispersion = nn.Parameter(torch.randn(*rows[kind], n_genes))
+
+    def _encoder_input(self, cells: CellBatch) -> tuple[Float[Tensor, "cell in"], Codes]:
+        x = cells.x.dense(cells.x.values.log1p() if self.config.log_variational else None)
+        if not self.config.encode_covariates:
+            return x, ()
+        return self._joined(x, cells, cells.batch), self._codes(cells, cells.batch)
+
+    def _hidden(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]
+    ) -> Float[Tensor, "cell hidden"]:
+        return self.decoder(self._joined(z, cells, batch), self._codes(cells, batch))
+
+    def _joined(self, x: Float[Tensor, "cell in"], cells: CellBatch, batch: Int[Tensor, " cell"]) -> Tensor:
+        """x beside the continuous covariates and the batch's vector."""
+        parts = [x] if cells.covariates.continuous is None else [x, cells.covariates.continuous]
+        if self.embeds_batch:
+            parts.append(self.batch_embedding(batch))
+        return torch.cat(parts, -1) if len(parts) > 1 else x
+
+    def _codes(self, cells: CellBatch, batch: Int[Tensor, " cell"]) -> Codes:
+        extra = cells.covariates.categorical
+        return [*([] if self.embeds_batch else [batch]), *([] if extra is None else extra.unbind(1))]
+
+    def _state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+        return z.softmax(-1) if self.config.latent_distribution == "ln" else z
+
+    def _drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
+        """log l for training, and where it is learned, its term of the loss."""
+        if not self.learns_library:
+            return self.log_library(cells), {}
+        mean, variance = self.library_posterior(cells)
+        prior = (self.library_log_mean[cells.batch, None], self.library_log_variance[cells.batch, None])
+        return rsample(mean, variance), {"kl_library": kl_to_normal(mean, variance, *prior).mean()}
+
+    def _log_dispersion(
+        self, hidden: Float[Tensor, "cell hidden"], cells: CellBatch, batch: Int[Tensor, " cell"]
+    ) -> Float[Tensor, "*#cell gene"]:
+        kind = self.config.dispersion
+        if kind == "gene":
+            return self.log_dispersion
+        if kind == "gene-batch":
+            return F.embedding(batch, self.log_dispersion)
+        if kind == "gene-cell":
+            return self.log_dispersion_of_cell(hidden)
+        table = torch.cat([self.log_dispersion, self.log_dispersion.mean(0, keepdim=True)])
+        unlabeled = self.reference.n_labels
+        label = torch.full_like(batch, unlabeled) if cells.label is None else cells.label
+        return F.embedding(torch.where(label < 0, unlabeled, label), table)
+
+    def _decoded(
+        self,
+        hidden: Float[Tensor, "cell hidden"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"],
+        log_library: Float[Tensor, "cell 1"],
+    ) -> Decoded:
+        likelihood, logits = self.config.gene_likelihood, self.share(hidden)
+        scale = F.softplus(logits) if self._link == "softplus" else logits.softmax(-1)
+        dispersion = None if likelihood == "poisson" else self._log_dispersion(hidden, cells, batch).exp()
+        dropout_logits = self.dropout_logits(hidden) if likelihood == "zinb" else None
+        return Decoded(scale, log_library.exp() * scale, dispersion, dropout_logits)
+
+    @property
+    def _link(self) -> Link:
+        return "softplus" if self.reference.size_factor else "softmax"

@@ -1,0 +1,117 @@
+"""Layers that know nothing of biology: covariates enter by picking rows of a table, not by one-hot products."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import math
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categorical covariate
+
+
+class CovariateLinear(nn.Module):
+    """A linear layer of `x` and of categorical covariates, each a table (level, out) of which a cell picks its row.
+
+    Equal to one `nn.Linear` over `[x, one_hot(code), ...]`, and initialised like it. A covariate of one level has no
+    table: it says nothing. A table is a parameter of its own, so that new levels are new rows.
+    """
+
+    def __init__(self, n_in: int, n_out: int, levels: Sequence[int] = ()):
+        super().__init__()
+        tables = {str(i): n for i, n in enumerate(levels) if n > 1}
+        bound = 1 / math.sqrt(n_in + sum(tables.values()))
+        self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
+        self.covariate = nn.ParameterDict(
+            {name: nn.Parameter(torch.empty(n, n_out).uniform_(-bound, bound)) for name, n in tables.items()}
+        )
+        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
+
+    def forward(self, x: Float[Tensor, "cell in"], codes: Codes = ()) -> Float[Tensor, "cell out"]:
+        out = F.linear(x, self.weight, self.bias)
+        for name, table in self.covariate.items():
+            out = out + F.embedding(codes[int(name)], table)
+        return out
+
+
+class MLP(nn.Module):
+    """`n_layers` of Linear, BatchNorm, LayerNorm, ReLU, Dropout, each norm by option.
+
+    Covariates enter the first layer, and the others too when `inject`. A minibatch of one cell is normalised with the
+    running statistics, as in evaluation, for it has no variance of its own.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_hidden: int,
+        n_layers: int,
+        levels: Sequence[int] = (),
+        inject: bool = True,
+        dropout: float = 0.0,
+        batch_norm: bool = True,
+        layer_norm: bool = False,
+    ):
+        super().__init__()
+        self.linear = nn.ModuleList(
+            CovariateLinear(n_hidden if i else n_in, n_hidden, levels if inject or i == 0 else ())
+            for i in range(n_layers)
+        )
+        self.norm = nn.ModuleList(
+            nn.BatchNorm1d(n_hidden, momentum=0.01, eps=0.001) for _ in range(n_layers if batch_norm else 0)
+        )
+        self.layer_norm = layer_norm
+        self.dropout = dropout
+
+    def forward(self, x: Float[Tensor, "cell in"], codes: Codes = ()) -> Float[Tensor, "cell hidden"]:
+        for i, linear in enumerate(self.linear):
+            x = linear(x, codes)
+            if self.norm:
+                x = _normalized(x, self.norm[i])
+            if self.layer_norm:
+                x = F.layer_norm(x, x.shape[-1:])
+            x = F.dropout(F.relu(x), self.dropout, self.training)
+        return x
+
+
+class GaussianEncoder(nn.Module):
+    """q(z | x): a diagonal Gaussian whose mean and variance are two heads of one MLP."""
+
+    def __init__(self, body: MLP, n_hidden: int, n_latent: int):
+        super().__init__()
+        self.body = body
+        self.mean = nn.Linear(n_hidden, n_latent)
+        self.log_variance = nn.Linear(n_hidden, n_latent)
+
+    def forward(
+        self, x: Float[Tensor, "cell in"], codes: Codes = ()
+    ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+        """Mean and variance."""
+        hidden = self.body(x, codes)
+        return self.mean(hidden), self.log_variance(hidden).exp() + 1e-4  # 1e-4: scvi-tools' floor
+
+
+def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """A draw from Normal(mean, variance) that gradients pass through."""
+    return mean + variance.sqrt() * torch.randn_like(mean)
+
+
+def kl_to_normal(
+    mean: Float[Tensor, "cell latent"],
+    variance: Float[Tensor, "cell latent"],
+    prior_mean: Float[Tensor, "*#cell latent"] | float = 0.0,
+    prior_variance: Float[Tensor, "*#cell latent"] | float = 1.0,
+) -> Float[Tensor, " cell"]:
+    """KL divergence of Normal(mean, variance) from the prior, summed over latent dimensions."""
+    ratio = variance / prior_variance
+    return 0.5 * (ratio + (mean - prior_mean) ** 2 / prior_variance - 1 - ratio.log()).sum(-1)
+
+
+def _normalized(x: Float[Tensor, "cell hidden"], norm: nn.Module) -> Float[Tensor, "cell hidden"]:
+    if len(x) > 1 or not norm.training:
+        return norm(x)
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

@@ -1,0 +1,56 @@
+"""log Γ(x + r) / (Γ(r) x!) and its derivative by r, for many counts x and one r per gene: a table for small x.
+
+For a whole number x this is a sum of x logarithms, sum_{k<x} log((r + k) / (k + 1)), and its derivative
+sum_{k<x} 1 / (r + k). So for the small counts that most stored counts are, both come from a table of running sums,
+which also loses no digits where r is large, as the difference of two `lgamma` does.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+SMALL = 12  # counts up to this come from the table; of UMI counts above zero about one in fifty is larger
+
+
+@dataclass(frozen=True)
+class RisingFactorial:
+    """`log` and `slope` of the counts 0 to SMALL for each gene."""
+
+    dispersion: Float[Tensor, " gene"]
+    log: Float[Tensor, "count gene"]
+    slope: Float[Tensor, "count gene"]
+
+    @classmethod
+    def of(cls, dispersion: Float[Tensor, " gene"]) -> RisingFactorial:
+        k = torch.arange(SMALL, dtype=dispersion.dtype, device=dispersion.device)[:, None]
+        factor = dispersion + k
+        log, slope = factor.new_zeros(SMALL + 1, factor.shape[1]), factor.new_zeros(SMALL + 1, factor.shape[1])
+        torch.cumsum((factor / (k + 1)).log_(), 0, out=log[1:])
+        torch.cumsum(factor.reciprocal_(), 0, out=slope[1:])
+        return cls(dispersion, log, slope)
+
+    def at(
+        self, count: Float[Tensor, " entry"], gene: Int[Tensor, " entry"]
+    ) -> tuple[Float[Tensor, " entry"], Float[Tensor, " entry"]]:
+        """The logarithm and its derivative by the gene's r at each count."""
+        small = count.clamp(max=SMALL).long()
+        place = small * self.log.shape[1] + gene
+        log, slope = self.log.take(place), self.slope.take(place)
+        rest = (small != count).nonzero().squeeze(1)  # large counts, and those that are not whole numbers
+        if len(rest):
+            log[rest], slope[rest] = log_rising_factorial(count[rest], self.dispersion[gene[rest]])
+        return log, slope
+
+
+def log_rising_factorial(
+    count: Float[Tensor, " entry"], dispersion: Float[Tensor, " entry"]
+) -> tuple[Float[Tensor, " entry"], Float[Tensor, " entry"]]:
+    """The same without a table: any count, one r per entry."""
+    total = count + dispersion
+    log = torch.lgamma(total) - torch.lgamma(dispersion) - torch.lgamma(count + 1)
+    return log, torch.digamma(total) - torch.digamma(dispersion)

@@ -1,0 +1,125 @@
+"""What every row of the table of models promises. A new model is tested by adding its row."""
+
+import dataclasses
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+import scduet as sd
+from scduet.contract import Loss, Step
+from scduet.data.loader import minibatches
+from scduet.data.samplers import sequential
+from scduet.data.schema import Fields, Schema
+from scduet.models import MODELS, find
+from scduet.options import build, options_of
+
+FIELDS = {
+    "batch_key": "batch",
+    "labels_key": "cell_type",
+    "unlabeled_category": "NK",
+    "categorical_covariate_keys": ("site",),
+    "continuous_covariate_keys": ("age",),
+}
+CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "model" for c in o.choices]
+FLAGS = [(m, o.name, not o.default) for m in MODELS for o in options_of(m) if o.group == "model" and o.type == "bool"]
+
+
+def built(adata, model, **options):
+    """A new module and all cells as one minibatch."""
+    cls = find(model)
+    schema = Schema.learn(adata, Fields(**FIELDS), cls.expects)
+    cells = schema.encode(adata)
+    torch.manual_seed(0)
+    module = cls(schema.reference(cells), build(cls.Config, options))
+    return module, next(iter(minibatches(cells, sequential(len(cells)), len(cells))))
+
+
+def fitted(adata, model, **options):
+    return sd.fit(adata, model, **{**FIELDS, "max_epochs": 3, "recipe": "scvi-tools", "batch_size": 32, **options})
+
+
+def one_loss(module, cells, seed=0):
+    torch.manual_seed(seed)
+    return module(cells, Step(0, 0.5, module.players[0]))
+
+
+@pytest.mark.parametrize(("model", "option", "value"), [*CHOICES, *FLAGS, *((m, "n_layers", 2) for m in MODELS)])
+def test_every_choice_trains_every_weight(counts, model, option, value):
+    """No option allocates weights that it does not use, and none breaks the loss."""
+    module, cells = built(counts, model, **{option: value})
+    loss = one_loss(module, cells)
+    assert isinstance(loss, Loss)
+    assert torch.isfinite(loss.total)
+    loss.total.backward()
+    idle = [name for name, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert idle == []
+    assert torch.isfinite(module.eval().embed(cells)).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_lowers_the_loss(counts, model):
+    history = fitted(counts, model, max_epochs=15, lr=0.01, adam_eps=1e-8).history
+    assert history["loss_train"].iloc[-1] < 0.97 * history["loss_train"].iloc[0]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_same_seed_gives_the_same_bits(counts, model):
+    first, again, other = (fitted(counts, model, seed=seed).embed() for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_fit_leaves_the_data_and_the_random_state_alone(counts, model):
+    before, state = counts.copy(), torch.get_rng_state()
+    fitted(counts, model)
+    assert (before.X != counts.X).nnz == 0
+    assert before.obs.equals(counts.obs)
+    assert (list(counts.obsm), list(counts.uns), list(counts.layers)) == ([], [], [])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_embedding_follows_the_cells(counts, model):
+    """Whatever the order of cells, the order of genes, or the size of minibatches."""
+    trained = fitted(counts, model)
+    whole, order = trained.embed(), np.random.default_rng(0).permutation(200)
+    genes = np.random.default_rng(1).permutation(60)
+    assert whole.shape == (200, trained.config.n_latent)
+    assert whole.dtype == np.float32
+    assert np.allclose(trained.embed(counts[order]), whole[order], atol=1e-5)
+    assert np.allclose(trained.embed(counts[:, genes].copy()), whole, atol=1e-5)
+    assert np.allclose(trained.embed(batch_size=7), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_saved_is_loaded(counts, model, tmp_path):
+    trained = fitted(counts, model)
+    trained.save(tmp_path / "model")
+    loaded = sd.load(tmp_path / "model")
+    assert np.array_equal(loaded.embed(counts), trained.embed())
+    assert loaded.history.equals(trained.history)
+    assert (loaded.name, loaded.genes, loaded.schema) == (trained.name, trained.genes, trained.schema)
+    assert dataclasses.asdict(loaded.config) == dataclasses.asdict(trained.config)
+    assert loaded.training == trained.training
+    loaded.save(tmp_path / "again")
+    assert np.array_equal(sd.load(tmp_path / "again").embed(counts), trained.embed())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_minibatch_on_another_device_is_whole(counts, model):
+    """`to` moves every tensor; "meta" is a device that is always there."""
+    _, cells = built(counts, model)
+    moved = cells.to("meta")
+    tensors = [moved.x.values, moved.x.row, moved.x.column, moved.index, moved.batch, moved.label]
+    tensors += [moved.covariates.categorical, moved.covariates.continuous]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_the_tables_name_classes_that_are_there():
+    for name in islice(MODELS, None):
+        cls = find(name)
+        assert cls.players
+        assert cls.expects in ("counts", "lognormal", "binary")

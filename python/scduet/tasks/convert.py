@@ -1,0 +1,203 @@
+"""Files of cells: read by what they are, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.utils import make_index_unique
+from jaxtyping import Float
+from scipy.io import mmread
+
+from scduet.errors import DataError, FormatError, some
+
+_SPARE = 16 << 20  # bytes that a folder must have free beside the estimate
+
+
+def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) -> AnnData:
+    """Read `source` in any format of `READERS` and write it as `target`, .h5ad or .zarr; returns the cells.
+
+    Raises FormatError for a format that is not known, a damaged file, or a target that exists (unless `overwrite`).
+    """
+    check_target(target, overwrite, needed=file_size(source))
+    adata = read(source)
+    write(adata, target, overwrite=overwrite)
+    return adata
+
+
+def read(path: str | Path) -> AnnData:
+    """The cells in an .h5ad file, a .zarr folder, a 10x .h5 file, or a 10x folder with matrix.mtx. Names are unique.
+
+    Raises FormatError, naming the file and what can be read, for anything else and for damaged files.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FormatError(f"{path} does not exist", "is the name right?")
+    reader = READERS[_kind(path)]
+    try:
+        adata = reader(path)
+    except Exception as error:  # readers fail in their own ways: KeyError, OSError, zlib.error, ...
+        raise FormatError(
+            f"{path} cannot be read: {_one_line(error)}", "is it complete, and what its name says?"
+        ) from error
+    if isinstance(adata, AnnData):
+        return adata
+    raise FormatError(f"{path} holds no AnnData", "is it what its name says?")
+
+
+def write(adata: AnnData, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write `adata` as .h5ad or .zarr, by the ending of `path`; first under another name, so never half.
+
+    Raises FormatError for another ending, or when `path` exists (unless `overwrite`).
+    """
+    path = check_target(path, overwrite)
+    writer = WRITERS[path.suffix.lower()]
+    place_whole(path, lambda new: writer(adata, new))
+    return path
+
+
+def check_target(path: str | Path, overwrite: bool = False, needed: int = 0, endings: tuple[str, ...] = ()) -> Path:
+    """Make sure, before work starts, that `path` can be written: ending, folder, permission, `needed` bytes of room.
+
+    `endings`: what may be written; by default .h5ad and .zarr. Raises FormatError or DataError.
+    """
+    path, endings = Path(path).absolute(), endings or tuple(WRITERS)
+    if path.suffix.lower() not in endings:
+        raise FormatError(f"cannot write {path.name!r}", f"end its name in {' or '.join(endings)}")
+    check_folder(path.parent, needed)
+    if path.exists() and not overwrite:
+        raise FormatError(f"{path} exists", "choose another name, or allow it to be overwritten")
+    if path.is_dir() and not (path / ".zgroup").exists() and not (path / "zarr.json").exists():
+        raise FormatError(f"{path} is a folder that is not a zarr store", "choose another name")
+    return path
+
+
+def check_folder(folder: Path, needed: int = 0) -> None:
+    """Make sure that files can be made in `folder`, and that `needed` bytes fit. Raises DataError."""
+    if not folder.is_dir():
+        raise DataError(f"the folder {folder} does not exist", "make it first")
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".scduet-") as probe:
+            probe.write(bytes(4096))
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}", "choose another folder") from error
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE:
+        raise DataError(
+            f"{folder} has {free >> 20} MB free, about {(needed + _SPARE) >> 20} MB are needed", "make room first"
+        )
+
+
+def file_size(path: str | Path) -> int:
+    """Bytes of a file, or of all in a folder; 0 where there is nothing."""
+    path = Path(path)
+    files = path.rglob("*") if path.is_dir() else [path] if path.exists() else []
+    return sum(file.stat().st_size for file in files)
+
+
+def write_embedding(latent: Float[np.ndarray, "cell latent"], cells: Sequence[str], path: str | Path) -> None:
+    """Write an embedding alone: .npy the array, .csv with a column of cell names and latent_0, latent_1, ..."""
+    path = Path(path).absolute()
+    table = pd.DataFrame(
+        latent, index=pd.Index(cells, name="cell"), columns=[f"latent_{i}" for i in range(latent.shape[1])]
+    )
+    place_whole(path, table.to_csv if path.suffix.lower() == ".csv" else lambda new: np.save(new, latent))
+
+
+def place_whole(path: Path, make: Callable[[Path], object]) -> None:
+    """Let `make` write a file or folder beside `path`, then put it in place; on failure nothing is left behind."""
+    new = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        make(new)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(new, path)
+    finally:
+        _remove(new)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _kind(path: Path) -> str:
+    """The key of `READERS` for `path`."""
+    if path.is_dir() and path.suffix.lower() != ".zarr":
+        if (path / "matrix.mtx").exists() or (path / "matrix.mtx.gz").exists():
+            return "10x folder"
+        raise FormatError(
+            f"{path} is a folder without matrix.mtx: {some(sorted(p.name for p in path.iterdir()))}", _KNOWN
+        )
+    ending = path.suffix.lower()
+    if ending not in READERS:
+        raise FormatError(f"cannot read {path.name!r}", _HINTS.get(ending, _KNOWN))
+    return ending
+
+
+def _read_10x_h5(path: Path) -> AnnData:
+    import scanpy
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Variable names are not unique")  # they are the next moment
+        adata = scanpy.read_10x_h5(path)
+        adata.var_names_make_unique()
+    return adata
+
+
+def _read_10x_folder(path: Path) -> AnnData:
+    """matrix.mtx (gene, cell), barcodes.tsv and features.tsv or genes.tsv, each gzipped or not (STARsolo's are not)."""
+
+    def table(*names: str) -> pd.DataFrame:
+        return pd.read_csv(_one_of(path, *names), sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
+
+    features, barcodes = table("features.tsv", "genes.tsv"), table("barcodes.tsv")
+    symbols = features[1] if features.shape[1] > 1 else features[0]
+    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=make_index_unique(pd.Index(symbols.to_numpy())))
+    counts = mmread(_one_of(path, "matrix.mtx")).T.tocsr().astype("float32")
+    adata = AnnData(counts, obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var)
+    if features.shape[1] > 2:  # antibodies, guides, ... are not genes
+        return adata[:, (features[2] == "Gene Expression").to_numpy()].copy()
+    return adata
+
+
+def _one_of(folder: Path, *names: str) -> Path:
+    """The first of `names`, gzipped or not, that is in `folder`."""
+    found = [
+        folder / f"{name}{ending}" for name in names for ending in ("", ".gz") if (folder / f"{name}{ending}").exists()
+    ]
+    if not found:
+        raise FileNotFoundError(f"no {' or '.join(names)}, with or without .gz")
+    return found[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+READERS: Mapping[str, Callable[[Path], AnnData]] = {
+    ".h5ad": anndata.read_h5ad,
+    ".zarr": anndata.read_zarr,
+    ".h5": _read_10x_h5,
+    "10x folder": _read_10x_folder,
+}
+WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
+    ".h5ad": lambda adata, path: adata.write_h5ad(path, compression="gzip"),
+    ".zarr": lambda adata, path: adata.write_zarr(path),
+}
+_KNOWN = "scduet reads .h5ad, .zarr, 10x .h5 and 10x folders with matrix.mtx"
+_HINTS = {
+    ".rds": 'read it in R: scduet::WriteH5AD(readRDS("x.rds"), "x.h5ad")',
+    ".csv": "read it yourself, e.g. with scanpy.read_csv, and write an .h5ad",
+    ".mtx": "give the folder that holds matrix.mtx, barcodes and features",
+}

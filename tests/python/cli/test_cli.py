@@ -1,0 +1,170 @@
+"""The command line: the same options and results as Python, exit codes, and nothing half-written."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import scduet as sd
+from scduet.cli import main
+from scduet.options import options_of
+
+SHORT = ["--max-epochs", "2", "--n-latent", "4", "--batch-key", "batch"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """cells.h5ad, and what one run of `integrate` made of it."""
+    folder = tmp_path_factory.mktemp("cli")
+    sd.datasets.simulate(200, 60, seed=1).write_h5ad(folder / "cells.h5ad")
+    arguments = ["integrate", str(folder / "cells.h5ad"), "-o", str(folder / "out.h5ad"), *SHORT]
+    assert main([*arguments, "--save-model", str(folder / "model")]) == 0
+    return folder
+
+
+def run(*arguments):
+    return main([str(a) for a in arguments])
+
+
+def test_integrate_gives_what_python_gives(folder):
+    adata = anndata.read_h5ad(folder / "cells.h5ad")
+    sd.integrate(adata, batch_key="batch", max_epochs=2, n_latent=4)
+    np.testing.assert_array_equal(anndata.read_h5ad(folder / "out.h5ad").obsm["X_scVI"], adata.obsm["X_scVI"])
+    assert sd.load(folder / "model").config.n_latent == 4
+
+
+def test_fit_then_embed_is_integrate(folder, tmp_path):
+    wanted = anndata.read_h5ad(folder / "out.h5ad").obsm["X_scVI"]
+    assert run("fit", folder / "cells.h5ad", "-o", tmp_path / "m", *SHORT) == 0
+    for ending in ("npy", "csv", "h5ad", "zarr"):
+        assert run("embed", folder / "cells.h5ad", "--model", tmp_path / "m", "-o", tmp_path / f"x.{ending}") == 0
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), wanted, atol=1e-5)
+    table = pd.read_csv(tmp_path / "x.csv", index_col="cell")
+    np.testing.assert_allclose(table, wanted, atol=1e-5)
+    assert list(table.index) == list(anndata.read_h5ad(folder / "cells.h5ad").obs_names)
+    np.testing.assert_allclose(anndata.read_h5ad(tmp_path / "x.h5ad").obsm["X_scVI"], wanted, atol=1e-5)
+    np.testing.assert_allclose(anndata.read_zarr(tmp_path / "x.zarr").obsm["X_scVI"], wanted, atol=1e-5)
+
+
+def test_score_writes_the_table_that_python_gives(folder, tmp_path, capsys):
+    asked = ["--batch-key", "batch", "--labels-key", "cell_type", "--metrics", "silhouette_label,bras"]
+    assert run("score", folder / "out.h5ad", *asked, "-o", tmp_path / "scores.csv") == 0
+    written = pd.read_csv(tmp_path / "scores.csv", index_col="embedding")
+    names = ["silhouette_label", "bras"]
+    expected = sd.score(anndata.read_h5ad(folder / "out.h5ad"), None, "batch", "cell_type", metrics=names)
+    np.testing.assert_allclose(written[names], expected[names].astype(float))
+    assert {"X_pca", "X_scVI"} <= set(written.index)
+    assert "silhouette_label" in capsys.readouterr().out
+
+
+def test_every_option_of_the_model_has_a_flag(capsys):
+    assert run("fit", "--help") == 0
+    shown = capsys.readouterr().out
+    missing = [o.name for o in options_of("scvi") if f"--{o.name.replace('_', '-')}" not in shown]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "option", "value"),
+    [
+        (["--n-latent", "7"], "n_latent", 7),
+        (["--lr=0.5"], "lr", 0.5),
+        (["--gene-likelihood", "nb"], "gene_likelihood", "nb"),
+        (["--no-log-variational"], "log_variational", False),
+        (["--no-early-stopping"], "early_stopping", False),
+        (["--batch_key", "donor_id"], "batch_key", "donor_id"),
+        (["--batch_key=donor_id"], "batch_key", "donor_id"),
+        (["--genes", "hvg"], "genes", "hvg"),
+        (["--genes", "A", "--genes", "B"], "genes", ("A", "B")),
+        (["--categorical-covariate-keys", "sex"], "categorical_covariate_keys", ("sex",)),
+    ],
+)
+def test_flags_reach_fit_as_python_values(folder, tmp_path, monkeypatch, flags, option, value):
+    given = {}
+
+    def pretend(adata, model, *, callback, **options):
+        given.update(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(sd, "fit", pretend)
+    assert run("fit", folder / "cells.h5ad", "-o", tmp_path / "m", *flags) == 1
+    assert given == {option: value}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["fit", "cells.h5ad"], 2, "Missing option '--output'"),
+        (["fit", "cells.h5ad", "-o", "m", "--n-latnt", "3"], 2, "--n-latent"),
+        (["fit", "cells.h5ad", "-o", "m", "--n-latent", "many"], 2, "--n-latent"),
+        (["fit", "cells.h5ad", "-o", "m", "--n-latent", "-3"], 2, "n_latent"),
+        (["fit", "cells.h5ad", "-o", "m", "--gene-likelihood", "nbb"], 2, "--gene-likelihood"),
+        (["fit", "cells.h5ad", "-o", "m", "--model", "scwi"], 2, "--model"),
+        (["fit", "cells.h5ad", "-o", "m", "--batch-key", "nowhere"], 1, "nowhere"),
+        (["fit", "absent.h5ad", "-o", "m"], 1, "absent.h5ad does not exist"),
+        (["fit", "half.h5ad", "-o", "m"], 1, "half.h5ad cannot be read"),
+        (["fit", "cells.h5ad", "-o", "no/such/m"], 1, "no/such does not exist"),
+        (["fit", "cells.h5ad", "-o", "model"], 1, "model exists"),
+        (["integrate", "cells.h5ad", "-o", "out.h5ad"], 1, "out.h5ad exists"),
+        (["integrate", "cells.h5ad", "-o", "x.rds"], 1, "cannot write 'x.rds'"),
+        (["convert", "thing.rds", "x.h5ad"], 1, "cannot read 'thing.rds'"),
+        (["embed", "cells.h5ad", "--model", "nowhere", "-o", "x.npy"], 1, "not a scduet model"),
+        (["score", "cells.h5ad", "--batch-key", "nowhere"], 1, "'nowhere' is not in obs"),
+    ],
+)
+def test_failures_say_why_in_one_line_and_leave_nothing(folder, monkeypatch, capsys, arguments, code, said):
+    monkeypatch.chdir(folder)
+    (folder / "half.h5ad").write_bytes((folder / "cells.h5ad").read_bytes()[:2000])
+    (folder / "thing.rds").write_bytes(b"RDX3")
+    before = sorted(p.name for p in folder.iterdir())
+    assert main(arguments) == code
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+    if code == 1:
+        assert told.startswith("scduet: error: ")
+        assert told.count("\n") == 1
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def test_an_output_folder_without_room_is_refused_before_training(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    monkeypatch.setattr(sd, "integrate", lambda *a, **k: pytest.fail("training started"))
+    assert run("integrate", folder / "cells.h5ad", "-o", tmp_path / "x.h5ad", *SHORT) == 1
+    assert "0 MB free" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_off_a_terminal_is_a_few_lines(folder, tmp_path, capsys):
+    assert run("fit", folder / "cells.h5ad", "-o", tmp_path / "m", *SHORT) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("scduet: epoch 2/2")]
+    assert run("fit", folder / "cells.h5ad", "-o", tmp_path / "m", *SHORT, "--overwrite", "--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_help_and_version_import_no_torch():
+    code = "import sys; from scduet.cli import main; code = main({}); print('torch' in sys.modules, code)"
+    for arguments in (["--help"], ["fit", "--help"], ["--version"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "False 0"
+
+
+def test_python_m_scduet_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "scduet", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sd.__version__
+
+
+def test_doctor_finds_this_installation_well(folder, capsys):
+    assert run("doctor", "--model", folder / "model", "--folder", folder) == 0
+    told = capsys.readouterr().out
+    assert f"scduet: {sd.__version__}" in told
+    assert "model: scvi of 60 genes, trained for 2 epochs" in told
+    assert run("doctor", "--model", folder / "nowhere") == 1
+    assert "BAD  model" in capsys.readouterr().out

@@ -13,7 +13,9 @@ def _inside_r_on_linux() -> bool:
     return sys.platform.startswith("linux") and "rpytools" in sys.modules and "torch" not in sys.modules
 
 
-if _inside_r_on_linux() and os.environ.get("SCDUET_DEEPBIND", "1") != "0":
+DEEPBIND = _inside_r_on_linux() and os.environ.get("SCDUET_DEEPBIND", "1") != "0"
+
+if DEEPBIND:
     _flags = sys.getdlopenflags()
     sys.setdlopenflags(_flags | os.RTLD_DEEPBIND)
     try:
@@ -23,4 +25,4 @@ if _inside_r_on_linux() and os.environ.get("SCDUET_DEEPBIND", "1") != "0":
 else:
     import torch
 
-__all__ = ["torch"]
+__all__ = ["DEEPBIND", "torch"]

@@ -77,7 +77,7 @@ plain_ident <- function(obs) obs[, names(obs) != "ident", drop = FALSE]
 
 set_layer <- function(object, assay, layer, value) {
   if (is_layered(object[[assay]])) {
-    set <- utils::getFromNamespace("LayerData<-", "SeuratObject")
+    set <- v5("LayerData<-")
     part <- set(object[[assay]], layer = layer, value = value)
   } else {
     part <- SeuratObject::SetAssayData(object[[assay]], layer, new.data = value)

@@ -10,7 +10,7 @@ ask <- function(what, ..., call = rlang::caller_env()) {
   arguments <- list(...)
   keys <- reticulate::py_dict(as.list(names(arguments)), unname(arguments))
   answer <- engine(call)$ask(what, keys)
-  for (noted in py_value(answer$warnings)) warn_scduet(noted[[2]])
+  for (noted in py_value(answer$warnings)) warn_scduet(noted)
   problem <- py_value(answer$error)
   if (!is.null(problem)) abort_python(problem, call)
   answer$value

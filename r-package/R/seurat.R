@@ -1,6 +1,6 @@
 # What differs between Seurat versions 3, 4 and 5, in one place: layers, names of cells and genes, reductions.
 
-is_v5 <- function() utils::packageVersion("SeuratObject") >= "5.0.0"
+is_v5 <- function() package_version(getNamespaceVersion("SeuratObject")) >= "5.0.0"
 
 # Functions that SeuratObject has only since version 5.
 v5 <- function(name) getExportedValue("SeuratObject", name)

@@ -1,7 +1,7 @@
 """Numbers, text and data frames to and from R as raw bytes, a chunk at a time.
 
-reticulate moves a raw vector as it is (R raw <-> bytearray), in every version and with every NumPy; its own converters of
-arrays, sparse matrices and data frames are not used: they lose missing values and break with NumPy 2.
+reticulate moves a raw vector as it is (R raw <-> bytearray), in every version and with every NumPy; its own converters
+of arrays, sparse matrices and data frames are not used: they lose missing values and break with NumPy 2.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def as_text(strings) -> Text:
 
 
 def csr(values: Vector, columns: Vector, pointers: list[Vector], n_columns: float) -> sparse.csr_matrix:
-    """Cells x genes from the arrays of one or more genes x cells dgCMatrix, which are the same arrays in the same order.
+    """Cells x genes from the arrays of one or more dgCMatrix of genes x cells, which are the same arrays.
 
     pointers: those of each block of cells, each starting at 0.
     """

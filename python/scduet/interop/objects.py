@@ -75,7 +75,15 @@ def part(adata: AnnData, place: str, key: str | None = None) -> Block:
     if isinstance(value, pd.DataFrame):
         value = value.to_numpy(dtype=float)
     value = value if place in ("X", "layers") else value.T
-    return _sparse(value) if sparse.issparse(value) else _dense(value)
+    return block(value)
+
+
+def block(value) -> Block:
+    """A matrix of rows x columns as R's matrix of columns x rows: for R, which goes column by column, a transpose."""
+    if sparse.issparse(value):
+        return _sparse(value)
+    array = np.atleast_2d(np.asarray(value, dtype=np.float64))
+    return Block(array.ravel(), (array.shape[1], array.shape[0]))
 
 
 def table(adata: AnnData, place: str, key: str | None = None) -> list[codec.Column]:
@@ -105,9 +113,12 @@ def write_h5ad(adata: AnnData, path: str) -> list[str]:
         for column in frame.columns[[pd.api.types.is_datetime64_any_dtype(kind) for kind in frame.dtypes]]:
             frame[column] = frame[column].astype("string").astype(object).where(frame[column].notna(), None)
             changed.append(f"{where}[{str(column)!r}]")
+        for column in frame.columns[frame.dtypes == np.dtype(object)]:
+            if frame[column].isna().any():  # a file has no text with missing values, but categories may miss
+                frame[column] = frame[column].astype("category")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        copy.write_h5ad(unfinished)
+        copy.write_h5ad(unfinished, convert_strings_to_categoricals=False)
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -122,11 +133,6 @@ def _sparse(value) -> Block:
     if matrix.nnz > np.iinfo(np.int32).max:
         raise FormatError(f"{matrix.nnz} stored values are more than a dgCMatrix holds (2^31 - 1)", "take fewer cells")
     return Block(matrix.data, (matrix.shape[1], matrix.shape[0]), matrix.indices, matrix.indptr)
-
-
-def _dense(value) -> Block:
-    array = np.atleast_2d(np.asarray(value, dtype=np.float64))
-    return Block(array.ravel(), (array.shape[1], array.shape[0]))
 
 
 def _whole(matrix) -> bool:

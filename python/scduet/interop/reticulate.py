@@ -12,12 +12,10 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import scduet
 from scduet.errors import FormatError, ScduetError, ScduetWarning
@@ -25,15 +23,16 @@ from scduet.interop import codec, objects
 
 PROTOCOL = 1  # raised whenever R and Python must change together; R refuses another number
 CALLS_A_SECOND = 5  # more slow the console down
+_noted: list[str] = []  # warnings that came as events during a call
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a call: a value or an error (type, message, hint, traceback), and warnings (type, message)."""
+    """What came of a call: a value, or an error (type, message, hint, traceback); and the engine's warnings."""
 
     value: Any = None
     error: dict[str, str] | None = None
-    warnings: tuple[tuple[str, str], ...] = ()
+    warnings: list[str] = field(default_factory=list)
 
 
 def ask(name: str, arguments: dict[str, Any]) -> Answer:
@@ -41,36 +40,47 @@ def ask(name: str, arguments: dict[str, Any]) -> Answer:
 
     KeyboardInterrupt passes: reticulate makes it R's interrupt.
     """
+    _noted.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
             value, error = FUNCTIONS[name](**arguments), None
         except Exception as problem:
             value, error = None, _described(problem)
-    ours = tuple((type(w.message).__name__, str(w.message)) for w in caught if issubclass(w.category, ScduetWarning))
-    return Answer(value, error, ours)
+    ours = [str(w.message) for w in caught if issubclass(w.category, ScduetWarning)]
+    return Answer(value, error, [*_noted, *ours])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What R keeps of a model: plain facts, training curves, coordinates of the cells."""
+
+    facts: dict[str, Any]
+    history: list[codec.Column]
+    embedding: objects.Block | None = None
 
 
 def train(adata, model: str, options: dict[str, Any], folder: str, callback: Callable | None = None) -> Trained:
     """Fit `model` on `adata`, save it in `folder`, embed the cells."""
-    fitted = scduet.fit(adata, model, callback=_throttled(callback), **options)
-    fitted.save(folder, overwrite=True)
-    return Trained(_embedding(fitted, adata), _facts(fitted, folder))
+    fitted = scduet.fit(adata, model, callback=_listener(callback), **options)
+    fitted.save(folder)
+    return Trained(_facts(fitted, folder), _history(fitted), objects.block(fitted.embed().T))
 
 
-def embed(folder: str, sha256: str, adata) -> np.ndarray:
+def embed(folder: str, sha256: str, adata) -> objects.Block:
     """Coordinates (cell, latent) of the cells of `adata` under a saved model."""
-    return _embedding(_model(folder, sha256), adata)
+    return objects.block(_model(folder, sha256).embed(adata).T)
 
 
-def facts(folder: str) -> dict[str, Any]:
-    """What a saved model says of itself; raises FormatError when it cannot be read."""
-    return _facts(scduet.load(folder), folder)
+def describe(folder: str) -> Trained:
+    """A saved model's facts and history; raises FormatError when it cannot be read."""
+    model = scduet.load(folder)
+    return Trained(_facts(model, folder), _history(model))
 
 
-def history(folder: str, sha256: str) -> list[codec.Column]:
-    """The training curves: one row an epoch."""
-    return codec.columns_of(_model(folder, sha256).history.reset_index())
+def save(folder: str, sha256: str, to: str, overwrite: bool) -> None:
+    """Save the model of `folder` under another name."""
+    _model(folder, sha256).save(to, overwrite)
 
 
 def score(adata, embeddings: list[str], options: dict[str, Any]) -> list[codec.Column]:
@@ -79,28 +89,29 @@ def score(adata, embeddings: list[str], options: dict[str, Any]) -> list[codec.C
     return codec.columns_of(table.rename_axis("embedding").reset_index())
 
 
-def versions() -> dict[str, str]:
+def versions() -> dict[str, str | bool]:
     """Of Python, the engine and what it stands on; "deepbind" says how torch was bound."""
-    from importlib.metadata import version
-
     from scduet._torch import torch
 
+    from importlib.metadata import version
+
     found = {name: version(name) for name in ("numpy", "scipy", "pandas", "anndata")}
-    return {"python": sys.version.split()[0], "executable": sys.executable, "scduet": scduet.__version__, **found,
-            "torch": torch.__version__, "device": _device(torch), "deepbind": str(deepbind())}
+    return {
+        "python": sys.version.split()[0],
+        "executable": sys.executable,
+        "scduet": scduet.__version__,
+        **found,
+        "torch": str(torch.__version__),
+        "device": _device(torch),
+        "deepbind": deepbind(),
+    }
 
 
 def deepbind() -> bool:
     """Whether torch sees its own BLAS first, not R's. On Linux this needs that scduet is what imports torch."""
-    from scduet import _torch
+    from scduet._torch import DEEPBIND
 
-    return bool(getattr(_torch, "DEEPBIND", False)) or not sys.platform.startswith("linux")
-
-
-@dataclass(frozen=True)
-class Trained:
-    embedding: np.ndarray  # (cell, latent)
-    facts: dict[str, Any]
+    return DEEPBIND or not sys.platform.startswith("linux")
 
 
 def digest(folder: str) -> str:
@@ -113,7 +124,7 @@ def digest(folder: str) -> str:
 
 
 def _facts(model, folder: str) -> dict[str, Any]:
-    fields, last = model.schema.fields, model.history.iloc[-1]
+    fields = model.schema.fields
     return {
         "model": model.name,
         "version": scduet.__version__,
@@ -122,7 +133,6 @@ def _facts(model, folder: str) -> dict[str, Any]:
         "batch": fields.batch_key,
         "labels": fields.labels_key,
         "epochs": len(model.history),
-        "last": {str(name): float(value) for name, value in last.items()},
     }
 
 
@@ -136,24 +146,23 @@ def _model(folder: str, sha256: str):
     return scduet.load(folder)
 
 
-def _embedding(model, adata) -> np.ndarray:
-    return np.asarray(model.embed(adata), dtype=np.float64)
+def _history(model) -> list[codec.Column]:
+    return codec.columns_of(model.history.reset_index())
 
 
-def _throttled(callback: Callable | None) -> Callable | None:
-    """An engine callback that tells R about logs, warnings, the last epoch, and a few epochs a second."""
-    if callback is None:
-        return None
+def _listener(callback: Callable | None) -> Callable:
+    """An engine callback: notes warnings, and tells R of logs, the last epoch, and a few epochs a second."""
     last = 0.0
 
     def tell(event) -> bool:
         nonlocal last
-        due = event.kind != "epoch" or event.epoch >= event.max_epochs or time.monotonic() - last > 1 / CALLS_A_SECOND
-        if not due:
+        if event.kind == "warning":
+            _noted.append(event.message)
+        due = event.kind == "log" or event.epoch >= event.max_epochs or time.monotonic() - last > 1 / CALLS_A_SECOND
+        if event.kind == "warning" or callback is None or not due:
             return False
         last = time.monotonic()
-        loss = next((float(value) for name, value in event.terms.items() if "loss" in name), float("nan"))
-        return bool(callback(event.kind, event.message, event.epoch, event.max_epochs, event.seconds_left, loss))
+        return bool(callback(event.kind, event.message, event.epoch, event.max_epochs, event.seconds_left))
 
     return tell
 
@@ -175,7 +184,7 @@ def _device(torch) -> str:
 
 
 FUNCTIONS: dict[str, Callable] = {
-    **{f.__name__: f for f in (train, embed, facts, history, score, versions)},
+    **{f.__name__: f for f in (train, embed, describe, save, score, versions)},
     **{f.__name__: f for f in (codec.text, codec.csr, codec.dense, codec.column, codec.frame)},
     **{f.__name__: f for f in (objects.new, objects.put, objects.select, objects.contents, objects.names)},
     **{f.__name__: f for f in (objects.part, objects.table, objects.read_h5ad, objects.write_h5ad)},

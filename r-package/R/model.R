@@ -1,0 +1,138 @@
+#' The trained model of an object
+#'
+#' Models of up to 64 MB travel inside the object as the bytes of their files (safetensors and JSON, no code), so they
+#' survive `saveRDS()` and a move to another machine. Larger ones are kept as the path of a folder and its sha256.
+#'
+#' @param object A Seurat object, a reduction, a SingleCellExperiment, or a matrix that [RunModel()] returned.
+#' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
+#' @param path Folder of the model.
+#' @param overwrite Replace a folder that holds a scduet model and nothing else.
+#' @param ... Not used.
+#' @returns `ScduetModel()` and `LoadModel()`: an object of class `ScduetModel`. `SaveModel()`: the path, invisibly.
+#' @family models
+#' @export
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' obj <- RunSCVI(SeuratObject::pbmc_small, max_epochs = 2, verbose = FALSE)
+#' ScduetModel(obj)
+#' path <- SaveModel(obj, tempfile())
+#' LoadModel(path)
+ScduetModel <- function(object, ...) UseMethod("ScduetModel")
+
+#' @rdname ScduetModel
+#' @export
+ScduetModel.default <- function(object, ...) {
+  model <- attr(object, "scduet")
+  if (is.null(model)) abort_no_model(character())
+  model
+}
+
+#' @rdname ScduetModel
+#' @export
+ScduetModel.ScduetModel <- function(object, ...) object
+
+#' @rdname ScduetModel
+#' @export
+ScduetModel.DimReduc <- function(object, ...) {
+  model <- methods::slot(object, "misc")$scduet
+  if (is.null(model)) abort_no_model(character())
+  model
+}
+
+#' @rdname ScduetModel
+#' @export
+ScduetModel.Seurat <- function(object, reduction = NULL, ...) {
+  models <- lapply(rlang::set_names(SeuratObject::Reductions(object)), function(name) methods::slot(object[[name]], "misc")$scduet)
+  pick_model(Filter(Negate(is.null), models), reduction)
+}
+
+#' @rdname ScduetModel
+#' @export
+ScduetModel.SingleCellExperiment <- function(object, reduction = NULL, ...) {
+  pick_model(S4Vectors::metadata(object)$scduet, reduction)
+}
+
+#' @rdname ScduetModel
+#' @export
+SaveModel <- function(object, path, overwrite = FALSE, ...) {
+  check_text(path, "path")
+  check_flag(overwrite, "overwrite")
+  model <- ScduetModel(object, ...)
+  ask("save", folder = model_folder(model), sha256 = model$sha256, to = path.expand(path), overwrite = overwrite)
+  invisible(path)
+}
+
+#' @rdname ScduetModel
+#' @export
+LoadModel <- function(path) {
+  check_text(path, "path")
+  folder <- normalizePath(path, mustWork = FALSE)
+  told <- ask("describe", folder = folder)
+  new_model(py_value(told$facts), receive_frame(told$history), folder, keep = TRUE)
+}
+
+#' @export
+print.ScduetModel <- function(x, ...) {
+  size <- if (is.null(x$files)) paste("in", x$path) else sprintf("%.1f MB, inside the object", sum(lengths(x$files)) / 1e6)
+  lines <- c(
+    sprintf("<ScduetModel: %s>", x$name),
+    sprintf("genes    %d: %s", length(x$genes), paste(c(x$genes[seq_len(min(3, length(x$genes)))], "..."), collapse = ", ")),
+    if (!is.null(x$batch)) paste("batch   ", x$batch),
+    if (!is.null(x$labels)) paste("labels  ", x$labels),
+    sprintf("trained  %d epochs, scduet %s", x$epochs, x$version),
+    paste("kept    ", size)
+  )
+  cat(lines, sep = "\n")
+  invisible(x)
+}
+
+LARGEST_INSIDE <- 64e6 # bytes of a model that travels inside the object
+
+# facts: what the engine says of a model; folder: where its files are now; keep: whether they stay there.
+new_model <- function(facts, history, folder, keep) {
+  files <- list.files(folder, full.names = TRUE)
+  small <- sum(file.size(files)) <= getOption("scduet.largest_inside", LARGEST_INSIDE)
+  if (!small && !keep) {
+    warn_scduet("The model is too large to travel inside the object and will be lost with this R session; save it with SaveModel(), or pass `model.path`.", "large_model")
+  }
+  read <- function(file) readBin(file, "raw", file.size(file))
+  model <- list(
+    name = facts$model, version = facts$version, sha256 = facts$sha256, genes = unlist(facts$genes), batch = facts$batch,
+    labels = facts$labels, epochs = facts$epochs, history = history,
+    files = if (small) rlang::set_names(lapply(files, read), basename(files)),
+    path = if (!small) normalizePath(folder)
+  )
+  if (small && !keep) unlink(folder, recursive = TRUE)
+  structure(model, class = "ScduetModel")
+}
+
+# A folder with the model's files; named after the digest, so that the engine loads each model once a session.
+model_folder <- function(model) {
+  if (is.null(model$files)) {
+    return(model$path)
+  }
+  folder <- file.path(tempdir(), paste0("scduet-model-", substr(model$sha256, 1, 16)))
+  if (!dir.exists(folder)) {
+    dir.create(folder)
+    for (name in names(model$files)) writeBin(model$files[[name]], file.path(folder, name))
+  }
+  folder
+}
+
+pick_model <- function(models, reduction, call = rlang::caller_env()) {
+  if (!is.null(reduction) && reduction %in% names(models)) {
+    return(models[[reduction]])
+  }
+  if (is.null(reduction) && length(models) == 1) {
+    return(models[[1]])
+  }
+  abort_no_model(names(models), call)
+}
+
+abort_no_model <- function(have, call = rlang::caller_env()) {
+  hint <- if (length(have)) {
+    paste0("Pass `reduction`: there are models for ", some(have, 12), ".")
+  } else {
+    "Train one, e.g. with `RunSCVI()`, or read one with `LoadModel()`."
+  }
+  abort_scduet(if (length(have)) "Which model is meant?" else "The object holds no model of scduet.", hint, "no_model", call)
+}

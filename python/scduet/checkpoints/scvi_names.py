@@ -1,0 +1,124 @@
+"""Weights of scvi-tools' VAE under our names, and back. Their names are the same from version 0.15 to 1.5.
+
+They keep one matrix per linear layer, with columns `[x | levels of covariate 0 | levels of covariate 1 | ...]`; we keep
+the columns of x as `weight` and those of each covariate, transposed, as `covariate.<i>` (none where it has one level).
+They also allocate weights that an option switches off; those are dropped on the way in and filled on the way out.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from scduet.errors import FormatError, some
+from scduet.models.scvi import SCVI
+
+MLPS = {  # ours: theirs
+    "encoder.body": "z_encoder.encoder",
+    "library_encoder.body": "l_encoder.encoder",
+    "decoder": "decoder.px_decoder",
+}
+IN_LAYER = {"linear": "0", "norm": "1"}  # place in their Sequential
+LINEAR = {
+    "encoder.mean": "z_encoder.mean_encoder",
+    "encoder.log_variance": "z_encoder.var_encoder",
+    "library_encoder.mean": "l_encoder.mean_encoder",
+    "library_encoder.log_variance": "l_encoder.var_encoder",
+    "share": "decoder.px_scale_decoder.0",
+    "log_dispersion_of_cell": "decoder.px_r_decoder",
+    "dropout_logits": "decoder.px_dropout_decoder",
+    "batch_embedding": "_embeddings_dict.batch",
+}
+TURNED = {  # transposed, or with a leading axis of length 1
+    "log_dispersion": "px_r",
+    "library_log_mean": "library_log_means",
+    "library_log_variance": "library_log_vars",
+}
+COVARIATE = ".covariate."
+MAY_BE_UNUSED = ("l_encoder.", "decoder.px_r_decoder.", "decoder.px_dropout_decoder.", "px_r", "pyro_param_store")
+
+
+def from_scvi_tools(theirs: Mapping[str, Tensor], module: SCVI) -> dict[str, Tensor]:
+    """A state dict for `module` with the weights of scvi-tools' VAE that was built with the same options.
+
+    Raises FormatError where a weight is missing, left over or of another shape.
+    """
+    ours = module.state_dict()
+    expected = {_their_name(name): _joined(name, ours).shape for name in _owners(ours)}
+    faults = {
+        "missing": sorted(set(expected) - set(theirs)),
+        "left over": sorted(n for n in set(theirs) - set(expected) if not n.startswith(MAY_BE_UNUSED)),
+        "of another shape": sorted(n for n, shape in expected.items() if n in theirs and theirs[n].shape != shape),
+    }
+    if any(faults.values()):
+        said = "; ".join(f"{fault}: {some(names)}" for fault, names in faults.items() if names)
+        raise FormatError(f"these are not the weights of this model ({said})", "give the options of their training")
+    return {part: value for name in _owners(ours) for part, value in _split(name, theirs[_their_name(name)], ours)}
+
+
+def to_scvi_tools(module: SCVI) -> dict[str, Tensor]:
+    """The state dict of scvi-tools' VAE with the weights of `module`; the weights that it never uses are zero."""
+    ours = module.state_dict()
+    theirs = {_their_name(name): _joined(name, ours) for name in _owners(ours)}
+    return _unused(theirs, module) | theirs
+
+
+def _owners(ours: Mapping[str, Tensor]) -> list[str]:
+    """Our weights without the tables of covariates, which belong to the weight that they stand beside."""
+    return [name for name in ours if COVARIATE not in name]
+
+
+def _their_name(name: str) -> str:
+    if name in TURNED:
+        return TURNED[name]
+    owner, _, leaf = name.rpartition(".")
+    if owner in LINEAR:
+        return f"{LINEAR[owner]}.{leaf}"
+    stack, kind, layer = owner.rsplit(".", 2)
+    return f"{MLPS[stack]}.fc_layers.Layer {layer}.{IN_LAYER[kind]}.{leaf}"
+
+
+def _tables(name: str, ours: Mapping[str, Tensor]) -> list[str]:
+    if not name.endswith(".weight"):
+        return []
+    return [other for other in ours if other.startswith(name.removesuffix(".weight") + COVARIATE)]
+
+
+def _joined(name: str, ours: Mapping[str, Tensor]) -> Tensor:
+    """Our weight as theirs."""
+    if name in TURNED:
+        return ours[name][None] if name.startswith("library") else ours[name].t()
+    tables = _tables(name, ours)
+    return torch.cat([ours[name], *(ours[table].T for table in tables)], 1) if tables else ours[name]
+
+
+def _split(name: str, value: Tensor, ours: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """Their weight as ours, by name."""
+    if name in TURNED:
+        return [(name, (value[0] if name.startswith("library") else value.t()).contiguous())]
+    tables = _tables(name, ours)
+    if not tables:
+        return [(name, value)]
+    parts = value.split([ours[name].shape[1], *(len(ours[table]) for table in tables)], 1)
+    return [
+        (name, parts[0].contiguous()),
+        *((t, part.T.contiguous()) for t, part in zip(tables, parts[1:], strict=True)),
+    ]
+
+
+def _unused(theirs: Mapping[str, Tensor], module: SCVI) -> dict[str, Tensor]:
+    """What scvi-tools allocates beside: the library's encoder, and heads of the decoder."""
+    hidden, genes = module.config.n_hidden, module.reference.n_genes
+    rows = {"l_encoder.mean_encoder": 1, "l_encoder.var_encoder": 1}
+    rows |= {"decoder.px_r_decoder": genes, "decoder.px_dropout_decoder": genes}
+    first = "z_encoder.encoder.fc_layers.Layer 0."  # the library's encoder has one layer like this
+    unused = {name.replace("z_", "l_", 1): torch.zeros_like(v) for name, v in theirs.items() if name.startswith(first)}
+    for name, n in rows.items():
+        unused |= {f"{name}.weight": torch.zeros(n, hidden), f"{name}.bias": torch.zeros(n)}
+    levels = {"gene-batch": (module.reference.n_batches,), "gene-label": (module.reference.n_labels,)}
+    if module.config.dispersion != "gene-cell":
+        unused["px_r"] = torch.zeros(genes, *levels.get(module.config.dispersion, ()))
+    return unused

@@ -10,7 +10,7 @@ from scduet._torch import torch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -74,6 +74,7 @@ class CellBatch:
     label: Int[Tensor, " cell"] | None = None  # code of the cell type, -1 = unlabeled
     covariates: Covariates = field(default_factory=Covariates)
     extra: Mapping[str, SparseRows | Tensor] = field(default_factory=dict[str, "SparseRows | Tensor"])
+    companion: CellBatch | None = None  # further cells, for a term of the loss of their own: see `Accompanied`
 
     def __len__(self) -> int:
         return len(self.x)
@@ -147,6 +148,57 @@ class Module(Protocol):
     def embed(self, cells: Any) -> Float[Tensor, "cell latent"]: ...
 
 
+@runtime_checkable
+class Accompanied(Protocol):
+    """A module that trains on further cells beside each minibatch, e.g. labeled ones."""
+
+    def companions(self, label: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
+        """Places, among cells with these labels, of the cells to be companions in an epoch."""
+        ...
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """A module that tells cell types."""
+
+    def classify(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
+        """Logits."""
+        ...
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A variational autoencoder of counts: from counts to the state of a cell, and from a state to counts."""
+
+    learns_library: bool
+
+    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+        """Mean and variance of q(z | x)."""
+        ...
+
+    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+        """What the decoder wants, of a draw from q(z | x)."""
+        ...
+
+    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]: ...
+
+    def log_likelihood(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
+    ) -> Float[Tensor, " cell"]:
+        """log p(x | z, l), summed over genes."""
+        ...
+
+    def decode(
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"] | None = None,
+        log_library: Float[Tensor, "cell 1"] | None = None,
+    ) -> Any:
+        """Parameters of the counts' distribution: `scale`, `rate`, `dispersion`, `dropout_logits`."""
+        ...
+
+
 Part = TypeVar("Part", SparseRows, Covariates, CellBatch, TokenBatch)
 
 
@@ -158,7 +210,7 @@ def _moved(part: Part, device: torch.device | str) -> Part:
 def _to(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
-    if isinstance(value, (SparseRows, Covariates)):
+    if isinstance(value, (SparseRows, Covariates, CellBatch)):
         return value.to(device)
     if isinstance(value, Mapping):
         return {k: _to(v, device) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]

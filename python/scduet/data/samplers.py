@@ -29,3 +29,8 @@ def boundaries(n_cells: int, size: int) -> np.ndarray:
     """Where minibatches of `size` start and end; a rest of one or two cells joins the last (batch norm needs more)."""
     edges = np.append(np.arange(0, n_cells, size), n_cells)
     return np.delete(edges, -2) if len(edges) > 2 and edges[-1] - edges[-2] <= 2 else edges
+
+
+def repeated(rows: np.ndarray, n: int, draw: np.random.Generator) -> np.ndarray:
+    """`n` of `rows`, each as often as any other (give or take one), shuffled anew in each round."""
+    return np.concatenate([draw.permutation(rows) for _ in range(math.ceil(n / len(rows)))])[:n]

@@ -7,6 +7,7 @@ from scduet.errors import OptionError
 
 MODELS = {
     "scvi": "scduet.models.scvi:SCVI",
+    "scanvi": "scduet.models.scanvi:SCANVI",
 }
 
 

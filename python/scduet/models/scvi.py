@@ -17,7 +17,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -67,10 +67,9 @@ class Config:
                 raise OptionError(f"{name}={getattr(self, name)!r}", f"{name} is a whole number from 1 up")
         if not 0 <= self.dropout_rate < 1:
             raise OptionError(f"dropout_rate={self.dropout_rate!r}", "dropout_rate is from 0 up to, not including, 1")
-        choices = {name: get_args(kind) for name, kind in get_type_hints(type(self)).items() if get_args(kind)}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise OptionError(f"{name}={getattr(self, name)!r}", f"{name} is one of {', '.join(allowed)}")
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise OptionError(f"{name}={getattr(self, name)!r}", f"{name} is one of {', '.join(get_args(kind))}")
 
 
 EMBEDDING = 5  # length of a batch's vector, as in scvi-tools
@@ -115,9 +114,9 @@ class SCVI(nn.Module):
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         mean, variance = self.posterior(cells)
-        z = self._state(rsample(mean, variance))
+        z = self.state(rsample(mean, variance))
         kl = kl_to_normal(mean, variance).mean()
-        log_library, kl_library = self._drawn_library(cells)
+        log_library, kl_library = self.drawn_library(cells)
         reconstruction = -self.log_likelihood(z, cells, log_library).mean()
         terms = {"reconstruction": reconstruction, "kl": kl, **kl_library}
         return Loss(sum(kl_library.values(), reconstruction + step.kl_weight * kl), terms, len(cells))
@@ -128,7 +127,7 @@ class SCVI(nn.Module):
         if self.config.latent_distribution == "normal":
             return mean
         noise = torch.randn(DRAWS, mean.shape[1], generator=torch.Generator().manual_seed(0)).to(mean)
-        return sum(self._state(mean + variance.sqrt() * draw) for draw in noise) / DRAWS
+        return sum(self.state(mean + variance.sqrt() * draw) for draw in noise) / DRAWS
 
     def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance of q(z | x), before the softmax of "ln"."""
@@ -137,6 +136,10 @@ class SCVI(nn.Module):
     def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
         """Mean and variance of q(log l | x), where the library size is learned."""
         return self.library_encoder(*self._encoder_input(cells))
+
+    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+        """Mean and variance of p(log l) in the cell's batch, where the library size is learned."""
+        return self.library_log_mean[cells.batch, None], self.library_log_variance[cells.batch, None]
 
     def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
         """log l: of the size factor, the posterior mean, or the observed total (-inf for an empty cell)."""
@@ -220,16 +223,16 @@ class SCVI(nn.Module):
         extra = cells.covariates.categorical
         return [*([] if self.embeds_batch else [batch]), *([] if extra is None else extra.unbind(1))]
 
-    def _state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+        """The state of a cell, of a draw from q(z | x): its softmax for "ln"."""
         return z.softmax(-1) if self.config.latent_distribution == "ln" else z
 
-    def _drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
+    def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
         """log l for training, and where it is learned, its term of the loss."""
         if not self.learns_library:
             return self.log_library(cells), {}
         mean, variance = self.library_posterior(cells)
-        prior = (self.library_log_mean[cells.batch, None], self.library_log_variance[cells.batch, None])
-        return rsample(mean, variance), {"kl_library": kl_to_normal(mean, variance, *prior).mean()}
+        return rsample(mean, variance), {"kl_library": kl_to_normal(mean, variance, *self.library_prior(cells)).mean()}
 
     def _log_dispersion(
         self, hidden: Float[Tensor, "cell hidden"], cells: CellBatch, batch: Int[Tensor, " cell"]

@@ -24,7 +24,9 @@ class TrainConfig:
     adam_eps: float | None = None
     """Term that Adam adds to its denominator."""
     kl_warmup_epochs: int | None = None
-    """Epochs over which the weight of the KL terms grows from 0 to 1."""
+    """Epochs over which the weight of the KL terms grows from 0 to max_kl_weight."""
+    max_kl_weight: float = 1.0
+    """Final weight of the KL terms: the beta of a beta-VAE (Higgins et al. 2017)."""
     clip_gradient: float | None = None
     """Largest norm of the gradient; None for no limit."""
     train_size: float | None = None
@@ -66,6 +68,7 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "weight_decay": (lambda v: v >= 0, "it cannot be below 0"),
     "adam_eps": (lambda v: v > 0, "it must be above 0"),
     "kl_warmup_epochs": (lambda v: v >= 0, "it cannot be below 0"),
+    "max_kl_weight": (lambda v: v >= 0, "it cannot be below 0"),
     "clip_gradient": (lambda v: v > 0, "it must be above 0"),
     "train_size": (lambda v: 0 < v <= 1, "it is a share: above 0, at most 1"),
     "validate_every": (lambda v: v >= 0, "it cannot be below 0"),

@@ -7,15 +7,15 @@ from scduet._torch import torch
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor, nn
 
-from scduet.contract import Loss, MakeBatch, Step
+from scduet.contract import Accompanied, Loss, MakeBatch, Step
 from scduet.data.cells import Cells
 from scduet.data.loader import minibatches
-from scduet.data.samplers import shuffled, split
+from scduet.data.samplers import boundaries, repeated, shuffled, split
 from scduet.errors import TrainingError
 from scduet.train import device as devices
 from scduet.train.config import TrainConfig
@@ -73,7 +73,7 @@ class Trainer:
         """One pass over the training cells, and the validation that is due after it; returns the history's row."""
         begun = time.monotonic()
         warmup = self.config.kl_warmup_epochs or 0
-        kl_weight = min(1.0, epoch / warmup) if warmup else 1.0
+        kl_weight = self.config.max_kl_weight * (min(1.0, epoch / warmup) if warmup else 1.0)
         row = {"epoch": epoch, "kl_weight": kl_weight, "lr": next(iter(self.optimizers.values())).param_groups[0]["lr"]}
         row |= _named(self._pass(epoch, kl_weight), "train")
         _refuse_nan(row, epoch)
@@ -93,17 +93,30 @@ class Trainer:
         with torch.inference_mode(), torch.random.fork_rng(_cuda(self.device)), self.autocast:
             torch.manual_seed(self.config.seed)
             for cells in minibatches(self.cells, np.sort(self.held_out), self._size, self.make_batch):
-                sums.add(self.module(cells.to(self.device), Step(epoch, 1.0)))
+                sums.add(self.module(cells.to(self.device), Step(epoch, self.config.max_kl_weight)))
         return _named(sums.means(), "validation")
 
     def _pass(self, epoch: int, kl_weight: float) -> Row:
         self.module.train()
         order, sums = shuffled(self.train_rows, self.config.seed, epoch), _Means()
-        for cells in minibatches(self.cells, order, self._size, self.make_batch):
+        for cells in self._accompanied(order, epoch):
             cells = cells.to(self.device)
             for player, optimizer in self.optimizers.items():
                 sums.add(self._step(cells, Step(epoch, kl_weight, player), optimizer))
         return sums.means()
+
+    def _accompanied(self, order: np.ndarray, epoch: int):
+        """The minibatches of an epoch, each with its companions where the module trains on such."""
+        batches = minibatches(self.cells, order, self._size, self.make_batch)
+        if not isinstance(self.module, Accompanied) or self.cells.label is None:
+            return batches
+        draw = np.random.default_rng((self.config.seed, epoch, 1))
+        rows = self.train_rows[self.module.companions(self.cells.label[self.train_rows], draw)]
+        if len(rows) == 0:
+            return batches
+        size, n_batches = min(self._size, max(len(rows), 3)), len(boundaries(len(order), self._size)) - 1
+        companions = minibatches(self.cells, repeated(rows, n_batches * size, draw), size, self.make_batch)
+        return (replace(cells, companion=more) for cells, more in zip(batches, companions, strict=True))
 
     def _step(self, cells, step: Step, optimizer: torch.optim.Optimizer) -> Loss:
         optimizer.zero_grad(set_to_none=True)

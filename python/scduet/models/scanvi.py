@@ -1,0 +1,162 @@
+"""scANVI: an scVI whose latent space knows cell types (Xu et al. 2021, Molecular Systems Biology 17:e9620).
+
+    y     ~ Uniform(types)                      type of the cell, known for some of the cells
+    u     ~ Normal(0, I)                        variation within the type
+    z     ~ Normal(prior(u, y))                 state of the cell
+    x     ~ as in scVI, from z                  counts
+
+    q(z | x) as in scVI,  q(y | z) = classifier(z),  q(u | z, y) = Normal(within(z, y))
+
+Training minimises, a mean over cells,
+    -log p(x|z) + log q(z|x) - E log p(z|u, y)
+    + kl_weight * (E KL(q(u|z,y) || p(u)) + KL(q(y|z) || p(y)) + KL(q(l|x) || p(l)))
+with E over the types by q(y | z), plus classification_ratio times the cross entropy of the classifier at the posterior
+mean of z, a mean over labeled cells. Unlike in scVI the term of a learned library is weighted too, as in scvi-tools.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scduet.contract import CellBatch, Expects, Loss, Reference, Step
+from scduet.errors import OptionError
+from scduet.models import scvi
+from scduet.models.scvi import SCVI, Decoded
+from scduet.nn.layers import MLP, GaussianEncoder, kl_to_normal, rsample
+
+
+@dataclass(frozen=True)
+class Config(scvi.Config):
+    linear_classifier: bool = False
+    """Classify with one linear layer rather than with a network like the encoder."""
+    classification_ratio: float = 50.0
+    """Weight of the classification against the rest of the loss."""
+    n_samples_per_label: int | None = None
+    """Labeled cells of each type that an epoch classifies at most; None for all."""
+
+
+class SCANVI(nn.Module):
+    Config = Config
+    players = ("model",)
+    expects: Expects = "counts"
+
+    def __init__(self, reference: Reference, config: Config):
+        super().__init__()
+        if reference.n_labels < 1:
+            raise OptionError("scANVI learns from labels, and no cell has one", "pass labels_key=, or use scVI")
+        self.reference, self.config, n, h = reference, config, config.n_latent, config.n_hidden
+        self.scvi = SCVI(reference, scvi_config(config))
+        self.classifier = nn.Sequential() if config.linear_classifier else self._mlp("encoder", config.dropout_rate)
+        self.label = nn.Linear(n if config.linear_classifier else h, reference.n_labels)
+        levels = (reference.n_labels,)
+        self.within = GaussianEncoder(self._mlp("encoder", config.dropout_rate, levels), h, n)
+        self.prior = self._mlp("decoder", 0.0, levels)
+        self.prior_mean, self.prior_log_variance = nn.Linear(h, n), nn.Linear(h, n)
+
+    def forward(self, cells: CellBatch, step: Step) -> Loss:
+        mean, variance = self.posterior(cells)
+        z = self.state(rsample(mean, variance))
+        log_library, kl_library = self.scvi.drawn_library(cells)
+        reconstruction = -self.log_likelihood(z, cells, log_library).mean()
+        state, kl = self._types(z, mean, variance)
+        classification = self._classification(cells, mean)
+        total = reconstruction + state + step.kl_weight * sum(kl_library.values(), kl)
+        if "classification" in classification:
+            total = total + self.config.classification_ratio * classification["classification"]
+        terms = {"reconstruction": reconstruction, "state": state, "kl": kl, **kl_library, **classification}
+        return Loss(total, terms, len(cells))
+
+    def companions(self, label: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        """Places of an epoch's labeled cells among cells with these labels: at most n_samples_per_label of each."""
+        most = self.config.n_samples_per_label
+        if most is None:
+            return np.flatnonzero(label >= 0)
+        kinds = [np.flatnonzero(label == code) for code in range(self.reference.n_labels)]
+        return np.concatenate([draw.choice(kind, min(most, len(kind)), replace=False) for kind in kinds])
+
+    def classify(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
+        """Logits of the types, at the posterior mean."""
+        return self.logits(self.posterior(cells)[0])
+
+    def logits(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell label"]:
+        return self.label(self.classifier(z))
+
+    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+        return self.scvi.embed(cells)
+
+    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+        return self.scvi.posterior(cells)
+
+    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+        return self.scvi.state(z)
+
+    @property
+    def learns_library(self) -> bool:
+        return self.scvi.learns_library
+
+    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+        return self.scvi.library_posterior(cells)
+
+    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+        return self.scvi.library_prior(cells)
+
+    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+        return self.scvi.log_library(cells)
+
+    def log_likelihood(self, z: Tensor, cells: CellBatch, log_library: Tensor) -> Float[Tensor, " cell"]:
+        return self.scvi.log_likelihood(z, cells, log_library)
+
+    def decode(
+        self, z: Tensor, cells: CellBatch, batch: Tensor | None = None, log_library: Tensor | None = None
+    ) -> Decoded:
+        return self.scvi.decode(z, cells, batch, log_library)
+
+    def _mlp(self, side: str, dropout: float, levels: tuple[int, ...] = ()) -> MLP:
+        c = self.config
+        norms = dict(batch_norm=c.use_batch_norm in (side, "both"), layer_norm=c.use_layer_norm in (side, "both"))
+        return MLP(c.n_latent, c.n_hidden, c.n_layers, levels=levels, dropout=dropout, **norms)
+
+    def _types(self, z: Tensor, mean: Tensor, variance: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """log q(z|x) - E log p(z|u, y), and the KL terms of u and y; every cell is tried with every type."""
+        n_labels, n = self.reference.n_labels, len(z)
+        each = z.repeat(n_labels, 1)  # all cells as type 0, then all as type 1, ...
+        code = [torch.arange(n_labels, device=z.device).repeat_interleave(n)]
+        u_mean, u_variance = self.within(each, code)
+        hidden = self.prior(rsample(u_mean, u_variance), code)
+        log_p = log_normal(each, self.prior_mean(hidden), self.prior_log_variance(hidden).exp())
+        log_share = self.logits(z).log_softmax(-1)
+        share = log_share.exp()
+        by_type = (share * (kl_to_normal(u_mean, u_variance).view(n_labels, n).T + log_share)).sum(-1)
+        state = log_normal(z, mean, variance) - (share * log_p.view(n_labels, n).T).sum(-1)
+        return state.mean(), by_type.mean() + math.log(n_labels)
+
+    def _classification(self, cells: CellBatch, mean: Tensor) -> dict[str, Float[Tensor, ""]]:
+        """Cross entropy and accuracy of the classifier on the companions, or else on these cells' own labels."""
+        if cells.companion is not None:
+            mean, label = self.posterior(cells.companion)[0], cells.companion.label
+        else:
+            labeled = cells.label >= 0
+            mean, label = mean[labeled], cells.label[labeled]
+        if len(label) == 0:
+            return {}
+        logits = self.logits(mean)
+        accuracy = (logits.detach().argmax(-1) == label).float().mean()
+        return {"classification": F.cross_entropy(logits, label), "accuracy": accuracy}
+
+
+def scvi_config(config: Config) -> scvi.Config:
+    """The options of the scVI inside."""
+    return scvi.Config(**{f.name: getattr(config, f.name) for f in fields(scvi.Config)})
+
+
+def log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Float[Tensor, " cell"]:
+    """log density of a diagonal normal, summed over dimensions."""
+    return -0.5 * ((x - mean) ** 2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)

@@ -110,7 +110,7 @@ def _fill(array: np.ndarray, state: tuple[Any, ...]) -> None:
         data = data.encode("latin-1") if isinstance(data, str) else bytes(data)
         if len(data) != int(np.prod(shape, dtype=object)) * dtype.dtype.itemsize:
             raise FormatError(f"{len(data)} bytes do not fill an array of {shape}", "the file is damaged or forged")
-    array.__setstate__((1, shape, dtype.dtype, bool(fortran), data))
+    array.__setstate__((1, shape, dtype.dtype, bool(fortran), data))  # pyright: ignore[reportArgumentType]
 
 
 def _dict(items: Any = ()) -> dict[Any, Any]:

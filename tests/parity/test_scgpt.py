@@ -1,0 +1,195 @@
+"""scGPT here and as `scgpt` 0.2.4 runs it: binning, encoder, `embed_data`; with small stand-ins for what it imports."""
+
+import importlib.util
+import json
+import sys
+import types
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+
+from scduet.checkpoints import scgpt as checkpoint
+from scduet.contract import TokenBatch
+from scduet.data.loader import Rows
+from scduet.transformers.binned_value import BinTokenizer, quantile_bins
+from scduet.transformers.trunk import Packing
+
+GENES = [f"G{i}" for i in range(300)]
+ARGS = {
+    "embsize": 32,
+    "nheads": 4,
+    "d_hid": 48,
+    "nlayers": 3,
+    "n_layers_cls": 3,
+    "dropout": 0.2,
+    "pad_token": "<pad>",
+    "pad_value": -2,
+}
+
+
+class _Vocab(torch.nn.Module):
+    """What scgpt needs of torchtext.vocab.Vocab, which no longer loads beside a torch of today."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = list(getattr(names, "names", names))
+        self.default = None
+
+    vocab = property(lambda self: self)
+
+    def _number(self):
+        return {name: i for i, name in enumerate(self.names)}
+
+    def __len__(self):
+        return len(self.names)
+
+    def __contains__(self, name):
+        return name in self._number()
+
+    def __getitem__(self, name):
+        return self._number().get(name, self.default)
+
+    def forward(self, names):
+        number = self._number()
+        return [number.get(name, self.default) for name in names]
+
+    def set_default_index(self, index):
+        self.default = index
+
+    def insert_token(self, name, index):
+        assert index == len(self.names)
+        self.names.append(name)
+
+    def append_token(self, name):
+        self.names.append(name)
+
+    def get_stoi(self):
+        return self._number()
+
+
+def _stand_ins() -> dict[str, types.ModuleType]:
+    torchtext, vocab = types.ModuleType("torchtext"), types.ModuleType("torchtext.vocab")
+    vocab.Vocab, vocab.vocab = _Vocab, lambda ordered, min_freq=1: _Vocab(ordered)
+    torchtext.vocab = vocab
+    ipython, datasets = types.ModuleType("IPython"), types.ModuleType("datasets")
+    ipython.get_ipython = lambda: None
+    datasets.Dataset, datasets.load_dataset = type("Dataset", (), {}), None
+    return {"torchtext": torchtext, "torchtext.vocab": vocab, "IPython": ipython, "datasets": datasets}
+
+
+@pytest.fixture(scope="module")
+def scgpt():
+    if importlib.util.find_spec("scgpt") is None:
+        pytest.skip("scgpt 0.2.4 is not installed (pip install --no-deps scgpt==0.2.4)")
+    before = {name: sys.modules.get(name) for name in _stand_ins()}
+    sys.modules.update(_stand_ins())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = importlib.import_module("scgpt")
+        importlib.import_module("scgpt.tasks")
+    yield module
+    for name, old in before.items():
+        sys.modules.pop(name) if old is None else sys.modules.__setitem__(name, old)
+
+
+@pytest.fixture(scope="module")
+def reference(scgpt, tmp_path_factory):
+    """The reference with random weights, and its folder in the official layout (flash-attn's names)."""
+    folder = tmp_path_factory.mktemp("scgpt")
+    (folder / "args.json").write_text(json.dumps(ARGS))
+    numbered = {name: i for i, name in enumerate([*GENES, "<pad>", "<cls>", "<eoc>"])}
+    (folder / "vocab.json").write_text(json.dumps(numbered))
+    torch.manual_seed(0)
+    vocab = scgpt.tokenizer.GeneVocab.from_file(folder / "vocab.json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = scgpt.model.TransformerModel(
+            len(vocab), 32, 4, 48, 3, nlayers_cls=3, n_cls=1, vocab=vocab, dropout=0.2, pad_token="<pad>", pad_value=-2,
+            do_mvc=True, use_fast_transformer=False,
+        ).eval()  # fmt: skip
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.2)
+    state = {name.replace("self_attn.in_proj_", "self_attn.Wqkv."): w for name, w in model.state_dict().items()}
+    torch.save(state | {"flag_encoder.weight": torch.randn(2, 32)}, folder / "best_model.pt")
+    return model, folder
+
+
+@pytest.fixture(scope="module")
+def adata():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.gamma(0.4, 3, (50, len(GENES)))).astype(np.float32)
+    counts[:, 0] += 1
+    return ad.AnnData(
+        sp.csr_matrix(counts), obs=pd.DataFrame(index=[f"c{i}" for i in range(50)]), var=pd.DataFrame(index=GENES)
+    )
+
+
+def test_bins_are_equal_to_the_bit_given_the_same_draws(scgpt):
+    rng = np.random.default_rng(1)
+    rows = [(rng.poisson(rng.gamma(1, 2), int(rng.integers(1, 900))) + 1).astype(np.float32) for _ in range(150)]
+    rows += [np.log1p(row / 3).astype(np.float32) for row in rows[:50]]  # normalised values
+    rows += [np.full(7, 3, np.float32), np.array([5], np.float32), rng.random(400).astype(np.float32) + 0.1]
+    pointer = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    np.random.seed(0)
+    official = np.concatenate([scgpt.preprocess.binning(row, 51) for row in rows])
+    np.random.seed(0)
+    draws = np.concatenate([np.random.rand(len(row)) for row in rows])
+    np.testing.assert_array_equal(quantile_bins(np.concatenate(rows), pointer, draws), official)
+
+
+def test_states_are_equal(reference):
+    model, folder = reference
+    assert checkpoint.recognise(folder)
+    ours = checkpoint.read(folder).module
+    rng = np.random.default_rng(0)
+    lengths = np.array([40, 37, 5, 1, 40])
+    padding = torch.arange(40)[None] >= torch.from_numpy(lengths)[:, None]
+    gene = torch.from_numpy(rng.integers(0, 300, (5, 40))).masked_fill(padding, 300)
+    value = torch.from_numpy(rng.integers(-1, 600, (5, 40))).float().masked_fill(padding, -2)
+    with torch.no_grad():
+        official = model._encode(gene, value, padding)
+        batch = TokenBatch(gene=gene, padding=padding, index=torch.arange(5), value=value)
+        torch.testing.assert_close(ours.states(batch), official[~padding], atol=1e-5, rtol=1e-5)
+        first = ours(batch, Packing.of(padding), first_only=True)
+        torch.testing.assert_close(first, official[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_embed_data_is_equal(scgpt, reference, adata, monkeypatch):
+    """With one bin for each value and no cell too long, the official function draws nothing, and must give our numbers."""
+    _, folder = reference
+    monkeypatch.setattr(np.random, "rand", lambda *shape: np.full(shape, 0.5))
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: [])  # no worker processes: they would draw for themselves
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        official = scgpt.tasks.embed_data(adata.copy(), folder, gene_col="index", device="cpu", batch_size=16)
+    ours = checkpoint.read(folder).embed(adata, ties="midpoint")
+    np.testing.assert_allclose(ours, official.obsm["X_scGPT"], atol=1e-5)
+
+
+def test_random_bins_have_the_official_distribution(scgpt):
+    """Each value's bins, over many draws: as often each as in the official code."""
+    row = (np.random.default_rng(0).poisson(0.5, 400) + 1).astype(np.float32)
+    np.random.seed(0)
+    official = np.stack([scgpt.preprocess.binning(row, 51) for _ in range(300)])
+    genes = np.arange(400)
+    drawn = []
+    for cell in range(300):
+        rows = Rows(row, genes, np.array([0, 400]), 400, np.array([0]), np.zeros(1, int))
+        tokenizer = BinTokenizer(genes, np.array([cell], np.uint64) * np.uint64(7919), cls=400, pad=401)
+        drawn.append(tokenizer.tokens(rows).value[1:])
+    ones = row == 1
+    ours = np.bincount(np.concatenate([d[ones] for d in drawn]).astype(int), minlength=51)[:51]
+    theirs = np.bincount(official[:, ones].ravel().astype(int), minlength=51)[:51]
+    np.testing.assert_allclose(ours / ours.sum(), theirs / theirs.sum(), atol=0.004)
+
+
+def test_gene_embeddings_are_equal(reference):
+    model, folder = reference
+    with torch.no_grad():
+        official = model.encoder(torch.arange(300)).numpy()
+    np.testing.assert_allclose(checkpoint.read(folder).embed_genes().loc[GENES].to_numpy(), official, atol=1e-6)

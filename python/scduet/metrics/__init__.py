@@ -41,7 +41,7 @@ METRICS: dict[str, Metric] = {
     "silhouette_batch": Metric("batch", "silhouette.silhouette_batch", 0, 1, (_S, _C), "Silhouette batch"),
     "ilisi": Metric("batch", "lisi.ilisi", 0, 1, (_D, _S), "iLISI"),
     "cilisi": Metric("batch", "lisi.cilisi", 0, 1, (), "CiLISI"),
-    "kbet": Metric("batch", "kbet.kbet", 0, 1, (_D,), "kBET"),
+    "kbet": Metric("batch", "acceptance.kbet", 0, 1, (_D,), "kBET"),
     "kbet_diffusion": Metric("batch", "diffusion.kbet_diffusion", 0, 1, (_S,), "kBET (diffusion)"),
     "graph_connectivity": Metric("batch", "graph.graph_connectivity", 0, 1, (_D, _S), "Graph connectivity"),
     "pcr_comparison": Metric("batch", "pcr.pcr_comparison", 0, 1, (_D, _S), "PCR comparison"),
@@ -60,7 +60,7 @@ _OTHER = {  # module -> public names that are no column of the table
     "cells": ("Extra", "Plan"),
     "table": ("evaluate",),
     "neighbors": ("Neighbors", "from_graph", "nearest_neighbors"),
-    "kbet": ("kbet_global",),
+    "acceptance": ("kbet_global",),
     "diffusion": ("pseudotime",),
     "conservation": ("phase_scores",),
     "transfer": (

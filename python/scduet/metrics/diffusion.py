@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from . import kbet
+from . import acceptance
 from .graph import umap_weights
 from .inputs import Undefined, at_least_two, codes, points
 from .neighbors import Neighbors, nearest_neighbors
@@ -49,7 +49,7 @@ def acceptance_diffused(
 
 def _label_acceptance(graph: sparse.csr_array, batch: Int[np.ndarray, " cell"], n_components: int) -> float:
     """Acceptance over the components large enough to test; diffusion never crosses from one to another."""
-    k = kbet.neighborhood_size(batch)
+    k = acceptance.neighborhood_size(batch)
     component = sparse.csgraph.connected_components(graph, directed=False)[1]
     size = np.bincount(component)
     kept = np.flatnonzero(size >= 3 * k) if len(size) > 1 else np.array([0])
@@ -61,7 +61,7 @@ def _label_acceptance(graph: sparse.csr_array, batch: Int[np.ndarray, " cell"], 
     for part in kept:
         cells = np.flatnonzero(component == part)
         near = nearest_neighbors(_diffusion_space(graph[cells][:, cells], n_components), k + 1)
-        accepted.append(kbet.accepted(near, batch[cells], share))
+        accepted.append(acceptance.accepted(near, batch[cells], share))
     return float(np.concatenate(accepted).mean())
 
 
@@ -70,14 +70,15 @@ def pseudotime(
 ) -> Float[np.ndarray, " cell"]:
     """Diffusion pseudotime from the cell `root`, 0 to 1; NaN in components of the graph without the root.
 
-    Source: Haghverdi et al. 2016; weights and components as in scanpy.
+    Source: Haghverdi et al. 2016; weights and components as in scanpy, which however drops the slow components that
+    carry a long trajectory (eigenvalue above 0.9994).
     """
     neighbors = neighbors or nearest_neighbors(points(x), n_neighbors)
     graph = umap_weights(neighbors.first(n_neighbors))
     component = sparse.csgraph.connected_components(graph, directed=False)[1]
     cells = np.flatnonzero(component == component[root])
     values, vectors = diffusion_map(graph[cells][:, cells], n_components)
-    vectors = vectors * _times(values, nearly_one=0.9994)
+    vectors = vectors * _times(values)
     distance = np.linalg.norm(vectors - vectors[np.searchsorted(cells, root)], axis=1)
     time = np.full(neighbors.n_cells, np.nan)
     time[cells] = distance / max(distance.max(), np.finfo(float).tiny)
@@ -105,9 +106,9 @@ def diffusion_map(
 
 def _diffusion_space(weights: sparse.csr_array, n_components: int) -> Float[np.ndarray, "cell component"]:
     values, vectors = diffusion_map(weights, n_components)
-    return vectors * _times(values, nearly_one=1 - 1e-6)
+    return vectors * _times(values)
 
 
-def _times(values: Float[np.ndarray, " component"], nearly_one: float) -> Float[np.ndarray, " component"]:
+def _times(values: Float[np.ndarray, " component"]) -> Float[np.ndarray, " component"]:
     """Sum of e + e^2 + ... over all diffusion times; 1 for the stationary state, where it diverges."""
-    return np.where(values < nearly_one, values / np.maximum(1 - values, 1e-12), 1.0)
+    return np.where(values < 1 - 1e-6, values / np.maximum(1 - values, 1e-12), 1.0)

@@ -17,11 +17,11 @@ def mean_and_variance(x: np.ndarray | sparse.spmatrix) -> tuple[Float[np.ndarray
 
 
 def variable_genes(x: np.ndarray | sparse.spmatrix, n_top: int) -> Int[np.ndarray, " gene"]:
-    """The `n_top` genes with the highest dispersion (variance / mean of expm1(x)), standardised by median and MAD in 20
-    bins of the mean. `x`: log-normalised (cell, gene). Source: Zheng et al. 2017, as in scanpy's "cell_ranger".
+    """The `n_top` genes with the highest dispersion (variance / mean), standardised by median and MAD in 20 bins of the
+    mean. `x`: log-normalised (cell, gene). Source: Zheng et al. 2017, as in scanpy's "cell_ranger".
     """
-    mean, variance = mean_and_variance(x.expm1() if sparse.issparse(x) else np.expm1(x))
-    mean = np.where(mean > 0, mean, 1e-12)
+    mean, variance = mean_and_variance(x)
+    mean = np.where(mean == 0, 1e-12, mean)
     dispersion = variance / mean
     edges = np.r_[-np.inf, np.percentile(mean, np.arange(10, 105, 5)), np.inf]
     group = np.searchsorted(np.unique(edges), mean)  # (low, high], as pandas.cut

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 def hide_counts(
     counts: ArrayLike, share: float = 0.1, how: Literal["zero", "thin"] = "zero", seed: int = 0
 ) -> tuple[Float[np.ndarray, "cell gene"], Bool[np.ndarray, "cell gene"]]:
-    """Counts with a `share` of the non-zero entries hidden, set to 0 or thinned to Binomial(count, 0.1); and which.
+    """Counts with a `share` of the non-zero entries hidden, 0 or thinned to Binomial(count, 0.1); and where.
 
-    scVI's paper meant to thin (Lopez et al. 2018), but its code draws one scalar for all entries; both are offered here.
+    scVI's paper meant to thin (Lopez et al. 2018), but its code draws one scalar for all entries; here both work.
 
     Raises:
         ValueError: counts that are negative or not whole, or a share outside (0, 1).

@@ -129,6 +129,5 @@ def _weights(distance: Float[np.ndarray, "query neighbor"], target: float) -> Fl
 
 def _next(beta: np.ndarray, surplus: np.ndarray, variance: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        newton = beta + surplus / (beta * variance)
-    halved = np.where(np.isinf(high), beta * 2, (low + high) / 2)
-    return np.where((newton > low) & (newton < np.minimum(high, beta * 4)), newton, halved)
+        newton, halved = beta + surplus / (beta * variance), np.where(np.isinf(high), beta * 2, (low + high) / 2)
+        return np.where((newton > low) & (newton < np.minimum(high, beta * 4)), newton, halved)

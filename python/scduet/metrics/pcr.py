@@ -38,4 +38,4 @@ def explained_variance(x: Float[np.ndarray, "cell dim"], design: Float[np.ndarra
         return 0.0
     # the design has few columns: its small Gram matrix is cheaper than any factorisation of x
     cross = design.T @ x
-    return float(np.sum(cross * (np.linalg.pinv(design.T @ design, hermitian=True) @ cross)) / total)
+    return float(np.sum(cross * (np.linalg.pinv(design.T @ design, 1e-10, hermitian=True) @ cross)) / total)

@@ -17,7 +17,6 @@ from . import (
     estimates,
     graph,
     isolated,
-    kbet,
     lisi,
     pcr,
     silhouette,
@@ -177,7 +176,7 @@ def _cilisi(cells: Cells) -> Estimate:
 def _kbet(cells: Cells) -> Estimate:
     x, labels, batch = cells.need("x", "labels", "batch")
     at_least_two(batch, "kBET", "batches")
-    return estimates.mean_of_means(kbet.acceptance_within(x, labels, batch, cells.queries_by_label))
+    return estimates.mean_of_means(acceptance.acceptance_within(x, labels, batch, cells.queries_by_label))
 
 
 def _kbet_diffusion(cells: Cells) -> Estimate:

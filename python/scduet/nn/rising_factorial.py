@@ -51,6 +51,9 @@ def log_rising_factorial(
     count: Float[Tensor, " entry"], dispersion: Float[Tensor, " entry"]
 ) -> tuple[Float[Tensor, " entry"], Float[Tensor, " entry"]]:
     """The same without a table: any count, one r per entry."""
+    kind = count.dtype
+    if count.device.type != "mps":  # which has no float64; the differences of large numbers need it
+        count, dispersion = count.double(), dispersion.double()
     total = count + dispersion
     log = torch.lgamma(total) - torch.lgamma(dispersion) - torch.lgamma(count + 1)
-    return log, torch.digamma(total) - torch.digamma(dispersion)
+    return log.to(kind), (torch.digamma(total) - torch.digamma(dispersion)).to(kind)

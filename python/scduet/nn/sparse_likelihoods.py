@@ -95,6 +95,13 @@ class _Mean:
         norm = shape.sum(1, keepdim=True)
         return cls(shape, log_library.exp() / norm, norm)
 
+    def log_at(self, x: SparseRows, logits: Tensor) -> Float[Tensor, " entry"]:
+        """Logarithm of the mean at the stored counts, also where the mean underflows."""
+        scale = self.scale.log().squeeze(1).take(x.row)
+        if self.norm is None:
+            return self.shape.take(x.position).clamp_(min=torch.finfo(scale.dtype).tiny).log_() + scale
+        return (logits - logits.amax(1, keepdim=True)).take(x.position) + scale
+
 
 class _NegativeBinomial(Function):
     """NB, or ZINB where dropout logits are given."""
@@ -128,7 +135,8 @@ class _Poisson(Function):
     def forward(ctx: Any, x: SparseRows, link: Link, logits: Tensor, log_library: Tensor) -> Tensor:
         mean = _Mean.of(logits, log_library, link)
         by_mean = mean.shape * mean.scale
-        log_p = torch.xlogy(x.values, by_mean.take(x.position)) - torch.lgamma(x.values + 1)
+        log_mean = torch.where(x.values > 0, mean.log_at(x, logits), 0.0)  # a zero may be stored in an empty cell
+        log_p = x.values * log_mean - torch.lgamma(x.values + 1)
         ll = (-by_mean.sum(1)).index_add_(0, x.row, log_p)
         by_mean.view(-1).scatter_add_(0, x.position, -x.values)
         by_library = by_mean.sum(1, keepdim=True)
@@ -203,7 +211,7 @@ def _nb_entries(
     share = a / total
     log, slope = factorial.at(count, x.column) if factorial else log_rising_factorial(count, r)
     cost = -(count * ((a + guard) / total).log_() + log)
-    by_mean = count * (share - a / (a + guard))
+    by_mean = count * (guard - 1) * share / (a + guard)
     by_r = r * (count / (total * (r + EPS)) - slope)
     if dropout is None:
         return cost, by_mean, by_r, None

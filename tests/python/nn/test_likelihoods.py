@@ -1,0 +1,165 @@
+"""Likelihoods: the textbook forms against scipy, the sparse-aware forms against the textbook, gradients too."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.nn import functional as F
+
+from scduet.contract import SparseRows
+from scduet.nn import likelihoods, sparse_likelihoods
+from scduet.nn.rising_factorial import RisingFactorial, log_rising_factorial
+
+SETTINGS = [
+    (likelihood, link, shared)
+    for likelihood in ("nb", "zinb", "poisson")
+    for link in ("softmax", "softplus")
+    for shared in ((True, False) if likelihood != "poisson" else (True,))
+]
+
+
+def as_rows(x, keep=None):
+    """`x` as sparse rows; where `keep` is true a zero is stored too."""
+    row, column = ((x != 0) | (keep if keep is not None else False)).nonzero(as_tuple=True)
+    return SparseRows(x[row, column], row, column, tuple(x.shape))
+
+
+def drawn(n_cells, n_genes, shared, spread=1.0, dtype=torch.float64, seed=0):
+    """Counts with an empty cell, a count of 100,000 and one that is not whole; logits, library, dispersion, dropout."""
+    make = torch.Generator().manual_seed(seed)
+    x = torch.poisson(torch.rand(n_cells, n_genes, generator=make) * 4, generator=make)
+    x *= torch.rand(n_cells, n_genes, generator=make) < 0.3
+    x[0], x[1, 1], x[2, 2], x[3, 3] = 0, 1e5, 20, 2.5
+    logits, dropout = (torch.randn(n_cells, n_genes, generator=make) * 2 * spread for _ in range(2))
+    log_r = torch.randn(*((n_genes,) if shared else (n_cells, n_genes)), generator=make) * spread
+    parameters = [logits, x.sum(1, keepdim=True).log(), log_r, dropout]
+    return x.to(dtype), [p.to(dtype).requires_grad_() for p in parameters]
+
+
+def textbook(likelihood, link, x, logits, log_library, log_r, dropout):
+    mean = log_library.exp() * (F.softplus(logits) if link == "softplus" else logits.softmax(-1))
+    if likelihood == "poisson":
+        return likelihoods.log_poisson(x, mean).sum(1)
+    if likelihood == "nb":
+        return likelihoods.log_negative_binomial(x, mean, log_r.exp()).sum(1)
+    return likelihoods.log_zero_inflated_negative_binomial(x, mean, log_r.exp(), dropout).sum(1)
+
+
+def sparse_aware(likelihood, link, rows, logits, log_library, log_r, dropout):
+    if likelihood == "poisson":
+        return sparse_likelihoods.poisson(rows, logits, log_library, link=link)
+    if likelihood == "nb":
+        return sparse_likelihoods.negative_binomial(rows, logits, log_library, log_r, link=link)
+    return sparse_likelihoods.zero_inflated_negative_binomial(rows, logits, log_library, log_r, dropout, link=link)
+
+
+def value_and_gradients(function, likelihood, link, x, parameters):
+    """Log-likelihood per cell, and the gradients of an uneven sum of them by each parameter the likelihood has."""
+    value = function(likelihood, link, x, *parameters)
+    weight = torch.linspace(0.5, 2, len(value), dtype=value.dtype)
+    used = {"poisson": (0,), "nb": (0, 2), "zinb": (0, 2, 3)}[likelihood]
+    return [value, *torch.autograd.grad((value * weight).sum(), [parameters[i] for i in used])]
+
+
+def assert_near(got, expected, tolerance):
+    for a, b in zip(got, expected, strict=True):
+        assert a.isfinite().all()
+        scale = float(b.detach().abs().max())
+        np.testing.assert_allclose(a.detach(), b.detach(), rtol=tolerance, atol=tolerance * scale)
+
+
+def test_textbook_forms_agree_with_scipy():
+    x, mean, r, logit = np.array([0.0, 1, 3, 500]), np.array([0.2, 2.0, 2.5, 400]), np.array([0.3, 5, 80, 2]), 0.7
+    nb = stats.nbinom.logpmf(x, r, r / (r + mean))
+    pi = 1 / (1 + np.exp(-logit))
+    t = [torch.tensor(v) for v in (x, mean, r)]
+    np.testing.assert_allclose(likelihoods.log_negative_binomial(*t), nb, rtol=1e-6)
+    zinb = np.log(pi * (x == 0) + (1 - pi) * np.exp(nb))
+    got = likelihoods.log_zero_inflated_negative_binomial(*t, torch.full((4,), logit, dtype=torch.float64))
+    np.testing.assert_allclose(got, zinb, rtol=1e-6)
+    np.testing.assert_allclose(likelihoods.log_poisson(t[0], t[1]), stats.poisson.logpmf(x, mean), rtol=1e-6)
+    np.testing.assert_allclose(likelihoods.log_normal(*t), stats.norm.logpdf(x, mean, r), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("likelihood", "link", "shared"), SETTINGS)
+def test_sparse_aware_forms_equal_the_textbook(likelihood, link, shared):
+    x, parameters = drawn(9, 40, shared)
+    got = value_and_gradients(sparse_aware, likelihood, link, as_rows(x), parameters)
+    assert_near(got, value_and_gradients(textbook, likelihood, link, x, parameters), 1e-10)
+
+
+@pytest.mark.parametrize(("likelihood", "link", "shared"), SETTINGS)
+def test_they_equal_it_in_float32_to_its_precision(likelihood, link, shared):
+    """The truth is the textbook in float64."""
+    x, parameters = drawn(9, 40, shared)
+    narrow = [p.detach().float().requires_grad_() for p in parameters]
+    wide = [p.detach().double().requires_grad_() for p in narrow]
+    got = value_and_gradients(sparse_aware, likelihood, link, as_rows(x.float()), narrow)
+    assert_near(got, value_and_gradients(textbook, likelihood, link, x, wide), 1e-5)
+
+
+@pytest.mark.parametrize(("likelihood", "link", "shared"), SETTINGS)
+def test_they_equal_it_for_extreme_parameters(likelihood, link, shared):
+    """Logits of hundreds, dispersions from e^-15 to e^15."""
+    x, parameters = drawn(9, 40, shared, spread=12.0)
+    with torch.no_grad():
+        parameters[0][4, :3] = torch.tensor([-300.0, 300.0, 0.0])
+        parameters[3][4, :4] = torch.tensor([-300.0, 300.0, -95.0, 95.0])
+        parameters[2].clamp_(-15, 15)
+    got = value_and_gradients(sparse_aware, likelihood, link, as_rows(x), parameters)
+    assert_near(got, value_and_gradients(textbook, likelihood, link, x, parameters), 1e-8)
+    narrow = [p.detach().float().requires_grad_() for p in parameters]
+    for tensor in value_and_gradients(sparse_aware, likelihood, link, as_rows(x.float()), narrow):
+        assert tensor.isfinite().all()
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
+def test_gradient_by_the_library(likelihood):
+    x, parameters = drawn(9, 40, True)
+    x = x[1:].contiguous()
+    parameters = [p.detach()[1:].requires_grad_() if len(p) == 9 else p for p in parameters]
+    got, expected = (
+        torch.autograd.grad(function(likelihood, "softmax", data, *parameters).sum(), parameters[1])
+        for function, data in ((sparse_aware, as_rows(x)), (textbook, x))
+    )
+    assert_near(got, expected, 1e-9)
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
+def test_stored_zeros_are_zeros(likelihood):
+    x, parameters = drawn(9, 40, True)
+    stored = as_rows(x, keep=torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.2)
+    assert (stored.values == 0).any()
+    got = value_and_gradients(sparse_aware, likelihood, "softmax", stored, parameters)
+    assert_near(got, value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), parameters), 1e-12)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
+def test_many_genes_are_worked_on_in_chunks_of_cells(likelihood, shared, monkeypatch):
+    x, parameters = drawn(10, 40, shared)
+    whole = value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), parameters)
+    monkeypatch.setattr(sparse_likelihoods, "CHUNK", 3 * 40)
+    assert_near(value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), parameters), whole, 1e-12)
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
+def test_under_autocast_the_work_is_done_in_float32(likelihood):
+    x, parameters = drawn(9, 40, True)
+    with torch.no_grad():
+        rounded = [parameters[0].bfloat16(), *(p.float() for p in parameters[1:3]), parameters[3].bfloat16()]
+        with torch.autocast("cpu", torch.bfloat16):
+            got = sparse_aware(likelihood, "softmax", as_rows(x.float()), *rounded)
+        expected = textbook(likelihood, "softmax", x, *(p.double() for p in rounded))
+    assert got.dtype == torch.float32
+    assert_near([got], [expected], 1e-5)
+
+
+def test_rising_factorial_from_the_table_and_from_gamma_functions():
+    r = torch.tensor([1e-8, 0.01, 0.5, 3, 70, 1e4], dtype=torch.float64)
+    count = torch.tensor([0, 1, 2, 5, 11, 12, 13, 400, 1e5, 2.5], dtype=torch.float64)
+    gene = torch.arange(len(r)).repeat_interleave(len(count))
+    counts = count.repeat(len(r))
+    got = RisingFactorial.of(r).at(counts, gene)
+    for a, b in zip(got, log_rising_factorial(counts, r[gene]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-8)

@@ -1,4 +1,6 @@
-"""Weights of scvi-tools' VAE under our names, and back. Their names are the same from version 0.15 to 1.5.
+"""Weights of scvi-tools' VAE, and of the models that extend it, under our names, and back.
+
+Their names are the same from version 0.15 to 1.5. What we hold as `scvi.` they inherit, so that it has no prefix there.
 
 They keep one matrix per linear layer, with columns `[x | levels of covariate 0 | levels of covariate 1 | ...]`; we keep
 the columns of x as `weight` and those of each covariate, transposed, as `covariate.<i>` (none where it has one level).
@@ -11,15 +13,19 @@ from scduet._torch import torch
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from scduet.errors import FormatError, some
-from scduet.models.scvi import SCVI
 
 MLPS = {  # ours: theirs
     "encoder.body": "z_encoder.encoder",
     "library_encoder.body": "l_encoder.encoder",
     "decoder": "decoder.px_decoder",
+    "classifier": "classifier.classifier.0",  # scANVI
+    "within.body": "encoder_z2_z1.encoder",
+    "prior": "decoder_z1_z2.decoder",
+    "share": "decoder.factor_regressor",  # LDVAE
+    "dropout_logits": "decoder.px_dropout_decoder",
 }
 IN_LAYER = {"linear": "0", "norm": "1"}  # place in their Sequential
 LINEAR = {
@@ -31,17 +37,25 @@ LINEAR = {
     "log_dispersion_of_cell": "decoder.px_r_decoder",
     "dropout_logits": "decoder.px_dropout_decoder",
     "batch_embedding": "_embeddings_dict.batch",
+    "label": "classifier.classifier.1",  # scANVI; `scvi_tools.py` renames where the classifier is linear
+    "within.mean": "encoder_z2_z1.mean_encoder",
+    "within.log_variance": "encoder_z2_z1.var_encoder",
+    "prior_mean": "decoder_z1_z2.mean_decoder",
+    "prior_log_variance": "decoder_z1_z2.var_decoder",
 }
 TURNED = {  # transposed, or with a leading axis of length 1
     "log_dispersion": "px_r",
+    "alpha_logit": "alpha_posterior_logit",  # AutoZI
+    "beta_logit": "beta_posterior_logit",
     "library_log_mean": "library_log_means",
     "library_log_variance": "library_log_vars",
 }
 COVARIATE = ".covariate."
 MAY_BE_UNUSED = ("l_encoder.", "decoder.px_r_decoder.", "decoder.px_dropout_decoder.", "px_r", "pyro_param_store")
+INSIDE = "scvi."
 
 
-def from_scvi_tools(theirs: Mapping[str, Tensor], module: SCVI) -> dict[str, Tensor]:
+def from_scvi_tools(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """A state dict for `module` with the weights of scvi-tools' VAE that was built with the same options.
 
     Raises FormatError where a weight is missing, left over or of another shape.
@@ -59,11 +73,11 @@ def from_scvi_tools(theirs: Mapping[str, Tensor], module: SCVI) -> dict[str, Ten
     return {part: value for name in _owners(ours) for part, value in _split(name, theirs[_their_name(name)], ours)}
 
 
-def to_scvi_tools(module: SCVI) -> dict[str, Tensor]:
+def to_scvi_tools(module: nn.Module) -> dict[str, Tensor]:
     """The state dict of scvi-tools' VAE with the weights of `module`; the weights that it never uses are zero."""
     ours = module.state_dict()
     theirs = {_their_name(name): _joined(name, ours) for name in _owners(ours)}
-    return _unused(theirs, module) | theirs
+    return _unused(theirs, module) | theirs  # type: ignore[arg-type]
 
 
 def _owners(ours: Mapping[str, Tensor]) -> list[str]:
@@ -72,6 +86,7 @@ def _owners(ours: Mapping[str, Tensor]) -> list[str]:
 
 
 def _their_name(name: str) -> str:
+    name = name.removeprefix(INSIDE)
     if name in TURNED:
         return TURNED[name]
     owner, _, leaf = name.rpartition(".")
@@ -89,16 +104,16 @@ def _tables(name: str, ours: Mapping[str, Tensor]) -> list[str]:
 
 def _joined(name: str, ours: Mapping[str, Tensor]) -> Tensor:
     """Our weight as theirs."""
-    if name in TURNED:
-        return ours[name][None] if name.startswith("library") else ours[name].t()
+    if name.removeprefix(INSIDE) in TURNED:
+        return ours[name][None] if "library_log" in name else ours[name].t()
     tables = _tables(name, ours)
     return torch.cat([ours[name], *(ours[table].T for table in tables)], 1) if tables else ours[name]
 
 
 def _split(name: str, value: Tensor, ours: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
     """Their weight as ours, by name."""
-    if name in TURNED:
-        return [(name, (value[0] if name.startswith("library") else value.t()).contiguous())]
+    if name.removeprefix(INSIDE) in TURNED:
+        return [(name, (value[0] if "library_log" in name else value.t()).contiguous())]
     tables = _tables(name, ours)
     if not tables:
         return [(name, value)]
@@ -109,7 +124,7 @@ def _split(name: str, value: Tensor, ours: Mapping[str, Tensor]) -> list[tuple[s
     ]
 
 
-def _unused(theirs: Mapping[str, Tensor], module: SCVI) -> dict[str, Tensor]:
+def _unused(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """What scvi-tools allocates beside: the library's encoder, and heads of the decoder."""
     hidden, genes = module.config.n_hidden, module.reference.n_genes
     rows = {"l_encoder.mean_encoder": 1, "l_encoder.var_encoder": 1}

@@ -28,7 +28,8 @@ class Cells:
 def library_moments(cells: Cells, n_batches: int) -> dict[str, np.ndarray]:
     """Mean and variance, within each batch, of the log of the cells' totals: the prior of a learned library size."""
     log_total = np.log(np.maximum(cells.total, 1e-8), dtype=np.float64)
-    groups = [log_total[cells.batch == code] for code in range(n_batches)]
-    mean = np.array([g.mean() if len(g) else 0.0 for g in groups], dtype=np.float32)
-    variance = np.array([g.var() if len(g) else 1.0 for g in groups], dtype=np.float32)
-    return {"library_log_mean": mean, "library_log_variance": variance}
+    n = np.bincount(cells.batch, minlength=n_batches)
+    mean = np.bincount(cells.batch, log_total, n_batches) / np.maximum(n, 1)
+    variance = np.bincount(cells.batch, (log_total - mean[cells.batch]) ** 2, n_batches) / np.maximum(n, 1)
+    variance = np.where(n > 0, variance, 1.0)
+    return {"library_log_mean": mean.astype(np.float32), "library_log_variance": variance.astype(np.float32)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,9 +14,16 @@ import scipy.sparse as sp
 
 from scduet.contract import CellBatch, Covariates, MakeBatch, SparseRows, TokenBatch
 from scduet.data.cells import Cells
-from scduet.data.samplers import boundaries
-
-ENTRIES_AT_ONCE = 2_000_000  # stored counts fetched together: bounds memory, and spreads the cost of a fetch
+from scduet.data.samplers import (
+    Share,
+    boundaries,
+    shared,
+    shared_boundaries,
+    shuffled,
+    shuffled_blocks,
+    shuffled_within,
+)
+from scduet.data.sources import Source
 
 
 @dataclass(frozen=True)
@@ -39,17 +47,41 @@ class Rows:
 
 
 def minibatches(
-    cells: Cells, order: np.ndarray, size: int, make_batch: MakeBatch | None = None
+    cells: Cells, order: np.ndarray, size: int, make_batch: MakeBatch | None = None, edges: np.ndarray | None = None
 ) -> Iterator[CellBatch | TokenBatch]:
-    """The cells at `order` in minibatches of `size`."""
-    make_batch = make_batch or cell_batch
-    edges = boundaries(len(order), size)
-    per_fetch = max(1, int(ENTRIES_AT_ONCE / size / max(1.0, cells.counts.mean_entries)))
-    for first in range(0, len(edges) - 1, per_fetch):
-        inner = edges[first : first + per_fetch + 1]
-        fetched = cells.counts.rows(order[inner[0] : inner[-1]])
-        for start, end in pairwise(inner):
-            yield make_batch(_rows(cells, order[start:end], fetched, start - inner[0], end - inner[0]))
+    """The cells at `order` in minibatches of `size`, or with `edges` where each starts and ends.
+
+    What the next minibatches need is read, in a second thread, while the last ones are at work.
+    """
+    make_batch, edges = make_batch or cell_batch, boundaries(len(order), size) if edges is None else edges
+    windows = _windows(cells.counts, edges)
+    with ThreadPoolExecutor(1, "scduet-read") as reader:
+        asked = [reader.submit(cells.counts.rows, order[window[0] : window[-1]]) for window in windows[:1]]
+        for number, window in enumerate(windows):
+            fetched = asked.pop().result()
+            if number + 1 < len(windows):
+                after = windows[number + 1]
+                asked.append(reader.submit(cells.counts.rows, order[after[0] : after[-1]]))
+            for start, end in pairwise(window):
+                yield make_batch(_rows(cells, order[start:end], fetched, start - window[0], end - window[0]))
+
+
+def epoch_order(
+    cells: Cells, rows: np.ndarray, size: int, random: tuple[int, int], share: Share, block: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The order in which one process visits its share of `rows` in an epoch, and the edges of its minibatches.
+
+    random: seed and epoch. block: for counts on disk, rows that stay together; None for what suits the file.
+    In memory every order of rows is equally likely. On disk, blocks of neighbouring rows are put in random order, and
+    the rows of as many blocks as fit in memory are shuffled together, so that each block is read once.
+    """
+    if cells.counts.block is None:
+        mine = shared(shuffled(rows, *random), share)
+        return mine, shared_boundaries(len(mine), len(rows), size, share)
+    mine = shared(shuffled_blocks(rows, block or cells.counts.block, *random), share, together=True)
+    edges = shared_boundaries(len(mine), len(rows), size, share)
+    windows = _windows(cells.counts, edges)
+    return shuffled_within(mine, [0, *(window[-1] for window in windows)], *random), edges
 
 
 def cell_batch(rows: Rows) -> CellBatch:
@@ -63,6 +95,13 @@ def cell_batch(rows: Rows) -> CellBatch:
         label=_optional(rows.label),
         covariates=Covariates(_optional(rows.categorical), _optional(rows.continuous), _optional(rows.size_factor)),
     )
+
+
+def _windows(source: Source, edges: np.ndarray) -> list[np.ndarray]:
+    """The `edges` of the minibatches that are fetched together."""
+    largest = int(np.diff(edges).max(initial=1))
+    per_fetch = max(1, int(source.entries_at_once / largest / max(1.0, source.mean_entries)))
+    return [edges[first : first + per_fetch + 1] for first in range(0, len(edges) - 1, per_fetch)]
 
 
 def _rows(cells: Cells, index: np.ndarray, fetched: sp.csr_matrix, start: int, end: int) -> Rows:

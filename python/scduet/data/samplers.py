@@ -1,10 +1,21 @@
-"""Orders in which cells are visited, and how cells are set aside for validation."""
+"""Orders in which cells are visited, how they are shared among processes, and which are set aside for validation."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the cells that one of several processes takes."""
+
+    number: int = 0
+    of: int = 1
 
 
 def sequential(n_cells: int) -> np.ndarray:
@@ -17,6 +28,27 @@ def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(rows)
 
 
+def shuffled_blocks(rows: np.ndarray, block: int, seed: int, epoch: int) -> np.ndarray:
+    """`rows` with whole blocks of `block` neighbours shuffled, for rows that are read together from a file."""
+    rows = np.sort(rows)
+    blocks = np.split(rows, np.arange(block, len(rows), block))
+    order = np.random.default_rng((seed, epoch)).permutation(len(blocks))
+    return np.concatenate([blocks[i] for i in order])
+
+
+def shuffled_within(order: np.ndarray, edges: Sequence[int] | np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """`order` with the stretch between each two `edges` shuffled by itself: these rows are in memory together."""
+    random = np.random.default_rng((seed, epoch, 1))
+    return np.concatenate([order[:0], *(random.permutation(order[start:end]) for start, end in pairwise(edges))])
+
+
+def shared(order: np.ndarray, share: Share, together: bool = False) -> np.ndarray:
+    """The rows of one process: each row goes to one of them. `together`: a stretch of `order`, not every n-th row."""
+    if not together:
+        return order[share.number :: share.of]
+    return order[len(order) * share.number // share.of : len(order) * (share.number + 1) // share.of]
+
+
 def split(n_cells: int, train_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows held out; the rule, and so the cells for a seed, are those of scvi-tools."""
     n_train = math.ceil(train_size * n_cells)
@@ -25,12 +57,19 @@ def split(n_cells: int, train_size: float, seed: int) -> tuple[np.ndarray, np.nd
     return order[n_held_out:], order[:n_held_out]
 
 
-def boundaries(n_cells: int, size: int) -> np.ndarray:
-    """Where minibatches of `size` start and end; a rest of one or two cells joins the last (batch norm needs more)."""
+def boundaries(n_cells: int, size: int, least: int = 2) -> np.ndarray:
+    """Where minibatches of `size` start and end; a rest of `least` cells or fewer joins the last.
+
+    Batch norm needs more than one cell, in each of the processes that share a minibatch.
+    """
     edges = np.append(np.arange(0, n_cells, size), n_cells)
-    return np.delete(edges, -2) if len(edges) > 2 and edges[-1] - edges[-2] <= 2 else edges
+    return np.delete(edges, -2) if len(edges) > 2 and edges[-1] - edges[-2] <= least else edges
 
 
-def repeated(rows: np.ndarray, n: int, draw: np.random.Generator) -> np.ndarray:
-    """`n` of `rows`, each as often as any other (give or take one), shuffled anew in each round."""
-    return np.concatenate([draw.permutation(rows) for _ in range(math.ceil(n / len(rows)))])[:n]
+def shared_boundaries(n_cells: int, total: int, size: int, share: Share) -> np.ndarray:
+    """Where the minibatches of one process, with `n_cells` of the `total`, start and end.
+
+    The processes share each minibatch of `size`, so all take the same number of steps however unequal their cells.
+    """
+    edges = boundaries(total, size, 2 * share.of)
+    return edges if share.of == 1 else np.arange(len(edges)) * n_cells // (len(edges) - 1)

@@ -13,7 +13,8 @@ import pandas as pd
 from scduet.contract import Reference
 from scduet.data import checks
 from scduet.data.cells import Cells, library_moments
-from scduet.data.sources import in_memory
+from scduet.data.files import CellsOnDisk, on_disk
+from scduet.data.sources import Source, in_memory
 from scduet.errors import DataError, ScduetWarning, some
 
 
@@ -51,6 +52,7 @@ class Schema:
     @classmethod
     def learn(cls, adata, fields: Fields, expects: str = "counts") -> Schema:
         """Record genes and levels of `adata`; refuses what no model could use."""
+        adata = on_disk(adata)
         checks.check_names(adata.obs_names, "cell")
         checks.check_names(adata.var_names, "gene")
         checks.check_size(adata.n_obs)
@@ -62,14 +64,19 @@ class Schema:
         return cls(fields, _genes(adata, fields.genes), levels, expects)
 
     def encode(self, adata) -> Cells:
-        """The cells of `adata` as arrays; its genes may come in any order and be more than needed.
+        """The cells of `adata` (AnnData, or the path of a file to leave on disk) as arrays.
+
+        Genes may come in any order and be more than needed.
 
         Raises DataError naming genes, levels or cells that do not fit.
         """
         f = self.fields
         where = "X" if f.layer is None else f"layers[{f.layer!r}]"
-        source = in_memory(_matrix(adata, f.layer), self._columns(adata.var_names))
-        checks.check_values(source.matrix, adata.obs_names, where, self.expects, f.allow_non_integer)
+        adata = on_disk(adata)
+        source = _source(adata, f.layer, self._columns(adata.var_names))
+        for start, piece in source.pieces():
+            names = adata.obs_names[start : start + piece.shape[0]]
+            checks.check_values(piece, names, where, self.expects, f.allow_non_integer)
         totals = source.totals()
         if self.expects == "counts":
             checks.check_empty(totals, adata.obs_names)
@@ -129,6 +136,13 @@ class Schema:
         if key != self.fields.labels_key:
             _refuse_missing(values, key)
         return codes.astype(np.int64)
+
+
+def _source(adata, layer: str | None, genes: np.ndarray | None) -> Source:
+    """The counts, in memory or on disk."""
+    if isinstance(adata, CellsOnDisk) and layer not in adata.layers:
+        return adata.source(layer, genes)
+    return in_memory(_matrix(adata, layer), genes)
 
 
 def _matrix(adata, layer: str | None):

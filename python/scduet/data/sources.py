@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,8 +17,25 @@ KEEP_WHOLE = 0.4  # a choice of genes that holds more than this share of the ent
 class Source(Protocol):
     """Rows of a (cell, gene) matrix of float32."""
 
-    n_cells: int
-    n_genes: int
+    @property
+    def n_cells(self) -> int: ...
+
+    @property
+    def n_genes(self) -> int: ...
+
+    @property
+    def entries_at_once(self) -> int:
+        """Stored entries to ask for together: bounds memory, and spreads the cost of a request."""
+        ...
+
+    @property
+    def block(self) -> int | None:
+        """Neighbouring rows that are best read together; None where every row can be had for itself."""
+        ...
+
+    def pieces(self) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """All rows in order, in pieces that fit in memory, each with the number of its first row."""
+        ...
 
     def rows(self, index: np.ndarray) -> sp.csr_matrix:
         """The rows at `index`, in that order."""
@@ -39,6 +57,9 @@ class MemorySource:
 
     matrix: sp.csr_matrix
     genes: np.ndarray | None = None  # column of the matrix for each gene, None = all as they are
+
+    entries_at_once: ClassVar[int] = 2_000_000
+    block: ClassVar[None] = None
 
     @property
     def n_cells(self) -> int:
@@ -62,14 +83,26 @@ class MemorySource:
             taken = self._picked(taken)
         return taken if taken.dtype == np.float32 else taken.astype(np.float32)
 
+    def pieces(self) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """The whole matrix as it is stored, with the genes that are not used."""
+        yield 0, self.matrix
+
     @property
     def mean_entries(self) -> float:
         return self.matrix.nnz / max(1, self.n_cells)
 
+    @property
+    def entries(self) -> int:
+        """Stored entries of the genes."""
+        if self.genes is None:
+            return self.matrix.nnz
+        starts = range(0, self.matrix.nnz, self.entries_at_once)
+        return sum(int((self._place[self.matrix.indices[i : i + self.entries_at_once]] >= 0).sum()) for i in starts)
+
     def totals(self) -> np.ndarray:
         """Sum of each row over the genes."""
         chosen = np.ones(self.matrix.shape[1], self.matrix.dtype) if self.genes is None else self._place >= 0
-        chosen, size = chosen.astype(self.matrix.dtype), 65_536
+        chosen, size = chosen.astype(self.matrix.dtype), max(1, int(self.entries_at_once / max(1, self.mean_entries)))
         parts = [self.matrix[i : i + size] @ chosen for i in range(0, self.n_cells, size)]
         return np.concatenate(parts)
 
@@ -77,30 +110,31 @@ class MemorySource:
         place = self._place[rows.indices]
         kept = place >= 0
         pointer = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
-        return _csr(rows.data[kept], place[kept], pointer, (rows.shape[0], self.n_genes))
+        return csr(rows.data[kept], place[kept], pointer, (rows.shape[0], self.n_genes))
 
 
 def in_memory(matrix, genes: np.ndarray | None = None) -> MemorySource:
     """A source over `matrix` (CSR, CSC, any scipy sparse, or dense), of the columns `genes` in their order."""
     if not sp.issparse(matrix):
-        return MemorySource(_from_dense(matrix, genes))
-    matrix = _canonical(matrix)
+        return MemorySource(from_dense(matrix, genes))
+    matrix = canonical(matrix)
     if genes is None:
         return MemorySource(matrix)
-    kept = np.bincount(matrix.indices, minlength=matrix.shape[1])[genes].sum()
-    return MemorySource(matrix, genes) if kept > KEEP_WHOLE * matrix.nnz else MemorySource(_picked(matrix, genes))
+    few = MemorySource(matrix, genes).entries < KEEP_WHOLE * matrix.nnz
+    return MemorySource(_picked(matrix, genes)) if few else MemorySource(matrix, genes)
 
 
-def _canonical(matrix) -> sp.csr_matrix:
+def canonical(matrix) -> sp.csr_matrix:
     """The matrix as CSR with each entry stored once; the same arrays where they are so already."""
     rows = matrix if matrix.format == "csr" else matrix.tocsr()
     if not rows.has_canonical_format:
         rows = rows.copy() if rows is matrix else rows
         rows.sum_duplicates()
-    return _csr(rows.data, rows.indices, rows.indptr, rows.shape)
+    return csr(rows.data, rows.indices, rows.indptr, rows.shape)
 
 
-def _from_dense(matrix, genes: np.ndarray | None) -> sp.csr_matrix:
+def from_dense(matrix, genes: np.ndarray | None = None) -> sp.csr_matrix:
+    """A dense matrix, or columns of it, as CSR; made in pieces."""
     starts = range(0, matrix.shape[0], DENSE_PIECE)
     pieces = (np.asarray(matrix[i : i + DENSE_PIECE]) for i in starts)
     return _joined([sp.csr_matrix(part if genes is None else part[:, genes], dtype=np.float32) for part in pieces])
@@ -108,16 +142,17 @@ def _from_dense(matrix, genes: np.ndarray | None) -> sp.csr_matrix:
 
 def _picked(matrix: sp.csr_matrix, genes: np.ndarray) -> sp.csr_matrix:
     """A copy of some columns, made in pieces so that little more than the copy is held."""
-    whole, size = MemorySource(matrix, genes), 16_384
+    whole = MemorySource(matrix, genes)
+    size = max(1, int(4 * whole.entries_at_once / max(1, whole.mean_entries)))
     return _joined([whole.rows(np.arange(i, min(i + size, whole.n_cells))) for i in range(0, whole.n_cells, size)])
 
 
 def _joined(pieces: list) -> sp.csr_matrix:
     rows = sp.vstack(pieces, format="csr")
-    return _csr(rows.data, rows.indices, rows.indptr, rows.shape)
+    return csr(rows.data, rows.indices, rows.indptr, rows.shape)
 
 
-def _csr(values: np.ndarray, column: np.ndarray, pointer: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+def csr(values: np.ndarray, column: np.ndarray, pointer: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
     """A csr_matrix without scipy's checks, which read and may copy all arrays."""
     made = sp.csr_matrix(shape, dtype=values.dtype)
     made.data, made.indices, made.indptr = values, column, pointer

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from scduet.data import loader
 from scduet.data.loader import minibatches
-from scduet.data.samplers import boundaries, shuffled, split
 from scduet.data.schema import Fields, Schema
+from scduet.data.sources import MemorySource
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def cells(counts):
 
 @pytest.mark.parametrize("at_once", [1, 2_000_000])  # fetch one minibatch at a time, or all
 def test_minibatches_hold_the_cells_asked_for(cells, counts, monkeypatch, at_once):
-    monkeypatch.setattr(loader, "ENTRIES_AT_ONCE", at_once)
+    monkeypatch.setattr(MemorySource, "entries_at_once", at_once)
     order = np.random.default_rng(0).permutation(200)[:130]
     batches = list(minibatches(cells, order, 32))
     assert [len(batch) for batch in batches] == [32, 32, 32, 34]
@@ -38,15 +37,11 @@ def test_minibatches_hold_the_cells_asked_for(cells, counts, monkeypatch, at_onc
         assert (batch.covariates.size_factor.numpy() == cells.size_factor[batch.index]).all()
 
 
-@pytest.mark.parametrize(("n", "sizes"), [(10, [4, 6]), (9, [4, 5]), (11, [4, 4, 3]), (8, [4, 4]), (1, [1]), (2, [2])])
-def test_a_rest_of_one_or_two_joins_the_last_minibatch(n, sizes):
-    assert np.diff(boundaries(n, 4)).tolist() == sizes
-
-
-def test_split_and_shuffles_are_whole_and_repeatable():
-    train, held_out = split(1001, 0.9, seed=3)
-    assert len(train) == 901
-    assert sorted([*train, *held_out]) == list(range(1001))
-    assert (shuffled(train, 1, 5) == shuffled(train, 1, 5)).all()
-    assert (shuffled(train, 1, 5) != shuffled(train, 1, 6)).any()
-    assert sorted(shuffled(train, 1, 5)) == sorted(train)
+def test_an_error_while_reading_ahead_reaches_the_caller(cells, monkeypatch):
+    monkeypatch.setattr(MemorySource, "entries_at_once", 1)
+    plain = MemorySource.rows
+    monkeypatch.setattr(MemorySource, "rows", lambda self, index: plain(self, index) if 150 not in index else 1 / 0)
+    batches = minibatches(cells, np.arange(200), 32)
+    assert len([next(batches) for _ in range(4)]) == 4
+    with pytest.raises(ZeroDivisionError):
+        list(batches)

@@ -1,0 +1,268 @@
+"""Counts that stay on disk: rows of an .h5ad file or a zarr store, read in blocks while they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scduet.data.sources import MemorySource, canonical, csr, from_dense
+from scduet.errors import DataError, ScduetError, some
+
+ENTRIES_AT_ONCE = 8_000_000  # stored counts in memory at a time (64 MB): the pool in which rows are shuffled
+BLOCKS_IN_POOL = 32  # shuffle blocks that fill the pool, when the block is ours to choose
+GAP_ENTRIES = 50_000  # unwanted counts that are read along rather than skipped with a new request
+
+
+@dataclass(frozen=True)
+class CellsOnDisk:
+    """A file of cells: obs and var in memory, the counts on disk. Answers what `Schema` asks of an AnnData."""
+
+    path: Path
+    obs: pd.DataFrame = field(repr=False)
+    var: pd.DataFrame = field(repr=False)
+    layers: Mapping[str, Any] = field(repr=False, default_factory=dict)  # those that a backed AnnData has in memory
+
+    @property
+    def obs_names(self) -> pd.Index:
+        return self.obs.index
+
+    @property
+    def var_names(self) -> pd.Index:
+        return self.var.index
+
+    @property
+    def n_obs(self) -> int:
+        return len(self.obs)
+
+    @property
+    def n_vars(self) -> int:
+        return len(self.var)
+
+    def source(self, layer: str | None, genes: np.ndarray | None) -> FileSource:
+        """The matrix X or `layer`, of the columns `genes`. Raises DataError for what cannot be read by rows."""
+        place = "X" if layer is None else f"layers/{layer}"
+        with _opened(self.path) as root:
+            if place not in root:
+                known = sorted(root["layers"]) if "layers" in root else []
+                raise DataError(f"{self.path} has no {place}", f"its layers are {known}")
+            return _described(self, place, root[place], genes)
+
+
+def on_disk(data: Any) -> Any:
+    """`data` as it is when it is in memory; a path or a backed AnnData as `CellsOnDisk`.
+
+    Raises DataError for a file that is missing, damaged, or neither .h5ad nor zarr.
+    """
+    if isinstance(data, (str, os.PathLike)):
+        return _read_annotations(Path(data))
+    if not getattr(data, "isbacked", False):
+        return data
+    if data.is_view:
+        raise DataError("this is a part of a backed AnnData", "use part.to_memory(), or write the part to a file")
+    return CellsOnDisk(Path(data.filename), data.obs, data.var, data.layers)
+
+
+@dataclass
+class FileSource:
+    """Rows of a matrix in a file. The file is opened for each request and closed after it.
+
+    The first walk through all rows (`pieces`) notes a mark of each; rows that later have another are refused.
+    """
+
+    path: Path
+    place: str  # e.g. "X"
+    shape: tuple[int, int]  # as stored
+    pointer: np.ndarray  # first stored entry of each row, and the end of the last
+    sparse: bool
+    chunk: int  # entries that the file compresses together
+    genes: np.ndarray | None = None
+    _stamp: tuple = ()
+    _totals: np.ndarray | None = None
+    _marks: np.ndarray | None = None
+
+    entries_at_once = ENTRIES_AT_ONCE
+
+    @property
+    def n_cells(self) -> int:
+        return self.shape[0]
+
+    @property
+    def n_genes(self) -> int:
+        return self.shape[1] if self.genes is None else len(self.genes)
+
+    @property
+    def mean_entries(self) -> float:
+        return float(self.pointer[-1]) / max(1, self.n_cells)
+
+    @property
+    def block(self) -> int:
+        """Rows that stay together when the order is shuffled: no fewer than a chunk of the file holds."""
+        entries = max(ENTRIES_AT_ONCE // BLOCKS_IN_POOL, self.chunk)
+        return max(1, int(entries / max(1.0, self.mean_entries)))
+
+    def rows(self, index: np.ndarray) -> sp.csr_matrix:
+        self._refuse_changed(os_stamp(self.path, self.place) == self._stamp)
+        stored, where = np.unique(index, return_inverse=True)
+        taken = MemorySource(self._spans(stored), self.genes).rows(where)
+        if self._marks is not None:
+            self._refuse_changed(np.array_equal(self._mark(taken), self._marks[index]))
+        return taken
+
+    def pieces(self) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """All rows in order, some at a time, each piece with the number of its first row."""
+        size = max(1, int(ENTRIES_AT_ONCE / 2 / max(1.0, self.mean_entries)))
+        self._marks, totals, marks = None, [], []
+        for start in range(0, self.n_cells, size):
+            piece = self.rows(np.arange(start, min(start + size, self.n_cells)))
+            yield start, piece
+            totals.append(piece @ np.ones(self.n_genes, np.float32))
+            marks.append(self._mark(piece))
+        self._totals, self._marks = _end_to_end(totals, np.float32), _end_to_end(marks, np.float64)
+
+    def totals(self) -> np.ndarray:
+        if self._totals is None:
+            for _ in self.pieces():
+                pass
+        assert self._totals is not None
+        return self._totals
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """A number for each gene, so that the weighted sum of a row tells whether a value or a place differs."""
+        return np.random.default_rng(0).uniform(1, 2, self.n_genes)
+
+    def _mark(self, rows: sp.csr_matrix) -> np.ndarray:
+        return rows @ self._weights
+
+    def _spans(self, stored: np.ndarray) -> sp.csr_matrix:
+        """The rows `stored` (ascending), read in few long stretches."""
+        gap = max(1, int(GAP_ENTRIES / max(1.0, self.mean_entries)))
+        parts = np.split(stored, np.flatnonzero(np.diff(stored) > gap) + 1)
+        spans = [(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]
+        with _opened(self.path) as root:
+            read = self._read_sparse if self.sparse else self._read_dense
+            matrix = read(root[self.place], spans)
+        kept = np.concatenate([part - first for part, first in zip(parts, _starts(spans), strict=True)])
+        return matrix if len(kept) == matrix.shape[0] else matrix[kept]
+
+    def _read_sparse(self, group: Any, spans: list[tuple[int, int]]) -> sp.csr_matrix:
+        lengths = np.concatenate([np.diff(self.pointer[first : last + 1]) for first, last in spans])
+        pointer = np.concatenate([[0], np.cumsum(lengths)])
+        values, column = np.empty(pointer[-1], np.float32), np.empty(pointer[-1], np.int32)
+        done = 0
+        for first, last in spans:
+            start, end = int(self.pointer[first]), int(self.pointer[last])
+            values[done : done + end - start] = group["data"][start:end]
+            column[done : done + end - start] = group["indices"][start:end]
+            done += end - start
+        if done and (column.min() < 0 or column.max() >= self.shape[1]):
+            raise DataError(f"{self.path} is damaged: {self.place} names columns that do not exist", "copy it again")
+        return canonical(csr(values, column, pointer, (len(lengths), self.shape[1])))
+
+    def _read_dense(self, array: Any, spans: list[tuple[int, int]]) -> sp.csr_matrix:
+        return sp.csr_matrix(sp.vstack([from_dense(array[first:last]) for first, last in spans]))
+
+    def _refuse_changed(self, same: bool) -> None:
+        if not same:
+            remedy = "leave the file alone while it is in use, and start again; checkpoint= keeps what was learned"
+            raise DataError(f"{self.path} has changed, or can no longer be read, since it was first looked at", remedy)
+
+
+def os_stamp(path: Path, place: str) -> tuple:
+    """What the file system knows of the file (or of the folders of a zarr array) that changes with its content."""
+    places = [path / place / part for part in ("", "data", "indices")] if path.is_dir() else [path]
+    known = [p.stat() for p in places if p.exists()]
+    return tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in known)
+
+
+def _described(cells: CellsOnDisk, place: str, stored: Any, genes: np.ndarray | None) -> FileSource:
+    """The source over one stored matrix, told by its encoding."""
+    path, shape = cells.path, (cells.n_obs, cells.n_vars)
+    kind = str(stored.attrs.get("encoding-type", ""))
+    if kind == "csc_matrix":
+        raise DataError(f"{place} of {path} is stored by columns (CSC)", "write it with X as CSR: adata.X.tocsr()")
+    sparse = kind == "csr_matrix"
+    if not sparse and len(getattr(stored, "shape", ())) != 2:
+        raise DataError(f"{place} of {path} is neither CSR nor dense but {kind!r}", "write it as CSR")
+    found = tuple(stored.attrs["shape"]) if sparse else stored.shape
+    if tuple(map(int, found)) != shape:
+        raise DataError(f"{place} of {path} is {found}, but obs and var say {shape}", "is the file damaged?")
+    pointer = np.asarray(stored["indptr"][:], np.int64) if sparse else np.arange(shape[0] + 1) * shape[1]
+    if sparse:
+        _refuse_damaged(path, place, stored, pointer, shape[0])
+    first = stored["data"] if sparse else stored
+    chunk = int(np.prod(first.chunks)) if first.chunks else 0
+    return FileSource(path, place, shape, pointer, sparse, chunk, genes, os_stamp(path, place))
+
+
+def _refuse_damaged(path: Path, place: str, stored: Any, pointer: np.ndarray, n_cells: int) -> None:
+    """Missing chunks of a zarr array would be read as zeros: count them, and see that the three arrays agree."""
+    sizes = {name: stored[name].shape[0] for name in ("data", "indices")}
+    whole = len(pointer) == n_cells + 1 and pointer[0] == 0 and (np.diff(pointer) >= 0).all()
+    if not whole or set(sizes.values()) != {int(pointer[-1])}:
+        raise DataError(f"{place} of {path} is damaged: its parts do not agree", "copy or write it again")
+    lacking = [name for name in sizes if path.is_dir() and stored[name].nchunks_initialized < stored[name].nchunks]
+    if lacking:
+        raise DataError(f"{place} of {path} lacks chunks of {some(lacking)}", "copy or write it again")
+
+
+def _read_annotations(path: Path) -> CellsOnDisk:
+    from anndata.io import read_elem
+
+    with _opened(path) as root:
+        if "obs" not in root or "var" not in root:
+            raise DataError(f"{path} holds no AnnData", "write one with adata.write_h5ad or adata.write_zarr")
+        return CellsOnDisk(path, read_elem(root["obs"]), read_elem(root["var"]))
+
+
+def _open_h5(path: Path):
+    import h5py
+
+    return h5py.File(path, "r")
+
+
+@contextmanager
+def _open_zarr(path: Path):
+    import zarr
+
+    yield zarr.open_group(str(path), mode="r")
+
+
+OPENERS: Mapping[str, Callable[[Path], Any]] = {".h5ad": _open_h5, ".zarr": _open_zarr}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The root of the file; whatever goes wrong while it is read becomes a DataError that names it."""
+    if path.suffix.lower() not in OPENERS:
+        raise DataError(f"cannot read rows of {path.name!r}", "give .h5ad or .zarr, or read it into memory first")
+    if not path.exists():
+        raise DataError(f"{path} does not exist", "is the name right?")
+    try:
+        with OPENERS[path.suffix.lower()](path) as root:
+            yield root
+    except (ScduetError, MemoryError):
+        raise
+    except Exception as error:  # h5py, zarr and the codecs fail in their own ways: OSError, RuntimeError, KeyError, ...
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{path} cannot be read ({reason})", "is it complete? copy or write it again") from error
+
+
+def _starts(spans: list[tuple[int, int]]) -> list[int]:
+    """What to take from a row of the file to have its row among the spans read, for each span."""
+    lengths = [last - first for first, last in spans]
+    before = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if spans else []
+    return [first - int(done) for (first, _), done in zip(spans, before, strict=True)]
+
+
+def _end_to_end(parts: list[np.ndarray], dtype) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)

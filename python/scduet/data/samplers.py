@@ -73,3 +73,8 @@ def shared_boundaries(n_cells: int, total: int, size: int, share: Share) -> np.n
     """
     edges = boundaries(total, size, 2 * share.of)
     return edges if share.of == 1 else np.arange(len(edges)) * n_cells // (len(edges) - 1)
+
+
+def repeated(rows: np.ndarray, n: int, draw: np.random.Generator) -> np.ndarray:
+    """`n` of `rows`, each as often as any other (give or take one), shuffled anew in each round."""
+    return np.concatenate([draw.permutation(rows) for _ in range(math.ceil(n / len(rows)))])[:n]

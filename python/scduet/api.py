@@ -9,7 +9,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from scduet.data.cells import Cells
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.data.schema import Fields, Schema, describe_genes
-from scduet.errors import DataError, FormatError, ScduetWarning
+from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
 from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
@@ -110,6 +110,7 @@ def fit(
     *,
     callback: Listener | None = None,
     checkpoint: str | Path | None = None,
+    start: Model | None = None,
     **options,
 ) -> Model:
     """Train `model` on the cells of `adata` and return it.
@@ -118,6 +119,8 @@ def fit(
     model: a name from `scduet.models.MODELS`.
     callback: called with an Event after each epoch and for messages; returning True stops training.
     checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
+    start: a trained model to go on from: its options, genes, levels and weights are taken over. Either a model of the
+        same name, or a scVI that a scANVI grows from.
     options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
         (n_latent, gene_likelihood, ...). `scduet fit --help` lists them all.
 
@@ -126,17 +129,21 @@ def fit(
     """
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
+    options = options if start is None else _carried_over(start, options)
     fields, training, config = build(Fields, options), build(TrainConfig, options), build(cls.Config, options)
     devices.choose(training.accelerator)
     listener = callback or default_listener()
     try:
         with _warnings_to(callback), torch.random.fork_rng():
             schema = Schema.learn(adata, fields, cls.expects)
+            schema = schema if start is None else replace(schema, levels={**schema.levels, **start.schema.levels})
             listener(Event("log", describe_genes(schema, adata)))
             cells = schema.encode(adata)
             training, reference = resolved(training, len(cells)), schema.reference(cells)
             torch.manual_seed(training.seed)
             module = cls(reference, config)
+            if start is not None:
+                _take_weights(module, start)
             trainer = Trainer(module, cells, training)
             outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata))
     finally:
@@ -144,6 +151,19 @@ def fit(
     if outcome.stopped == "interrupted":
         warnings.warn(f"training was interrupted after {len(outcome.history)} epochs", ScduetWarning, stacklevel=2)
     return Model(model, module, schema, reference, config, training, outcome, cells)
+
+
+def train(model: Model, cells: Cells, training: TrainConfig, callback: Listener | None = None) -> Model:
+    """Train the module of `model`, as it is, on `cells`; weights that need no gradient stay as they are."""
+    listener = callback or default_listener()
+    try:
+        with _warnings_to(callback), torch.random.fork_rng():
+            torch.manual_seed(training.seed)
+            training = resolved(training, len(cells))
+            outcome = Trainer(model.module, cells, training).run(listener)
+    finally:
+        getattr(listener, "close", lambda: None)()
+    return replace(model, training=training, outcome=outcome, cells=cells)
 
 
 def load(folder: str | Path) -> Model:
@@ -170,6 +190,23 @@ def versions() -> dict[str, str]:
     """What made a model: package versions."""
     found = {"scduet": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     return found | {"numpy": np.__version__, "platform": platform.platform()}
+
+
+def _carried_over(start: Model, options: dict) -> dict:
+    """`options`, with those of the model to start from where they are open; refuses to change what it fixes."""
+    fixed = dataclasses.asdict(start.config)
+    changed = {name: value for name, value in fixed.items() if options.get(name, value) != value}
+    if changed:
+        raise OptionError(f"the model to start from has {changed}", "leave these options out")
+    return {**fixed, **dataclasses.asdict(start.schema.fields), "genes": start.schema.genes, **options}
+
+
+def _take_weights(module: nn.Module, start: Model) -> None:
+    """Give `module` the weights of `start`, or give them to the scVI inside it."""
+    held = [part for part in (module, *module.children()) if type(part) is type(start.module)]
+    if not held:
+        raise OptionError(f"{type(module).__name__} cannot start from {start.name!r}", "start from a scVI")
+    held[0].load_state_dict(start.module.state_dict())
 
 
 def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, schema: Schema, adata):

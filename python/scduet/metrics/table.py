@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from . import (
     METRICS,
+    acceptance,
     census,
     clustering,
     conservation,

@@ -37,7 +37,9 @@ def group_sums(
     buffers = threading.local()
 
     def row(start: int) -> None:
-        buffer = buffers.__dict__.setdefault("tile", np.empty(TILE * TILE))
+        buffer = buffers.__dict__.get("tile")
+        if buffer is None:
+            buffer = buffers.tile = np.empty(min(TILE, len(queries)) * min(TILE, len(x)))
         stop = min(start + TILE, len(queries))
         for first in range(0, len(x), TILE):
             last = min(first + TILE, len(x))
@@ -78,6 +80,9 @@ def _in_threads(work: Callable[[int], None], starts: range) -> None:
     """Row tiles are independent; BLAS itself runs single-threaded inside, or cores would be oversubscribed."""
     from threadpoolctl import threadpool_limits
 
+    if len(starts) == 1:
+        work(0)  # few cells: asking for threads takes longer than the work
+        return
     wanted = int(os.environ.get("OMP_NUM_THREADS", 0) or os.cpu_count() or 1)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(wanted, len(starts))) as pool:
         list(pool.map(work, starts))

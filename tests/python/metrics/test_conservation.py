@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from scduet import metrics
 from scduet.metrics.conservation import G2M_GENES, S_GENES
 from scduet.metrics.genes import variable_genes
+from scduet.metrics.graph import adjacency, umap_weights
 
 
 @pytest.fixture
@@ -81,8 +82,14 @@ def scanpys_pseudotime(x):
     import scanpy as sc
 
     obs = pd.DataFrame(index=[str(i) for i in range(len(x))])
-    adata = anndata.AnnData(np.zeros((len(x), 1)), obs=obs, obsm={"X": x})
-    sc.pp.neighbors(adata, n_neighbors=15, use_rep="X")
+    near = metrics.nearest_neighbors(x, 15)
+    graphs = {"connectivities": umap_weights(near), "distances": adjacency(near, near.distance)}
+    adata = anndata.AnnData(np.zeros((len(x), 1)), obs=obs, obsm={"X": x}, obsp=graphs)
+    adata.uns["neighbors"] = {  # as sc.pp.neighbors leaves it, without the time that numba takes to compile it
+        "connectivities_key": "connectivities",
+        "distances_key": "distances",
+        "params": {"n_neighbors": 15, "method": "umap", "use_rep": "X"},
+    }
     sc.tl.diffmap(adata, n_comps=15)
     adata.uns["iroot"] = 0
     sc.tl.dpt(adata, n_dcs=15)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scduet.api import Model, fit
 
-KEYS = {"scvi": "X_scVI"}  # obsm keys of the field; the rest are "X_" and the model's name
+KEYS = {"scvi": "X_scVI", "scanvi": "X_scANVI"}  # obsm keys of the field; the rest are "X_" and the model's name
 
 
 def integrate(adata, model: str = "scvi", *, key_added: str | None = None, **options) -> Model:

@@ -1,0 +1,201 @@
+"""Places new cells in the space of a trained model, whose weights stay as they are (scArches).
+
+Source: Lotfollahi et al. 2022, Nature Biotechnology 40:121. New batches and levels get new rows at the end of their own
+tables; these rows are the only weights that training changes, so reference cells keep their place to the last bit.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from scduet import api
+from scduet.api import Model
+from scduet.contract import CellBatch, Expects, Loss, Reference, Step
+from scduet.data.cells import Cells
+from scduet.data.schema import Schema
+from scduet.errors import DataError, ScduetWarning, some
+from scduet.models import find
+from scduet.options import build, options_of, refuse_unknown
+from scduet.tasks.integrate import key_of
+from scduet.train.config import TrainConfig
+from scduet.train.events import Listener
+from scduet.train.loop import Outcome
+
+
+def map_query(
+    query: AnnData,
+    model: Model,
+    *,
+    train: bool = True,
+    max_missing: float = 0.2,
+    key_added: str | None = None,
+    callback: Listener | None = None,
+    **options,
+) -> Model:
+    """Embed `query` with `model`, batches and levels that the model has not seen included.
+
+    query: AnnData with raw counts where the model had them; gains obsm[key_added], float32 (cell, latent).
+    train: learn the rows of new batches and levels. Without training they are the mean of the known ones, which is
+        exact for the embedding where the encoder does not see covariates (scVI's default).
+    max_missing: share of the model's genes that may be missing from the query; they are taken for zero.
+    key_added: None for the field's name, e.g. "X_scVI".
+    options: of training, e.g. max_epochs, seed.
+
+    Returns a model that knows the new levels and gives reference cells the same numbers, bit for bit, as `model`. Where
+    every level of the query is known already it is `model` itself, with the cells of the query. Raises DataError when
+    too many genes are missing, or a column of obs is.
+    """
+    refuse_unknown(options, [o.name for o in options_of(model.name) if o.group == "training"], "map_query")
+    prepared = prepare_query(query, model, max_missing=max_missing)
+    schema = _extended(model.schema, prepared)
+    cells = schema.encode(prepared)
+    mapped = replace(model, cells=cells) if schema == model.schema else _grown(model, schema, cells)
+    if train and mapped.schema != model.schema:
+        mapped = _trained(model, mapped, cells, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
+    query.obsm[key_added or key_of(model.name)] = mapped.embed()
+    return mapped
+
+
+def prepare_query(query: AnnData, model: Model, *, max_missing: float = 0.2) -> AnnData:
+    """A copy of `query` with the genes of `model`, in its order; missing ones are zero, missing labels "unlabeled".
+
+    Warns about missing genes. Raises DataError when their share is above `max_missing` (0 to 1).
+    """
+    names, fields = pd.Index(model.genes), model.schema.fields
+    place = query.var_names.get_indexer(names)
+    _refuse_missing(query, names[place < 0], len(names), max_missing)
+    matrix = _picked(query.X if fields.layer is None else query.layers[fields.layer], place)
+    layers = {} if fields.layer is None else {fields.layer: matrix}
+    obs = query.obs.copy()
+    if fields.labels_key is not None:
+        obs[fields.labels_key] = _known_labels(obs, model.schema)
+    return AnnData(matrix, obs=obs, var=pd.DataFrame(index=names), layers=layers)
+
+
+class NewRows(nn.Module):
+    """The rows that a module's tables gained, as the only weights that can change."""
+
+    players = ("model",)
+
+    def __init__(self, module: nn.Module, n_known: dict[str, int]):
+        super().__init__()
+        self.module = module.requires_grad_(False)
+        self.n_known = n_known
+        self.new = nn.ParameterList([module.get_parameter(name)[n:].clone() for name, n in n_known.items()])
+        self.expects: Expects = module.expects  # type: ignore[assignment]
+
+    def forward(self, cells: CellBatch, step: Step) -> Loss:
+        return functional_call(self.module, self.joined(), (cells, step))
+
+    def joined(self) -> dict[str, Tensor]:
+        """Each table whole again."""
+        pairs = zip(self.n_known.items(), self.new, strict=True)
+        return {name: torch.cat([self.module.get_parameter(name)[:n], new]) for (name, n), new in pairs}
+
+    def train(self, mode: bool = True) -> NewRows:
+        """The module inside always evaluates: its batch statistics are the reference's."""
+        super().train(mode)
+        self.module.eval()
+        return self
+
+
+def _extended(schema: Schema, adata: AnnData) -> Schema:
+    """The schema with the levels of `adata` that it does not know at the end of their columns."""
+    keys = [key for key in (schema.fields.batch_key, *schema.fields.categorical_covariate_keys) if key is not None]
+    as_covariates = replace(schema.fields, batch_key=None, labels_key=None, categorical_covariate_keys=tuple(keys))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScduetWarning)  # that a query is small does not matter
+        found = Schema.learn(adata, as_covariates, schema.expects).levels
+    more = {key: (*schema.levels[key], *(v for v in found[key] if v not in schema.levels[key])) for key in keys}
+    return replace(schema, levels={**schema.levels, **more})
+
+
+def _grown(model: Model, schema: Schema, cells: Cells) -> Model:
+    """The model with new rows in its tables, each the mean of the known ones; all else as it was."""
+    reference = _grown_reference(model.reference, schema.reference(cells))
+    with torch.random.fork_rng():
+        module = find(model.name)(reference, model.config)
+    known = model.module.state_dict()
+    weights = {name: _longer(name, known.get(name), value, reference) for name, value in module.state_dict().items()}
+    module.load_state_dict(weights)
+    return replace(model, module=module.to(model.device).eval(), schema=schema, reference=reference, cells=cells)
+
+
+def _longer(name: str, known: Tensor | None, wanted: Tensor, reference: Reference) -> Tensor:
+    """The `known` rows of a weight, then as many more as `wanted` has."""
+    known = wanted.new_zeros(1, *wanted.shape[1:]) if known is None else known  # one level had no table: it adds zero
+    if known.shape == wanted.shape:
+        return known
+    if name.endswith(("library_log_mean", "library_log_variance")):
+        return torch.from_numpy(reference.arrays[name.rpartition(".")[2]])
+    return torch.cat([known, known.mean(0, keepdim=True).expand(len(wanted) - len(known), -1)])
+
+
+def _grown_reference(known: Reference, query: Reference) -> Reference:
+    """Sizes with the new levels; the library moments of new batches are those of the query."""
+    arrays = {name: np.concatenate([value, query.arrays[name][len(value) :]]) for name, value in known.arrays.items()}
+    return replace(known, n_batches=query.n_batches, n_categories=query.n_categories, arrays=arrays)
+
+
+def _trained(model: Model, mapped: Model, cells: Cells, training: TrainConfig, callback: Listener | None) -> Model:
+    """`mapped` after training its new rows on `cells`."""
+    before = dict(model.module.named_parameters())
+    n_known = {
+        name: len(before[name]) if name in before else 1
+        for name, value in mapped.module.named_parameters()
+        if name not in before or before[name].shape != value.shape
+    }
+    if not n_known:
+        return mapped
+    rows = NewRows(mapped.module, n_known)
+    trained = api.train(replace(mapped, module=rows, outcome=Outcome()), cells, training, callback)
+    mapped.module.load_state_dict({**mapped.module.state_dict(), **rows.joined()})
+    return replace(trained, module=mapped.module.requires_grad_(True).eval())
+
+
+def _known_labels(obs: pd.DataFrame, schema: Schema) -> pd.Series:
+    """The labels of the query that the model knows; the rest are unlabeled."""
+    key, unlabeled = schema.fields.labels_key, schema.fields.unlabeled_category
+    if key not in obs:
+        return pd.Series(unlabeled, index=obs.index)
+    labels = obs[key].astype(object)
+    return labels.where(labels.astype(str).isin(schema.levels[key]), unlabeled)
+
+
+def _refuse_missing(query: AnnData, missing: pd.Index, of: int, most: float) -> None:
+    if len(missing) == 0:
+        return
+    share = f"{len(missing)} of {of} genes ({len(missing) / of:.0%})"
+    if len(missing) > most * of:
+        remedy = _other_names(query, missing) or "set max_missing higher only if you know why they are missing"
+        raise DataError(f"{share} of the model are missing from the query: {some(missing)}", remedy)
+    text = f"{share} of the model are missing from the query and taken for zero: {some(missing)}"
+    warnings.warn(text, ScduetWarning, stacklevel=3)
+
+
+def _other_names(query: AnnData, missing: pd.Index) -> str:
+    """A hint, where a column of var holds the names that are missing."""
+    for column in query.var.columns:
+        share = missing.isin(query.var[column].astype(str)).mean()
+        if share > 0.5:
+            return f"var[{column!r}] has {share:.0%} of them: set adata.var_names = adata.var[{column!r}]"
+    ensembl = missing.str.match(r"ENS[A-Z]*G\d{8,}").mean() > 0.5
+    return "the model's genes are Ensembl ids and the query's are not: set var_names to Ensembl ids" if ensembl else ""
+
+
+def _picked(matrix, place: np.ndarray) -> sp.csr_matrix:
+    """Columns of `matrix` by `place`; -1 is a column of zeros. Stays sparse."""
+    rows = sp.csr_matrix(matrix)
+    there = np.flatnonzero(place >= 0)
+    pick = sp.csr_matrix((np.ones(len(there), rows.dtype), (place[there], there)), shape=(rows.shape[1], len(place)))
+    return sp.csr_matrix(rows @ pick)

@@ -134,7 +134,7 @@ gene_data <- function(main) {
 
 put_reductions <- function(adata, object, genes) {
   names <- SeuratObject::Reductions(object)
-  lapply(rlang::set_names(names), function(name) {
+  lapply(self_named(names), function(name) {
     reduction <- object[[name]]
     embedding <- SeuratObject::Embeddings(reduction)
     whole <- matrix(NA_real_, ncol(object), ncol(embedding), dimnames = list(colnames(object), NULL))
@@ -157,7 +157,7 @@ loadings_name <- function(reduction) if (reduction == "pca") "PCs" else reductio
 
 put_assays <- function(adata, object, main) {
   names <- setdiff(SeuratObject::Assays(object), main)
-  lapply(rlang::set_names(names), function(name) {
+  lapply(self_named(names), function(name) {
     assay <- object[[name]]
     layer <- if (length(layers_named(assay, "counts"))) "counts" else "data"
     part <- new_anndata(need_layer(assay, layer), rownames(assay), empty_frame(colnames(object)), empty_frame(rownames(assay)))
@@ -169,7 +169,7 @@ put_assays <- function(adata, object, main) {
 put_graphs <- function(adata, object) {
   names <- SeuratObject::Graphs(object)
   cells <- colnames(object)
-  lapply(rlang::set_names(names), function(name) {
+  lapply(self_named(names), function(name) {
     graph <- methods::as(object[[name]], "CsparseMatrix")
     if (!setequal(rownames(graph), cells)) {
       return(NULL)
@@ -184,7 +184,9 @@ tell_left_out <- function(object, main, layers, verbose) {
   layered <- if (is_layered(main)) v5("Layers")(main) else c("counts", "data", "scale.data")
   other <- layered[!sub("\\..*", "", layered) %in% c("counts", layers) & !layered %in% layers]
   other <- Filter(function(layer) length(layers_named(main, layer)) > 0, other)
+  split <- Filter(function(layer) length(layers_named(main, layer)) > 1, c("counts", layers))
   left <- c(
+    if (length(split)) paste("the split of the layers", some(split, 9)),
     if (length(other)) paste("layers", some(other, 9)),
     if (length(object@images)) paste("images", some(names(object@images), 9)),
     if (length(object@neighbors)) paste("nearest-neighbour lists", some(names(object@neighbors), 9)),

@@ -41,7 +41,7 @@ ScduetModel.DimReduc <- function(object, ...) {
 #' @rdname ScduetModel
 #' @export
 ScduetModel.Seurat <- function(object, reduction = NULL, ...) {
-  models <- lapply(rlang::set_names(SeuratObject::Reductions(object)), function(name) methods::slot(object[[name]], "misc")$scduet)
+  models <- lapply(self_named(SeuratObject::Reductions(object)), function(name) methods::slot(object[[name]], "misc")$scduet)
   pick_model(Filter(Negate(is.null), models), reduction)
 }
 

@@ -1,5 +1,5 @@
 #' @keywords internal
 "_PACKAGE"
 
-#' @importFrom rlang caller_env
+#' @importFrom rlang caller_env .data
 NULL

@@ -17,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import scduet
 from scduet.errors import FormatError, ScduetError, ScduetWarning
 from scduet.interop import codec, objects
@@ -83,10 +85,20 @@ def save(folder: str, sha256: str, to: str, overwrite: bool) -> None:
     _model(folder, sha256).save(to, overwrite)
 
 
-def score(adata, embeddings: list[str], options: dict[str, Any]) -> list[codec.Column]:
-    """The table of `scduet.score`, the name of the embedding first."""
+@dataclass(frozen=True)
+class Scored:
+    """A table of scores, and why some values are missing."""
+
+    columns: list[codec.Column]
+    reasons: list[codec.Column]
+
+
+def score(adata, embeddings: list[str] | None, options: dict[str, Any]) -> Scored:
+    """The table of `scduet.score`, its first column the names of the embeddings."""
     table = scduet.score(adata, embeddings, **options)
-    return codec.columns_of(table.rename_axis("embedding").reset_index())
+    reasons = [(name, metric, why) for name, row in table.attrs["reasons"].items() for metric, why in row.items()]
+    told = pd.DataFrame(reasons, columns=["embedding", "metric", "reason"], dtype=object)
+    return Scored(codec.columns_of(table.rename_axis("embedding").reset_index()), codec.columns_of(told))
 
 
 def versions() -> dict[str, str | bool]:

@@ -1,0 +1,54 @@
+#' Integrate the layers of a Seurat v5 object
+#'
+#' A method for `Seurat::IntegrateLayers()`. The layers are the batches: split the assay by batch first. The counts of the
+#' features chosen by `IntegrateLayers()` are used, not the normalised values it points to.
+#'
+#' @param object An `Assay5`, as `IntegrateLayers()` passes it.
+#' @param orig,scale.layer,groups Passed by `IntegrateLayers()`; not used.
+#' @param layers Layers to integrate, e.g. "data.a" and "data.b"; the counts of the same parts are used. `NULL` for all.
+#' @param features Genes to train on.
+#' @param assay Name of the assay.
+#' @param new.reduction Name of the new reduction.
+#' @param key Key of the new reduction; `NULL` to make it from the name.
+#' @inheritParams RunModel
+#' @returns A named list with the reduction.
+#' @family models
+#' @export
+#' @examples
+#' \dontrun{
+#' obj[["RNA"]] <- split(obj[["RNA"]], f = obj$donor)
+#' obj <- IntegrateLayers(obj, method = SCVIIntegration, orig.reduction = NULL, new.reduction = "integrated.scvi")
+#' }
+SCVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = NULL, features = NULL, groups = NULL,
+                            assay = NULL, new.reduction = "integrated.scvi", key = NULL, seed.use = 42, verbose = TRUE,
+                            model.path = NULL, ...) {
+  integrate_layers("scvi", object, layers, features, assay, new.reduction, key, seed.use, verbose, model.path, ...)
+}
+attr(SCVIIntegration, "Seurat.method") <- "integration"
+
+integrate_layers <- function(model, object, layers, features, assay, new.reduction, key, seed.use, verbose, model.path,
+                             ..., call = rlang::caller_env()) {
+  batch <- batch_of_cells(object, layers, call)
+  features <- if (is.null(features)) NULL else rownames(object)[rownames(object) %in% features] # as RunSCVI() orders them
+  reduction <- RunModel(object,
+    model = model, batch = batch, features = features, assay = assay, reduction.name = new.reduction,
+    reduction.key = key, seed.use = seed.use, verbose = verbose, model.path = model.path, ...
+  )
+  rlang::set_names(list(reduction), new.reduction)
+}
+
+# Batch of each cell: the part of the counts it lies in.
+batch_of_cells <- function(object, layers, call) {
+  parts <- layers_named(object, "counts")
+  suffix <- sub("^counts[.]?", "", parts)
+  wanted <- if (is.null(layers)) suffix else sub("^[^.]*[.]?", "", layers)
+  if (length(intersect(suffix, wanted)) < 2) {
+    abort_scduet(
+      "The counts are not split into layers, so there are no batches to integrate.",
+      "Split them by batch, `obj[[\"RNA\"]] <- split(obj[[\"RNA\"]], f = obj$donor)`, or use `RunSCVI(obj, batch = \"donor\")`.",
+      "layers", call
+    )
+  }
+  cells <- lapply(parts, function(part) v5("Cells")(object, layer = part))
+  rlang::set_names(rep(suffix, lengths(cells)), unlist(cells))
+}

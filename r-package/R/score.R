@@ -1,0 +1,125 @@
+#' Score an integration
+#'
+#' How well do reductions mix batches, and how well do they keep cell types? Always beside the unintegrated PCA, and
+#' Harmony where its Python package is installed. Higher is better in every column.
+#'
+#' @param object A Seurat object or SingleCellExperiment.
+#' @param reductions Names of the reductions to score; `NULL` for all that are no drawings.
+#' @param batch Column of the metadata with the technical batch.
+#' @param labels Column of the metadata with the cell types. Cells without one are left out.
+#' @param metrics "default", "scib", "census", "all", or names of metrics.
+#' @param assay,layer Where raw counts are, for the unintegrated PCA if the object has no reduction "pca".
+#' @param verbose Show messages.
+#' @param ... Further options of the engine's `score()`, e.g. `with_baselines = FALSE`, `seed`.
+#' @returns A data frame with one row for each reduction: the metrics, their means `bio` and `batch`, and
+#'   `total` = 0.6 bio + 0.4 batch. Missing values have their reason in `attr(, "reasons")`.
+#' @references Luecken et al. (2022), Benchmarking atlas-level data integration in single-cell genomics,
+#'   \doi{10.1038/s41592-021-01336-8}
+#' @family scores
+#' @export
+#' @examples
+#' \dontrun{
+#' ScoreIntegration(obj, reductions = c("pca", "scvi"), batch = "donor", labels = "cell_type")
+#' }
+ScoreIntegration <- function(object, reductions = NULL, batch = NULL, labels = NULL, metrics = "default", assay = NULL,
+                             layer = "counts", verbose = TRUE, ...) {
+  data <- score_data(object, assay, layer)
+  check_column(data$cells, batch, "batch")
+  check_column(data$cells, labels, "labels", may_miss = TRUE)
+  absent <- setdiff(reductions, names(data$embeddings))
+  if (length(absent)) {
+    have <- paste0("It has ", some(names(data$embeddings), 12), ".")
+    abort_scduet(sprintf("There is no reduction %s in the object.", some(absent)), have, "reduction")
+  }
+  columns <- as.character(c(batch, labels))
+  adata <- new_anndata(data$blocks, data$genes, data$cells[, columns, drop = FALSE], empty_frame(data$genes))
+  for (name in names(data$embeddings)) {
+    ask("put", adata = adata, place = "obsm", key = embedding_name(name), value = send_dense(unname(data$embeddings[[name]])))
+  }
+  named <- if (!is.null(reductions)) as.list(embedding_name(reductions))
+  options <- c(list(batch_key = batch, labels_key = labels, metrics = as_option(metrics)), lapply(list(...), as_option))
+  as_scores(ask("score", adata = adata, embeddings = named, options = Filter(Negate(is.null), options)))
+}
+
+as_scores <- function(scored) {
+  table <- receive_frame(scored$columns)
+  rownames(table) <- reduction_name(table$embedding)
+  structure(table[names(table) != "embedding"], reasons = receive_frame(scored$reasons))
+}
+
+# Counts, metadata and embeddings of an object, as plain R.
+score_data <- function(object, assay, layer, call = rlang::caller_env()) {
+  if (methods::is(object, "SingleCellExperiment")) {
+    names <- SingleCellExperiment::reducedDimNames(object)
+    embeddings <- lapply(self_named(names), function(name) as.matrix(SingleCellExperiment::reducedDim(object, name)))
+    cells <- plain_frame(SummarizedExperiment::colData(object), names_or(colnames(object), ncol(object), "cell"))
+    names(embeddings) <- sce_reduction(names(embeddings))
+    return(list(blocks = list(SummarizedExperiment::assay(object, layer)), genes = rownames(object), cells = cells, embeddings = embeddings))
+  }
+  if (!inherits(object, "Seurat")) {
+    abort_scduet("Scores need a Seurat object or a SingleCellExperiment.", class = "class", call = call)
+  }
+  main <- object[[default_assay(object, assay, call)]]
+  names <- SeuratObject::Reductions(object)
+  list(
+    blocks = need_layer(main, layer, call = call), genes = rownames(main), cells = object[[]],
+    embeddings = lapply(self_named(names), function(name) SeuratObject::Embeddings(object, name))
+  )
+}
+
+#' Pictures of scores and training
+#'
+#' `PlotScores()` draws the table of [ScoreIntegration()], `PlotHistory()` the loss of training and held-out cells by epoch.
+#'
+#' @param scores The table of [ScoreIntegration()].
+#' @param object A model, or an object that holds one: see [ScduetModel()].
+#' @param terms Terms of the history to draw.
+#' @param ... For `PlotHistory()`: passed to [ScduetModel()], e.g. `reduction`.
+#' @returns A ggplot.
+#' @family scores
+#' @export
+#' @examplesIf scduet_available() && all(vapply(c("SeuratObject", "ggplot2"), requireNamespace, NA, quietly = TRUE))
+#' obj <- RunSCVI(SeuratObject::pbmc_small, max_epochs = 5, verbose = FALSE)
+#' PlotHistory(obj)
+PlotHistory <- function(object, terms = "loss", ...) {
+  check_installed("ggplot2", "PlotHistory()")
+  history <- ScduetModel(object, ...)$history
+  names <- as.vector(outer(terms, c("train", "validation"), paste, sep = "_"))
+  names <- names[names %in% names(history)]
+  if (!length(names)) {
+    known <- unique(sub("_(train|validation)$", "", grep("_(train|validation)$", names(history), value = TRUE)))
+    abort_scduet(sprintf("The history has no term %s.", some(terms)), paste0("It has ", some(known, 12), "."), "argument")
+  }
+  long <- data.frame(
+    epoch = rep(history$epoch, length(names)) + 1, value = unlist(history[names], use.names = FALSE),
+    term = rep(sub("_[a-z]*$", "", names), each = nrow(history)), cells = rep(sub(".*_", "", names), each = nrow(history))
+  )
+  ggplot2::ggplot(long, ggplot2::aes(x = .data$epoch, y = .data$value, colour = .data$cells)) +
+    ggplot2::geom_line(na.rm = TRUE) +
+    ggplot2::facet_wrap("term", scales = "free_y") +
+    ggplot2::scale_colour_manual(values = c(train = "#0072B2", validation = "#D55E00")) +
+    ggplot2::labs(x = "Epoch", y = "Mean per cell", colour = "Cells") +
+    ggplot2::theme_minimal()
+}
+
+#' @rdname PlotHistory
+#' @export
+PlotScores <- function(scores) {
+  check_installed("ggplot2", "PlotScores()")
+  means <- intersect(c("bio", "batch", "total"), names(scores))
+  metrics <- c(setdiff(names(scores), c(means, "rank")), means)
+  values <- unlist(scores[metrics], use.names = FALSE)
+  best <- rownames(scores)[order(scores$total, decreasing = FALSE)]
+  long <- data.frame(
+    reduction = factor(rep(rownames(scores), length(metrics)), levels = best),
+    metric = factor(rep(metrics, each = nrow(scores)), levels = metrics), value = values
+  )
+  long <- long[!is.na(long$value), ]
+  ggplot2::ggplot(long, ggplot2::aes(x = .data$metric, y = .data$reduction, fill = .data$value)) +
+    ggplot2::geom_tile(colour = "white") +
+    ggplot2::geom_text(ggplot2::aes(label = sprintf("%.2f", .data$value)), size = 3) +
+    ggplot2::scale_fill_gradient(low = "#F7FBFF", high = "#6BAED6") +
+    ggplot2::labs(x = NULL, y = NULL, fill = "Score") +
+    ggplot2::theme_minimal() +
+    ggplot2::theme(axis.text.x = ggplot2::element_text(angle = 45, hjust = 1), panel.grid = ggplot2::element_blank())
+}

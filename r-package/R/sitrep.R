@@ -1,0 +1,48 @@
+#' What is installed, what is wrong, how to mend it
+#'
+#' Prints the versions of R, Seurat, reticulate, Python and the engine, which device and which BLAS the engine uses, and
+#' for each problem what to do. Looks at Python in a process of its own; starts none in this session.
+#'
+#' @returns `scduet_sitrep()`: a list of what was found, invisibly; its entry `problems` is empty when all is well.
+#'   `scduet_available()`: whether the engine can be used, as TRUE or FALSE.
+#' @family set-up
+#' @export
+#' @examples
+#' scduet_sitrep()
+scduet_sitrep <- function() {
+  python <- chosen_python()
+  chosen <- !is.null(python)
+  if (!chosen) python <- environment_python(ENVIRONMENT)
+  found <- if (file.exists(python)) probe(python) else list(problem = "is not there")
+  problems <- problems_of(python, chosen, found)
+  rows <- list(
+    R = paste0(getRversion(), ", ", R.version$platform),
+    scduet = version_of("scduet"), reticulate = version_of("reticulate"), Matrix = version_of("Matrix"),
+    Seurat = version_of("Seurat"), SeuratObject = version_of("SeuratObject"),
+    SingleCellExperiment = version_of("SingleCellExperiment"),
+    Python = paste0(python, if (chosen) " (chosen by you)" else " (made by install_scduet())"),
+    engine = if (is.null(found$scduet)) "not found" else paste0("scduet ", found$scduet, ", Python ", found$python),
+    stack = if (!is.null(found$torch)) sprintf("torch %s, numpy %s, anndata %s", found$torch, found$numpy, found$anndata),
+    device = found$device
+  )
+  rows <- Filter(Negate(is.null), rows)
+  cat(sprintf("%-21s %s", names(rows), unlist(rows)), sep = "\n")
+  cat(if (length(problems)) paste("!", problems) else "Everything is in place.", sep = "\n")
+  invisible(c(rows, list(problems = problems)))
+}
+
+#' @rdname scduet_sitrep
+#' @export
+scduet_available <- function() !inherits(try(engine(), silent = TRUE), "try-error")
+
+problems_of <- function(python, chosen, found) {
+  bound <- if (!is.null(the$engine)) py_value(ask("versions"))
+  c(
+    if (!file.exists(python) && chosen) sprintf("The Python you chose, %s, does not exist: correct RETICULATE_PYTHON, or unset it.", python),
+    if (!file.exists(python) && !chosen) "The engine is not installed: run `install_scduet()`.",
+    if (file.exists(python) && !is.null(found$problem)) sprintf("%s %s: run `install_scduet(force = TRUE)` and restart R.", python, found$problem),
+    if (isFALSE(bound$deepbind)) "torch was imported before scduet and runs on R's slow BLAS: restart R and let scduet import it, or install OpenBLAS (`apt install libopenblas0`)."
+  )
+}
+
+version_of <- function(package) if (requireNamespace(package, quietly = TRUE)) getNamespaceVersion(package)[[1]] else "not installed"

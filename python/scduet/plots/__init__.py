@@ -5,6 +5,10 @@ from importlib import import_module
 _FIGURES = {  # name -> module that defines it
     "embedding_panels": "scduet.plots.embedding",
     "training_curves": "scduet.plots.training",
+    "scores": "scduet.plots.score_table",
+    "tradeoff": "scduet.plots.score_table",
+    "confusion": "scduet.plots.comparison",
+    "perturbation": "scduet.plots.comparison",
     "categorical_colors": "scduet.plots.style",
     "save_figure": "scduet.plots.style",
 }

@@ -25,8 +25,8 @@ def scores(table: pd.DataFrame, starred: Sequence[str] = ()) -> Figure:
     """Circles and bars of a table from `scduet.score`, the best total on top, the numbers inside.
 
     table: one row an embedding (wide, not long). starred: embeddings whose method saw the labels, marked with a star,
-    since label metrics flatter them. Circles are sized by the value within the metric's range and coloured by the rank
-    within the column; "–" where there is no value. Baselines are in italics. Raises DataError for another table.
+    since label metrics flatter them. Circles grow and darken with the value within the metric's range, so that equal
+    values look equal; "–" where there is no value. Baselines are in italics. Raises DataError for another table.
     """
     _check(table)
     table = table.sort_values("total", ascending=False) if table["total"].notna().any() else table
@@ -71,7 +71,7 @@ def tradeoff(table: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
             axes.annotate(
                 str(name), (row["batch"], row["bio"]), xytext=(6, 5), textcoords="offset points", parse_math=False
             )
-        axes.margins(0.25)
+        axes.set(xlim=(0, 1), ylim=(0, 1))  # the whole range: a difference in the third digit is none
     return figure
 
 
@@ -115,7 +115,7 @@ def _circles(axes: Axes, metric: str, values: np.ndarray, x: float, top: float, 
         if np.isnan(value):
             axes.text(x + _WIDE / 2, y, "–", ha="center", va="center", color="#777777")
             continue
-        shade = _shade(values, value)
+        shade = 0.15 + 0.6 * size[i]
         radius = 0.225 * (0.45 + 0.55 * np.sqrt(size[i]))
         axes.add_patch(Circle((x + _WIDE / 2, y), radius, facecolor=matplotlib.colormaps[cmap](shade), linewidth=0))
         _number(axes, x + _WIDE / 2, y, value, shade)
@@ -133,12 +133,6 @@ def _bars(axes: Axes, column: str, values: np.ndarray, x: float, top: float, cma
         color = matplotlib.colormaps[cmap](0.35)
         axes.add_patch(Rectangle((x + 0.06, y), length, _HIGH - 0.16, facecolor=color, linewidth=0))
         axes.text(x + 0.12, y + _HIGH / 2 - 0.08, f"{value:.2f}", va="center", fontsize=8)
-
-
-def _shade(values: np.ndarray, value: float) -> float:
-    """0.2 for the worst of the column, 0.75 for the best: by rank, since small differences are no colours."""
-    known = np.unique(values[np.isfinite(values)])
-    return 0.45 if len(known) < 2 else 0.2 + 0.55 * float(np.searchsorted(known, value)) / (len(known) - 1)
 
 
 def _number(axes: Axes, x: float, y: float, value: float, shade: float) -> None:

@@ -1,0 +1,146 @@
+"""The table over AnnData: baselines always beside, means by the rule, reasons, graphs and corrected matrices."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+import scduet as sd
+from scduet.errors import DataError, ScduetWarning
+from scduet.tasks import baselines
+
+
+@pytest.fixture
+def scored(counts):
+    counts.obsm["X_scVI"] = (
+        np.random.default_rng(0).normal(size=(200, 5)) + 3 * np.eye(5)[counts.obs["cell_type"].cat.codes]
+    )
+    return counts
+
+
+def test_unintegrated_pca_is_always_there_and_nothing_is_written(scored):
+    before = scored.copy()
+    table = sd.score(scored, ["X_scVI"], batch_key="batch", labels_key="cell_type")
+    expected = {"X_pca", "X_scVI"} | ({"X_harmony"} if baselines.harmony_installed() else set())
+    assert set(table.index) == expected
+    assert table.index[0] == "X_pca"
+    assert list(scored.obsm) == list(before.obsm)
+    assert (scored.X != before.X).nnz == 0
+    assert table.loc["X_scVI", "silhouette_label"] == pytest.approx(
+        sd.metrics.silhouette_label(scored.obsm["X_scVI"], scored.obs["cell_type"])
+    )
+
+
+def test_means_follow_scib_and_leave_out_what_a_row_lacks(scored):
+    table = sd.score(scored, batch_key="batch", labels_key="cell_type")
+    counted = table.attrs["counted"]
+    assert "isolated_labels" not in counted  # every label is in both batches, and it says so
+    assert "every label" in table.attrs["reasons"]["X_pca"]["isolated_labels"]
+    bio = [m for m in counted if sd.metrics.METRICS[m].group == "bio"]
+    batch = [m for m in counted if sd.metrics.METRICS[m].group == "batch"]
+    np.testing.assert_allclose(table["bio"], table[bio].mean(axis=1))
+    np.testing.assert_allclose(table["batch"], table[batch].mean(axis=1))
+    np.testing.assert_allclose(table["total"], 0.6 * table["bio"] + 0.4 * table["batch"])
+    assert table["rank"].tolist() == table["total"].rank(ascending=False).tolist()
+
+
+def test_pca_of_counts_is_that_of_the_log_normalised_data(counts):
+    import scanpy as sc
+
+    found = baselines.unintegrated_pca(counts, n_components=5)
+    sc.pp.normalize_total(counts, target_sum=1e4)
+    sc.pp.log1p(counts)
+    expected = PCA(5).fit_transform(counts.X.toarray().astype(float))
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-3)
+    again = baselines.unintegrated_pca(counts, n_components=5)  # no counts any more: used as it is
+    np.testing.assert_allclose(again, found, atol=1e-3)
+
+
+def test_pca_in_obsm_is_used(counts):
+    counts.obsm["X_pca"] = np.random.default_rng(0).normal(size=(200, 4))
+    table = sd.score(counts, batch_key="batch", labels_key="cell_type", metrics=["silhouette_label"])
+    assert table.loc["X_pca", "silhouette_label"] == pytest.approx(
+        sd.metrics.silhouette_label(counts.obsm["X_pca"], counts.obs["cell_type"])
+    )
+
+
+def test_a_corrected_matrix_and_a_graph_can_be_scored(scored):
+    scored.layers["combat"] = baselines.log_normalized(scored.X).toarray()
+    near = sd.metrics.nearest_neighbors(scored.obsm["X_scVI"], 15)
+    from scduet.metrics.graph import adjacency
+
+    scored.obsp["bbknn"] = adjacency(near, near.distance)
+    names = ["layers/combat", "obsp/bbknn", "X_scVI"]
+    table = sd.score(scored, names, "batch", "cell_type", metrics="all")
+    assert table.loc["layers/combat", "hvg_overlap"] == 1  # the matrix is the uncorrected one
+    assert np.isnan(table.loc["X_scVI", "hvg_overlap"])
+    assert table.loc["obsp/bbknn", "nmi_leiden"] == table.loc["X_scVI", "nmi_leiden"]
+    assert table.attrs["reasons"]["obsp/bbknn"]["bras"] == "needs an embedding"
+
+
+def test_long_table_holds_the_same_numbers_and_the_reasons(scored):
+    options = {"batch_key": "batch", "labels_key": "cell_type", "with_baselines": False}
+    wide, long = sd.score(scored, **options), sd.score(scored, long=True, **options)
+    assert list(wide.index) == ["X_scVI"]
+    for row in long.itertuples():
+        assert wide.loc[row.embedding, row.metric] == pytest.approx(row.value, nan_ok=True)
+        assert np.isnan(row.value) == bool(row.reason)
+
+
+def test_min_max_is_only_on_request(scored):
+    plain = sd.score(scored, None, "batch", "cell_type", metrics=["silhouette_label", "bras"])
+    scaled = sd.score(scored, None, "batch", "cell_type", metrics=["silhouette_label", "bras"], min_max=True)
+    assert scaled["bio"].max() == 1
+    assert scaled["bio"].min() == 0
+    assert plain["bio"].max() < 1
+    np.testing.assert_array_equal(plain["bras"], scaled["bras"])
+
+
+def test_cells_without_a_label_are_left_out_with_a_warning(scored):
+    kept = scored[20:].copy()
+    scored.obs["cell_type"] = scored.obs["cell_type"].cat.add_categories("Unknown")
+    scored.obs.iloc[:10, scored.obs.columns.get_loc("cell_type")] = "Unknown"
+    scored.obs.iloc[10:20, scored.obs.columns.get_loc("cell_type")] = np.nan
+    options = {"metrics": ["silhouette_label"], "with_baselines": False}
+    with pytest.warns(ScduetWarning, match="20 of 200 cells"):
+        table = sd.score(scored, None, "batch", "cell_type", unlabeled_category="Unknown", **options)
+    assert table.equals(sd.score(kept, None, "batch", "cell_type", **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_key": "donor"}, "batch_key='donor' is not in obs"),
+        ({"labels_key": "type"}, "labels_key='type' is not in obs"),
+        ({"embeddings": ["X_none"]}, "'X_none' is not in obsm"),
+        ({"embeddings": ["layers/none"]}, "'layers/none' is not in obsm"),
+        ({"pseudotime_key": "dpt"}, "pseudotime_key='dpt' is not in obs"),
+    ],
+)
+def test_unknown_keys_are_named(scored, options, message):
+    with pytest.raises(DataError, match=message):
+        sd.score(scored, **({"batch_key": "batch", "labels_key": "cell_type"} | options))
+
+
+def test_an_embedding_that_is_not_finite_is_an_error_before_work(scored):
+    scored.obsm["X_scVI"][3] = np.nan
+    with pytest.raises(DataError, match=r"X_scVI.*1 cells, e\.g\. row 3"):
+        sd.score(scored, batch_key="batch", labels_key="cell_type", callback=lambda *_: pytest.fail("work began"))
+
+
+def test_one_batch_keeps_the_biology_and_gives_reasons(scored):
+    scored.obs["batch"] = "one"
+    table = sd.score(scored, batch_key="batch", labels_key="cell_type")
+    assert list(table.index) == ["X_pca", "X_scVI"]  # nothing for Harmony to correct
+    assert table["batch"].notna().all()  # graph connectivity needs no batches
+    assert "only one" in table.attrs["reasons"]["X_scVI"]["ilisi"]
+
+
+def test_real_batches_of_one_type_of_cells_mix_after_harmony(real_data):
+    adata = real_data("pbmc_3tech_savercat.h5ad")
+    pytest.importorskip("harmonypy")
+    table = sd.score(
+        adata, None, "batch", "cell_type", metrics=["ilisi", "bras", "silhouette_batch", "silhouette_label"]
+    )
+    assert table.loc["X_harmony", "ilisi"] > 0.3 > 0.1 > table.loc["X_pca", "ilisi"]
+    assert table.loc["X_harmony", "bras"] > table.loc["X_pca", "bras"] + 0.15
+    assert table.loc["X_pca", "silhouette_batch"] > 0.75  # unintegrated, and looks good: why BRAS is read beside it

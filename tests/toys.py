@@ -1,5 +1,7 @@
 """Models small enough to know the answer, and a trainer for them."""
 
+import os
+
 import torch
 from torch import nn
 
@@ -45,6 +47,22 @@ class Duel(Profile):
         distance = super().forward(cells, step).total
         total = distance if step.player == "one" else (self.other - 1) ** 2
         return Loss(total, {step.player: total}, len(cells))
+
+
+class Fragile(Profile):
+    """Ends its process, in whatever process is not the first, in epoch 1."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, cells, step):
+        if step.epoch == 1 and torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
+            os._exit(7) if self.how == "dies" else self.fail()
+        return super().forward(cells, step)
+
+    def fail(self):
+        raise ValueError("no more of this")
 
 
 def trainer(cells, module=None, **options):

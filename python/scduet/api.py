@@ -21,14 +21,13 @@ from scduet._version import __version__
 from scduet.checkpoints import native
 from scduet.contract import Reference
 from scduet.data.cells import Cells
-from scduet.data.loader import minibatches
-from scduet.data.samplers import sequential
+from scduet.data.files import on_disk
 from scduet.data.schema import Fields, Schema, describe_genes
 from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
 from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
-from scduet.train import resume
+from scduet.train import inference, processes, resume
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.events import Event, Listener, default_listener
 from scduet.train.loop import Outcome, Trainer
@@ -63,6 +62,7 @@ class Model:
     def embed(self, adata=None, *, batch_size: int = 1024) -> np.ndarray:
         """Embedding of each cell of `adata` (None: the cells trained on), float32 (cell, latent).
 
+        adata: an AnnData, or the path of an .h5ad or .zarr whose counts are read in pieces.
         Genes may come in any order. Raises DataError naming genes, levels or cells that do not fit the model.
         """
         return self.map(self.module.embed, adata, batch_size).float().cpu().numpy()  # type: ignore[arg-type]
@@ -72,8 +72,7 @@ class Model:
         cells = self.encode(adata)
         self.module.eval()
         with torch.inference_mode():
-            batches = minibatches(cells, sequential(len(cells)), batch_size)
-            return torch.cat([function(batch.to(self.device)) for batch in batches])
+            return torch.cat(list(inference.each(function, cells, batch_size, self.device)))
 
     def encode(self, adata=None) -> Cells:
         """The cells of `adata` as the model sees them; None: the cells it was trained on."""
@@ -86,8 +85,11 @@ class Model:
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the model to `folder`: safetensors + JSON, see `scduet.checkpoints.native`.
 
+        Of several processes under torchrun only the first writes.
         Raises FormatError when the folder exists, unless overwrite=True and it holds a scduet model and nothing else.
         """
+        if not processes.is_first():
+            return
         sizes = {k: v for k, v in vars(self.reference).items() if k != "arrays"}
         manifest = {
             "kind": "scduet model",
@@ -115,7 +117,8 @@ def fit(
 ) -> Model:
     """Train `model` on the cells of `adata` and return it.
 
-    adata: AnnData with raw counts (cell, gene) in X or in `layer`; it is not changed.
+    adata: AnnData with raw counts (cell, gene) in X or in `layer`; it is not changed. Or the path of an .h5ad or .zarr,
+        or a backed AnnData: its counts stay on disk and are read in blocks (see the option shuffle_block).
     model: a name from `scduet.models.MODELS`.
     callback: called with an Event after each epoch and for messages; returning True stops training.
     checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
@@ -125,13 +128,15 @@ def fit(
         (n_latent, gene_likelihood, ...). `scduet fit --help` lists them all.
 
     Ctrl-C ends training and returns the model with the best weights so far.
-    Raises OptionError, DataError or DeviceError before training starts, TrainingError when the loss is not finite.
+    Raises OptionError, DataError or DeviceError before training starts, TrainingError when the loss is not finite, a
+    process is lost, or the checkpoint cannot be written.
     """
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
     options = options if start is None else _carried_over(start, options)
     fields, training, config = build(Fields, options), build(TrainConfig, options), build(cls.Config, options)
-    devices.choose(training.accelerator)
+    devices.choose(training.accelerator, processes.local_number())
+    adata, callback = on_disk(adata), processes.reporter(callback)
     listener = callback or default_listener()
     try:
         with _warnings_to(callback), torch.random.fork_rng():
@@ -155,6 +160,7 @@ def fit(
 
 def train(model: Model, cells: Cells, training: TrainConfig, callback: Listener | None = None) -> Model:
     """Train the module of `model`, as it is, on `cells`; weights that need no gradient stay as they are."""
+    callback = processes.reporter(callback)
     listener = callback or default_listener()
     try:
         with _warnings_to(callback), torch.random.fork_rng():

@@ -112,6 +112,16 @@ def write_embedding(latent: Float[np.ndarray, "cell latent"], cells: Sequence[st
     place_whole(path, table.to_csv if path.suffix.lower() == ".csv" else lambda new: np.save(new, latent))
 
 
+def add_embedding(source: str | Path, target: str | Path, key: str, latent: Float[np.ndarray, "cell latent"]) -> None:
+    """Write a copy of the .h5ad or .zarr `source`, with `latent` in obsm[key], as `target`; the counts are not read."""
+
+    def make(new: Path) -> None:
+        (shutil.copytree if Path(source).is_dir() else shutil.copyfile)(source, new)
+        _write_obsm(new, key, latent)
+
+    place_whole(Path(target).absolute(), make)
+
+
 def place_whole(path: Path, make: Callable[[Path], object]) -> None:
     """Let `make` write a file or folder beside `path`, then put it in place; on failure nothing is left behind."""
     new = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -122,6 +132,20 @@ def place_whole(path: Path, make: Callable[[Path], object]) -> None:
         os.replace(new, path)
     finally:
         _remove(new)
+
+
+def _write_obsm(path: Path, key: str, values: np.ndarray) -> None:
+    import h5py
+    import zarr
+    from anndata.io import write_elem
+
+    if path.is_dir():
+        root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+        write_elem(root.require_group("obsm"), key, values)
+        zarr.consolidate_metadata(str(path))
+        return
+    with h5py.File(path, "r+") as root:
+        write_elem(root.require_group("obsm"), key, values)
 
 
 def _remove(path: Path) -> None:

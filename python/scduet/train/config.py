@@ -49,8 +49,14 @@ class TrainConfig:
     """Learning rate below which it is not lowered."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Device; "auto" takes a CUDA GPU if there is one, else the CPU."""
+    devices: int = 1
+    """Processes on this machine that share each minibatch, one for each GPU; torchrun, if used, decides instead."""
     precision: Literal["32", "bf16", "16"] = "32"
     """Number format of matrix products; the likelihood is always computed in 32 bit."""
+    accumulate_grad_batches: int = 1
+    """Minibatches whose gradients are added up for one step: a batch_size too large for memory, in parts."""
+    shuffle_block: int | None = None
+    """Neighbouring rows of a file that stay together when the order is shuffled; None for what suits the file."""
     seed: int = 0
     """Seed of initial weights, split, shuffles and draws."""
 
@@ -73,6 +79,9 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "train_size": (lambda v: 0 < v <= 1, "it is a share: above 0, at most 1"),
     "validate_every": (lambda v: v >= 0, "it cannot be below 0"),
     "early_stopping_patience": (lambda v: v >= 1, "it must be at least 1"),
+    "devices": (lambda v: v >= 1, "it must be at least 1"),
+    "accumulate_grad_batches": (lambda v: v >= 1, "it must be at least 1"),
+    "shuffle_block": (lambda v: v >= 1, "it must be at least 1"),
     "lr_factor": (lambda v: 0 < v < 1, "it must be between 0 and 1"),
 }
 

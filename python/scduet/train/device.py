@@ -9,8 +9,8 @@ from scduet.errors import DeviceError, OptionError
 DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
-def choose(accelerator: str) -> torch.device:
-    """The device called `accelerator`; "auto" is a CUDA GPU if there is one, else the CPU.
+def choose(accelerator: str, number: int = 0) -> torch.device:
+    """The device called `accelerator`, the one with this `number` of several; "auto" is a CUDA GPU, else the CPU.
 
     Raises DeviceError when the device asked for is not there.
     """
@@ -19,11 +19,20 @@ def choose(accelerator: str) -> torch.device:
     if not there[name]:
         build = "torch was built without it" if name == "cuda" and not torch.version.cuda else "no driver or no card"
         raise DeviceError(f"no {accelerator!r} device here ({build})", "use accelerator='cpu' or 'auto'")
-    return torch.device(name)
+    if name != "cuda" or number == 0:
+        return torch.device(name)
+    if number >= torch.cuda.device_count():
+        raise DeviceError(f"{number + 1} processes, but {torch.cuda.device_count()} GPUs", "start one process a GPU")
+    torch.cuda.set_device(number)
+    return torch.device(name, number)
+
+
+def check_precision(device: torch.device, precision: str) -> None:
+    """Raise OptionError for a number format that the device cannot train in."""
+    if precision == "16" and device.type == "cpu":
+        raise OptionError("precision '16' needs a GPU", "use 'bf16' or '32' on a CPU")
 
 
 def autocast(device: torch.device, precision: str):
     """A context in which matrix products run in `precision`."""
-    if precision == "16" and device.type == "cpu":
-        raise OptionError("precision '16' needs a GPU", "use 'bf16' or '32' on a CPU")
     return torch.autocast(device.type, dtype=DTYPES.get(precision), enabled=precision in DTYPES)

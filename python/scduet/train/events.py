@@ -27,11 +27,11 @@ Listener = Callable[[Event], "bool | None"]  # returning True asks training to s
 def default_listener() -> Listener:
     """A progress bar in a terminal or notebook; silence elsewhere (scripts, R)."""
     if "rpytools" in sys.modules:
-        return _silent
+        return silent
     from rich.console import Console
 
     console = Console(stderr=True)
-    return ProgressBar(console) if console.is_terminal or console.is_jupyter else _silent
+    return ProgressBar(console) if console.is_terminal or console.is_jupyter else silent
 
 
 class ProgressBar:
@@ -62,6 +62,7 @@ class ProgressBar:
             self._progress.stop()
 
 
-def _silent(event: Event) -> None:
+def silent(event: Event) -> None:
+    """Shows nothing; messages go to the log."""
     if event.kind == "log":
         logging.getLogger("scduet").info(event.message)

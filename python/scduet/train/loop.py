@@ -6,20 +6,23 @@ from scduet._torch import torch
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from torch import Tensor, nn
 
-from scduet.contract import Accompanied, Loss, MakeBatch, Step
+from scduet.contract import Loss, MakeBatch, Step
 from scduet.data.cells import Cells
-from scduet.data.loader import minibatches
-from scduet.data.samplers import boundaries, repeated, shuffled, split
+from scduet.data.samplers import split
 from scduet.errors import TrainingError
 from scduet.train import device as devices
+from scduet.train import processes
 from scduet.train.config import TrainConfig
 from scduet.train.events import Event, Listener
+from scduet.train.feed import Batches, Feed
 from scduet.train.stopping import BestWeights, plateau_schedule
 
 Row = dict[str, float]
@@ -39,9 +42,11 @@ class Trainer:
 
     def __init__(self, module: nn.Module, cells: Cells, config: TrainConfig, make_batch: MakeBatch | None = None):
         self.module, self.cells, self.config, self.make_batch = module, cells, config, make_batch
-        self.device = devices.choose(config.accelerator)
-        self.autocast = devices.autocast(self.device, config.precision)
+        self.device = devices.choose(config.accelerator, processes.local_number())
+        devices.check_precision(self.device, config.precision)
+        self.group = processes.joined(self.device)
         self.train_rows, self.held_out = split(len(cells), config.train_size or 1.0, config.seed)
+        processes.check_shares(max(self.group.of, config.devices), config.batch_size or 128, len(self.train_rows))
         module.to(self.device)
         self.optimizers = {player: _adam(module, player, config) for player in module.players}  # type: ignore[attr-defined]
         self.schedules = [plateau_schedule(optimizer, config) for optimizer in self.optimizers.values()]
@@ -51,23 +56,31 @@ class Trainer:
     def run(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> Outcome:
         """Train until the recipe, the listener or the keyboard ends it; leave the module in evaluation mode.
 
-        keep: called after each epoch with the trainer and whether that was the last one.
+        keep: called after each epoch with the trainer and whether that was the last one. Of several processes only the
+        first calls `listener` and `keep`.
         """
-        begun, first, last = time.monotonic(), len(self.outcome.history), self.config.max_epochs or 1
         try:
-            for epoch in range(first, last if self.outcome.stopped == "finished" else first):
-                row = self.epoch(epoch)
-                self.outcome.history.append(row)
-                pace = (time.monotonic() - begun) / (epoch + 1 - first)
-                ends = self._ends(epoch, listener(_event(row, epoch, last, pace)))
-                if keep is not None:
-                    keep(self, ends or epoch + 1 == last)
-                if ends:
-                    break
+            with processes.helped(self):
+                self.epochs(listener, keep)
         except KeyboardInterrupt:
-            self.outcome.stopped = "interrupted"
+            self.outcome.stopped, self.group = "interrupted", processes.ALONE
         self._finish()
         return self.outcome
+
+    def epochs(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> None:
+        """The epochs that are left to do."""
+        begun, first, last = time.monotonic(), len(self.outcome.history), self.config.max_epochs or 1
+        self.group.same_weights(self.module)
+        for epoch in range(first, last if self.outcome.stopped == "finished" else first):
+            row = self.epoch(epoch)
+            self.outcome.history.append(row)
+            pace = (time.monotonic() - begun) / (epoch + 1 - first)
+            reports = self.group.number == 0
+            ends = self._ends(epoch, self.group.told(reports and listener(_event(row, epoch, last, pace))))
+            if keep is not None and reports:
+                keep(self, ends or epoch + 1 == last)
+            if ends:
+                break
 
     def epoch(self, epoch: int) -> Row:
         """One pass over the training cells, and the validation that is due after it; returns the history's row."""
@@ -90,45 +103,56 @@ class Trainer:
         """Mean loss of the held-out cells with full KL weight (a VAE's negative ELBO), with the same draws."""
         self.module.eval()
         sums = _Means()
-        with torch.inference_mode(), torch.random.fork_rng(_cuda(self.device)), self.autocast:
+        with torch.inference_mode(), torch.random.fork_rng(_cuda(self.device)), self._autocast():
             torch.manual_seed(self.config.seed)
-            for cells in minibatches(self.cells, np.sort(self.held_out), self._size, self.make_batch):
-                sums.add(self.module(cells.to(self.device), Step(epoch, self.config.max_kl_weight)))
-        return _named(sums.means(), "validation")
+            for cells in self.feed.validation(self.held_out, self.group.share):
+                sums.add(self.module(cells, Step(epoch, self.config.max_kl_weight)))
+        return _named(sums.means(self.group), "validation")
+
+    @cached_property
+    def feed(self) -> Feed:
+        return Feed(self.cells, self.config, self.device, self.make_batch)
+
+    def move(self, device: torch.device) -> None:
+        """Put all of the run's tensors on `device`."""
+        self.device = device
+        self.module.to(device)
+        self.best.weights = {name: value.to(device) for name, value in self.best.weights.items()}
+        for optimizer in self.optimizers.values():
+            for state in optimizer.state.values():
+                state.update({name: value.to(device) for name, value in state.items()})
 
     def _pass(self, epoch: int, kl_weight: float) -> Row:
         self.module.train()
-        order, sums = shuffled(self.train_rows, self.config.seed, epoch), _Means()
-        for cells in self._accompanied(order, epoch):
-            cells = cells.to(self.device)
+        if self.group.number:  # draws of its own; those of the first process are part of the state that is kept
+            torch.manual_seed(int(np.random.default_rng((self.config.seed, epoch, self.group.number)).integers(2**62)))
+        sums = _Means()
+        batches = self.feed.training(self.module, self.train_rows, epoch, self.group.share)
+        for some in _several(batches, self.config.accumulate_grad_batches):
             for player, optimizer in self.optimizers.items():
-                sums.add(self._step(cells, Step(epoch, kl_weight, player), optimizer))
-        return sums.means()
+                self._step(some, Step(epoch, kl_weight, player), optimizer, sums)
+        self.group.mean_buffers(self.module)
+        return sums.means(self.group)
 
-    def _accompanied(self, order: np.ndarray, epoch: int):
-        """The minibatches of an epoch, each with its companions where the module trains on such."""
-        batches = minibatches(self.cells, order, self._size, self.make_batch)
-        if not isinstance(self.module, Accompanied) or self.cells.label is None:
-            return batches
-        draw = np.random.default_rng((self.config.seed, epoch, 1))
-        rows = self.train_rows[self.module.companions(self.cells.label[self.train_rows], draw)]
-        if len(rows) == 0:
-            return batches
-        size, n_batches = min(self._size, max(len(rows), 3)), len(boundaries(len(order), self._size)) - 1
-        companions = minibatches(self.cells, repeated(rows, n_batches * size, draw), size, self.make_batch)
-        return (replace(cells, companion=more) for cells, more in zip(batches, companions, strict=True))
-
-    def _step(self, cells, step: Step, optimizer: torch.optim.Optimizer) -> Loss:
+    def _step(self, batches: list, step: Step, optimizer: torch.optim.Optimizer, sums: _Means) -> None:
+        """Move the weights once, by the mean gradient over the cells of `batches`, here and in the other processes."""
         optimizer.zero_grad(set_to_none=True)
-        with self.autocast:
-            loss: Loss = self.module(cells, step)
-        self.scaler.scale(loss.total).backward()
+        n_cells = sum(len(cells) for cells in batches)
+        for cells in batches:
+            with self._autocast():
+                loss: Loss = self.module(cells, step)
+            sums.add(loss)
+            part = loss.total if len(batches) == 1 else loss.total * (len(cells) / n_cells)
+            self.scaler.scale(part).backward()
+        self.group.mean_gradients(optimizer.param_groups[0]["params"], n_cells)
         if self.config.clip_gradient is not None:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_gradient)
         self.scaler.step(optimizer)
         self.scaler.update()
-        return loss
+
+    def _autocast(self):
+        return devices.autocast(self.device, self.config.precision)
 
     def _ends(self, epoch: int, asked: bool | None) -> bool:
         if asked:
@@ -147,10 +171,6 @@ class Trainer:
         if history and len(self.held_out) and "loss_validation" not in history[-1]:
             history[-1] |= self.validate(len(history) - 1)
 
-    @property
-    def _size(self) -> int:
-        return self.config.batch_size or 128
-
 
 class _Means:
     """Means over cells of the terms of a loss, accumulated on the device: no wait for it at each step."""
@@ -165,8 +185,11 @@ class _Means:
             self.sums[name] = self.sums[name] + weighted if name in self.sums else weighted
             self.weights[name] = self.weights.get(name, 0) + loss.n_cells
 
-    def means(self) -> Row:
-        return {name: float(total) / max(1, self.weights[name]) for name, total in self.sums.items()}
+    def means(self, group: processes.Group) -> Row:
+        """Over the cells of all processes."""
+        parts = group.gathered({name: (float(total), self.weights[name]) for name, total in self.sums.items()})
+        found = {name: [part[name] for part in parts if name in part] for part in parts for name in part}
+        return {name: sum(t for t, _ in pairs) / max(1, sum(n for _, n in pairs)) for name, pairs in found.items()}
 
 
 def _adam(module: nn.Module, player: str, config: TrainConfig) -> torch.optim.Optimizer:
@@ -176,6 +199,12 @@ def _adam(module: nn.Module, player: str, config: TrainConfig) -> torch.optim.Op
     return torch.optim.Adam(
         trained, lr=config.lr or 1e-3, weight_decay=config.weight_decay or 0.0, eps=config.adam_eps or 1e-8, fused=True
     )
+
+
+def _several(batches: Batches, n: int) -> Iterator[list]:
+    """`n` minibatches at a time; the last may be fewer."""
+    while some := list(islice(batches, n)):
+        yield some
 
 
 def _named(means: Mapping[str, float], where: str) -> Row:

@@ -10,6 +10,7 @@ from scduet._torch import torch
 import hashlib
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scduet.errors import FormatError, some
+from scduet.errors import FormatError, TrainingError, some
 from scduet.train.loop import Trainer
 
 FILE = "training.safetensors"
@@ -29,6 +30,7 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path, run: dict):
         self.folder, self.run, self.saved = Path(folder), run, time.monotonic()
+        _refuse_unwritable(self.folder)
 
     def keep(self, trainer: Trainer, last: bool) -> None:
         """Called between two epochs: writes the state if it is time to, or if this was the `last` epoch."""
@@ -64,9 +66,11 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
     Raises FormatError when the folder holds another run (naming what differs) or a damaged file.
     """
     path = checkpoint.folder / FILE
-    if not path.exists():
+    reads = trainer.group.number == 0 and path.exists()  # other machines may not see the folder
+    found = trainer.group.told(_read(path) if reads else None)
+    if found is None:
         return False
-    tensors, state = _read(path)
+    tensors, state = found
     _refuse_other(path, state["run"], checkpoint.run)
     trainer.module.load_state_dict(_part("module.", tensors))
     for (player, optimizer), rate in zip(trainer.optimizers.items(), state["rates"], strict=True):
@@ -111,12 +115,30 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _replace(folder: Path, tensors: dict[str, Tensor], state: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     new = folder / f".{FILE}.new"
-    save_file(tensors, new, metadata={"state": state})
-    with new.open("rb+") as file:
-        os.fsync(file.fileno())
-    new.replace(folder / FILE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, new, metadata={"state": state})
+        with new.open("rb+") as file:
+            os.fsync(file.fileno())
+        new.replace(folder / FILE)
+    except (OSError, SafetensorError) as error:
+        new.unlink(missing_ok=True)
+        kept = "the last good state is kept there" if (folder / FILE).exists() else "no state is kept yet"
+        remedy = f"{kept}; make room (or choose another folder) and run again"
+        raise TrainingError(f"cannot write the state of training to {folder} ({error})", remedy) from error
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Tell before training, not after its first half minute."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrainingError(
+            f"cannot write to the folder {folder} ({error})", "choose another checkpoint folder"
+        ) from error
 
 
 def _refuse_other(path: Path, saved: dict, run: dict) -> None:

@@ -132,7 +132,7 @@ def test_what_is_not_there_is_said():
         with pytest.raises(DeviceError, match=r"no 'gpu' device here .*; use accelerator='cpu'"):
             device.choose("gpu")
     with pytest.raises(OptionError, match="precision '16' needs a GPU"):
-        device.autocast(torch.device("cpu"), "16")
+        device.check_precision(torch.device("cpu"), "16")
 
 
 def test_stopping_needs_held_out_cells():

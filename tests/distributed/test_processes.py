@@ -1,0 +1,105 @@
+"""Several processes train as one: each cell once an epoch, equal weights, the same result; none waits for the dead."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import Fragile, Profile, silent, trainer
+
+from scduet.data.schema import Fields, Schema
+from scduet.errors import OptionError, TrainingError
+
+HERE = Path(__file__).parent
+SECONDS = 120  # after which a test that hangs is a failure
+
+
+@pytest.fixture
+def cells(counts):
+    return Schema.learn(counts, Fields()).encode(counts)
+
+
+def torchrun(folder, n_cells, n_processes=2, **options):
+    """What each process saw and learned."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n_processes)]
+    paths = os.pathsep.join([str(HERE.parent), *sys.path])
+    process = subprocess.Popen(
+        [*command, str(HERE / "worker.py"), str(folder), str(n_cells), json.dumps(options)],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.wait(SECONDS) == 0
+    finally:
+        process.terminate()  # ends its workers too
+    return [json.loads((folder / f"{number}.json").read_text()) for number in range(n_processes)]
+
+
+def test_torchrun_each_cell_once_and_equal_weights_with_unequal_shares(tmp_path):
+    """201 cells, of which 181 to train on, for 2 processes: shares of 91 and 90."""
+    first, second = torchrun(tmp_path, 201, max_epochs=3, batch_size=32, validate_every=1)
+    steps = len(first["seen"]) // 3
+    assert len(first["seen"]) == len(second["seen"]) == 3 * steps
+    for epoch in range(3):
+        both = first["seen"][epoch * steps :][:steps] + second["seen"][epoch * steps :][:steps]
+        assert sorted(row for batch in both for row in batch) == sorted(first["rows"])
+    assert first["weights"] == second["weights"]
+    assert first["history"] == second["history"]
+
+
+def test_devices_give_the_result_of_one_process(cells):
+    """The gradient of a minibatch is the same however it is shared, up to rounding: so are the weights."""
+    alone, shared = (trainer(cells, Profile(), devices=n, max_epochs=4, batch_size=50, train_size=1.0) for n in (1, 2))
+    alone.run(silent)
+    events = []
+    shared.run(events.append)
+    assert [event.epoch for event in events] == [1, 2, 3, 4]
+    assert torch.allclose(alone.module.mean, shared.module.mean, atol=0.02)
+    assert not torch.equal(alone.module.mean, torch.zeros(60))
+    for row, other in zip(alone.outcome.history, shared.outcome.history, strict=True):
+        assert row["distance_train"] == pytest.approx(other["distance_train"], rel=0.01)
+    assert not torch.distributed.is_initialized()
+
+
+def test_one_step_over_all_cells_is_the_same_step(cells):
+    """All cells in one minibatch: the mean gradient over two processes is that of one, to the last digits."""
+    alone, shared = (trainer(cells, Profile(), devices=n, max_epochs=3, batch_size=200, train_size=1.0) for n in (1, 2))
+    alone.run(silent)
+    shared.run(silent)
+    assert torch.allclose(alone.module.mean, shared.module.mean, rtol=1e-5)
+
+
+def test_early_stopping_and_callbacks_end_all_processes(cells):
+    options = {"lr": 0.5, "early_stopping": True, "early_stopping_patience": 4, "max_epochs": 200}
+    outcome = trainer(cells, Profile(), devices=2, **options).run(silent)
+    assert outcome.stopped == "early"
+    assert trainer(cells, Profile(), devices=2, max_epochs=50).run(lambda event: event.epoch == 2).stopped == "callback"
+
+
+@pytest.mark.parametrize(("how", "message"), [("dies", "ended with code 7"), ("fails", "ValueError: no more of this")])
+def test_a_process_that_ends_stops_the_others_and_is_named(cells, how, message):
+    begun = time.monotonic()
+    with pytest.raises(TrainingError, match=f"process 1 .*{message}"):
+        trainer(cells, Fragile(how), devices=2, max_epochs=20).run(silent)
+    assert time.monotonic() - begun < SECONDS
+    assert not torch.distributed.is_initialized()
+
+
+def test_ctrl_c_ends_the_helpers_and_keeps_the_weights(cells):
+    def interrupt(event):
+        if event.epoch == 2:
+            raise KeyboardInterrupt
+
+    run = trainer(cells, Profile(), devices=2, max_epochs=50)
+    outcome = run.run(interrupt)
+    assert outcome.stopped == "interrupted"
+    assert np.isfinite(outcome.history[-1]["loss_validation"])
+
+
+def test_too_many_processes_are_refused(cells):
+    with pytest.raises(OptionError, match="4 processes cannot share minibatches of 6 from 180 cells; take 3"):
+        trainer(cells, Profile(), devices=4, batch_size=6)

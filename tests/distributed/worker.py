@@ -1,0 +1,32 @@
+"""One of the processes that torchrun starts in the tests: trains on counts of its own making and tells what it saw."""
+
+import json
+import os
+import sys
+
+import torch
+from conftest import make_counts
+from toys import Profile, silent, trainer
+
+from scduet.data.schema import Fields, Schema
+
+
+def main(folder: str, n_cells: int, options: dict) -> None:
+    cells = Schema.learn(counts := make_counts(n_cells), Fields()).encode(counts)
+    torch.manual_seed(int(os.environ["RANK"]))  # weights of all become those of the first
+    run, seen = trainer(cells, Profile(), **options), []
+    plain = run.feed.training
+    run.feed.training = lambda *rest: (seen.append(batch.index.tolist()) or batch for batch in plain(*rest))
+    history = run.run(silent).history
+    found = {
+        "seen": seen,
+        "rows": run.train_rows.tolist(),
+        "history": [{**row, "seconds": 0} for row in history],
+        "weights": {name: value.tolist() for name, value in run.module.state_dict().items()},
+    }
+    with open(f"{folder}/{os.environ['RANK']}.json", "w") as file:
+        json.dump(found, file)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))

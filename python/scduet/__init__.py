@@ -13,7 +13,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "load": "scduet.api",
     "integrate": "scduet.tasks.integrate",
     "score": "scduet.tasks.score",
-    "report": "scduet.report",
+    "report": "scduet.reports",
     "datasets": "scduet.data.datasets",
     "metrics": "scduet.metrics",
     "pl": "scduet.plots",

@@ -26,28 +26,38 @@ def embedding_panels(
     *,
     axes_name: str = "UMAP",
     size: float = 2.7,
+    legend: bool = True,
 ) -> Figure:
     """Scatter plots of every embedding (column) coloured by every annotation (row).
 
     `coordinates`: title -> (cell, 2). `annotations`: title -> one value a cell; numbers get a colour bar, all else a
-    legend outside the panels. `size`: of one panel, in inches. Cells are drawn in random order, so that no group
-    hides another, and as bitmaps, so that a PDF of a million cells opens.
+    legend outside the panels, which `legend=False` leaves out. `size`: of one panel, in inches. Cells are drawn in
+    random order, so that no group hides another, and as bitmaps, so that a PDF of a million cells opens.
     """
     _check(coordinates, annotations)
-    entries = [_legend_entries(values) for values in annotations.values()]
+    entries = [legend_entries(values) for values in annotations.values()]
     with matplotlib.rc_context(STYLE):
-        legend = max(map(_legend_width, annotations, entries))
-        figure, panels = _grid(len(annotations), len(coordinates), size, legend)
+        room = max(map(_legend_width, annotations, entries)) if legend else 0.0
+        figure, panels = _grid(len(annotations), len(coordinates), size, room)
         for row, (annotation, values), levels in zip(panels, annotations.items(), entries, strict=True):
-            for axes, points in zip(row, coordinates.values(), strict=True):
-                drawn = _scatter(axes, np.asarray(points), values)
+            drawn = [_scatter(axes, np.asarray(xy), values) for axes, xy in zip(row, coordinates.values(), strict=True)]
             row[0].set_ylabel(f"{axes_name} 2")
-            _explain(row[-1], drawn, levels, annotation)
+            if legend:
+                _explain(row[-1], drawn[-1], levels, annotation)
         for axes, title in zip(panels[0], coordinates, strict=True):
             axes.set_title(title, parse_math=False)
         for axes in panels[-1]:
             axes.set_xlabel(f"{axes_name} 1")
     return figure
+
+
+def legend_entries(values: Sequence[Any]) -> dict[str, str]:
+    """What the legend of `values` says: level -> colour, in the order of the categories; empty for numbers."""
+    if _numeric(values):
+        return {}
+    categories = pd.Categorical(values)
+    levels = [str(level) for level in categories.remove_unused_categories().categories]
+    return categorical_colors(levels) | ({"not annotated": NEUTRAL} if (categories.codes < 0).any() else {})
 
 
 def _grid(n_rows: int, n_columns: int, size: float, legend: float) -> tuple[Figure, list[list[Axes]]]:
@@ -96,7 +106,7 @@ def _point_size(n_cells: int) -> float:
 def _explain(axes: Axes, drawn: Any, levels: dict[str, str], title: str) -> None:
     """The legend of levels, or the colour bar of numbers, to the right of a row's last panel."""
     if not levels:
-        axes.get_figure().colorbar(drawn, cax=axes.inset_axes((1.06, 0.15, 0.05, 0.7)), label=title)
+        axes.figure.colorbar(drawn, cax=axes.inset_axes((1.06, 0.15, 0.05, 0.7)), label=title)
         return
     marks = [Line2D([], [], marker="o", ls="", ms=5, color=color) for color in levels.values()]
     legend = axes.legend(
@@ -112,17 +122,8 @@ def _numeric(values: Sequence[Any]) -> bool:
     return pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
 
 
-def _legend_entries(values: Sequence[Any]) -> dict[str, str]:
-    """Level -> colour, in the order of the categories; empty for numbers."""
-    if _numeric(values):
-        return {}
-    categories = pd.Categorical(values)
-    levels = [str(level) for level in categories.remove_unused_categories().categories]
-    return categorical_colors(levels) | ({"not annotated": NEUTRAL} if (categories.codes < 0).any() else {})
-
-
 def _cell_colors(values: Sequence[Any]) -> list[str]:
-    colors = _legend_entries(values)
+    colors = legend_entries(values)
     return [NEUTRAL if pd.isna(value) else colors[str(value)] for value in values]
 
 

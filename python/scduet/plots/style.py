@@ -5,13 +5,15 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from scduet.errors import OptionError
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.labelsize": 9,
@@ -56,4 +58,4 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
 def _many(n: int) -> list[str]:
     """`n` colours: the golden angle around the circle of hues, in three lightnesses."""
     shades = [((0.04 + i * 0.618034) % 1, (0.40, 0.58, 0.74)[i % 3]) for i in range(n)]
-    return [matplotlib.colors.to_hex(colorsys.hls_to_rgb(hue, light, 0.65)) for hue, light in shades]
+    return [to_hex(colorsys.hls_to_rgb(hue, light, 0.65)) for hue, light in shades]

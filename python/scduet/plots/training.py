@@ -11,15 +11,16 @@ from matplotlib.ticker import MaxNLocator
 from scduet.errors import DataError
 from scduet.plots.style import STYLE
 
-_SPLITS = {"train": ("#0072B2", "-"), "validation": ("#D55E00", "--")}
+SPLITS = {"train": ("#0072B2", "-"), "validation": ("#D55E00", "--")}
 _SCHEDULES = {"kl_weight": "KL weight", "lr": "learning rate"}
 
 
-def training_curves(history: pd.DataFrame, *, size: float = 2.4) -> Figure:
+def training_curves(history: pd.DataFrame, *, size: float = 2.4, legend: bool = True) -> Figure:
     """One panel a term of the loss, then the KL weight and the learning rate where they changed.
 
     `history`: `model.history`, one row an epoch, columns "<term>_train" and "<term>_validation". A dotted line marks
-    the epoch of the lowest validation loss. Terms are per cell, in nats. `size`: height of a panel in inches.
+    the epoch of the lowest validation loss. Terms are per cell, in nats. `size`: height of a panel in
+    inches. `legend=False` leaves the legend to the caller.
     """
     terms = [column.removesuffix("_train") for column in history.columns if column.endswith("_train")]
     if not terms or not len(history):
@@ -38,16 +39,19 @@ def training_curves(history: pd.DataFrame, *, size: float = 2.4) -> Figure:
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         panels[0].set_ylabel("nats per cell")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+        if legend:
+            columns = 3 if n_panels > 1 else 1
+            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=columns)
     return figure
 
 
 def _draw_term(axes: Axes, history: pd.DataFrame, term: str) -> None:
-    for split, (color, dashes) in _SPLITS.items():
+    for split, (color, dashes) in SPLITS.items():
         if f"{term}_{split}" in history:
             values = history[f"{term}_{split}"].dropna()
             marker = "o" if len(values) == 1 else ""
             axes.plot(values.index, values, color=color, ls=dashes, marker=marker, label=split)
-    if "loss_validation" in history and history["loss_validation"].notna().any():
-        axes.axvline(history["loss_validation"].idxmin(), color="#555555", ls=":", lw=1, label="lowest validation loss")
+    held_out = history["loss_validation"].dropna() if "loss_validation" in history else []
+    if len(held_out):
+        axes.axvline(held_out.index[held_out.argmin()], color="#555555", ls=":", lw=1, label="lowest validation loss")
     axes.set_title(term.replace("_", " "))

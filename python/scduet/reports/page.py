@@ -1,0 +1,83 @@
+"""Sections -> one HTML page. Whatever comes from the data is escaped by the template engine."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+
+from scduet._version import __version__
+
+if TYPE_CHECKING:
+    from scduet.plots.style import Figure
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table; `share` (0 to 1) is drawn as a bar behind it."""
+
+    text: str
+    share: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a header; the first cell of a row names it. `groups`: row number -> heading above it."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    groups: dict[int, str] = field(default_factory=dict)
+    folded: str = ""  # if given, the table is shown on a click on this text
+    prose: bool = False  # the last column is sentences
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, with its legend (level -> colour) as text beside it."""
+
+    png: str  # base64
+    alt: str
+
+    @classmethod
+    def of(cls, figure: Figure, alt: str) -> Picture:
+        """Draw `figure` as PNG, at twice the size at which it is shown."""
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=160, facecolor="white")
+        return cls(base64.b64encode(file.getvalue()).decode("ascii"), alt)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures side by side where there is room, with one legend."""
+
+    pictures: Sequence[Picture]
+    title: str = ""
+    legend: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what follows it: paragraphs, then tables, galleries and code."""
+
+    title: str
+    text: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    galleries: Sequence[Gallery] = ()
+    terms: dict[str, str] = field(default_factory=dict)  # term -> what it means
+    code: str = ""
+
+
+def render(title: str, sections: Sequence[Section]) -> str:
+    """The page, complete: pictures and style inside, no script, nothing to fetch."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    made = f"scduet {__version__}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return environment.get_template("page.html").render(title=title, sections=sections, made=made)

@@ -1,0 +1,206 @@
+"""What the page says of the data, the model, the training, the pictures, the scores, and how to repeat it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import platform
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scduet._version import __version__
+from scduet.metrics import METRICS
+from scduet.options import options_of
+from scduet.plots.embedding import embedding_panels, legend_entries
+from scduet.plots.training import SPLITS, training_curves
+from scduet.reports.page import Cell, Gallery, Picture, Section, Table
+from scduet.tasks.draw import Drawing, title_of
+
+_PACKAGES = ("torch", "numpy", "scipy", "anndata", "scanpy", "scikit-learn")
+_LARGEST = 40  # rows of a table of cell types
+_GROUPS = {"bio": "Cell types kept apart", "batch": "Batches mixed"}
+_MEANS = {
+    "bio": "Mean of the metrics of cell types.",
+    "batch": "Mean of the metrics of batches.",
+    "total": "0.6 x cell types + 0.4 x batches (Luecken et al. 2022).",
+}
+
+
+def data(adata, layer: str | None, batch_key: str | None, labels_key: str | None) -> Section:
+    """Sizes, depth, and cells of each type in each batch."""
+    facts = [["cells", f"{adata.n_obs:,}"], ["genes", f"{adata.n_vars:,}"], *_depth(adata, layer)]
+    for what, key in (("batches", batch_key), ("cell types", labels_key)):
+        if key:
+            facts.append([f"{what} ({key})", f"{adata.obs[key].nunique():,}"])
+    tables = [Table(["data", ""], facts)]
+    if batch_key or labels_key:
+        tables.append(_cells_by(adata, batch_key, labels_key))
+    return Section("Data", tables=tables)
+
+
+def model(model) -> Section:
+    """Which model, and what its options were; those that differ from the default first."""
+    given = {**_values(model.config), **_values(model.training), **_values(model.schema.fields)}
+    rows = {o.name: [o.name, _shown(given[o.name]), o.help] for o in options_of(model.name) if o.name in given}
+    changed = [name for name in rows if name in _changed(model)]
+    header = ["option", "value", "what it does"]
+    return Section(
+        "Model",
+        [f"{model.name} of {len(model.genes):,} genes, {sum(p.numel() for p in model.module.parameters()):,} weights."],
+        [
+            *([Table(header, [rows[name] for name in changed], prose=True)] if changed else []),
+            Table(
+                header,
+                [row for name, row in rows.items() if name not in changed],
+                folded="All other options, at their defaults",
+                prose=True,
+            ),
+        ],
+    )
+
+
+def training(model) -> Section:
+    """Curves of the loss and of its terms."""
+    history: pd.DataFrame = model.history
+    if not len(history):
+        return Section("Training", ["The history holds no epoch."])
+    terms = [name.removesuffix("_train") for name in history.columns if name.endswith("_train")]
+    curves = {term: history[_columns_of(history, term)] for term in terms}
+    shown = [
+        Picture.of(training_curves(values, legend=False), f"{term} over the epochs") for term, values in curves.items()
+    ]
+    text = f"{len(history)} epochs" + (f" in {history['seconds'].sum():.0f} s" if "seconds" in history else "")
+    legend = {f"{split} cells": color for split, (color, _) in SPLITS.items() if f"loss_{split}" in history}
+    told = f"{text}. Terms of the loss per cell; lower is better. Dotted: the epoch of the lowest validation loss."
+    return Section("Training", [told], galleries=[Gallery(shown, legend=legend)])
+
+
+def pictures(adata, drawing: Drawing, keys: Sequence[str]) -> Section:
+    """UMAP before and after, coloured by batch and by cell type."""
+    galleries = []
+    for key in keys:
+        values = drawing.annotation(adata, key)
+        shown = [
+            Picture.of(embedding_panels({title: xy}, {key: values}, legend=False), f"UMAP of {title} coloured by {key}")
+            for title, xy in drawing.places.items()
+        ]
+        galleries.append(Gallery(shown, key, legend_entries(values)))
+    sample = f"A random sample of {len(drawing.rows):,} cells. " if len(drawing.rows) < adata.n_obs else ""
+    text = f"{sample}UMAP distorts distances and areas: read it as an illustration, and judge by the scores."
+    return Section("Before and after", [text], galleries=galleries)
+
+
+def scores(table: pd.DataFrame) -> Section:
+    """Metrics as rows, embeddings as columns, and what each metric measures."""
+    metrics = [name for name in table.columns if name in METRICS and table[name].notna().any()]
+    order = sorted(metrics, key=lambda name: list(_GROUPS).index(METRICS[name].group))
+    rows = [[METRICS[name].label, *_score_cells(table[name])] for name in order]
+    groups = {i: _GROUPS[METRICS[name].group] for i, name in reversed(list(enumerate(order)))}
+    groups = {i: text for i, text in groups.items() if i == 0 or METRICS[order[i - 1]].group != METRICS[order[i]].group}
+    means = [name for name in _MEANS if name in table and table[name].notna().any()]
+    groups[len(rows)] = "Summary"
+    rows += [[_GROUPS.get(name, "Total"), *_score_cells(table[name])] for name in means]
+    text = [
+        "In every row higher is better; bars run from 0 to 1, and the best of a row is bold. The unintegrated PCA is "
+        "the baseline: a deep model that does not beat it is not worth its cost."
+    ]
+    meanings = {METRICS[name].label: _meaning(name) for name in order} | {
+        _GROUPS.get(m, "Total"): _MEANS[m] for m in means
+    }
+    return Section(
+        "Scores",
+        text + _not_computed(table),
+        [Table(["metric", *map(title_of, table.index)], rows, groups)],
+        terms=meanings,
+    )
+
+
+def repeat(model, batch_key: str | None, labels_key: str | None) -> Section:
+    """Versions, and the call that gives the same again."""
+    versions = {"scduet": __version__, "python": platform.python_version(), "system": platform.platform()}
+    versions |= {name: metadata.version(name) for name in _PACKAGES}
+    table = Table(["software", "version"], [[name, value] for name, value in versions.items()], folded="Versions")
+    if model is None:
+        return Section("How to repeat this", tables=[table])
+    options = "".join(f",\n    {name}={value!r}" for name, value in _changed(model).items())
+    keys = "".join(f", {name}={key!r}" for name, key in (("batch_key", batch_key), ("labels_key", labels_key)) if key)
+    code = f"import scduet as sd\n\nmodel = sd.integrate(adata, {model.name!r}{options})\nsd.score(adata{keys})"
+    text = "On a CPU with the same versions and number of threads this gives the same numbers, up to rounding."
+    return Section("How to repeat this", [text], [table], code=code)
+
+
+def _depth(adata, layer: str | None) -> list[list[str]]:
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        return []
+    stored = matrix.data if sparse.issparse(matrix) else np.asarray(matrix)
+    detected = np.asarray((matrix > 0).sum(1)).ravel()
+    facts = [["genes detected in a cell, median", f"{np.median(detected):,.0f}"]]
+    if np.array_equal(stored[:100_000], np.rint(stored[:100_000])):
+        facts.append(["counts of a cell, median", f"{np.median(np.asarray(matrix.sum(1)).ravel()):,.0f}"])
+    return facts
+
+
+def _cells_by(adata, batch_key: str | None, labels_key: str | None) -> Table:
+    """Cells of each type (rows) in each batch (columns)."""
+    first = labels_key or batch_key
+    rows = adata.obs[first].astype(object).where(adata.obs[first].notna(), "not annotated").astype(str)
+    columns = adata.obs[batch_key].astype(str) if labels_key and batch_key else pd.Series("cells", adata.obs_names)
+    counts = pd.crosstab(rows.to_numpy(), columns.to_numpy())
+    counts = counts.loc[counts.sum(1).sort_values(ascending=False, kind="stable").index]
+    shown = [
+        [str(name), *(f"{n:,}" for n in values)] for name, values in zip(counts.index, counts.to_numpy(), strict=True)
+    ]
+    if len(shown) > _LARGEST:
+        shown = [*shown[:_LARGEST], [f"and {len(shown) - _LARGEST} more", *[""] * counts.shape[1]]]
+    return Table([str(first), *map(str, counts.columns)], shown)
+
+
+def _values(config: Any) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+
+
+def _changed(model) -> dict[str, Any]:
+    """Options whose value is not the default, as the recipe and the user decided them."""
+    given = {**_values(model.schema.fields), **_values(model.training), **_values(model.config)}
+    return {o.name: given[o.name] for o in options_of(model.name) if o.name in given and given[o.name] != o.default}
+
+
+def _columns_of(history: pd.DataFrame, term: str) -> list[str]:
+    """The columns of one term, and the one that tells the best epoch."""
+    wanted = (f"{term}_train", f"{term}_validation", "loss_validation")
+    return [name for name in history.columns if name in wanted]
+
+
+def _score_cells(values: pd.Series) -> list[Cell]:
+    best = values.max()
+    return [
+        Cell("not defined") if pd.isna(v) else Cell(f"{v:.3f}", float(np.clip(v, 0, 1)), bool(v == best))
+        for v in values
+    ]
+
+
+def _meaning(name: str) -> str:
+    """The first sentence of the metric's documentation, and its range."""
+    metric = METRICS[name]
+    module, function = metric.function.split(".")
+    described = inspect.getdoc(getattr(import_module(f"scduet.metrics.{module}"), function)) or ""
+    first, _, _ = described.partition("\n\n")
+    return f"{' '.join(first.split())} From {metric.low:g} to {metric.high:g}; higher is better."
+
+
+def _not_computed(table: pd.DataFrame) -> list[str]:
+    """Why some metrics are missing: in words, once each."""
+    reasons = {(m, why) for row in table.attrs.get("reasons", {}).values() for m, why in row.items()}
+    return [f"{METRICS[name].label} is not defined here: {why}." for name, why in sorted(reasons)]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(str, value)) if len(value) <= 3 else f"{len(value)} values"
+    return "not set" if value is None else str(value)

@@ -1,0 +1,225 @@
+"""Names the cells of a query by a labeled reference, and says how far that can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from jaxtyping import Float, Int
+
+from scduet.api import Model, fit
+from scduet.contract import Classifies
+from scduet.errors import DataError, OptionError, some
+from scduet.metrics.transfer import accuracy, expected_calibration_error, macro_f1
+from scduet.options import options_of, refuse_unknown
+from scduet.tasks.baselines import log_normalized, unintegrated_pca
+from scduet.tasks.map_query import map_query
+from scduet.train.events import Listener
+
+if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
+
+HELD_OUT = 0.1  # share of the labeled reference cells whose labels the model is not shown
+FINE_TUNING = dict(max_epochs=20, n_samples_per_label=100)  # of scvi-tools' tutorials, after training scVI
+
+
+def annotate(
+    query: AnnData,
+    reference: AnnData | Model,
+    labels_key: str | None = None,
+    model: str = "scanvi",
+    *,
+    batch_key: str | None = None,
+    unknown: float | None = None,
+    key_added: str = "predicted",
+    seed: int = 0,
+    callback: Listener | None = None,
+    **options,
+) -> pd.DataFrame:
+    """Predict the cell types of `query` from those of `reference`, and return the table that says how well that works.
+
+    query: AnnData with raw counts; gains obs[key_added] (categorical), obs[key_added + "_score"] (probability of that
+        type, 0 to 1) and obsm[key_added + "_probability"] (cell x type).
+    reference: AnnData with raw counts and obs[labels_key], or a trained scANVI onto which the query is mapped.
+    batch_key: column of obs of both; None takes reference and query for two batches.
+    unknown: cells whose entropy is above this share (0 to 1) of the largest possible are called "unknown"; None for no
+        such call.
+    options: as for `fit`, of the scVI that is trained first on both data sets (Xu et al. 2021), e.g. layer, max_epochs.
+
+    Returns one row a method (the model, 15 nearest neighbours on PCA, logistic regression) with accuracy, macro_f1,
+    calibration_error and n_cells, all on the tenth of the labeled reference cells whose labels no method was shown.
+    Given a trained scANVI, the one row is the accuracy on the cells held out while it was trained.
+
+    Raises DataError where no gene is shared, no reference cell is labeled, or all have the same label.
+    """
+    if unknown is not None and not 0 < unknown < 1:
+        raise OptionError(f"unknown={unknown!r}", "it is a share of the largest entropy: between 0 and 1")
+    if isinstance(reference, Model):
+        refuse_unknown(options, (), "annotate with a trained model")
+        found, table = _by_model(query, reference, callback)
+    else:
+        known = [o.name for o in options_of(model)]
+        refuse_unknown(options, known, f"annotate by {model!r}")
+        found, table = _by_reference(query, reference, labels_key, model, batch_key, seed, callback, options)
+    _write(query, found, unknown, key_added)
+    return table
+
+
+def predict(model: Model, adata: AnnData | None = None) -> pd.DataFrame:
+    """Probability of each cell type (cell x type) by a model that classifies; None: the cells trained on."""
+    module = model.module
+    if not isinstance(module, Classifies):
+        raise OptionError(f"{model.name!r} tells no cell types", "use scanvi")
+    names = model.schema.levels[model.schema.fields.labels_key]
+    share = model.map(lambda cells: module.classify(cells).softmax(-1), adata)
+    index = None if adata is None else adata.obs_names
+    return pd.DataFrame(share.cpu().numpy(), index=index, columns=pd.Index(names))
+
+
+def entropy(probability: Float[np.ndarray, "cell label"]) -> Float[np.ndarray, " cell"]:
+    """Entropy as a share of the largest possible: 0 is certain, 1 knows nothing."""
+    p = np.clip(np.asarray(probability, dtype=np.float64), 1e-12, 1)
+    return -(p * np.log(p)).sum(1) / np.log(max(p.shape[1], 2))
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """The labels of the reference, and the cells whose labels are kept from every method."""
+
+    labels: np.ndarray  # name of the type, None where there is none
+    shown: Int[np.ndarray, " shown"]
+    held_out: Int[np.ndarray, " held_out"]
+
+
+def _by_model(query: AnnData, model: Model, callback: Listener | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    if not isinstance(model.module, Classifies):
+        raise OptionError(f"{model.name!r} tells no cell types", "pass a scANVI, or the labeled reference itself")
+    mapped = map_query(query, model, callback=callback)
+    seen = model.history.get("accuracy_validation", pd.Series(dtype=float)).dropna()
+    row = {"accuracy": seen.iloc[-1] if len(seen) else np.nan}
+    return predict(mapped).set_axis(query.obs_names), pd.DataFrame(row, index=pd.Index([model.name], name="method"))
+
+
+def _by_reference(
+    query: AnnData, reference: AnnData, labels_key, model: str, batch_key, seed: int, callback, options: dict
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    unlabeled = options.pop("unlabeled_category", "Unknown")
+    truth = _split(_labels(reference, labels_key, unlabeled), seed)
+    both = _joined(query, reference, truth, batch_key, unlabeled, options)
+    where = dict(batch_key="batch", callback=callback, seed=seed)
+    if model == "scanvi":
+        base = fit(both, "scvi", **where, **options)
+        labels = dict(labels_key="label", unlabeled_category=unlabeled)
+        trained = fit(both, "scanvi", start=base, callback=callback, seed=seed, **labels, **FINE_TUNING)
+    else:
+        trained = fit(both, model, labels_key="label", unlabeled_category=unlabeled, **where, **options)
+    probability = predict(trained).set_axis(both.obs_names)
+    n = reference.n_obs
+    found = {model: probability.iloc[truth.held_out]} | _baselines(both[:n], truth)
+    return probability.iloc[n:].set_axis(query.obs_names), _table(truth, found)
+
+
+def _labels(reference: AnnData, key: str | None, unlabeled: str) -> np.ndarray:
+    if key is None or key not in reference.obs:
+        raise DataError(f"no column {key!r} in reference.obs", f"pass labels_key: {some(reference.obs.columns, 12)}")
+    values = reference.obs[key].astype(object)
+    labels = values.where(values.notna() & (values.astype(str) != unlabeled), None).to_numpy()
+    kinds = {str(label) for label in labels if label is not None}
+    if len(kinds) < 2:
+        raise DataError(f"obs[{key!r}] has {len(kinds)} cell types: {some(kinds)}", "two are needed to tell them apart")
+    return np.array([None if label is None else str(label) for label in labels], dtype=object)
+
+
+def _split(labels: np.ndarray, seed: int) -> _Truth:
+    """Hold out a tenth of the cells of each type; a type of fewer than five cells keeps them all."""
+    draw, held_out = np.random.default_rng(seed), []
+    for kind in sorted({label for label in labels if label is not None}):
+        cells = draw.permutation(np.flatnonzero(labels == kind))
+        held_out.append(cells[: max(1, round(HELD_OUT * len(cells))) if len(cells) >= 5 else 0])
+    out = np.sort(np.concatenate(held_out))
+    labeled = np.flatnonzero(labels != np.array(None))
+    return _Truth(labels, np.setdiff1d(labeled, out), out)
+
+
+def _joined(query: AnnData, reference: AnnData, truth: _Truth, batch_key, unlabeled: str, options: dict) -> AnnData:
+    """Reference and query as one data set of their shared genes, with obs "batch" and "label"."""
+    genes = _shared_genes(query, reference, options.pop("genes", None))
+    layer = options.pop("layer", None)
+    keys = [options.get(f"{kind}_covariate_keys", ()) for kind in ("categorical", "continuous")]
+    columns = [*keys[0], *keys[1], *([options["size_factor_key"]] if options.get("size_factor_key") else [])]
+    parts = [part[:, genes].X if layer is None else part[:, genes].layers[layer] for part in (reference, query)]
+    obs = pd.concat([reference.obs[columns], query.obs[columns]], ignore_index=True)
+    obs.index = [f"reference {name}" for name in reference.obs_names] + [f"query {name}" for name in query.obs_names]
+    if batch_key is None:
+        obs["batch"] = np.repeat(["reference", "query"], [reference.n_obs, query.n_obs])
+    else:
+        obs["batch"] = np.concatenate([_batches(part, batch_key) for part in (reference, query)])
+    label = np.full(len(obs), unlabeled, dtype=object)
+    label[truth.shown] = truth.labels[truth.shown]
+    obs["label"] = label
+    return AnnData(sp.vstack([sp.csr_matrix(part) for part in parts], format="csr"), obs, pd.DataFrame(index=genes))
+
+
+def _batches(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.obs:
+        raise DataError(f"no column {key!r} in obs of reference and query", "leave batch_key out, or add the column")
+    return adata.obs[key].astype(str).to_numpy()
+
+
+def _shared_genes(query: AnnData, reference: AnnData, wanted) -> pd.Index:
+    """Genes that both have: of those asked for, else of the reference's highly variable ones, else all."""
+    if wanted is None:
+        names = reference.var_names[reference.var.get("highly_variable", pd.Series(True, reference.var_names))]
+    else:
+        names = reference.var_names[reference.var[wanted]] if isinstance(wanted, str) else pd.Index(wanted)
+    shared = names[names.isin(query.var_names) & names.isin(reference.var_names)]
+    if len(shared) == 0:
+        raise DataError("query and reference share no gene", "are names symbols in one and Ensembl ids in the other?")
+    return shared
+
+
+def _baselines(reference: AnnData, truth: _Truth) -> dict[str, pd.DataFrame]:
+    """What simple methods say of the held-out cells, taught by the same labels."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    neighbors = KNeighborsClassifier(min(15, len(truth.shown)))
+    logged = log_normalized(reference.X).astype(np.float32)
+    return {
+        "knn on pca": _taught(neighbors, unintegrated_pca(reference), truth),
+        "logistic regression": _taught(LogisticRegression(max_iter=1000), logged, truth),
+    }
+
+
+def _taught(classifier: ClassifierMixin, features, truth: _Truth) -> pd.DataFrame:
+    classifier.fit(features[truth.shown], truth.labels[truth.shown].astype(str))  # pyright: ignore[reportAttributeAccessIssue]
+    return pd.DataFrame(classifier.predict_proba(features[truth.held_out]), columns=classifier.classes_)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _table(truth: _Truth, found: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    right = truth.labels[truth.held_out].astype(str)
+    rows = {}
+    for method, share in found.items():
+        called, confidence = share.columns.to_numpy()[share.to_numpy().argmax(1)], share.to_numpy().max(1)
+        rows[method] = {
+            "accuracy": accuracy(right, called),
+            "macro_f1": macro_f1(right, called),
+            "calibration_error": expected_calibration_error(right, called, np.clip(confidence, 0, 1)),
+            "n_cells": len(right),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").astype({"n_cells": int})
+
+
+def _write(query: AnnData, found: pd.DataFrame, unknown: float | None, key: str) -> None:
+    share = found.to_numpy()
+    called = found.columns.to_numpy().astype(object)[share.argmax(1)]
+    names = list(found.columns)
+    if unknown is not None:
+        called, names = np.where(entropy(share) > unknown, "unknown", called), [*names, "unknown"]
+    query.obs[key] = pd.Categorical(called, categories=list(dict.fromkeys(names)))
+    query.obs[f"{key}_score"] = share.max(1)
+    query.obsm[f"{key}_probability"] = found

@@ -1,0 +1,109 @@
+"""Label transfer: what is written, how the honest table is made, and what is refused."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import scduet as sd
+from scduet.errors import DataError, OptionError
+from scduet.tasks.annotate import entropy, predict
+
+FAST = dict(max_epochs=8, n_latent=5, n_hidden=32, recipe="scvi-tools", batch_size=64)
+
+
+def make_cells(n, seed, kinds=("B", "NK", "T"), shift=0.0):
+    """Cells whose types differ in many genes; `shift` is a technical effect on every gene."""
+    genes, rng = np.random.default_rng(0), np.random.default_rng(seed)
+    rate = genes.gamma(0.5, 2.0, (len(kinds), 80)) * np.exp(np.random.default_rng(9).normal(0, shift, 80))
+    kind = rng.integers(0, len(kinds), n)
+    x = rng.poisson(rate[kind] * rng.gamma(10, 0.15, (n, 1)) + 0.02).astype(np.float32)
+    x[:, 0] += 1
+    obs = pd.DataFrame({"type": pd.Categorical(np.array(kinds)[kind])}, index=[f"cell{i}" for i in range(n)])
+    return anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(80)]))
+
+
+@pytest.fixture(scope="module")
+def transfer():
+    """A reference with every oddity that must not matter, a query, and the table."""
+    reference, query = make_cells(400, 1), make_cells(150, 2, shift=0.3)
+    reference.obs["type"] = reference.obs["type"].cat.add_categories(["ghost", "rare", "?"])
+    reference.obs.loc["cell5", "type"] = "rare"
+    reference.obs.loc[["cell6", "cell7"], "type"] = "?"
+    reference.obs.loc["cell8", "type"] = np.nan
+    query = query[:, ::-1].copy()
+    table = sd.annotate(query, reference, "type", unlabeled_category="?", unknown=0.9, **FAST)
+    return reference, query, table
+
+
+def test_types_are_found(transfer):
+    _, query, table = transfer
+    assert (query.obs["predicted"].astype(str) == query.obs["type"].astype(str)).mean() > 0.9
+    assert list(table.index) == ["scanvi", "knn on pca", "logistic regression"]
+    assert (table["accuracy"] > 0.9).all()
+
+
+def test_what_is_written_agrees_with_itself(transfer):
+    _, query, _ = transfer
+    share = query.obsm["predicted_probability"]
+    assert list(share.columns) == ["B", "NK", "T", "rare"]  # no ghost, not the unlabeled category
+    assert np.allclose(share.sum(1), 1, atol=1e-5)
+    assert np.array_equal(query.obs["predicted_score"], share.max(1))
+    uncertain = entropy(share.to_numpy()) > 0.9
+    called = share.columns.to_numpy()[share.to_numpy().argmax(1)]
+    assert (query.obs["predicted"].astype(str) == np.where(uncertain, "unknown", called)).all()
+    assert list(query.obs["predicted"].cat.categories) == ["B", "NK", "T", "rare", "unknown"]
+
+
+def test_the_table_is_of_held_out_cells(transfer):
+    """A tenth of each type that has five cells; types with fewer are shown whole."""
+    reference, _, table = transfer
+    sizes = reference.obs["type"].value_counts()
+    assert (table["n_cells"] == sum(max(1, round(0.1 * sizes[kind])) for kind in ("B", "NK", "T"))).all()
+
+
+def test_labels_of_held_out_cells_reach_no_method():
+    """With labels that mean nothing, a method that saw the held-out ones would be right more often than by chance."""
+    reference, query = make_cells(400, 1), make_cells(60, 2)
+    reference.obs["noise"] = np.random.default_rng(3).permutation(np.repeat(["a", "b", "c", "d"], 100))
+    table = sd.annotate(query, reference, "noise", **{**FAST, "max_epochs": 2})
+    assert (table["accuracy"] < 0.6).all()
+
+
+def test_entropy_is_a_share_of_the_largest():
+    share = np.array([[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]])
+    assert np.allclose(entropy(share), [0, 1, np.log(2) / np.log(3)], atol=1e-9)
+
+
+def test_a_trained_model_annotates_too():
+    reference, query = make_cells(300, 1), make_cells(120, 2)
+    reference.obs["run"], query.obs["run"] = np.repeat(["a", "b"], 150), "c"
+    model = sd.fit(reference, "scanvi", labels_key="type", batch_key="run", **{**FAST, "max_epochs": 30, "lr": 0.01})
+    assert predict(model, reference).columns.tolist() == ["B", "NK", "T"]
+    table = sd.annotate(query, model)
+    assert (query.obs["predicted"].astype(str) == query.obs["type"].astype(str)).mean() > 0.9
+    assert table.loc["scanvi", "accuracy"] == model.history["accuracy_validation"].iloc[-1]
+
+
+def test_what_cannot_work_is_refused():
+    reference, query = make_cells(120, 1), make_cells(120, 2)
+    foreign = query.copy()
+    foreign.var_names = [f"ENSG{i}" for i in range(80)]
+    with pytest.raises(DataError, match="share no gene"):
+        sd.annotate(foreign, reference, "type")
+    reference.obs["one"], reference.obs["none"] = "B", "Unknown"
+    with pytest.raises(DataError, match="1 cell types: 'B'"):
+        sd.annotate(query, reference, "one")
+    with pytest.raises(DataError, match="0 cell types"):
+        sd.annotate(query, reference, "none")
+    with pytest.raises(DataError, match="no column 'kind'"):
+        sd.annotate(query, reference, "kind")
+    with pytest.raises(DataError, match="no column 'run'"):
+        sd.annotate(query, reference, "type", batch_key="run")
+    with pytest.raises(OptionError, match="between 0 and 1"):
+        sd.annotate(query, reference, "type", unknown=3)
+    with pytest.raises(OptionError, match="n_laten"):
+        sd.annotate(query, reference, "type", n_laten=3)
+    model = sd.fit(reference, "scvi", max_epochs=1, n_latent=2)
+    with pytest.raises(OptionError, match="no cell types"):
+        sd.annotate(query, model)

@@ -1,6 +1,6 @@
 # Every command of the project; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup system-deps system test demo lint format bench freeze clean
+.PHONY: help setup system-deps system test demo lint wheel bench freeze clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -41,6 +41,9 @@ demo: setup system  ## Integrate, score and report real cells into demo/; DATA= 
 lint: setup  ## Check style and types
 	$(PY) -m ruff check python tests tools benchmarks
 	$(PY) -m pyright
+
+wheel: setup  ## Build the engine's wheel into the R package, for sources without this checkout
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir r-package/inst/python .
 
 bench: setup  ## Measure speed and quality beside the reference implementations (long)
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script; done

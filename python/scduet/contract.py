@@ -166,8 +166,7 @@ class Classifies(Protocol):
         ...
 
 
-@runtime_checkable
-class Generates(Protocol):
+class VAE(Protocol):
     """A variational autoencoder of counts: from counts to the state of a cell, and from a state to counts."""
 
     learns_library: bool
@@ -180,7 +179,19 @@ class Generates(Protocol):
         """What the decoder wants, of a draw from q(z | x)."""
         ...
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]: ...
+    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+        """log of the library size: observed, or the posterior mean."""
+        ...
+
+    def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
+        """log of the library size for training, and where it is learned, its term of the loss."""
+        ...
+
+    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+        """Mean and variance of its logarithm, where it is learned; `library_prior` likewise."""
+        ...
+
+    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]: ...
 
     def log_likelihood(
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
@@ -197,6 +208,14 @@ class Generates(Protocol):
     ) -> Any:
         """Parameters of the counts' distribution: `scale`, `rate`, `dispersion`, `dropout_logits`."""
         ...
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A module that is a VAE of counts, or holds one."""
+
+    @property
+    def vae(self) -> VAE: ...
 
 
 Part = TypeVar("Part", SparseRows, Covariates, CellBatch, TokenBatch)

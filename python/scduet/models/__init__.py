@@ -8,6 +8,8 @@ from scduet.errors import OptionError
 MODELS = {
     "scvi": "scduet.models.scvi:SCVI",
     "scanvi": "scduet.models.scanvi:SCANVI",
+    "ldvae": "scduet.models.ldvae:LDVAE",
+    "autozi": "scduet.models.autozi:AutoZI",
 }
 
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.errors import OptionError
 from scduet.models import scvi
-from scduet.models.scvi import SCVI, Decoded
+from scduet.models.scvi import SCVI
 from scduet.nn.layers import MLP, GaussianEncoder, kl_to_normal, rsample
 
 
@@ -62,10 +62,10 @@ class SCANVI(nn.Module):
         self.prior_mean, self.prior_log_variance = nn.Linear(h, n), nn.Linear(h, n)
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
-        mean, variance = self.posterior(cells)
-        z = self.state(rsample(mean, variance))
+        mean, variance = self.scvi.posterior(cells)
+        z = self.scvi.state(rsample(mean, variance))
         log_library, kl_library = self.scvi.drawn_library(cells)
-        reconstruction = -self.log_likelihood(z, cells, log_library).mean()
+        reconstruction = -self.scvi.log_likelihood(z, cells, log_library).mean()
         state, kl = self._types(z, mean, variance)
         classification = self._classification(cells, mean)
         total = reconstruction + state + step.kl_weight * sum(kl_library.values(), kl)
@@ -84,7 +84,7 @@ class SCANVI(nn.Module):
 
     def classify(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
         """Logits of the types, at the posterior mean."""
-        return self.logits(self.posterior(cells)[0])
+        return self.logits(self.scvi.posterior(cells)[0])
 
     def logits(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell label"]:
         return self.label(self.classifier(z))
@@ -92,32 +92,9 @@ class SCANVI(nn.Module):
     def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
         return self.scvi.embed(cells)
 
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
-        return self.scvi.posterior(cells)
-
-    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
-        return self.scvi.state(z)
-
     @property
-    def learns_library(self) -> bool:
-        return self.scvi.learns_library
-
-    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
-        return self.scvi.library_posterior(cells)
-
-    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
-        return self.scvi.library_prior(cells)
-
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
-        return self.scvi.log_library(cells)
-
-    def log_likelihood(self, z: Tensor, cells: CellBatch, log_library: Tensor) -> Float[Tensor, " cell"]:
-        return self.scvi.log_likelihood(z, cells, log_library)
-
-    def decode(
-        self, z: Tensor, cells: CellBatch, batch: Tensor | None = None, log_library: Tensor | None = None
-    ) -> Decoded:
-        return self.scvi.decode(z, cells, batch, log_library)
+    def vae(self) -> SCVI:
+        return self.scvi
 
     def _mlp(self, side: str, dropout: float, levels: tuple[int, ...] = ()) -> MLP:
         c = self.config
@@ -141,7 +118,7 @@ class SCANVI(nn.Module):
     def _classification(self, cells: CellBatch, mean: Tensor) -> dict[str, Float[Tensor, ""]]:
         """Cross entropy and accuracy of the classifier on the companions, or else on these cells' own labels."""
         if cells.companion is not None:
-            mean, label = self.posterior(cells.companion)[0], cells.companion.label
+            mean, label = self.scvi.posterior(cells.companion)[0], cells.companion.label
         else:
             labeled = cells.label >= 0
             mean, label = mean[labeled], cells.label[labeled]

@@ -104,7 +104,7 @@ class SCVI(nn.Module):
         if self.learns_library:
             self.library_encoder = GaussianEncoder(self._mlp("encoder", n_in, 1), config.n_hidden, 1)
             for name in ("library_log_mean", "library_log_variance"):
-                self.register_buffer(name, torch.as_tensor(reference.arrays[name]).reshape(-1))
+                self.register_buffer(name, torch.tensor(reference.arrays[name]).reshape(-1))
         self.decoder = self._mlp("decoder", config.n_latent + n_extra, config.n_layers)
         self.share = nn.Linear(config.n_hidden, reference.n_genes)
         if config.gene_likelihood == "zinb":
@@ -128,6 +128,10 @@ class SCVI(nn.Module):
             return mean
         noise = torch.randn(DRAWS, mean.shape[1], generator=torch.Generator().manual_seed(0)).to(mean)
         return sum(self.state(mean + variance.sqrt() * draw) for draw in noise) / DRAWS
+
+    @property
+    def vae(self) -> SCVI:
+        return self
 
     def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance of q(z | x), before the softmax of "ln"."""

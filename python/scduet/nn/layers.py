@@ -21,7 +21,7 @@ class CovariateLinear(nn.Module):
     table: it says nothing. A table is a parameter of its own, so that new levels are new rows.
     """
 
-    def __init__(self, n_in: int, n_out: int, levels: Sequence[int] = ()):
+    def __init__(self, n_in: int, n_out: int, levels: Sequence[int] = (), bias: bool = True):
         super().__init__()
         tables = {str(i): n for i, n in enumerate(levels) if n > 1}
         bound = 1 / math.sqrt(n_in + sum(tables.values()))
@@ -29,7 +29,7 @@ class CovariateLinear(nn.Module):
         self.covariate = nn.ParameterDict(
             {name: nn.Parameter(torch.empty(n, n_out).uniform_(-bound, bound)) for name, n in tables.items()}
         )
-        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Float[Tensor, "cell in"], codes: Codes = ()) -> Float[Tensor, "cell out"]:
         out = F.linear(x, self.weight, self.bias)

@@ -137,7 +137,7 @@ def _longer(name: str, known: Tensor | None, wanted: Tensor, reference: Referenc
     if known.shape == wanted.shape:
         return known
     if name.endswith(("library_log_mean", "library_log_variance")):
-        return torch.from_numpy(reference.arrays[name.rpartition(".")[2]])
+        return torch.tensor(reference.arrays[name.rpartition(".")[2]])
     return torch.cat([known, known.mean(0, keepdim=True).expand(len(wanted) - len(known), -1)])
 
 

@@ -34,8 +34,8 @@ def new_cells(n=90):
 
 def expression(model, adata):
     def scale(cells):
-        mean, _ = model.module.posterior(cells)
-        return model.module.decode(model.module.state(mean), cells).scale
+        vae = model.module.vae
+        return vae.decode(vae.state(vae.posterior(cells)[0]), cells).scale
 
     return model.map(scale, adata).numpy()
 

@@ -18,9 +18,17 @@ from scduet.transformers.geneformer import Options
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra `parity`)")
 
 CONFIG = {
-    "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "hidden_act": "relu",
-    "max_position_embeddings": 64, "type_vocab_size": 2, "layer_norm_eps": 1e-12, "pad_token_id": 0, "initializer_range": 0.15,
-}  # fmt: skip
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "hidden_act": "relu",
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+    "initializer_range": 0.15,
+}
 N_GENES = 150
 
 

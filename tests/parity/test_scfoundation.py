@@ -16,11 +16,30 @@ from scduet.transformers.embedding import windows
 FIXTURE = Path(__file__).parent / "fixtures" / "scfoundation.npz"
 N_GENES = 60
 GENES = [f"G{i}" for i in range(N_GENES)]
-MODEL = {"mae_autobin": {
-    "encoder": {"hidden_dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "module_type": "transformer", "norm_first": False},
-    "decoder": {"hidden_dim": 12, "depth": 2, "heads": 2, "dim_head": 6, "module_type": "performer", "norm_first": False},
-    "bin_num": 10, "bin_alpha": 1.0, "pad_token_id": 103, "mask_token_id": 102,
-}}  # fmt: skip
+MODEL = {
+    "mae_autobin": {
+        "encoder": {
+            "hidden_dim": 16,
+            "depth": 2,
+            "heads": 2,
+            "dim_head": 8,
+            "module_type": "transformer",
+            "norm_first": False,
+        },
+        "decoder": {
+            "hidden_dim": 12,
+            "depth": 2,
+            "heads": 2,
+            "dim_head": 6,
+            "module_type": "performer",
+            "norm_first": False,
+        },
+        "bin_num": 10,
+        "bin_alpha": 1.0,
+        "pad_token_id": 103,
+        "mask_token_id": 102,
+    }
+}
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, framed, known_entries, sums
+from scduet.transformers.tokens import Tokens, framed, piecewise, summed, sums
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,23 @@ class DepthTokenizer:
     pad: int = 0
 
     def tokens(self, rows: Rows) -> Tokens:
-        gene, value, pointer = known_entries(rows, self.token, self.repeated)
-        lengths = np.diff(pointer)
-        total = sums(value, pointer)
-        scaled = np.log1p(value / np.repeat(total, lengths) * 1e4).astype(np.float32)
-        held = np.log10(total)
-        wished = {"total": held * 0 + self.amount, "fold": held + np.log10(self.amount), "add": held + self.amount}
-        genes, values = gene, scaled
-        for extra, number in ((self.n_genes, wished[self.depth]), (self.n_genes + 1, held)):
-            values = framed(values, pointer, None, number.astype(np.float32))
-            genes = framed(genes, pointer, None, np.array(extra))
-            pointer = pointer + np.arange(len(pointer))
-        return Tokens(genes, values, pointer, rows.index)
+        return piecewise(self._piece, rows)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
+
+    def _piece(self, rows: Rows) -> Tokens:
+        rows, token = summed(rows, self.token) if self.repeated else (rows, self.token)
+        gene = token[rows.column]
+        kept = (gene >= 0) & (rows.values > 0)
+        gene, value, pointer = gene[kept], rows.values[kept], np.concatenate([[0], np.cumsum(kept)])[rows.pointer]
+        total, lengths = sums(value, pointer), np.diff(pointer)
+        with np.errstate(divide="ignore"):  # a cell without counts, which the caller refuses
+            held = np.log10(total)
+        wished = {"total": held * 0 + self.amount, "fold": held + np.log10(self.amount), "add": held + self.amount}
+        values = np.log1p(value / np.repeat(total, lengths) * 1e4).astype(np.float32)
+        for extra, number in ((self.n_genes, wished[self.depth]), (self.n_genes + 1, held)):
+            values = framed(values, pointer, None, number.astype(np.float32))
+            gene = framed(gene, pointer, None, np.array(extra))
+            pointer = pointer + np.arange(len(pointer))
+        return Tokens(gene, values, pointer, rows.index)

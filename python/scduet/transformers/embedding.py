@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.data.sources import Source
+from scduet.data.sources import MemorySource, Source
 from scduet.errors import DeviceError, OptionError, ScduetWarning
 from scduet.transformers.tokens import Tokenizer, Tokens
 
@@ -87,10 +87,20 @@ def batches(
 def windows(tokenizer: Tokenizer, source: Source) -> Iterator[Tokens]:
     """The tokens of all cells, some thousand cells at a time."""
     for start in range(0, source.n_cells, WINDOW):
-        index = np.arange(start, min(start + WINDOW, source.n_cells))
+        yield tokenizer.tokens(in_order(source, start, min(start + WINDOW, source.n_cells)))
+
+
+def in_order(source: Source, start: int, stop: int) -> Rows:
+    """Cells `start` to `stop`; without a copy of their counts where they lie in memory."""
+    index = np.arange(start, stop)
+    if isinstance(source, MemorySource) and source.genes is None and source.matrix.dtype == np.float32:
+        pointer = source.matrix.indptr[start : stop + 1]
+        entries = slice(pointer[0], pointer[-1])
+        values, column, pointer = source.matrix.data[entries], source.matrix.indices[entries], pointer - pointer[0]
+    else:
         counts = source.rows(index)
-        rows = Rows(counts.data, counts.indices, counts.indptr, source.n_genes, index, np.zeros_like(index))
-        yield tokenizer.tokens(rows)
+        values, column, pointer = counts.data, counts.indices, counts.indptr
+    return Rows(values, column, pointer, source.n_genes, index, np.zeros_like(index))
 
 
 def alike(lengths: Int[np.ndarray, " cell"], budget: int) -> list[Int[np.ndarray, " cell"]]:

@@ -49,7 +49,7 @@ class Options:
 class Geneformer(nn.Module):
     Options = Options
     expects = "counts"
-    half = True  # float16 can hold its states
+    fits_float16 = True
 
     def __init__(self, config: Config, vocabulary: Vocabulary):
         super().__init__()

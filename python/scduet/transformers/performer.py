@@ -30,6 +30,8 @@ class PerformerConfig:
 
 
 class PerformerBlock(nn.Module):
+    directions: Tensor
+
     def __init__(self, config: PerformerConfig):
         super().__init__()
         c, inner = config, config.n_heads * config.head_width

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from pandas.util import hash_array
 from torch import Tensor
 
 from scduet.data.cells import Cells
@@ -143,7 +144,7 @@ class Pretrained:
         return options
 
     def _resources(self, device, precision: Precision, tokens_at_once, progress) -> Resources:
-        if precision == "16" and not self.module.half:
+        if precision == "16" and not self.module.fits_float16:
             raise OptionError(f"{self.name} overflows in float16", "use precision='bf16'")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return Resources(torch.device(device), precision, tokens_at_once, progress)
@@ -165,7 +166,7 @@ class Pretrained:
 
     def _named(self, vectors: np.ndarray, kept: np.ndarray) -> pd.DataFrame:
         genes = [(gene, token) for gene, token in self.vocabulary.token.items() if token < len(kept) and kept[token]]
-        return pd.DataFrame(vectors[[token for _, token in genes]], index=[gene for gene, _ in genes])
+        return pd.DataFrame(vectors[[token for _, token in genes]], index=pd.Index([gene for gene, _ in genes]))
 
 
 def check_choices(options) -> None:
@@ -198,7 +199,7 @@ def _gene_totals(cells: Cells) -> Float[np.ndarray, " gene"]:
 
 def _cell_numbers(adata) -> np.ndarray:
     """A number for each cell, from its name: the same in whatever data set the cell is."""
-    return pd.util.hash_array(adata.obs_names.to_numpy(dtype=object))
+    return hash_array(adata.obs_names.to_numpy(dtype=object))
 
 
 def _refuse_empty(cells: Cells, known: np.ndarray, names) -> None:

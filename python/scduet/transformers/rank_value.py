@@ -7,6 +7,7 @@ gene. The total of the cell divides all its genes alike, so it does not change t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -15,9 +16,7 @@ from jaxtyping import Float, Int
 
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, framed, known_entries, ranges, sums
-
-_PLACE_BITS = 16  # of a sort key; the rest are the leading bits of the value
+from scduet.transformers.tokens import Tokens, framed, piecewise, ranges, sort_rows, summed, sums
 
 
 @dataclass(frozen=True)
@@ -35,50 +34,58 @@ class RankTokenizer:
     ties: Literal["stable", "reference"] = "stable"
 
     def tokens(self, rows: Rows) -> Tokens:
-        gene, value, pointer = known_entries(rows, self.token, self.repeated)
-        order = self._order(gene, value, pointer, rows)
-        room = self.length - (self.cls is not None) - (self.eos is not None)
-        kept = np.minimum(np.diff(pointer), room)
-        ranked = gene[order[ranges(pointer[:-1], kept)]]
-        pointer = np.concatenate([[0], np.cumsum(kept)])
-        framed_genes = framed(ranked, pointer, _all(self.cls), _all(self.eos))
-        special = self.length - room
-        return Tokens(framed_genes, None, pointer + special * np.arange(len(pointer)), rows.index)
+        return piecewise(self._piece, rows)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
-    def _order(self, gene: np.ndarray, value: np.ndarray, pointer: np.ndarray, rows: Rows) -> np.ndarray:
-        if self.ties == "stable":
-            return descending(value.astype(np.float64) / self.median[gene], pointer)
-        total = sums(rows.values, rows.pointer)
-        scaled = value * np.repeat(1 / total, np.diff(pointer)) * 10_000 * (1 / self.median[gene])
-        return np.concatenate([a + np.argsort(-scaled[a:b]) for a, b in pairwise(pointer)])
+    def _piece(self, rows: Rows) -> Tokens:
+        given, token, usual = rows, self.token, self._usual
+        if self.repeated:
+            rows, token = summed(rows, self.token)
+            usual = self.median
+        value = rows.values / usual[rows.column]
+        order = descending(value, rows.pointer) if self.ties == "stable" else _as_official(rows, usual, given)
+        room = self.length - (self.cls is not None) - (self.eos is not None)
+        known = np.diff(np.concatenate([[0], np.cumsum(value > 0)])[rows.pointer])
+        kept = np.minimum(known, room)  # genes that are not known have value 0 and come last
+        ranked = token[rows.column[order[ranges(rows.pointer[:-1], kept)]]]
+        pointer = np.concatenate([[0], np.cumsum(kept)])
+        genes = framed(ranked, pointer, _array(self.cls), _array(self.eos))
+        return Tokens(genes, None, pointer + (self.length - room) * np.arange(len(pointer)), rows.index)
+
+    @cached_property
+    def _usual(self) -> Float[np.ndarray, " gene"]:
+        """Usual count of each gene of the data; infinite for those without a token."""
+        return np.where(self.token >= 0, self.median[self.token], np.inf)
 
 
 def descending(value: Float[np.ndarray, " entry"], pointer: Int[np.ndarray, " row+1"]) -> Int[np.ndarray, " entry"]:
-    """Positions that sort each row of positive numbers from large to small; equal ones keep their order.
+    """Positions that sort each row of numbers >= 0 from large to small; equal ones keep their order.
 
-    A key holds the leading bits of a value and, in its last 16 bits, the place in the row: plain integers, which numpy
-    sorts with vector instructions. A row that these bits did not tell apart (1 in 10 million neighbours) is done again.
+    The sort sees the leading 48 bits of a number. A row that these did not tell apart (about 1 in 10 million
+    neighbours) is sorted again.
     """
-    lengths = np.diff(pointer)
-    if lengths.max(initial=0) >= 1 << _PLACE_BITS:
-        return np.lexsort((-value, np.repeat(np.arange(len(lengths)), lengths)))
-    first = np.repeat(pointer[:-1].astype(np.int64), lengths)
-    low = np.uint64((1 << _PLACE_BITS) - 1)
-    key = ~value.view(np.uint64) & ~low | (np.arange(len(value)) - first).astype(np.uint64)
-    bounds = pointer.tolist()
-    for a, b in pairwise(bounds):
-        key[a:b].sort()
-    order = (key & low).astype(np.int64) + first
+    order = sort_rows(~value.view(np.uint64), pointer)
     arranged = value[order]
-    wrong = np.flatnonzero((arranged[1:] > arranged[:-1]) & (first[1:] == first[:-1]))
-    for row in np.unique(np.searchsorted(pointer, wrong, side="right") - 1):
-        a, b = bounds[row], bounds[row + 1]
+    rises = np.flatnonzero(arranged[1:] > arranged[:-1]) + 1
+    for row in np.unique(np.searchsorted(pointer, np.setdiff1d(rises, pointer), side="right") - 1):
+        a, b = pointer[row], pointer[row + 1]
         order[a:b] = a + np.argsort(-value[a:b], kind="stable")
     return order
 
 
-def _all(token: int | None) -> np.ndarray | None:
+def _as_official(rows: Rows, usual: np.ndarray, given: Rows) -> Int[np.ndarray, " entry"]:
+    """The order that the official code's arithmetic and sort give."""
+    total = sums(given.values, given.pointer)
+    factor = np.repeat(1 / np.maximum(total, 1), np.diff(rows.pointer))
+    scaled = rows.values * factor * 10_000 * (1 / usual[rows.column])
+    order = []
+    for a, b in pairwise(rows.pointer):
+        known, rest = a + np.flatnonzero(scaled[a:b] > 0), a + np.flatnonzero(scaled[a:b] <= 0)
+        order += [known[np.argsort(-scaled[known])], rest]
+    return np.concatenate(order)
+
+
+def _array(token: int | None) -> np.ndarray | None:
     return None if token is None else np.array(token)

@@ -1,7 +1,7 @@
 """scFoundation (Hao et al., Nature Methods 2024): a cell is its expressed genes with their log-normalised counts.
 
-state of a token before the first block = gene[token] + sum_b softmax(f(value))_b bin[b] over 100 soft bins b, where
-f(v) = a h + W2 h + b2 and h = LeakyReLU(W1 v + b1); two more tokens say the read depth. Then the trunk, post-norm, ReLU,
+state of a token before the first block = gene[token] + sum_b softmax(f(value))_b bin[b] (100 soft bins b), with
+f(v) = a h + W2 h + b2, h = LeakyReLU(W1 v + b1); two more tokens say the read depth. Then the trunk, post-norm, ReLU,
 final norm. The decoder sees all genes, the expressed ones by their states, and gives a vector for each.
 """
 
@@ -56,7 +56,7 @@ class Options:
 class ScFoundation(nn.Module):
     Options = Options
     expects = "counts"
-    half = False  # float16 overflows in the official weights
+    fits_float16 = False  # the official weights overflow
 
     def __init__(self, config: Config, vocabulary: Vocabulary):
         super().__init__()

@@ -59,7 +59,7 @@ class Options:
 class ScGPT(nn.Module):
     Options = Options
     expects = "lognormal"  # or counts: bins do not change under a monotone map
-    half = True
+    fits_float16 = True
 
     def __init__(self, config: Config, vocabulary: Vocabulary):
         super().__init__()

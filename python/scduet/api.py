@@ -18,7 +18,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from scduet._version import __version__
-from scduet.checkpoints import native
+from scduet.checkpoints import native, scvi_export, scvi_tools
 from scduet.contract import Reference
 from scduet.data.cells import Cells
 from scduet.data.files import on_disk
@@ -105,6 +105,13 @@ class Model:
         weights = {f"module.{name}": value for name, value in self.module.state_dict().items()}
         native.write(Path(folder), manifest, {**weights, **arrays}, overwrite)
 
+    def export_scvi_tools(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write a model folder that scvi-tools 1.4 loads: `scvi.model.SCVI.load(folder, adata)`.
+
+        Raises FormatError where the folder exists or scvi-tools has no such model.
+        """
+        scvi_export.write(Path(folder), self.name, self.module, self.schema, self.outcome.history, overwrite)
+
 
 def fit(
     adata,
@@ -173,10 +180,15 @@ def train(model: Model, cells: Cells, training: TrainConfig, callback: Listener 
 
 
 def load(folder: str | Path) -> Model:
-    """Read a model that `Model.save` wrote. Runs no code from the files.
+    """Read a model that `Model.save` wrote, or a model folder (or model.pt) of scvi-tools. Runs no code from the files.
 
-    Raises FormatError, naming what is wrong, for a folder that is missing, foreign, damaged or too new.
+    Raises FormatError, naming what is wrong, for a folder that is missing, of another kind, damaged or too new.
     """
+    if not native.is_ours(Path(folder)) and scvi_tools.recognise(Path(folder)):
+        found = scvi_tools.read(Path(folder))
+        training = resolved(TrainConfig(recipe="scvi-tools"), max(found.reference.n_cells, 1))
+        parts = found.name, found.module, found.schema, found.reference, found.config
+        return Model(*parts, training, Outcome(found.history))
     manifest, tensors = native.read(Path(folder))
     cls = find(manifest["model"])
     arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}

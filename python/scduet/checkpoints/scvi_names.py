@@ -47,6 +47,8 @@ TURNED = {  # transposed, or with a leading axis of length 1
     "log_dispersion": "px_r",
     "alpha_logit": "alpha_posterior_logit",  # AutoZI
     "beta_logit": "beta_posterior_logit",
+    "alpha_prior_logit": "alpha_prior_logit",
+    "beta_prior_logit": "beta_prior_logit",
     "library_log_mean": "library_log_means",
     "library_log_variance": "library_log_vars",
 }

@@ -1,0 +1,190 @@
+"""Writes the model.pt of scvi-tools 1.4, so that what was trained here can be used there."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from scduet.checkpoints.scvi_names import to_scvi_tools
+from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, ONE_FILE
+from scduet.data.schema import Schema
+from scduet.errors import FormatError, some
+
+VERSION = "1.4.2"  # of the layout
+NON_KWARGS = {  # arguments that their constructors name; the rest go through **kwargs, under the name in KWARGS
+    "scvi": ("use_observed_lib_size", "latent_distribution", "gene_likelihood"),
+    "scanvi": ("use_observed_lib_size", "linear_classifier", "gene_likelihood"),
+    "ldvae": ("use_observed_lib_size", "latent_distribution", "gene_likelihood"),
+    "autozi": (
+        *("use_observed_lib_size", "latent_distribution", "alpha_prior", "beta_prior"),
+        *("minimal_dropout", "zero_inflation"),
+    ),
+}
+SHARED = ("n_hidden", "n_latent", "n_layers", "dropout_rate", "dispersion")
+KWARGS = {"scvi": "kwargs"}
+OF_TRAINING = ("classification_ratio", "n_samples_per_label")  # options that there belong to train()
+SETUP = {  # arguments of their setup_anndata
+    "scvi": ("layer", "batch_key", "labels_key", "size_factor_key", "categorical_covariate_keys",
+             "continuous_covariate_keys"),
+    "ldvae": ("layer", "batch_key", "labels_key"),
+    "autozi": ("layer", "batch_key", "labels_key"),
+}  # fmt: skip
+SETUP["scanvi"] = ("unlabeled_category", *SETUP["scvi"])
+
+
+def write(
+    folder: Path, name: str, module: nn.Module, schema: Schema, history: list[dict[str, float]], overwrite: bool = False
+) -> None:
+    """Write `folder`/model.pt for scvi-tools.
+
+    Raises FormatError where the folder exists already, or scvi-tools has no such model.
+    """
+    if name not in MODELS.values():
+        raise FormatError(f"scvi-tools has no model {name!r}", f"export one of {some(MODELS.values(), 9)}")
+    strange = {key for key in schema.levels if key not in _setup(name, schema)["keys"]}
+    if strange:
+        raise FormatError(f"the {name!r} of scvi-tools takes no covariates: {some(strange)}", "use scvi")
+    if (folder / ONE_FILE).exists() and not overwrite:
+        raise FormatError(f"{folder / ONE_FILE} exists", "choose another folder, or pass overwrite=True")
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "model_state_dict": _weights(name, module),
+        "var_names": np.array(schema.genes, dtype=object),
+        "attr_dict": _attributes(name, module, schema, history),
+    }
+    new = folder / f".{ONE_FILE}.new"
+    torch.save(content, new)
+    new.replace(folder / ONE_FILE)
+
+
+def _weights(name: str, module: Any) -> dict[str, Any]:
+    weights = to_scvi_tools(module)
+    if name == "scanvi":
+        n = module.reference.n_labels
+        weights["y_prior"] = torch.full((1, n), 1 / n)
+        if module.config.linear_classifier:
+            weights = {key.replace(*LINEAR_CLASSIFIER[::-1]): value for key, value in weights.items()}
+    if name == "ldvae":
+        weights = _linear_decoder(weights)
+    contiguous = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    return {**contiguous, "pyro_param_store": {"params": {}, "constraints": {}}}
+
+
+def _linear_decoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their linear decoder always has a head for dropout, like that for the shares, and none for dispersion."""
+    share, dropout = "decoder.factor_regressor.", "decoder.px_dropout_decoder."
+    unused = {key.replace(share, dropout): torch.zeros_like(w) for key, w in weights.items() if key.startswith(share)}
+    of_mlp = [f"{head}.{leaf}" for head in ("decoder.px_r_decoder", dropout[:-1]) for leaf in ("weight", "bias")]
+    return unused | {key: value for key, value in weights.items() if key not in of_mlp}
+
+
+def _attributes(name: str, module: Any, schema: Schema, history: list[dict[str, float]]) -> dict[str, Any]:
+    none = np.array([], dtype=np.int64)
+    attributes = {
+        "history_": _frames(history),
+        "init_params_": _init(name, module.config),
+        "is_trained_": True,
+        "registry_": _registry(name, schema, module.reference),
+        "train_indices_": none,
+        "validation_indices_": none,
+        "test_indices_": none,
+    }
+    if name == "scanvi":
+        attributes |= {"unlabeled_category_": schema.fields.unlabeled_category, "labels_": none}
+        attributes |= {"semisupervised_history_": None, "unsupervised_history_": None}
+    return attributes
+
+
+def _init(name: str, config: Any) -> dict[str, Any]:
+    given = {k: v for k, v in dataclasses.asdict(config).items() if k not in OF_TRAINING}
+    named = {key: given.pop(key) for key in (*SHARED, *NON_KWARGS[name]) if key in given}
+    return {"kwargs": {KWARGS.get(name, "model_kwargs"): given}, "non_kwargs": named}
+
+
+def _setup(name: str, schema: Schema) -> dict[str, Any]:
+    """Arguments of setup_anndata, and the columns of obs that they name."""
+    arguments = {key: getattr(schema.fields, key) for key in SETUP[name]}
+    arguments = {key: (list(value) or None) if isinstance(value, tuple) else value for key, value in arguments.items()}
+    keys = [
+        arguments.get("batch_key"),
+        arguments.get("labels_key"),
+        *(arguments.get("categorical_covariate_keys") or ()),
+    ]
+    return {"arguments": arguments, "keys": keys}
+
+
+def _registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
+    f, theirs = schema.fields, {ours: cls for cls, ours in MODELS.items()}[name]
+    place = {"attr_name": "X", "attr_key": None} if f.layer is None else {"attr_name": "layers", "attr_key": f.layer}
+    sizes = {"n_vars": len(schema.genes), "n_cells": reference.n_cells}
+    counts = {"n_obs": reference.n_cells, "n_vars": len(schema.genes), "column_names": np.array(schema.genes, object)}
+    fields: dict[str, Any] = {
+        "X": {"data_registry": place, "state_registry": counts, "summary_stats": sizes},
+        "batch": _category("batch", f.batch_key, schema),
+        "labels": _category("labels", f.labels_key, schema),
+    }
+    if name == "scanvi":
+        state = fields["labels"]["state_registry"]
+        state["categorical_mapping"] = np.append(state["categorical_mapping"], np.array([f.unlabeled_category], object))
+        state["unlabeled_category"] = f.unlabeled_category
+        fields["labels"]["summary_stats"] = {"n_labels": len(state["categorical_mapping"])}
+    if name in ("scvi", "scanvi"):
+        fields |= _covariates(schema)
+    arguments = _setup(name, schema)["arguments"] | ({"use_minified": False} if name == "scanvi" else {})
+    head = {
+        "scvi_version": VERSION,
+        "model_name": theirs,
+        "setup_args": arguments,
+        "setup_method_name": "setup_anndata",
+    }
+    return head | {"field_registries": fields}
+
+
+def _category(kind: str, key: str | None, schema: Schema) -> dict[str, Any]:
+    levels = np.array([0]) if key is None else np.array(schema.levels[key], dtype=object)
+    return {
+        "data_registry": {"attr_name": "obs", "attr_key": f"_scvi_{kind}"},
+        "state_registry": {"categorical_mapping": levels, "original_key": key or f"_scvi_{kind}"},
+        "summary_stats": {f"n_{kind}": len(levels)},
+    }
+
+
+def _covariates(schema: Schema) -> dict[str, Any]:
+    """The fields that are empty where they are not used."""
+    f = schema.fields
+    empty = {"data_registry": {}, "state_registry": {}, "summary_stats": {}}
+    mappings = {key: np.array(schema.levels[key], dtype=object) for key in f.categorical_covariate_keys}
+    sizes = [len(levels) for levels in mappings.values()]
+    states = {
+        "extra_categorical_covs": {"mappings": mappings, "field_keys": list(mappings), "n_cats_per_key": sizes},
+        "extra_continuous_covs": {"columns": np.array(f.continuous_covariate_keys, dtype=object)},
+    }
+    used = {"extra_categorical_covs": len(mappings), "extra_continuous_covs": len(f.continuous_covariate_keys)}
+    fields = {
+        name: {
+            "data_registry": {"attr_name": "obsm", "attr_key": f"_scvi_{name}"},
+            "state_registry": states[name],
+            "summary_stats": {f"n_{name}": n},
+        }
+        if n
+        else empty
+        for name, n in used.items()
+    }
+    key = f.size_factor_key
+    factor = {"data_registry": {"attr_name": "obs", "attr_key": "_scvi_size_factor"}, "summary_stats": {}}
+    fields["size_factor"] = empty if key is None else factor | {"state_registry": {"original_key": key}}
+    return fields
+
+
+def _frames(history: list[dict[str, float]]) -> dict[str, pd.DataFrame]:
+    """Their history: a data frame a term."""
+    table = pd.DataFrame(history).set_index("epoch") if history else pd.DataFrame()
+    return {str(name): table[[name]] for name in table}

@@ -1,0 +1,260 @@
+"""Model folders of scvi-tools, version 0.8 to 1.5: read without running anything in them.
+
+model.pt                                       0.15 and later: weights, gene names, registry, history in one file
+model_params.pt, attr.pkl, var_names.csv       before; both layouts may have a prefix
+(adata.h5ad, README.md, _scvi_required_metadata.json beside it are not needed)
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from scduet.checkpoints.scvi_names import from_scvi_tools
+from scduet.checkpoints.torch_archive import read_torch
+from scduet.checkpoints.unpickle import read_pickle
+from scduet.contract import Reference
+from scduet.data.schema import Fields, Schema
+from scduet.errors import FormatError, OptionError, some
+from scduet.models import find
+from scduet.options import build
+
+ONE_FILE, THREE_FILES = "model.pt", ("model_params.pt", "attr.pkl", "var_names.csv")
+MODELS = {"SCVI": "scvi", "SCANVI": "scanvi", "LinearSCVI": "ldvae", "AUTOZI": "autozi"}  # their class: our name
+NO_MATTER = {  # arguments that do not change the model
+    *("use_cuda", "use_gpu", "datamodule", "registry", "adata", "pretrained_model", "unlabeled_category", "labels_key"),
+    *("extra_payload_autotune", "data_and_attributes"),
+}
+LINEAR_CLASSIFIER = (
+    "classifier.classifier.0.",
+    "classifier.classifier.1.",
+)  # where theirs has it, where our table does
+UNUSED = ("y_prior", "pyro_param_store")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What a folder of scvi-tools holds, as the parts of a model of ours."""
+
+    name: str
+    module: nn.Module
+    schema: Schema
+    reference: Reference
+    config: Any
+    history: list[dict[str, float]]
+
+
+def recognise(path: Path) -> bool:
+    """Is this a model folder of scvi-tools, or its model.pt?"""
+    return path.suffix == ".pt" if path.is_file() else bool(_files(path))
+
+
+def read(path: Path) -> Foreign:
+    """The model in a folder, or in a model.pt.
+
+    Raises FormatError, saying what is wrong, for files that are damaged, forged, or of a model of another kind.
+    """
+    weights, genes, attributes = _content(path)
+    registry = _registry(attributes)
+    name = MODELS.get(str(registry.get("model_name")))
+    if name is None:
+        kind = registry.get("model_name")
+        raise FormatError(f"{path} holds a {kind} of scvi-tools", f"those that can be read are {some(MODELS, 9)}")
+    config = _config(name, attributes.get("init_params_", {}), path)
+    schema = _schema(name, registry, genes, weights)
+    reference = _reference(schema, registry, weights)
+    with torch.random.fork_rng():
+        module = find(name)(reference, config)
+    module.load_state_dict(from_scvi_tools(_renamed(name, config, weights), module))
+    return Foreign(name, module.eval(), schema, reference, config, _history(attributes.get("history_")))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files that start a model: model.pt or model_params.pt, with any prefix."""
+    return sorted(p for p in folder.glob("*.pt") if p.name.endswith((ONE_FILE, THREE_FILES[0])))
+
+
+def _content(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...], dict[str, Any]]:
+    """Weights, gene names and attributes."""
+    found = [path] if path.is_file() else _files(path)
+    if len(found) != 1:
+        raise FormatError(f"{path} holds {len(found)} models of scvi-tools", "pass the path of one model.pt")
+    if found[0].name.endswith(THREE_FILES[0]):
+        return _three_files(found[0])
+    content = read_torch(found[0])
+    if not isinstance(content, dict) or not {"model_state_dict", "var_names", "attr_dict"} <= set(content):
+        raise FormatError(f"{found[0]} is no model of scvi-tools", "theirs hold model_state_dict, var_names, attr_dict")
+    if isinstance(content["var_names"], dict):
+        raise FormatError(
+            f"{found[0]} is a model of several modalities", f"those that can be read are {some(MODELS, 9)}"
+        )
+    return _tensors(content["model_state_dict"]), tuple(map(str, content["var_names"])), content["attr_dict"]
+
+
+def _three_files(weights: Path) -> tuple[dict[str, Tensor], tuple[str, ...], dict[str, Any]]:
+    attributes, genes = (weights.with_name(weights.name.replace(THREE_FILES[0], name)) for name in THREE_FILES[1:])
+    for path in (attributes, genes):
+        if not path.is_file():
+            raise FormatError(f"{path} is missing", "models from before 0.15 have three files")
+    names = tuple(line.split(",")[0] for line in genes.read_text(encoding="utf-8").splitlines() if line)
+    return _tensors(read_torch(weights)), names, read_pickle(attributes)
+
+
+def _tensors(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+
+
+def _registry(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The registry; of models before 0.15 it is made from their setup dictionary."""
+    if "registry_" in attributes:
+        return attributes["registry_"]
+    if "scvi_setup_dict_" not in attributes:
+        raise FormatError("the model file has no registry", "save it again with scvi-tools 0.8 or later")
+    setup, init = attributes["scvi_setup_dict_"], _flat(attributes.get("init_params_", {}))
+    groups = {"batch_indices": "batch", "labels": "labels"}
+    places = {groups[k]: v["attr_key"] for k, v in setup["data_registry"].items() if k in groups}
+    fields = {name: {"state_registry": _categories(setup["categorical_mappings"][key])} for name, key in places.items()}
+    extra = setup.get("extra_categoricals") or {"mappings": {}, "keys": []}
+    fields["extra_categorical_covs"] = {"state_registry": {"mappings": extra["mappings"], "field_keys": extra["keys"]}}
+    continuous = setup.get("extra_continuous_keys")
+    fields["extra_continuous_covs"] = {"state_registry": {"columns": [] if continuous is None else continuous}}
+    counts = setup["data_registry"]["X"]
+    arguments = {"layer": counts["attr_key"] if counts["attr_name"] == "layers" else None}
+    arguments["unlabeled_category"] = init.get("unlabeled_category", attributes.get("unlabeled_category_"))
+    name = "SCANVI" if arguments["unlabeled_category"] is not None else _guessed(attributes)
+    return {"model_name": name, "setup_args": arguments, "field_registries": fields}
+
+
+def _categories(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {"original_key": mapping["original_key"], "categorical_mapping": mapping["mapping"]}
+
+
+def _guessed(attributes: Mapping[str, Any]) -> str:
+    """The class of a model from before 0.15, which does not say it."""
+    options = _flat(attributes.get("init_params_", {}))
+    if "zero_inflation" in options:
+        return "AUTOZI"
+    return "LinearSCVI" if options.get("use_observed_lib_size") is False and "bias" in options else "SCVI"
+
+
+def _flat(init: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the constructor, which are nested in one of several ways."""
+    flat: dict[str, Any] = {}
+    for name, value in init.items():
+        nested = name in ("kwargs", "non_kwargs", "model_kwargs", "module_kwargs") and isinstance(value, dict)
+        flat |= _flat(value) if nested else {name: value}
+    return flat
+
+
+def _config(name: str, init: Mapping[str, Any], path: Path) -> Any:
+    config, given = find(name).Config, _flat(init)  # pyright: ignore[reportAttributeAccessIssue]
+    known = {f.name for f in dataclasses.fields(config)}
+    strange = {k: v for k, v in given.items() if k not in known | NO_MATTER and v not in (None, {}, [], ())}
+    if strange:
+        raise FormatError(f"{path} was made with options that cannot be read: {strange}", "train it again without them")
+    try:
+        return build(config, {k: v for k, v in given.items() if k in known and v is not None})
+    except OptionError as error:
+        raise FormatError(f"{path} was made with options that cannot be read: {error.message}", error.hint) from error
+
+
+def _schema(name: str, registry: Mapping[str, Any], genes: tuple[str, ...], weights: Mapping[str, Tensor]) -> Schema:
+    fields, arguments = registry["field_registries"], registry.get("setup_args", {})
+    levels: dict[str, tuple[str, ...]] = {}
+    batch, labels = (_key(fields.get(kind, {}), f"_scvi_{kind}") for kind in ("batch", "labels"))
+    if batch is not None:
+        levels[batch] = _levels(fields["batch"]["state_registry"]["categorical_mapping"])
+    unlabeled = Fields.unlabeled_category
+    if labels is not None:
+        state = fields["labels"]["state_registry"]
+        levels[labels] = _levels(state["categorical_mapping"])
+        unlabeled = str(state.get("unlabeled_category", arguments.get("unlabeled_category", unlabeled)))
+        if name == "scanvi":
+            levels[labels] = tuple(v for v in levels[labels] if v != unlabeled)[: weights["y_prior"].shape[-1]]
+    extra = fields.get("extra_categorical_covs", {}).get("state_registry") or {"mappings": {}, "field_keys": []}
+    categorical = tuple(map(str, extra["field_keys"]))
+    levels |= {key: _levels(extra["mappings"][key]) for key in categorical}
+    continuous = fields.get("extra_continuous_covs", {}).get("state_registry") or {"columns": []}
+    return Schema(
+        Fields(
+            layer=arguments.get("layer"),
+            batch_key=batch,
+            labels_key=labels,
+            unlabeled_category=unlabeled,
+            categorical_covariate_keys=categorical,
+            continuous_covariate_keys=tuple(map(str, continuous["columns"])),
+            size_factor_key=arguments.get("size_factor_key"),
+        ),
+        genes,
+        levels,
+    )
+
+
+def _key(registry: Mapping[str, Any], default: str) -> str | None:
+    """The column of obs, None where the user named none."""
+    key = registry.get("state_registry", {}).get("original_key")
+    return None if key is None or key == default else str(key)
+
+
+def _levels(values: Iterable[Any]) -> tuple[str, ...]:
+    """Levels as text; whole floats as whole numbers, as the schema spells them."""
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    return tuple(str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in plain)
+
+
+def _reference(schema: Schema, registry: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Reference:
+    f, n = schema.fields, {key: len(levels) for key, levels in schema.levels.items()}
+    n_batches = 1 if f.batch_key is None else n[f.batch_key]
+    means = weights.get("library_log_means", torch.zeros(1, n_batches))
+    variances = weights.get("library_log_vars", torch.ones(1, n_batches))
+    return Reference(
+        n_genes=len(schema.genes),
+        n_batches=n_batches,
+        n_labels=0 if f.labels_key is None else n[f.labels_key],
+        n_categories=tuple(n[key] for key in f.categorical_covariate_keys),
+        n_continuous=len(f.continuous_covariate_keys),
+        size_factor=f.size_factor_key is not None,
+        n_cells=int(registry["field_registries"].get("X", {}).get("summary_stats", {}).get("n_cells", 0)),
+        arrays={"library_log_mean": means.numpy().ravel(), "library_log_variance": variances.numpy().ravel()},
+    )
+
+
+def _renamed(name: str, config: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prior = weights.get("y_prior")
+    if prior is not None and not torch.allclose(prior, torch.full_like(prior, 1 / prior.numel())):
+        raise FormatError("this scANVI has a prior of its own over cell types", "train it again with a uniform one")
+    linear = name == "scanvi" and config.linear_classifier
+    used = {key: value for key, value in weights.items() if key not in UNUSED}
+    return {key.replace(*LINEAR_CLASSIFIER) if linear else key: value for key, value in used.items()}
+
+
+def _history(frames: Any) -> list[dict[str, float]]:
+    """One row an epoch, from data frames that stayed unread pandas pickles; empty where they are of another form."""
+    rows: dict[int, dict[str, float]] = {}
+    for name, frame in (frames or {}).items():
+        for epoch, value in _series(frame):
+            rows.setdefault(epoch, {"epoch": epoch})[_renamed_term(str(name))] = value
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _renamed_term(name: str) -> str:
+    terms = {"train_loss_epoch": "loss_train", "train_loss": "loss_train", "validation_loss": "loss_validation"}
+    return terms.get(name, name.replace("reconstruction_loss_", "reconstruction_").replace("kl_local_", "kl_"))
+
+
+def _series(frame: Any) -> list[tuple[int, float]]:
+    """Epoch and value of each row of a pickled data frame with one column."""
+    try:
+        blocks, axes = frame.state["_mgr"].args
+        values, epochs = np.asarray(blocks[0].args[0]).ravel(), np.asarray(axes[1].args[1]["data"]).ravel()
+        return [(int(epoch), float(value)) for epoch, value in zip(epochs, values, strict=True) if value == value]
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        return []

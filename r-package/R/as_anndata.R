@@ -90,13 +90,23 @@ sce_reduction <- function(name) ifelse(toupper(name) == name, tolower(name), nam
 
 new_anndata <- function(blocks, genes, obs, var, verbose = TRUE) {
   cells <- unlist(lapply(blocks, colnames), use.names = FALSE)
-  cells <- if (is.null(cells)) rownames(obs) else cells
+  cells <- if (is.null(cells)) rownames(obs) else unique_cells(cells, rownames(obs), verbose)
   empty <- setdiff(rownames(obs), cells) # cells that this layer does not know
   if (length(empty)) blocks <- c(blocks, list(no_counts(genes, empty)))
   cells <- c(cells, empty)
   x <- send_counts(blocks, genes)
   adata <- ask("new", x = x, obs = send_frame(obs[cells, , drop = FALSE], verbose), var = send_frame(var, verbose))
   ask("select", adata = adata, order = as.list(rownames(obs)))
+}
+
+# Old objects may hold a cell name twice in the assay, where the metadata has made the names unique.
+unique_cells <- function(cells, known, verbose, call = rlang::caller_env()) {
+  twice <- unique(cells[duplicated(cells)])
+  if (length(twice) && length(cells) != length(known)) {
+    abort_scduet(sprintf("%d cell names occur more than once: %s.", length(twice), some(twice)), "Make them unique.", "names", call)
+  }
+  if (length(twice)) inform_scduet(sprintf("%d cell names occur more than once; they were made unique.", length(twice)), verbose)
+  if (length(twice)) known else cells
 }
 
 no_counts <- function(genes, cells) {

@@ -66,7 +66,7 @@ new_seurat <- function(layers, obs, genes, cells, assay, notes, verbose) {
   }
   first <- fetch_matrix(layers[[1]], clean, cells)
   project <- first_of(notes$project, "SeuratProject")
-  out <- SeuratObject::CreateSeuratObject(first, assay = assay, project = project, meta.data = plain_ident(obs))
+  out <- SeuratObject::CreateSeuratObject(first, assay = assay, project = project, meta.data = if (ncol(plain_ident(obs))) plain_ident(obs))
   if (names(layers)[1] == "data") out <- set_layer(out, assay, "data", first)
   if (length(layers) > 1) out <- set_layer(out, assay, "data", fetch_matrix(layers[[2]], clean, cells))
   if (is.factor(obs$ident)) SeuratObject::Idents(out) <- obs$ident

@@ -5,6 +5,7 @@ R sends vectors (`codec.Vector`), gets Python objects back that it cannot see in
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import sys
@@ -174,9 +175,40 @@ def _listener(callback: Callable | None) -> Callable:
         if event.kind == "warning" or callback is None or not due:
             return False
         last = time.monotonic()
-        return bool(callback(event.kind, event.message, event.epoch, event.max_epochs, event.seconds_left))
+        return _called(callback, event)
 
     return tell
+
+
+def _called(callback: Callable, event) -> bool:
+    try:
+        return bool(callback(event.kind, event.message, event.epoch, event.max_epochs, event.seconds_left))
+    except RuntimeError as error:
+        if "Unknown exception" in str(error):  # how reticulate before 1.29 tells of Ctrl-C inside an R function
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _mend_interrupts() -> None:
+    """Let reticulate before 1.41 see Ctrl-C without running R code, which the same Ctrl-C may break off half-way.
+
+    Its handler asks an R function whether an interrupt is pending; R's own flag says the same.
+    """
+    signals = sys.modules.get("rpytools.signals")
+    if getattr(signals, "_callback", None) is None:
+        return
+    try:
+        flag = ctypes.c_int.in_dll(ctypes.CDLL(None), "R_interrupts_pending")
+    except (ValueError, OSError, TypeError):  # R is not a shared library, or Windows
+        return
+
+    def pending(clear: bool) -> bool:
+        found = bool(flag.value)
+        if clear:
+            flag.value = 0
+        return found
+
+    signals._callback = pending  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
 
 
 def _described(problem: Exception) -> dict[str, str]:
@@ -201,3 +233,5 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (objects.new, objects.put, objects.select, objects.contents, objects.names)},
     **{f.__name__: f for f in (objects.part, objects.table, objects.read_h5ad, objects.write_h5ad)},
 }
+
+_mend_interrupts()

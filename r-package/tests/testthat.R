@@ -1,0 +1,4 @@
+library(testthat)
+library(scduet)
+
+test_check("scduet")

@@ -1,0 +1,38 @@
+# What several tests need: small counts, the engine, snapshots that hold for one version of R.
+
+skip_if_no_engine <- function() {
+  skip_if_not(scduet_available(), "the Python engine is not installed")
+}
+
+skip_if_no_seurat <- function(v5 = FALSE) {
+  skip_if_not_installed("SeuratObject", if (v5) "5.0.0" else "4.0.0")
+  skip_if_not_installed("Seurat")
+}
+
+# Texts differ between versions of rlang and cli; the newer R of the two that are tested keeps them.
+expect_text <- function(object) {
+  skip_if(getRversion() < "4.5", "texts are compared under R >= 4.5; classes under every version")
+  expect_snapshot(object, error = TRUE, cran = TRUE)
+}
+
+# Poisson quantiles of an even grid: counts that need no seed.
+counts_of_two_batches <- function(n = 120, genes = 40) {
+  x <- matrix(qpois((seq_len(genes * n) * 0.618034) %% 1, 2), genes, n)
+  x[, seq_len(n) %% 2 == 0] <- x[, seq_len(n) %% 2 == 0] * 2
+  dimnames(x) <- list(paste0("gene-", seq_len(genes)), paste0("cell_", seq_len(n)))
+  methods::as(x, "CsparseMatrix")
+}
+
+small_seurat <- function(...) {
+  x <- counts_of_two_batches(...)
+  donor <- rep(c("a", "b"), length.out = ncol(x))
+  data <- data.frame(donor = donor, kind = rep(c("T", "B", "NK"), length.out = ncol(x)), row.names = colnames(x))
+  suppressWarnings(SeuratObject::CreateSeuratObject(x, meta.data = data))
+}
+
+counts_in <- function(object, assay = "RNA") {
+  assay <- object[[assay]]
+  if (inherits(assay, "StdAssay")) SeuratObject::LayerData(assay, layer = "counts") else methods::slot(assay, "counts")
+}
+
+run <- function(object, ...) RunSCVI(object, ..., max_epochs = 2, n_latent = 4, n_hidden = 16, verbose = FALSE)

@@ -1,0 +1,30 @@
+test_that("scores come beside the unintegrated PCA, and are those of Python", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- run(small_seurat(), batch = "donor")
+  scores <- ScoreIntegration(object, "scvi",
+    batch = "donor", labels = "kind", metrics = c("silhouette_label", "batch_entropy"), with_baselines = TRUE
+  )
+  expect_true(all(c("scvi", "pca") %in% rownames(scores)))
+  expect_true(all(c("silhouette_label", "batch_entropy", "bio", "batch", "total") %in% names(scores)))
+  expect_true(all(scores$batch_entropy >= 0 & scores$batch_entropy <= 1))
+  skip_if_not_installed("ggplot2")
+  drawn <- PlotScores(scores)
+  expect_setequal(levels(drawn$data$reduction), rownames(scores))
+})
+
+test_that("reasons for missing values are told", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- run(small_seurat())
+  scores <- ScoreIntegration(object, "scvi", batch = "donor", metrics = c("silhouette_label", "batch_entropy"), with_baselines = FALSE)
+  expect_true(is.na(scores["scvi", "silhouette_label"]))
+  expect_match(attr(scores, "reasons")$reason, "labels")
+})
+
+test_that("a reduction or column that is not there is an error", {
+  skip_if_no_seurat()
+  object <- small_seurat()
+  expect_error(ScoreIntegration(object, "umap"), class = "scduet_error_reduction")
+  expect_error(ScoreIntegration(object, batch = "zz"), class = "scduet_error_column")
+})

@@ -1,10 +1,9 @@
-"""scGPT here and as `scgpt` 0.2.4 runs it: binning, encoder, `embed_data`; with small stand-ins for what it imports."""
+"""scGPT here and as `scgpt` 0.2.4 runs it: binning, encoder, `embed_data`."""
 
 import importlib.util
 import json
-import sys
-import types
 import warnings
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -32,69 +31,17 @@ ARGS = {
 }
 
 
-class _Vocab(torch.nn.Module):
-    """What scgpt needs of torchtext.vocab.Vocab, which no longer loads beside a torch of today."""
-
-    def __init__(self, names):
-        super().__init__()
-        self.names = list(getattr(names, "names", names))
-        self.default = None
-
-    vocab = property(lambda self: self)
-
-    def _number(self):
-        return {name: i for i, name in enumerate(self.names)}
-
-    def __len__(self):
-        return len(self.names)
-
-    def __contains__(self, name):
-        return name in self._number()
-
-    def __getitem__(self, name):
-        return self._number().get(name, self.default)
-
-    def forward(self, names):
-        number = self._number()
-        return [number.get(name, self.default) for name in names]
-
-    def set_default_index(self, index):
-        self.default = index
-
-    def insert_token(self, name, index):
-        assert index == len(self.names)
-        self.names.append(name)
-
-    def append_token(self, name):
-        self.names.append(name)
-
-    def get_stoi(self):
-        return self._number()
-
-
-def _stand_ins() -> dict[str, types.ModuleType]:
-    torchtext, vocab = types.ModuleType("torchtext"), types.ModuleType("torchtext.vocab")
-    vocab.Vocab, vocab.vocab = _Vocab, lambda ordered, min_freq=1: _Vocab(ordered)
-    torchtext.vocab = vocab
-    ipython, datasets = types.ModuleType("IPython"), types.ModuleType("datasets")
-    ipython.get_ipython = lambda: None
-    datasets.Dataset, datasets.load_dataset = type("Dataset", (), {}), None
-    return {"torchtext": torchtext, "torchtext.vocab": vocab, "IPython": ipython, "datasets": datasets}
-
-
 @pytest.fixture(scope="module")
 def scgpt():
-    if importlib.util.find_spec("scgpt") is None:
-        pytest.skip("scgpt 0.2.4 is not installed (pip install --no-deps scgpt==0.2.4)")
-    before = {name: sys.modules.get(name) for name in _stand_ins()}
-    sys.modules.update(_stand_ins())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = importlib.import_module("scgpt")
-        importlib.import_module("scgpt.tasks")
-    yield module
-    for name, old in before.items():
-        sys.modules.pop(name) if old is None else sys.modules.__setitem__(name, old)
+    """The package, imported as the benchmarks do."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "scgpt_reference.py"
+    spec = importlib.util.spec_from_file_location("scgpt_reference", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return module.import_scgpt()
+    except ImportError:
+        pytest.skip("scgpt 0.2.4 is not installed: pip install --no-deps scgpt==0.2.4")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,98 @@
+"""From a folder to a scored embedding, and what the check of a download finds."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from scduet.checkpoints import pretrained
+from scduet.data.simulate import simulate
+from scduet.errors import FormatError
+from scduet.tasks.embed_pretrained import HVG_PCA, embed_pretrained, hvg_pca
+
+
+@pytest.mark.parametrize("family", ["geneformer", "scgpt", "scfoundation"])
+def test_the_family_of_a_folder_is_found(family, write, tmp_path, adata):
+    folder = write[family](tmp_path)
+    assert pretrained.recognise(folder)
+    model = pretrained.read(folder)
+    assert model.name == family
+    assert model.embed(adata).shape[0] == adata.n_obs
+
+
+def test_a_folder_of_none_is_refused(tmp_path):
+    assert not pretrained.recognise(tmp_path)
+    with pytest.raises(FormatError, match="0 of"):
+        pretrained.read(tmp_path)
+    assert pretrained.recognise("hf://owner/name@1")
+
+
+def test_options_of_the_family_are_passed_on(write, tmp_path):
+    model = pretrained.read(write["scfoundation"](tmp_path), part="rde")
+    assert model.name == "scfoundation"
+    with pytest.raises(TypeError):
+        pretrained.read(tmp_path, dictionaries="x")
+
+
+def test_a_download_is_checked(write, tmp_path):
+    """A small random model: whole and consistent, but of no published size."""
+    checks = {check.what: check for check in pretrained.verify(write["geneformer"](tmp_path))}
+    assert checks["readable, whole, belongs together"].passed
+    assert not checks["size is a published one"].passed
+    assert checks["weights trunk.blocks.qkv"].passed
+    weights = torch.load(tmp_path / "pytorch_model.bin")
+    for part in ("query", "key", "value"):
+        weights[f"bert.encoder.layer.1.attention.self.{part}.weight"].zero_()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    checks = {check.what: check for check in pretrained.verify(tmp_path)}
+    assert not checks["weights trunk.blocks.qkv"].passed
+    assert checks["weights trunk.blocks.contract"].passed
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cut off")
+    (only,) = pretrained.verify(tmp_path)
+    assert not only.passed
+
+
+def test_two_blocks_with_the_same_weights_are_noticed(write, tmp_path):
+    write["scgpt"](tmp_path)
+    weights = torch.load(tmp_path / "best_model.pt")
+    layer = "transformer_encoder.layers."
+    weights[f"{layer}1.linear1.weight"] = weights[f"{layer}0.linear1.weight"]
+    torch.save(weights, tmp_path / "best_model.pt")
+    failed = [check.what for check in pretrained.verify(tmp_path) if not check.passed]
+    assert "weights trunk.blocks.expand" in failed
+
+
+def test_the_embedding_is_written_and_scored_beside_pca(write, tmp_path):
+    model = pretrained.read(write["scgpt"](tmp_path))
+    cells = simulate(n_cells=120, n_genes=90, n_batches=2, n_types=3, seed=0)
+    cells.var_names = list(model.vocabulary.token)[:90]
+    before = cells.X.copy()
+    told = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        labels, batch = [next(c for c in cells.obs if c.startswith(start)) for start in ("cell_type", "batch")]
+        table = embed_pretrained(
+            cells, model, labels_key=labels, batch_key=batch, accelerator="cpu", callback=told.append
+        )
+    assert cells.obsm[model.key].shape[0] == 120
+    assert {model.key, HVG_PCA} <= set(table.index if model.key in table.index else table.iloc[:, 0])
+    assert told[-1].epoch == told[-1].max_epochs == 120
+    assert (before != cells.X).sum() == 0
+    np.testing.assert_allclose(cells.obsm[model.key], model.embed(cells), atol=1e-5)
+
+
+def test_without_labels_nothing_is_scored(model, adata):
+    assert embed_pretrained(adata, model, key_added="X_mine", accelerator="cpu") is None
+    assert list(adata.obsm) == ["X_mine"]
+
+
+def test_pca_is_of_the_log_normalised_counts(adata):
+    """The distances between cells are those of the centred log-normalised variable genes."""
+    shares = adata.X.toarray() / adata.X.toarray().sum(1, keepdims=True)
+    logged = np.log1p(shares * 1e4)
+    centred = logged - logged.mean(0)
+    pca = hvg_pca(adata)  # 90 genes: all are variable, 39 components hold everything
+    np.testing.assert_allclose(
+        pca @ pca.T, centred @ centred.T, rtol=1e-3, atol=1e-2 * np.abs(centred @ centred.T).max()
+    )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from scduet._version import __version__
-from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, report, say, score
+from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, recommend, report, say, score
 from scduet.cli.flags import with_options
 from scduet.errors import OptionError
 from scduet.models import MODELS

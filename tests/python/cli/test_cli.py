@@ -12,6 +12,7 @@ import pytest
 import scduet as sd
 from scduet.cli import main
 from scduet.options import options_of
+from scduet.tasks.doctor import Finding
 
 SHORT = ["--max-epochs", "2", "--n-latent", "4", "--batch-key", "batch"]
 
@@ -50,6 +51,16 @@ def test_fit_then_embed_is_integrate(folder, tmp_path):
     np.testing.assert_allclose(anndata.read_zarr(tmp_path / "x.zarr").obsm["X_scVI"], wanted, atol=1e-5)
 
 
+def test_counts_on_disk_give_the_same_cells_an_embedding(folder, tmp_path):
+    flags = [*SHORT, "--on-disk", "--checkpoint", tmp_path / "state"]
+    assert run("integrate", folder / "cells.h5ad", "-o", tmp_path / "x.h5ad", *flags) == 0
+    cells, found = anndata.read_h5ad(folder / "cells.h5ad"), anndata.read_h5ad(tmp_path / "x.h5ad")
+    assert found.obsm["X_scVI"].shape == (200, 4)
+    assert np.isfinite(found.obsm["X_scVI"]).all()
+    assert (found.X != cells.X).nnz == 0
+    assert (tmp_path / "state").is_dir()
+
+
 def test_score_writes_the_table_that_python_gives(folder, tmp_path, capsys):
     asked = ["--batch-key", "batch", "--labels-key", "cell_type", "--metrics", "silhouette_label,bras"]
     assert run("score", folder / "out.h5ad", *asked, "-o", tmp_path / "scores.csv") == 0
@@ -59,6 +70,13 @@ def test_score_writes_the_table_that_python_gives(folder, tmp_path, capsys):
     np.testing.assert_allclose(written[names], expected[names].astype(float))
     assert {"X_pca", "X_scVI"} <= set(written.index)
     assert "silhouette_label" in capsys.readouterr().out
+
+
+def test_report_takes_its_columns_from_the_model(folder, tmp_path):
+    assert run("report", folder / "out.h5ad", "--model", folder / "model", "-o", tmp_path / "r.html") == 0
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "batches (batch)" in page
+    assert "2 epochs" in page
 
 
 def test_every_option_of_the_model_has_a_flag(capsys):
@@ -86,7 +104,7 @@ def test_every_option_of_the_model_has_a_flag(capsys):
 def test_flags_reach_fit_as_python_values(folder, tmp_path, monkeypatch, flags, option, value):
     given = {}
 
-    def pretend(adata, model, *, callback, **options):
+    def pretend(adata, model, *, callback, checkpoint, **options):
         given.update(options)
         raise ValueError("enough")
 
@@ -161,7 +179,8 @@ def test_python_m_scduet_is_the_command():
     assert done.stdout.strip() == sd.__version__
 
 
-def test_doctor_finds_this_installation_well(folder, capsys):
+def test_doctor_finds_this_installation_well(folder, capsys, monkeypatch):
+    monkeypatch.setattr("scduet.tasks.doctor._matrix_product", lambda: Finding("speed of torch", "not timed here"))
     assert run("doctor", "--model", folder / "model", "--folder", folder) == 0
     told = capsys.readouterr().out
     assert f"scduet: {sd.__version__}" in told

@@ -1,0 +1,256 @@
+"""The commands of `scduet`, one function each. What they need is imported inside, so that help costs nothing."""
+
+import sys
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scduet.errors import FormatError
+from scduet.models import MODELS
+
+DEFAULT_MODEL = "scvi"
+
+Data = Annotated[Path, typer.Argument(help=".h5ad, .zarr, 10x .h5, or a 10x folder with matrix.mtx.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="What to write; put in place only when complete.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --output names.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while training.")]
+Folder = Annotated[Path, typer.Option("--model", "-m", help="Folder of a saved model.")]
+ModelName = Annotated[Enum("ModelName", {name: name for name in MODELS}), typer.Option("--model", help="Which model.")]
+OnDisk = Annotated[
+    bool, typer.Option("--on-disk", help="Leave the counts on disk (.h5ad, .zarr): for files larger than memory.")
+]
+Checkpoint = Annotated[Path | None, typer.Option(help="Folder that keeps the state of the run, to go on if cut off.")]
+KeyAdded = Annotated[str | None, typer.Option(help="Name of the embedding in obsm (default: X_scVI for scvi).")]
+BatchKey = Annotated[str | None, typer.Option(help="Column of obs with the technical batch.")]
+LabelsKey = Annotated[str | None, typer.Option(help="Column of obs with the cell types.")]
+Embeddings = Annotated[list[str] | None, typer.Option("--embedding", "-e", help="Key of obsm; give it once for each.")]
+
+
+def fit(
+    data: Data,
+    output: Output,
+    model: ModelName = DEFAULT_MODEL,
+    on_disk: OnDisk = False,
+    checkpoint: Checkpoint = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    **options,
+) -> None:
+    """Train a model and save it.
+
+    --output is the folder to make: weights as safetensors, all else as JSON.
+    """
+    from scduet.tasks.convert import read
+
+    _check_model_folder(output, overwrite)
+    import scduet
+
+    cells = data if on_disk else read(data)
+    trained = scduet.fit(cells, model.value, callback=_listener(quiet), checkpoint=checkpoint, **options)
+    trained.save(output, overwrite)
+
+
+def integrate(
+    data: Data,
+    output: Output,
+    model: ModelName = DEFAULT_MODEL,
+    save_model: Annotated[Path | None, typer.Option(help="Also save the model in this folder.")] = None,
+    key_added: KeyAdded = None,
+    on_disk: OnDisk = False,
+    checkpoint: Checkpoint = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    **options,
+) -> None:
+    """Train a model, add its embedding.
+
+    Writes the cells with the embedding in obsm, as .h5ad or .zarr.
+    """
+    from scduet.tasks.convert import check_target, file_size, read, write
+
+    check_target(output, overwrite, file_size(data))
+    if save_model:
+        _check_model_folder(save_model, overwrite)
+    import scduet
+    from scduet.train.processes import is_first
+
+    options |= {"key_added": key_added, "callback": _listener(quiet), "checkpoint": checkpoint}
+    if on_disk:
+        trained = scduet.integrate(data, model.value, output=output, overwrite=overwrite, **options)
+    else:
+        adata = read(data)
+        trained = scduet.integrate(adata, model.value, **options)
+        if is_first():
+            write(adata, output, overwrite=overwrite)
+    if save_model:
+        trained.save(save_model, overwrite)
+
+
+def embed(
+    data: Data,
+    model: Folder,
+    output: Output,
+    key_added: KeyAdded = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Apply a saved model to cells.
+
+    --output .h5ad or .zarr: the cells with the embedding in obsm; .csv or .npy: the embedding alone.
+    """
+    from scduet.tasks.convert import check_target, file_size, read, write, write_embedding
+
+    endings = (".h5ad", ".zarr", ".csv", ".npy")
+    check_target(output, overwrite, file_size(data), endings)
+    import scduet
+    from scduet.tasks.integrate import key_of
+
+    trained, adata = scduet.load(model), read(data)
+    latent = trained.embed(adata)
+    if output.suffix.lower() in (".csv", ".npy"):
+        write_embedding(latent, adata.obs_names, output)
+        return
+    adata.obsm[key_added or key_of(trained.name)] = latent
+    write(adata, output, overwrite=overwrite)
+
+
+def recommend(
+    data: Data,
+    task: Annotated[str | None, typer.Option(help="One task, e.g. integration; default all.")] = None,
+    batch_key: BatchKey = None,
+    labels_key: LabelsKey = None,
+    layer: Annotated[str | None, typer.Option(help="Layer that holds the counts; default X.")] = None,
+) -> None:
+    """Say which method suits the data.
+
+    For each task: what to use, why, who found so, and whether a deep model is needed at all.
+    """
+    from scduet.tasks.convert import read
+    from scduet.tasks.recommend import recommend
+
+    on_disk = data.suffix.lower() in (".h5ad", ".zarr")
+    table = recommend(data if on_disk else read(data), task, batch_key=batch_key, labels_key=labels_key, layer=layer)
+    for row in table.itertuples():
+        typer.echo(f"{row.task}: {row.method}")
+        typer.echo(f"    deep model: {'yes' if row.deep_model else 'not needed'}; {row.reason}")
+        typer.echo(f"    data: {row.data}\n    source: {row.source}")
+
+
+def score(
+    data: Data,
+    batch_key: BatchKey = None,
+    labels_key: LabelsKey = None,
+    embedding: Embeddings = None,
+    metrics: Annotated[
+        str, typer.Option(help='"default", "scib", "census", "all", or names with commas between.')
+    ] = "default",
+    layer: Annotated[str | None, typer.Option(help="Layer for the unintegrated PCA; default X.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table here (.csv).")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score embeddings beside the PCA.
+
+    How well batches mix, and how well cell types stay apart; higher is better. The unintegrated PCA, and Harmony where
+    it is installed, are always scored too.
+    """
+    from scduet.tasks.convert import check_target, place_whole, read
+
+    if output:
+        check_target(output, overwrite, endings=(".csv",))
+    import scduet
+
+    names = metrics.split(",") if "," in metrics else metrics
+    table = scduet.score(read(data), embedding, batch_key, labels_key, metrics=names, layer=layer)
+    typer.echo(table.T.to_string(float_format=lambda value: f"{value:.3f}"))
+    if output:
+        place_whole(output.absolute(), table.to_csv)
+
+
+def report(
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Folder of the saved model, for its curves.")
+    ] = None,
+    batch_key: BatchKey = None,
+    labels_key: LabelsKey = None,
+    embedding: Embeddings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write one self-contained HTML page.
+
+    The data, the training, pictures before and after, scores and what they mean.
+    """
+    from scduet.tasks.convert import check_target, read
+
+    check_target(output, overwrite, endings=(".html",))
+    import scduet
+
+    trained = scduet.load(model) if model else None
+    scduet.report(
+        read(data),
+        output,
+        model=trained,
+        embeddings=embedding,
+        batch_key=batch_key,
+        labels_key=labels_key,
+        overwrite=overwrite,
+    )
+
+
+def convert(
+    source: Data,
+    target: Annotated[Path, typer.Argument(help="What to write: .h5ad or .zarr.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Read one format, write another."""
+    from scduet.tasks.convert import convert as run
+
+    adata = run(source, target, overwrite=overwrite)
+    typer.echo(f"{target}: {adata.n_obs} cells, {adata.n_vars} genes")
+
+
+def doctor(
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Also examine this saved model.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where you mean to write.")] = Path(),
+) -> None:
+    """Examine this installation.
+
+    Versions, devices, the speed of torch, R, permission to write. Exit code 1 if something is bad.
+    """
+    from scduet.tasks.doctor import examine
+
+    findings = examine(model, folder)
+    for finding in findings:
+        mark = {True: "ok  ", False: "BAD ", None: "-   "}[finding.ok]
+        typer.echo(
+            f"{mark} {finding.what}: {finding.found}" + (f"\n     -> {finding.remedy}" if finding.remedy else "")
+        )
+    raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
+
+
+def _listener(quiet: bool) -> Callable[[Any], None] | None:
+    """None (the progress bar) in a terminal; elsewhere a line every tenth of the way."""
+    if not quiet and sys.stderr.isatty():
+        return None
+
+    def tell(event: Any) -> None:
+        due = event.kind != "epoch" or event.epoch % max(event.max_epochs // 10, 1) == 0
+        if event.kind == "warning" or (due and not quiet):
+            say(f"epoch {event.epoch}/{event.max_epochs}: {event.message}" if event.kind == "epoch" else event.message)
+
+    return tell
+
+
+def _check_model_folder(folder: Path, overwrite: bool) -> None:
+    from scduet.tasks.convert import check_folder
+
+    check_folder(folder.absolute().parent)
+    if folder.exists() and not overwrite:
+        raise FormatError(f"{folder} exists", "choose another folder, or pass --overwrite to replace a model there")
+
+
+def say(line: str) -> None:
+    print(f"scduet: {line}", file=sys.stderr)

@@ -1,0 +1,85 @@
+"""The README's own code runs: Python, then R, then the command line, in one folder; its make targets exist.
+
+Training is cut to a few epochs, everything else is as printed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+SHORTER = {  # what asks for training -> the same, for a few epochs
+    "python": ('batch_key="batch")  # adata', 'batch_key="batch", max_epochs=3)  # adata'),
+    "r": ('RunSCVI(obj, batch = "batch")', 'RunSCVI(obj, batch = "batch", max_epochs = 3)'),
+    "sh": ("--save-model scvi", "--save-model scvi --max-epochs 3"),
+}
+
+
+def blocks(language):
+    return [code for name, code in BLOCKS if name == language]
+
+
+def shortened(language, code):
+    asks, less = SHORTER[language]
+    assert asks in code, "the README changed: say here how to shorten its training"
+    return code.replace(asks, less)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the README's Python code has run."""
+    folder = tmp_path_factory.mktemp("readme")
+    (code,) = blocks("python")
+    (folder / "readme.py").write_text(shortened("python", code), encoding="utf-8")
+    subprocess.run([sys.executable, "readme.py"], cwd=folder, check=True)
+    return folder
+
+
+def test_python(folder):
+    assert (folder / "report.html").stat().st_size > 100_000
+    assert (folder / "model" / "scduet.json").exists()
+    assert (folder / "cells.h5ad").exists()
+
+
+def test_command_line(folder):
+    commands = [line for code in blocks("sh") for line in code.splitlines() if line.startswith("scduet ")]
+    assert len(commands) >= 5
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    script = shortened("sh", "\n".join(["set -e", *commands]))
+    subprocess.run(["sh", "-c", script], cwd=folder, env=os.environ | {"PATH": path}, check=True)
+    for name in ("integrated.h5ad", "integrated.zarr", "latent.csv", "scvi/scduet.json"):
+        assert (folder / name).exists(), name
+
+
+def r_has(*packages):
+    asked = ", ".join(f'"{name}"' for name in packages)
+    code = f"quit(status = !all(sapply(c({asked}), requireNamespace, quietly = TRUE)))"
+    return shutil.which("Rscript") is not None and subprocess.run(["Rscript", "-e", code], check=False).returncode == 0
+
+
+def test_r(folder, tmp_path):
+    if not r_has("Seurat", "reticulate"):
+        pytest.skip("R with Seurat and reticulate is not here: make system-deps")
+    environment = os.environ | {"R_LIBS": str(tmp_path), "RETICULATE_PYTHON": sys.executable}
+    install = ["R", "CMD", "INSTALL", "--no-docs", "--no-test-load", f"--library={tmp_path}", ROOT / "r-package"]
+    subprocess.run(install, env=environment, check=True, capture_output=True)
+    (code,) = blocks("r")
+    script = shortened("r", code) + "\ncat(dim(Embeddings(obj, 'scvi')))\n"
+    run = ["Rscript", "-e", script]
+    done = subprocess.run(run, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.endswith("700 10")
+
+
+def test_make_targets_and_files_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"[`\n]make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    for link in re.findall(r"\]\(([\w./-]+)\)", README):
+        assert (ROOT / link).exists(), link

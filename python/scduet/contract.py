@@ -199,6 +199,12 @@ class VAE(Protocol):
         """log p(x | z, l), summed over genes."""
         ...
 
+    def shares(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+    ) -> Float[Tensor, "cell gene"]:
+        """Expected share of each gene, as if measured in `batch`."""
+        ...
+
     def decode(
         self,
         z: Float[Tensor, "cell latent"],

@@ -142,6 +142,11 @@ class AutoZI(nn.Module):
         inflated = log_zero_inflated_negative_binomial(x, p.rate, p.dispersion, p.dropout_logits)
         return torch.logaddexp(nb, (1 - plain + EPS).log() + inflated).sum(-1)
 
+    def shares(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+    ) -> Float[Tensor, "cell gene"]:
+        return self.scvi.shares(z, cells, batch)
+
     def decode(
         self,
         z: Float[Tensor, "cell latent"],

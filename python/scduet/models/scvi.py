@@ -169,6 +169,12 @@ class SCVI(nn.Module):
             return sparse_likelihoods.negative_binomial(*inputs, link=self._link)
         return sparse_likelihoods.zero_inflated_negative_binomial(*inputs, self.dropout_logits(hidden), link=self._link)
 
+    def shares(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+    ) -> Float[Tensor, "cell gene"]:
+        """Expected share of each gene, of cells in the states z, as if measured in `batch`; `scale` of `decode`."""
+        return self._linked(self.share(self._hidden(z, cells, cells.batch if batch is None else batch)))
+
     def decode(
         self,
         z: Float[Tensor, "cell latent"],
@@ -261,10 +267,13 @@ class SCVI(nn.Module):
         log_library: Float[Tensor, "cell 1"],
     ) -> Decoded:
         likelihood, logits = self.config.gene_likelihood, self.share(hidden)
-        scale = F.softplus(logits) if self._link == "softplus" else logits.softmax(-1)
+        scale = self._linked(logits)
         dispersion = None if likelihood == "poisson" else self._log_dispersion(hidden, cells, batch).exp()
         dropout_logits = self.dropout_logits(hidden) if likelihood == "zinb" else None
         return Decoded(scale, log_library.exp() * scale, dispersion, dropout_logits)
+
+    def _linked(self, logits: Float[Tensor, "cell gene"]) -> Float[Tensor, "cell gene"]:
+        return F.softplus(logits) if self._link == "softplus" else logits.softmax(-1)
 
     @property
     def _link(self) -> Link:

@@ -84,7 +84,7 @@ class Schema:
             counts=source,
             total=totals,
             batch=np.zeros(adata.n_obs, np.int64) if f.batch_key is None else self._codes(adata, f.batch_key),
-            label=None if f.labels_key is None else self._codes(adata, f.labels_key),
+            label=None if f.labels_key is None else self._labels(adata, f.labels_key),
             categorical=_stack([self._codes(adata, key) for key in f.categorical_covariate_keys], np.int64),
             continuous=_stack([_numbers(adata, key) for key in f.continuous_covariate_keys], np.float32),
             size_factor=None if f.size_factor_key is None else _numbers(adata, f.size_factor_key, positive=True),
@@ -122,6 +122,10 @@ class Schema:
             remedy = "every gene is needed; are names symbols in one and Ensembl ids in the other?"
             raise DataError(f"{len(missing)} of {len(column)} genes are missing from the data: {some(missing)}", remedy)
         return None if len(names) == len(column) and (column == np.arange(len(column))).all() else column
+
+    def _labels(self, adata, key: str) -> np.ndarray:
+        """Code of each cell's label; without the column, as in cells that are to be labeled, all are unlabeled."""
+        return self._codes(adata, key) if key in adata.obs else np.full(adata.n_obs, -1)
 
     def _codes(self, adata, key: str) -> np.ndarray:
         """Code of each cell's level; -1 for cells without a label."""

@@ -61,7 +61,7 @@ def map_query(
     cells = schema.encode(prepared)
     mapped = replace(model, cells=cells) if schema == model.schema else _grown(model, schema, cells)
     if train and mapped.schema != model.schema:
-        mapped = _trained(model, mapped, cells, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
+        mapped = train_new_rows(model, mapped, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
     query.obsm[key_added or key_of(model.name)] = mapped.embed()
     return mapped
 
@@ -147,18 +147,18 @@ def _grown_reference(known: Reference, query: Reference) -> Reference:
     return replace(known, n_batches=query.n_batches, n_categories=query.n_categories, arrays=arrays)
 
 
-def _trained(model: Model, mapped: Model, cells: Cells, training: TrainConfig, callback: Listener | None) -> Model:
-    """`mapped` after training its new rows on `cells`."""
+def train_new_rows(model: Model, mapped: Model, training: TrainConfig, callback: Listener | None = None) -> Model:
+    """`mapped`, a query mapped onto `model`, after training its new rows on the cells of the query."""
     before = dict(model.module.named_parameters())
     n_known = {
         name: len(before[name]) if name in before else 1
         for name, value in mapped.module.named_parameters()
         if name not in before or before[name].shape != value.shape
     }
-    if not n_known:
+    if not n_known or mapped.cells is None:
         return mapped
     rows = NewRows(mapped.module, n_known)
-    trained = api.train(replace(mapped, module=rows, outcome=Outcome()), cells, training, callback)
+    trained = api.train(replace(mapped, module=rows, outcome=Outcome()), mapped.cells, training, callback)
     mapped.module.load_state_dict({**mapped.module.state_dict(), **rows.joined()})
     return replace(trained, module=mapped.module.requires_grad_(True).eval())
 

@@ -132,8 +132,7 @@ class Cells:
         return Estimate(float(value), error, len(self.clustered))
 
     def _draw(self, n: int, size: int) -> Int[np.ndarray, " drawn"]:
-        drawn = np.random.default_rng(self.plan.seed).choice(n, min(size, n), replace=False, shuffle=True)
-        return np.sort(drawn) if size < self.plan.n_clustered else drawn
+        return np.random.default_rng(self.plan.seed).permutation(n)[:size]
 
 
 _NAMES = {

@@ -53,7 +53,7 @@ def nearest_neighbors(
 def from_graph(distances: ArrayLike | sparse.spmatrix) -> Neighbors:
     """Neighbours from a graph of distances (cells x cells, 0 = no edge), such as scanpy's `obsp["distances"]`.
 
-    Rows may have different numbers of edges; connectivities are no distances and are refused where one can tell.
+    Rows may have different numbers of edges. Connectivities, which grow with nearness, are no distances.
     """
     graph = sparse.csr_array(distances, dtype=np.float64, copy=True)
     graph.setdiag(0)

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, framed, piecewise, summed, sums
+from scduet.transformers.tokens import Tokens, framed, known, piecewise, sums
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,7 @@ class DepthTokenizer:
         return self.tokens(rows).batch(pad=self.pad)
 
     def _piece(self, rows: Rows) -> Tokens:
-        rows, token = summed(rows, self.token) if self.repeated else (rows, self.token)
-        gene = token[rows.column]
-        kept = (gene >= 0) & (rows.values > 0)
-        gene, value, pointer = gene[kept], rows.values[kept], np.concatenate([[0], np.cumsum(kept)])[rows.pointer]
+        gene, value, pointer = known(rows, self.token, self.repeated)
         total, lengths = sums(value, pointer), np.diff(pointer)
         with np.errstate(divide="ignore"):  # a cell without counts, which the caller refuses
             held = np.log10(total)

@@ -199,7 +199,7 @@ def _gene_totals(cells: Cells) -> Float[np.ndarray, " gene"]:
 
 def _cell_numbers(adata) -> np.ndarray:
     """A number for each cell, from its name: the same in whatever data set the cell is."""
-    return hash_array(adata.obs_names.to_numpy(dtype=object))
+    return np.asarray(hash_array(adata.obs_names.to_numpy(dtype=object)))
 
 
 def _refuse_empty(cells: Cells, known: np.ndarray, names) -> None:

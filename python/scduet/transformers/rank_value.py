@@ -7,16 +7,16 @@ gene. The total of the cell divides all its genes alike, so it does not change t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
+import numba
 import numpy as np
 from jaxtyping import Float, Int
 
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, framed, piecewise, ranges, sort_rows, summed, sums
+from scduet.transformers.tokens import Tokens, known, piecewise, sort_rows, sums
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,47 @@ class RankTokenizer:
         return self.tokens(rows).batch(pad=self.pad)
 
     def _piece(self, rows: Rows) -> Tokens:
-        given, token, usual = rows, self.token, self._usual
-        if self.repeated:
-            rows, token = summed(rows, self.token)
-            usual = self.median
-        value = rows.values / usual[rows.column]
-        order = descending(value, rows.pointer) if self.ties == "stable" else _as_official(rows, usual, given)
-        room = self.length - (self.cls is not None) - (self.eos is not None)
-        known = np.diff(np.concatenate([[0], np.cumsum(value > 0)])[rows.pointer])
-        kept = np.minimum(known, room)  # genes that are not known have value 0 and come last
-        ranked = token[rows.column[order[ranges(rows.pointer[:-1], kept)]]]
-        pointer = np.concatenate([[0], np.cumsum(kept)])
-        genes = framed(ranked, pointer, _array(self.cls), _array(self.eos))
-        return Tokens(genes, None, pointer + (self.length - room) * np.arange(len(pointer)), rows.index)
+        gene, value, pointer = known(rows, self.token, self.repeated)
+        if self.ties == "stable":
+            order = descending(_relative(value, gene, self.median), pointer)
+        else:
+            order = _as_official(value, gene, pointer, self.median, sums(rows.values, rows.pointer))
+        specials = np.array([-1 if token is None else token for token in (self.cls, self.eos)])
+        genes, pointer = _framed(gene, order, pointer, self.length, specials)
+        return Tokens(genes, None, pointer, rows.index)
 
-    @cached_property
-    def _usual(self) -> Float[np.ndarray, " gene"]:
-        """Usual count of each gene of the data; infinite for those without a token."""
-        return np.where(self.token >= 0, self.median[self.token], np.inf)
+
+@numba.njit(cache=True, nogil=True)
+def _relative(value, gene, median):
+    """Each count over the usual count of its gene."""
+    out = np.empty(len(value))
+    for i in range(len(value)):
+        out[i] = value[i] / median[gene[i]]
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _framed(gene, order, pointer, length, specials):
+    """The first genes of each row in their order, after the first of `specials` and before the second (-1: none)."""
+    frame = (specials[0] >= 0) + (specials[1] >= 0)
+    out = np.empty(len(gene) + frame * len(pointer), np.int64)
+    new, n = np.zeros(len(pointer), np.int64), 0
+    for row in range(len(pointer) - 1):
+        if specials[0] >= 0:
+            out[n] = specials[0]
+            n += 1
+        for place in range(pointer[row], min(pointer[row + 1], pointer[row] + length - frame)):
+            out[n] = gene[order[place]]
+            n += 1
+        if specials[1] >= 0:
+            out[n] = specials[1]
+            n += 1
+        new[row + 1] = n
+    return out[:n], new
 
 
 def descending(value: Float[np.ndarray, " entry"], pointer: Int[np.ndarray, " row+1"]) -> Int[np.ndarray, " entry"]:
-    """Positions that sort each row of numbers >= 0 from large to small; equal ones keep their order.
+    """Positions that sort each row of positive numbers from large to small; equal ones keep their order.
 
     The sort sees the leading 48 bits of a number. A row that these did not tell apart (about 1 in 10 million
     neighbours) is sorted again.
@@ -75,17 +94,10 @@ def descending(value: Float[np.ndarray, " entry"], pointer: Int[np.ndarray, " ro
     return order
 
 
-def _as_official(rows: Rows, usual: np.ndarray, given: Rows) -> Int[np.ndarray, " entry"]:
+def _as_official(
+    value: np.ndarray, gene: np.ndarray, pointer: np.ndarray, median: np.ndarray, total: np.ndarray
+) -> Int[np.ndarray, " entry"]:
     """The order that the official code's arithmetic and sort give."""
-    total = sums(given.values, given.pointer)
-    factor = np.repeat(1 / np.maximum(total, 1), np.diff(rows.pointer))
-    scaled = rows.values * factor * 10_000 * (1 / usual[rows.column])
-    order = []
-    for a, b in pairwise(rows.pointer):
-        known, rest = a + np.flatnonzero(scaled[a:b] > 0), a + np.flatnonzero(scaled[a:b] <= 0)
-        order += [known[np.argsort(-scaled[known])], rest]
-    return np.concatenate(order)
-
-
-def _array(token: int | None) -> np.ndarray | None:
-    return None if token is None else np.array(token)
+    factor = np.repeat(1 / np.maximum(total, 1), np.diff(pointer))
+    scaled = value * factor * 10_000 * (1 / median[gene])
+    return np.concatenate([a + np.argsort(-scaled[a:b]) for a, b in pairwise(pointer)])

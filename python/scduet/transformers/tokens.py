@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
+import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
@@ -88,6 +89,29 @@ def _joined(parts: list[Tokens]) -> Tokens:
         pointer=np.concatenate([[0], np.cumsum(lengths)]),
         index=np.concatenate([part.index for part in parts]),
     )
+
+
+@numba.njit(cache=True, nogil=True)
+def known_entries(values, column, pointer, token):
+    """Token, count and row pointer of the positive counts whose gene has a token (-1: none)."""
+    gene, value = np.empty(len(values), np.int64), np.empty(len(values), np.float32)
+    kept, n = np.zeros(len(pointer), np.int64), 0
+    for row in range(len(pointer) - 1):
+        for entry in range(pointer[row], pointer[row + 1]):
+            known = token[column[entry]]
+            if known >= 0 and values[entry] > 0:
+                gene[n], value[n] = known, values[entry]
+                n += 1
+        kept[row + 1] = n
+    return gene[:n], value[:n], kept
+
+
+def known(
+    rows: Rows, token: Int[np.ndarray, " gene"], repeated: bool
+) -> tuple[Int[np.ndarray, " entry"], Float[np.ndarray, " entry"], Int[np.ndarray, " cell+1"]]:
+    """The same of `rows`; the counts of genes that share a token (`repeated`) are added up."""
+    rows, token = summed(rows, token) if repeated else (rows, token)
+    return known_entries(rows.values, rows.column, rows.pointer, token)
 
 
 def summed(rows: Rows, token: Int[np.ndarray, " gene"]) -> tuple[Rows, Int[np.ndarray, " gene"]]:

@@ -65,12 +65,14 @@ def models() -> dict[str, Pretrained]:
     """The official vocabularies, each with a module that has no weights."""
     known = {
         "geneformer V1": geneformer.read_vocabulary([ASSETS / "geneformer"], 25_426),
-        "scgpt 48k": scgpt._vocabulary(json.loads((ASSETS / "scgpt" / "default_gene_vocab.json").read_text()), "<pad>"),
-        "scfoundation": scfoundation._vocabulary(ASSETS, ASSETS / "scfoundation" / scfoundation.GENES, 19_264),
+        "scgpt 48k": scgpt.vocabulary_of(
+            json.loads((ASSETS / "scgpt" / "default_gene_vocab.json").read_text()), "<pad>"
+        ),
+        "scfoundation": scfoundation.vocabulary_of(ASSETS, ASSETS / "scfoundation" / scfoundation.GENES, 19_264),
     }
     if (spec := find_spec("scgpt")) is not None:
         census = Path(spec.origin).parent / "tokenizer" / "default_census_vocab.json"
-        known["scgpt whole-human"] = scgpt._vocabulary(json.loads(census.read_text()), "<pad>")
+        known["scgpt whole-human"] = scgpt.vocabulary_of(json.loads(census.read_text()), "<pad>")
     with torch.device("meta"):
         return {name: Pretrained(name.split()[0], _module(name, vocabulary), "") for name, vocabulary in known.items()}
 

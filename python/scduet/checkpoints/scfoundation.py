@@ -72,7 +72,7 @@ def read(
         raise FormatError(f"{folder} has no models.ckpt", "download it from the publisher of scFoundation")
     config, weights = _part(path, part)
     renamed, aside = rename(weights, NAMES, f"{path.name} ({part})")
-    vocabulary = _vocabulary(path, genes, config.n_genes)
+    vocabulary = vocabulary_of(path, genes, config.n_genes)
     with torch.device("meta"):
         module = ScFoundation(config, vocabulary)
     fill(module, renamed, f"{path.name} ({part})")
@@ -129,7 +129,7 @@ def _config(config: dict[str, Any], weights: dict[str, Tensor]) -> Config:
     )
 
 
-def _vocabulary(checkpoint: Path, genes: str | Path | None, n_genes: int) -> Vocabulary:
+def vocabulary_of(checkpoint: Path, genes: str | Path | None, n_genes: int) -> Vocabulary:
     places = [Path(genes)] if genes is not None else [checkpoint.parent / GENES, checkpoint.parent.parent / GENES]
     path = next((place for place in places if place.is_file()), None)
     if path is None:

@@ -50,7 +50,7 @@ def read(folder: str | Path) -> Pretrained:
     folder = Path(folder)
     args, names = _json(folder / "args.json"), _json(folder / "vocab.json")
     weights, aside = rename(read_torch(folder / "best_model.pt"), NAMES, folder.name)
-    vocabulary = _vocabulary(names, args.get("pad_token", "<pad>"))
+    vocabulary = vocabulary_of(names, args.get("pad_token", "<pad>"))
     n_rows = len(weights.get("gene.weight", ()))
     if len(vocabulary) != n_rows:
         message = f"vocab.json has {len(vocabulary):,} tokens, the weights of {folder.name} have {n_rows:,}"
@@ -82,7 +82,7 @@ def _config(args: dict[str, Any], n_tokens: int, batch_norm: bool, source: str) 
     return Config(n_tokens, trunk, args.get("n_bins") or 51, float(args.get("pad_value", -2)), batch_norm)
 
 
-def _vocabulary(names: dict[str, int], pad: str) -> Vocabulary:
+def vocabulary_of(names: dict[str, int], pad: str) -> Vocabulary:
     """The genes and special tokens; those of the special ones that are missing follow, as in the official code."""
     if not isinstance(names, dict) or sorted(names.values()) != list(range(len(names))):
         raise FormatError("vocab.json does not number its tokens from 0 on", "download it again")

@@ -44,6 +44,9 @@ def embed_pretrained(
     model = model if isinstance(model, Pretrained) else pretrained.read(model)
     key = key_added or model.key
     device = devices.choose(accelerator)
+    if callback is not None:
+        coverage = model.match(adata, layer=layer, gene_column=options.get("gene_column"))
+        callback(Event("log", f"{model.name}: {coverage}"))
     adata.obsm[key] = model.embed(adata, layer=layer, device=device, progress=_told(callback, model), **options)
     if labels_key is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -79,9 +80,16 @@ class Pretrained:
         return embed_cells(embed, tokenizer, cells.counts, self._pad, resources)
 
     def embed_genes(
-        self, adata=None, *, layer: str | None = None, gene_column: str | None = None, precision: Precision = "32",
-        device: str | torch.device | None = None, progress: Progress | None = None, **options,
-    ) -> pd.DataFrame:  # fmt: skip
+        self,
+        adata=None,
+        *,
+        layer: str | None = None,
+        gene_column: str | None = None,
+        precision: Precision = "32",
+        device: str | torch.device | None = None,
+        progress: Progress | None = None,
+        **options,
+    ) -> pd.DataFrame:
         """A vector for each gene: the one learned, or with `adata` the mean of its states in the cells that express it.
 
         Returns a DataFrame (gene, width), genes named as the checkpoint names them; with `adata` those seen in it.
@@ -154,6 +162,7 @@ class Pretrained:
     ) -> tuple[Cells, Tokenizer]:
         cells = self._cells(adata, layer, allow_non_integer)
         match = self.vocabulary.match(_names(adata, gene_column), _gene_totals(cells), least_share)
+        logging.getLogger("scduet").info("%s: %s", self.name, match)
         tokenizer = self.module.tokenizer(match, _cell_numbers(adata), options)
         known = (match.token >= 0).astype(np.float32)
         _refuse_empty(cells, known, adata.obs_names)

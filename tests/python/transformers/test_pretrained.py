@@ -77,6 +77,7 @@ def test_the_embedding_is_written_and_scored_beside_pca(write, tmp_path):
         )
     assert cells.obsm[model.key].shape[0] == 120
     assert {model.key, HVG_PCA} <= set(table.index if model.key in table.index else table.iloc[:, 0])
+    assert "90 of 90 genes" in told[0].message
     assert told[-1].epoch == told[-1].max_epochs == 120
     assert (before != cells.X).sum() == 0
     np.testing.assert_allclose(cells.obsm[model.key], model.embed(cells), atol=1e-5)

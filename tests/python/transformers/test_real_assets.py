@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from scduet.checkpoints import geneformer
-from scduet.checkpoints.scfoundation import GENES, _vocabulary
-from scduet.checkpoints.scgpt import _vocabulary as scgpt_vocabulary
+from scduet.checkpoints.scfoundation import GENES, vocabulary_of
+from scduet.checkpoints.scgpt import vocabulary_of as scgpt_vocabulary
 from scduet.transformers import geneformer as gf
 from scduet.transformers import scfoundation as sf
 from scduet.transformers import scgpt as sg
@@ -27,7 +27,7 @@ def models() -> dict[str, Pretrained]:
     vocabularies = {
         "geneformer": geneformer.read_vocabulary([ASSETS / "geneformer"], 25_426),
         "scgpt": scgpt_vocabulary(json.loads((ASSETS / "scgpt" / "default_gene_vocab.json").read_text()), "<pad>"),
-        "scfoundation": _vocabulary(ASSETS, ASSETS / "scfoundation" / GENES, 19_264),
+        "scfoundation": vocabulary_of(ASSETS, ASSETS / "scfoundation" / GENES, 19_264),
     }
     with torch.device("meta"):
         modules = {

@@ -1,0 +1,10 @@
+"""scvi-tools' public names over our engine: `from scduet import scvi` in place of `import scvi`.
+
+What differs, all on purpose: bad data are refused with a message that names them, genes are matched by name, unused
+categories are no classes, early stopping keeps the best weights, and query mapping moves no reference cell.
+"""
+
+from scduet._version import __version__
+from scduet.scvi import data, model, settings
+
+__all__ = ["__version__", "data", "model", "settings"]

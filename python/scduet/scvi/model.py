@@ -1,0 +1,216 @@
+"""scvi-tools' models: SCVI, SCANVI, LinearSCVI and AUTOZI, with its signatures and return types."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from anndata import AnnData
+
+from scduet.data.schema import Fields
+from scduet.errors import OptionError
+from scduet.scvi.setup import note, noted, untrained
+from scduet.scvi.trained import ScviModel
+from scduet.tasks.annotate import predict
+
+
+class SCVI(ScviModel):
+    """scVI: see `scduet.models.scvi`."""
+
+    _name = "scvi"
+
+    def __init__(
+        self,
+        adata=None,
+        registry=None,
+        n_hidden=128,
+        n_latent=10,
+        n_layers=1,
+        dropout_rate=0.1,
+        dispersion="gene",
+        gene_likelihood="zinb",
+        use_observed_lib_size=True,
+        latent_distribution="normal",
+        **kwargs,
+    ):
+        super().__init__(*_options(locals()))
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata,
+        layer=None,
+        batch_key=None,
+        labels_key=None,
+        size_factor_key=None,
+        categorical_covariate_keys=None,
+        continuous_covariate_keys=None,
+        **_,
+    ) -> None:
+        note(*_setup(locals()))
+
+
+class SCANVI(ScviModel):
+    """scANVI: see `scduet.models.scanvi`."""
+
+    _name = "scanvi"
+    was_pretrained = False
+
+    def __init__(
+        self,
+        adata=None,
+        registry=None,
+        n_hidden=128,
+        n_latent=10,
+        n_layers=1,
+        dropout_rate=0.1,
+        dispersion="gene",
+        gene_likelihood="zinb",
+        use_observed_lib_size=True,
+        linear_classifier=False,
+        datamodule=None,
+        **model_kwargs,
+    ):
+        super().__init__(*_options(locals()))
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata,
+        labels_key,
+        unlabeled_category,
+        layer=None,
+        batch_key=None,
+        size_factor_key=None,
+        categorical_covariate_keys=None,
+        continuous_covariate_keys=None,
+        use_minified=True,
+        **_,
+    ) -> None:
+        note(*_setup(locals()))
+
+    @classmethod
+    def from_scvi_model(
+        cls, scvi_model: SCVI, unlabeled_category, labels_key=None, adata=None, registry=None, **kwargs
+    ):
+        """A scANVI that starts from the weights of a trained SCVI."""
+        base, cells = scvi_model._model, scvi_model.adata if adata is None else adata
+        fields = base.schema.fields
+        key = fields.labels_key if labels_key is None else labels_key
+        if key is None:
+            raise ValueError("A `labels_key` is necessary as the scVI model was initialized without one.")
+        note(cells, cls.__name__, {**_plain(fields), "labels_key": key, "unlabeled_category": str(unlabeled_category)})
+        fixed = vars(base.config)
+        options = {**fixed, **{name: value for name, value in kwargs.items() if name not in fixed}}
+        made = cls._holding(
+            untrained(cells, cls._name, noted(cells, cls.__name__), options, base), cells, is_trained=False
+        )
+        made.was_pretrained = True
+        return made
+
+    def train(self, max_epochs=None, n_samples_per_label=None, check_val_every_n_epoch=None, train_size=0.9, **kwargs):
+        """Train; after a SCVI for a third of its epochs, from 2 to 10."""
+        plan = dict(kwargs.pop("plan_kwargs", None) or {})
+        ratio = plan.pop("classification_ratio", self._model.config.classification_ratio)
+        config = replace(self._model.config, n_samples_per_label=n_samples_per_label, classification_ratio=float(ratio))
+        self._model.module.config = config
+        self._model = replace(self._model, config=config)
+        if max_epochs is None and self.was_pretrained:
+            usual = min(round(20_000 / self.adata.n_obs * 400), 400)
+            max_epochs = int(min(10, max(2, round(usual / 3.0))))
+        kwargs |= dict(plan_kwargs=plan, check_val_every_n_epoch=check_val_every_n_epoch)
+        super().train(max_epochs=max_epochs, train_size=train_size, **kwargs)
+
+    def predict(self, adata=None, indices=None, soft=False, batch_size=None, use_posterior_mean=True, **_):
+        """Names of the types, or with soft=True their probabilities."""
+        cells = self._cells(adata, indices)
+        share = predict(self._model, cells)
+        return share if soft else share.columns.to_numpy()[share.to_numpy().argmax(1)]
+
+
+class LinearSCVI(ScviModel):
+    """LDVAE: see `scduet.models.ldvae`."""
+
+    _name = "ldvae"
+
+    def __init__(
+        self,
+        adata=None,
+        n_hidden=128,
+        n_latent=10,
+        n_layers=1,
+        dropout_rate=0.1,
+        dispersion="gene",
+        gene_likelihood="nb",
+        use_observed_lib_size=False,
+        latent_distribution="normal",
+        **model_kwargs,
+    ):
+        super().__init__(*_options(locals()))
+
+    @classmethod
+    def setup_anndata(cls, adata, batch_key=None, labels_key=None, layer=None, **_) -> None:
+        note(*_setup(locals()))
+
+    def get_loadings(self) -> pd.DataFrame:
+        """Loadings (gene x latent)."""
+        found = self._model.module.loadings().cpu().numpy()  # type: ignore[operator]
+        return pd.DataFrame(found, index=self._model.genes, columns=[f"Z_{i}" for i in range(found.shape[1])])
+
+
+class AUTOZI(ScviModel):
+    """AutoZI: see `scduet.models.autozi`."""
+
+    _name = "autozi"
+
+    def __init__(
+        self,
+        adata=None,
+        n_hidden=128,
+        n_latent=10,
+        n_layers=1,
+        dropout_rate=0.1,
+        dispersion="gene",
+        latent_distribution="normal",
+        alpha_prior=0.5,
+        beta_prior=0.5,
+        minimal_dropout=0.01,
+        zero_inflation="gene",
+        use_observed_lib_size=True,
+        **model_kwargs,
+    ):
+        super().__init__(*_options(locals()))
+
+    @classmethod
+    def setup_anndata(cls, adata, batch_key=None, labels_key=None, layer=None, **_) -> None:
+        note(*_setup(locals()))
+
+    def get_alphas_betas(self, as_numpy=True) -> dict[str, Any]:
+        """Parameters of the Beta posterior and prior of each gene's share of plain NB."""
+        module = self._model.module
+        pairs = {"posterior": module.posterior_of_genes(), "prior": module.prior_of_genes()}  # type: ignore[operator]
+        found = {f"alpha_{name}": beta.concentration1.detach().t() for name, beta in pairs.items()}
+        found |= {f"beta_{name}": beta.concentration0.detach().t() for name, beta in pairs.items()}
+        return {name: value.cpu().numpy() if as_numpy else value for name, value in found.items()}
+
+
+def _options(arguments: dict[str, Any]) -> tuple[AnnData, dict[str, Any]]:
+    """The AnnData and the options among the arguments of a constructor."""
+    if arguments["adata"] is None:
+        raise OptionError("a model needs cells", "pass adata")
+    more = next((value for name, value in arguments.items() if name in ("kwargs", "model_kwargs")), {})
+    outside = ("self", "adata", "registry", "datamodule", "kwargs", "model_kwargs", "__class__")
+    return arguments["adata"], {**{k: v for k, v in arguments.items() if k not in outside}, **more}
+
+
+def _setup(arguments: dict[str, Any]) -> tuple[AnnData, str, dict[str, Any]]:
+    """The AnnData, the class and the fields among the arguments of setup_anndata."""
+    fields = {name: value for name, value in arguments.items() if name not in ("cls", "adata", "_", "use_minified")}
+    if fields.get("unlabeled_category") is not None:
+        fields["unlabeled_category"] = str(fields["unlabeled_category"])
+    return arguments["adata"], arguments["cls"].__name__, fields
+
+
+def _plain(fields: Fields) -> dict[str, Any]:
+    return {name: value for name, value in vars(fields).items() if name not in ("genes", "allow_non_integer")}

@@ -26,6 +26,24 @@ SCVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = NU
 }
 attr(SCVIIntegration, "Seurat.method") <- "integration"
 
+#' @rdname SCVIIntegration
+#' @param labels Cell types, as a vector named by cell: `IntegrateLayers()` passes no metadata on.
+#' @export
+SCANVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = NULL, features = NULL, groups = NULL,
+                              assay = NULL, new.reduction = "integrated.scanvi", key = NULL, labels = NULL,
+                              seed.use = 42, verbose = TRUE, model.path = NULL, ...) {
+  if (is.null(names(labels)) || !all(colnames(object) %in% names(labels))) {
+    abort_scduet(
+      "`labels` must be a vector named by cell: IntegrateLayers() does not pass the metadata on.",
+      "Pass `labels = obj$cell_type`, or use `RunSCANVI(obj, batch = \"donor\", labels = \"cell_type\")`.", "labels"
+    )
+  }
+  integrate_layers("scanvi", object, layers, features, assay, new.reduction, key, seed.use, verbose, model.path,
+    labels = labels, ...
+  )
+}
+attr(SCANVIIntegration, "Seurat.method") <- "integration"
+
 integrate_layers <- function(model, object, layers, features, assay, new.reduction, key, seed.use, verbose, model.path,
                              ..., call = rlang::caller_env()) {
   batch <- batch_of_cells(object, layers, call)

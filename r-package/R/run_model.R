@@ -1,6 +1,7 @@
 #' Train a model and add its embedding
 #'
-#' Trains a deep model on raw counts and returns the object with a new reduction. `RunSCVI()` is `RunModel(model = "scvi")`.
+#' Trains a deep model on raw counts and returns the object with a new reduction. `RunSCVI()` is `RunModel(model = "scvi")`,
+#' `RunSCANVI()`, which also learns from cell types, `RunModel(model = "scanvi")`, and so on.
 #' The trained model travels inside the object: see [ScduetModel()].
 #'
 #' Counts of the variable features are used if there are any, else of all features, and a message says which; the same
@@ -37,9 +38,24 @@
 #' obj[["scvi"]]
 RunModel <- function(object, ...) UseMethod("RunModel")
 
+# The short form of each model; a new model of the engine is a new row here and a function below.
+RUNS <- c(scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI")
+
 #' @rdname RunModel
 #' @export
 RunSCVI <- function(object, ...) RunModel(object, model = "scvi", ...)
+
+#' @rdname RunModel
+#' @export
+RunSCANVI <- function(object, ...) RunModel(object, model = "scanvi", ...)
+
+#' @rdname RunModel
+#' @export
+RunLDVAE <- function(object, ...) RunModel(object, model = "ldvae", ...)
+
+#' @rdname RunModel
+#' @export
+RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
 
 #' @rdname RunModel
 #' @export
@@ -56,8 +72,7 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
   features <- choose_features(features, SeuratObject::VariableFeatures(main), rownames(main), verbose)
   trained <- run_task(task, need_layer(main, layer, features), features, data)
   name <- if (is.null(reduction.name)) model else reduction.name
-  misc <- list(scduet = trained$model)
-  object[[name]] <- make_reduction(trained$embedding, rownames(data), name, assay, reduction.key, misc)
+  object <- put_embedding(object, trained$embedding, name, assay, trained$model, reduction.key)
   log_command(object, model, SeuratObject::LogSeuratCommand(object, return.command = TRUE), list(...))
 }
 
@@ -90,20 +105,12 @@ RunModel.SingleCellExperiment <- function(object, model = "scvi", batch = NULL, 
   data <- plain_frame(SummarizedExperiment::colData(object), names_or(colnames(object), ncol(object), "cell"))
   check_column(data, batch, "batch")
   check_column(data, labels, "labels", may_miss = TRUE)
-  if (!layer %in% SummarizedExperiment::assayNames(object)) {
-    have <- paste0("It has ", some(SummarizedExperiment::assayNames(object), 12), "; name one with `layer`.")
-    abort_scduet(sprintf("The object has no assay \"%s\" with raw counts.", layer), have, "no_counts")
-  }
-  counts <- SummarizedExperiment::assay(object, layer)
+  counts <- need_assay(object, layer)
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, ...)
   features <- choose_features(features, NULL, rownames(object), verbose)
   trained <- run_task(task, list(counts[features, , drop = FALSE]), features, data)
   name <- if (is.null(reduction.name)) toupper(model) else reduction.name
-  SingleCellExperiment::reducedDim(object, name) <- named_embedding(trained, rownames(data), name)
-  kept <- S4Vectors::metadata(object)
-  kept$scduet[[name]] <- trained$model
-  methods::slot(object, "metadata") <- kept
-  object
+  put_embedding(object, trained$embedding, name, NULL, trained$model)
 }
 
 #' @rdname RunModel
@@ -204,7 +211,7 @@ cell_vector <- function(value, cells, name, call) {
 
 # The entry of the command log, under the short name and with the engine's options.
 log_command <- function(object, model, command, options) {
-  methods::slot(command, "name") <- sub("^[^.]*", paste0("Run", toupper(model)), methods::slot(command, "name"))
+  methods::slot(command, "name") <- sub("^[^.]*", if (model %in% names(RUNS)) RUNS[[model]] else "RunModel", methods::slot(command, "name"))
   methods::slot(command, "params") <- c(methods::slot(command, "params"), options)
   object[[methods::slot(command, "name")]] <- command
   object

@@ -23,7 +23,7 @@
 #' }
 ScoreIntegration <- function(object, reductions = NULL, batch = NULL, labels = NULL, metrics = "default", assay = NULL,
                              layer = "counts", verbose = TRUE, ...) {
-  data <- score_data(object, assay, layer)
+  data <- parts_of(object, assay, layer)
   check_column(data$cells, batch, "batch")
   check_column(data$cells, labels, "labels", may_miss = TRUE)
   absent <- setdiff(reductions, names(data$embeddings))
@@ -45,26 +45,6 @@ as_scores <- function(scored) {
   table <- receive_frame(scored$columns)
   rownames(table) <- reduction_name(table$embedding)
   structure(table[names(table) != "embedding"], reasons = receive_frame(scored$reasons))
-}
-
-# Counts, metadata and embeddings of an object, as plain R.
-score_data <- function(object, assay, layer, call = rlang::caller_env()) {
-  if (methods::is(object, "SingleCellExperiment")) {
-    names <- SingleCellExperiment::reducedDimNames(object)
-    embeddings <- lapply(self_named(names), function(name) as.matrix(SingleCellExperiment::reducedDim(object, name)))
-    cells <- plain_frame(SummarizedExperiment::colData(object), names_or(colnames(object), ncol(object), "cell"))
-    names(embeddings) <- sce_reduction(names(embeddings))
-    return(list(blocks = list(SummarizedExperiment::assay(object, layer)), genes = rownames(object), cells = cells, embeddings = embeddings))
-  }
-  if (!inherits(object, "Seurat")) {
-    abort_scduet("Scores need a Seurat object or a SingleCellExperiment.", class = "class", call = call)
-  }
-  main <- object[[default_assay(object, assay, call)]]
-  names <- SeuratObject::Reductions(object)
-  list(
-    blocks = need_layer(main, layer, call = call), genes = rownames(main), cells = object[[]],
-    embeddings = lapply(self_named(names), function(name) SeuratObject::Embeddings(object, name))
-  )
 }
 
 #' Pictures of scores and training

@@ -1,0 +1,220 @@
+"""What R asks of models: train, save, embed, map, annotate, decode, compare, score. Objects in, what R keeps out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import scduet
+from scduet.errors import FormatError
+from scduet.interop import codec, objects
+
+CALLS_A_SECOND = 5  # more slow the console of R down
+noted: list[str] = []  # warnings that came as events during a call; `reticulate.ask` empties it
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What R keeps of a model: plain facts, training curves, coordinates of the cells."""
+
+    facts: dict[str, Any]
+    history: list[codec.Column]
+    embedding: objects.Block | None = None
+
+
+@dataclass(frozen=True)
+class Genes:
+    """A matrix of genes x cells with the names of its genes."""
+
+    names: codec.Text
+    values: objects.Block
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Types and their scores by cell, probabilities as R's matrix of types x cells, and the honest table."""
+
+    cells: list[codec.Column]
+    types: codec.Text
+    probability: objects.Block
+    table: list[codec.Column]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Genes that differ, and the check of how many of the calls are false."""
+
+    genes: list[codec.Column]
+    calibration: list[codec.Column]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A table of scores, and why some values are missing."""
+
+    columns: list[codec.Column]
+    reasons: list[codec.Column]
+
+
+def train(adata, model: str, options: dict[str, Any], folder: str, callback: Callable | None = None) -> Trained:
+    """Fit `model` on `adata`, save it in `folder`, embed the cells."""
+    fitted = scduet.fit(adata, model, callback=_listener(callback), **options)
+    fitted.save(folder)
+    return Trained(_facts(fitted, folder), _history(fitted), objects.block(fitted.embed().T))
+
+
+def embed(folder: str, sha256: str, adata) -> objects.Block:
+    """Coordinates (cell, latent) of the cells of `adata` under a saved model."""
+    return objects.block(_model(folder, sha256).embed(adata).T)
+
+
+def describe(folder: str) -> Trained:
+    """A saved model's facts and history; raises FormatError when it cannot be read."""
+    model = scduet.load(folder)
+    return Trained(_facts(model, folder), _history(model))
+
+
+def save(folder: str, sha256: str, to: str, overwrite: bool) -> None:
+    """Save the model of `folder` under another name."""
+    _model(folder, sha256).save(to, overwrite)
+
+
+def map_query(
+    folder: str, sha256: str, adata, options: dict[str, Any], to: str, callback: Callable | None = None
+) -> Trained:
+    """Embed new cells, new batches included; the model that knows them is saved in `to`."""
+    model = _model(folder, sha256)
+    mapped = scduet.map_query(_fitting(adata, model), model, callback=_listener(callback), **options)
+    mapped.save(to)
+    return Trained(_facts(mapped, to), _history(mapped), objects.block(mapped.embed().T))
+
+
+def expression(folder: str, sha256: str, adata, options: dict[str, Any]) -> Genes:
+    """Denoised expression of the cells, as R's matrix of genes x cells."""
+    model = _model(folder, sha256)
+    table = scduet.normalized_expression(model, _fitting(adata, model), **options)
+    return Genes(codec.as_text(table.columns), objects.block(table.to_numpy()))
+
+
+def annotate(query, reference, options: dict[str, Any], callback: Callable | None = None) -> Annotated:
+    """Cell types of the query by an annotated reference, and how well the model and the baselines do."""
+    table = scduet.annotate(query, reference, callback=_listener(callback), **options)
+    share, told = query.obsm["predicted_probability"], query.obs[["predicted", "predicted_score"]]
+    types, cells = codec.as_text(share.columns), codec.columns_of(told)
+    return Annotated(cells, types, objects.block(share.to_numpy()), codec.columns_of(_indexed(table, "method")))
+
+
+def markers(folder: str, sha256: str, adata, options: dict[str, Any]) -> Compared:
+    """Genes whose expression differs between groups, and whether the calls can be trusted."""
+    from scduet.tasks.differential_expression import calibration
+
+    model = _model(folder, sha256)
+    table = scduet.differential_expression(model, _fitting(adata, model), **options)
+    check = codec.columns_of(_indexed(calibration(table), "comparison"))
+    called = next(str(name) for name in table if str(name).startswith("is_de"))
+    return Compared(codec.columns_of(_indexed(table.rename(columns={called: "is_de"}), "gene")), check)
+
+
+def report(adata, path: str, folder: str | None, sha256: str | None, options: dict[str, Any]) -> None:
+    """Write the page about an integration."""
+    model = _model(folder, sha256) if folder and sha256 else None
+    scduet.report(adata, path, model=model, **options)
+
+
+def score(adata, embeddings: list[str] | None, options: dict[str, Any]) -> Scored:
+    """The table of `scduet.score`, its first column the names of the embeddings."""
+    table = scduet.score(adata, embeddings, **options)
+    reasons = [(name, metric, why) for name, row in table.attrs["reasons"].items() for metric, why in row.items()]
+    told = pd.DataFrame(reasons, columns=["embedding", "metric", "reason"], dtype=object)
+    return Scored(codec.columns_of(table.rename_axis("embedding").reset_index()), codec.columns_of(told))
+
+
+def digest(folder: str) -> str:
+    """sha256 of the files of a folder, names and bytes, in the order of their names."""
+    total = hashlib.sha256()
+    for path in sorted(Path(folder).iterdir()):
+        total.update(path.name.encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _facts(model, folder: str) -> dict[str, Any]:
+    fields = model.schema.fields
+    return {
+        "model": model.name,
+        "version": scduet.__version__,
+        "sha256": digest(folder),
+        "genes": list(model.genes),
+        "batch": fields.batch_key,
+        "labels": fields.labels_key,
+        "columns": _columns(fields),
+        "epochs": len(model.history),
+    }
+
+
+def _columns(fields) -> list[str]:
+    """The columns of obs that the model needs."""
+    named = [fields.batch_key, fields.labels_key, fields.size_factor_key]
+    covariates = [*fields.categorical_covariate_keys, *fields.continuous_covariate_keys]
+    return [key for key in [*named, *covariates] if key is not None]
+
+
+@lru_cache(maxsize=4)
+def _model(folder: str, sha256: str):
+    """The model saved in `folder`; R names the folder after the digest, so a second call finds it loaded."""
+    found = digest(folder) if os.path.isdir(folder) else ""
+    if found != sha256:
+        what = "was changed since it was saved" if found else "is not there any more"
+        raise FormatError(f"the model in {folder!r} {what}", "load it again with LoadModel(), or train it again")
+    return scduet.load(folder)
+
+
+def _history(model) -> list[codec.Column]:
+    return codec.columns_of(model.history.reset_index())
+
+
+def _indexed(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`table` with its index as the first column."""
+    return table.rename_axis(name).reset_index() if name not in table.columns else table
+
+
+def _fitting(adata, model):
+    """`adata` with its counts where the model had them."""
+    layer = model.schema.fields.layer
+    if layer is not None and layer not in adata.layers:
+        adata.layers[layer] = adata.X
+    return adata
+
+
+def _listener(callback: Callable | None) -> Callable:
+    """An engine callback: notes warnings, and tells R of logs, the last epoch, and a few epochs a second."""
+    last = 0.0
+
+    def tell(event) -> bool:
+        nonlocal last
+        if event.kind == "warning":
+            noted.append(event.message)
+        due = event.kind == "log" or event.epoch >= event.max_epochs or time.monotonic() - last > 1 / CALLS_A_SECOND
+        if event.kind == "warning" or callback is None or not due:
+            return False
+        last = time.monotonic()
+        return _called(callback, event)
+
+    return tell
+
+
+def _called(callback: Callable, event) -> bool:
+    try:
+        return bool(callback(event.kind, event.message, event.epoch, event.max_epochs, event.seconds_left))
+    except RuntimeError as error:
+        if "Unknown exception" in str(error):  # how reticulate before 1.29 tells of Ctrl-C inside an R function
+            raise KeyboardInterrupt from None
+        raise

@@ -1,0 +1,76 @@
+#' Annotate cells by a reference
+#'
+#' Trains scVI and then scANVI on both data sets and predicts the cell types of the query. Prints, and keeps, the honest
+#' table: the model beside k nearest neighbours and logistic regression, on reference cells whose labels none had seen.
+#'
+#' @param query,reference Seurat objects or SingleCellExperiments with raw counts.
+#' @param labels Column of the reference's metadata with the cell types.
+#' @param model Name of the model.
+#' @param batch Column in the metadata of both with the technical batch; `NULL` to take them for two batches.
+#' @param features Genes to use; `NULL` for the variable features of the reference, else all, that both share.
+#' @param unknown Share (0 to 1) of the largest possible entropy above which a cell is called "unknown"; `NULL` never.
+#' @param assay Assay with the counts, in the query; in the reference it is the default one.
+#' @inheritParams RunModel
+#' @returns The query with the columns `predicted.<labels>` and `predicted.<labels>.score`; a Seurat object also with the
+#'   assay `prediction.score.<labels>`, one row a type. The table is in `Misc(query, "scduet.annotation")` or
+#'   `metadata(query)$scduet.annotation`.
+#' @references Xu et al. (2021), Probabilistic harmonization and annotation of single-cell transcriptomics data with deep
+#'   generative models, \doi{10.15252/msb.20209620}
+#' @family tasks
+#' @export
+#' @examples
+#' \dontrun{
+#' query <- AnnotateCells(query, reference, labels = "cell_type")
+#' }
+AnnotateCells <- function(query, reference, labels, model = "scanvi", batch = NULL, assay = NULL, layer = "counts",
+                          features = NULL, unknown = NULL, seed.use = 42, verbose = TRUE, ...) {
+  check_text(labels, "labels")
+  options <- list(...)
+  check_option_names(options, rlang::current_env())
+  seed <- check_whole(seed.use, "seed.use")
+  new <- parts_of(query, assay, layer)
+  known <- parts_of(reference, NULL, layer)
+  check_column(known$cells, labels, "labels", may_miss = TRUE)
+  check_column(known$cells, batch, "batch")
+  check_column(new$cells, batch, "batch")
+  genes <- shared_features(features, reference, known$genes, new$genes, verbose)
+  fixed <- list(labels_key = labels, model = model, batch_key = batch, unknown = unknown, seed = seed)
+  found <- ask("annotate",
+    query = anndata_of(new, genes, as.character(batch)), reference = anndata_of(known, genes, c(labels, batch)),
+    options = c(Filter(Negate(is.null), fixed), lapply(options, as_option)), callback = py_callback(new_reporter(verbose))
+  )
+  put_annotation(query, found, labels, verbose)
+}
+
+shared_features <- function(features, reference, known, present, verbose, call = rlang::caller_env()) {
+  variable <- if (inherits(reference, "Seurat")) SeuratObject::VariableFeatures(reference)
+  wanted <- if (!is.null(features)) features else if (length(variable)) known[known %in% variable] else known
+  genes <- wanted[wanted %in% present & wanted %in% known]
+  if (!length(genes)) {
+    abort_scduet("Query and reference share no features.", "Are names symbols in one and Ensembl ids in the other?", "features", call)
+  }
+  inform_scduet(sprintf("Using %d features that query and reference share.", length(genes)), verbose)
+  genes
+}
+
+put_annotation <- function(query, found, labels, verbose) {
+  cells <- receive_frame(found$cells)
+  name <- paste0("predicted.", labels)
+  query <- put_column(query, name, as.character(cells$predicted))
+  query <- put_column(query, paste0(name, ".score"), cells$predicted_score)
+  table <- receive_frame(found$table)
+  said <- sprintf("%s %.3f", table$method, table$accuracy)
+  inform_scduet(paste0("Accuracy on reference cells held out: ", paste(said, collapse = ", "), "."), verbose)
+  if (!inherits(query, "Seurat")) {
+    kept <- S4Vectors::metadata(query)
+    kept$scduet.annotation <- table
+    methods::slot(query, "metadata") <- kept
+    return(query)
+  }
+  probability <- receive_matrix(found$probability)
+  types <- make.unique(gsub("[_|]", "-", receive_text(found$types)))
+  dimnames(probability) <- list(types, colnames(query))
+  query[[paste0("prediction.score.", labels)]] <- SeuratObject::CreateAssayObject(data = probability)
+  methods::slot(query, "misc")$scduet.annotation <- table
+  query
+}

@@ -1,0 +1,46 @@
+#' Denoised expression
+#'
+#' What the model expects each gene's expression to be, freed of dropout and, with `batch`, of batch differences.
+#'
+#' @param object Seurat object or SingleCellExperiment that holds a model: see [ScduetModel()].
+#' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
+#' @param assay.name Name of the new assay; Seurat wants another than that of any reduction.
+#' @param features Genes wanted; `NULL` for all of the model.
+#' @param batch Decode all cells as if measured in this batch, or the mean over several; `NULL` for each cell's own.
+#' @param library.size What the shares of the genes are multiplied by.
+#' @param n.samples Draws a cell, averaged.
+#' @inheritParams RunModel
+#' @param ... Not used.
+#' @returns The object with a new assay whose layer `data` is the denoised expression (not log-transformed); a
+#'   SingleCellExperiment gets it as an alternative experiment.
+#' @references Lopez et al. (2018), \doi{10.1038/s41592-018-0229-2}
+#' @family tasks
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- NormalizeExpression(obj)
+#' FeaturePlot(obj, "denoised_CD3E")
+#' }
+NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = "counts", assay.name = "denoised",
+                                features = NULL, batch = NULL, library.size = 1e4, n.samples = 1, seed.use = 42, ...) {
+  rlang::check_dots_empty()
+  check_text(assay.name, "assay.name")
+  model <- ScduetModel(object, reduction = reduction)
+  check_features(features, model$genes)
+  adata <- anndata_for(parts_of(object, assay, layer), model)
+  options <- list(
+    transform_batch = as_option(batch), gene_list = if (!is.null(features)) as.list(features), library_size = library.size,
+    n_samples = check_whole(n.samples, "n.samples"), seed = check_whole(seed.use, "seed.use")
+  )
+  found <- ask("expression",
+    folder = model_folder(model), sha256 = model$sha256, adata = adata, options = Filter(Negate(is.null), options)
+  )
+  x <- receive_matrix(found$values)
+  dimnames(x) <- list(gsub("[_|]", "-", receive_text(found$names)), colnames(object))
+  if (inherits(object, "Seurat")) {
+    object[[assay.name]] <- new_assay(data = methods::as(x, "CsparseMatrix"))
+  } else {
+    SingleCellExperiment::altExp(object, assay.name) <- SummarizedExperiment::SummarizedExperiment(list(expression = x))
+  }
+  object
+}

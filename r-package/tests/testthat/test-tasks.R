@@ -1,0 +1,100 @@
+# Three kinds of cells that a model can tell apart: each counts a third of the genes five times as often.
+kinds_of_cells <- function(n = 150, from = 0) {
+  kind <- rep(c("T", "B", "NK"), length.out = n)
+  base <- outer(rep(c("T", "B", "NK"), length.out = 30), kind, "==") * 4 + 1
+  x <- matrix(qpois(((seq_len(30 * n) + from) * 0.618034) %% 1, base), 30, n)
+  dimnames(x) <- list(paste0("gene-", 1:30), paste0("cell", from + seq_len(n)))
+  data <- data.frame(kind = kind, donor = rep(c("a", "a", "a", "b", "b", "b"), length.out = n), row.names = colnames(x))
+  suppressWarnings(SeuratObject::CreateSeuratObject(methods::as(x, "CsparseMatrix"), meta.data = data))
+}
+
+test_that("cells are annotated as a reference knows them, and the honest table is kept", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  query <- suppressWarnings(AnnotateCells(kinds_of_cells(120, 1000), kinds_of_cells(), "kind",
+    max_epochs = 20, n_hidden = 32, n_latent = 4, verbose = FALSE
+  ))
+  expect_gt(mean(query$predicted.kind == query$kind), 0.9)
+  expect_true(all(query$predicted.kind.score > 1 / 3 & query$predicted.kind.score <= 1))
+  scores <- as.matrix(layer_blocks(query[["prediction.score.kind"]], "data")[[1]])
+  expect_setequal(rownames(scores), c("T", "B", "NK"))
+  expect_equal(unname(colSums(scores)), rep(1, 120), tolerance = 1e-5)
+  expect_equal(unname(apply(scores, 2, max)), unname(query$predicted.kind.score), tolerance = 1e-6)
+  table <- SeuratObject::Misc(query, "scduet.annotation")
+  expect_true(all(c("method", "accuracy", "n_cells") %in% names(table)))
+  expect_gte(nrow(table), 3)
+})
+
+test_that("mapping leaves the reference as it is and gives new batches an embedding and a model", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  reference <- run(kinds_of_cells(), batch = "donor")
+  query <- kinds_of_cells(120, 1000)
+  query$donor <- "c"
+  query <- MapToReference(query, reference, max_epochs = 2, verbose = FALSE)
+  expect_identical(dim(query[["ref.scvi"]]), c(120L, 4L))
+  expect_identical(SeuratObject::Key(query[["ref.scvi"]]), "refscvi_")
+  grown <- ScduetModel(query, "ref.scvi")
+  expect_false(grown$sha256 == ScduetModel(reference)$sha256)
+  again <- MapToReference(reference, grown, train = FALSE, verbose = FALSE)
+  expect_equal(
+    unname(SeuratObject::Embeddings(again, "ref.scvi")), unname(SeuratObject::Embeddings(reference, "scvi")),
+    tolerance = 1e-6
+  )
+  query$donor <- NULL
+  expect_error(MapToReference(query, reference), class = "scduet_error_column")
+})
+
+test_that("denoised expression becomes an assay whose cells sum to the library size", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- NormalizeExpression(run(kinds_of_cells(), batch = "donor"), library.size = 1000)
+  expression <- layer_blocks(object[["denoised"]], "data")[[1]]
+  expect_identical(dimnames(expression), list(rownames(object), colnames(object)))
+  expect_equal(unname(Matrix::colSums(expression)), rep(1000, 150), tolerance = 1e-4)
+  expect_error(NormalizeExpression(object, features = "zz"), class = "scduet_error_features")
+})
+
+test_that("genes that mark a kind of cells are found, without p-values, with a check of the calls", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- RunSCVI(kinds_of_cells(), max_epochs = 60, n_hidden = 32, n_latent = 4, verbose = FALSE)
+  markers <- FindModelMarkers(object, "T", group.by = "kind")
+  expect_named(markers, c("avg_log2FC", "pct.1", "pct.2", "proba_de", "bayes_factor", "is_de"))
+  marking <- paste0("gene-", seq(1, 30, 3))
+  expect_setequal(rownames(markers)[order(-markers$avg_log2FC)][1:10], marking)
+  expect_gt(min(markers[marking, "pct.1"]), max(markers[setdiff(rownames(markers), marking), "avg_log2FC"]))
+  expect_true("realised_fdr" %in% names(attr(markers, "calibration")))
+  expect_error(FindModelMarkers(object, "zz", group.by = "kind"), class = "scduet_error_group")
+})
+
+test_that("scANVI uses labels; as a method of IntegrateLayers() it wants them by name", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- RunSCANVI(kinds_of_cells(), batch = "donor", labels = "kind", max_epochs = 2, n_hidden = 16, verbose = FALSE)
+  expect_identical(ScduetModel(object)$labels, "kind")
+  expect_identical(dim(object[["scanvi"]]), c(150L, 10L))
+  expect_error(SCANVIIntegration(object[["RNA"]], labels = object$kind[1:3]), class = "scduet_error_labels")
+  skip_if_no_seurat(v5 = TRUE)
+  object[["RNA"]] <- split(object[["RNA"]], f = object$donor)
+  object <- Seurat::NormalizeData(object, verbose = FALSE)
+  layers <- suppressWarnings(Seurat::IntegrateLayers(object,
+    method = SCANVIIntegration, orig.reduction = NULL, features = rownames(object), labels = object$kind,
+    new.reduction = "integrated.scanvi", max_epochs = 2, n_hidden = 16, verbose = FALSE
+  ))
+  expect_equal(
+    unname(SeuratObject::Embeddings(layers, "integrated.scanvi")), unname(SeuratObject::Embeddings(object, "scanvi"))
+  )
+})
+
+test_that("the report is one page that names batch and labels", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- run(kinds_of_cells(), batch = "donor")
+  path <- tempfile(fileext = ".html")
+  WriteReport(object, path, labels = "kind", title = "Three kinds <of> cells")
+  page <- paste(readLines(path, warn = FALSE), collapse = "\n")
+  expect_match(page, "Three kinds &lt;of&gt; cells", fixed = TRUE)
+  expect_match(page, "donor")
+  expect_error(WriteReport(object, path), class = "scduet_error_exists")
+})

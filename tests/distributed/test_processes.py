@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,14 @@ import pytest
 import torch
 from toys import Fragile, Profile, silent, trainer
 
+import scduet as sd
 from scduet.data.schema import Fields, Schema
 from scduet.errors import OptionError, TrainingError
+from scduet.train import processes
 
 HERE = Path(__file__).parent
-SECONDS = 120  # after which a test that hangs is a failure
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+SECONDS = 300  # after which a test that hangs is a failure
 
 
 @pytest.fixture
@@ -24,19 +27,19 @@ def cells(counts):
     return Schema.learn(counts, Fields()).encode(counts)
 
 
-def torchrun(folder, n_cells, n_processes=2, **options):
-    """What each process saw and learned."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n_processes)]
-    paths = os.pathsep.join([str(HERE.parent), *sys.path])
-    process = subprocess.Popen(
-        [*command, str(HERE / "worker.py"), str(folder), str(n_cells), json.dumps(options)],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-    )
+def environment():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+
+
+def torchrun(folder, n_cells, **options):
+    """What each of two processes saw and learned."""
+    script = [str(HERE / "worker.py"), str(folder), str(n_cells), json.dumps(options)]
+    process = subprocess.Popen([*TORCHRUN, *script], env=environment())
     try:
         assert process.wait(SECONDS) == 0
     finally:
         process.terminate()  # ends its workers too
-    return [json.loads((folder / f"{number}.json").read_text()) for number in range(n_processes)]
+    return [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
 
 
 def test_torchrun_each_cell_once_and_equal_weights_with_unequal_shares(tmp_path):
@@ -81,12 +84,18 @@ def test_early_stopping_and_callbacks_end_all_processes(cells):
 
 
 @pytest.mark.parametrize(("how", "message"), [("dies", "ended with code 7"), ("fails", "ValueError: no more of this")])
-def test_a_process_that_ends_stops_the_others_and_is_named(cells, how, message):
-    begun = time.monotonic()
+def test_a_process_that_ends_stops_the_others_and_is_named(cells, how, message, monkeypatch):
+    """At once: were it waited for, the error would be that it is silent."""
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=60))
     with pytest.raises(TrainingError, match=f"process 1 .*{message}"):
         trainer(cells, Fragile(how), devices=2, max_epochs=20).run(silent)
-    assert time.monotonic() - begun < SECONDS
     assert not torch.distributed.is_initialized()
+
+
+def test_a_silent_process_is_not_waited_for_without_end(cells, monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=10))
+    with pytest.raises(TrainingError, match=r"a process was silent for 0:00:10; the last kept state is safe"):
+        trainer(cells, Fragile("hangs"), devices=2, max_epochs=20).run(silent)
 
 
 def test_ctrl_c_ends_the_helpers_and_keeps_the_weights(cells):
@@ -103,3 +112,18 @@ def test_ctrl_c_ends_the_helpers_and_keeps_the_weights(cells):
 def test_too_many_processes_are_refused(cells):
     with pytest.raises(OptionError, match="4 processes cannot share minibatches of 6 from 180 cells; take 3"):
         trainer(cells, Profile(), devices=4, batch_size=6)
+
+
+def test_the_command_under_torchrun_reports_and_saves_once(counts, tmp_path):
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    options = ["--max-epochs", "2", "--n-hidden", "8", "--on-disk", "--checkpoint", str(tmp_path / "state")]
+    command = ["-m", "scduet", "fit", str(tmp_path / "cells.h5ad"), "-o", str(tmp_path / "model"), *options]
+    process = subprocess.Popen([*TORCHRUN, *command], env=environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        told = process.communicate(timeout=SECONDS)[1]
+    finally:
+        process.terminate()
+    assert process.returncode == 0
+    assert told.count("epoch 1/2") == told.count("epoch 2/2") == 1
+    assert len(sd.load(tmp_path / "model").history) == 2
+    assert (tmp_path / "state" / "training.safetensors").exists()

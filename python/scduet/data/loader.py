@@ -113,8 +113,8 @@ def _rows(cells: Cells, index: np.ndarray, fetched: sp.csr_matrix, start: int, e
         for known in (cells.label, cells.categorical, cells.continuous, cells.size_factor)
     )
     values, column = fetched.data[entries], fetched.indices[entries]
-    shared = (values, column, pointer - pointer[0], cells.counts.n_genes, index, cells.batch[index])
-    return Rows(*shared, label, categorical, continuous, size_factor)
+    always = (values, column, pointer - pointer[0], cells.counts.n_genes, index, cells.batch[index])
+    return Rows(*always, label, categorical, continuous, size_factor)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -33,7 +33,8 @@ from scduet.train.events import Listener, silent
 if TYPE_CHECKING:
     from scduet.train.loop import Trainer
 
-PATIENCE = timedelta(minutes=10)  # how long a process waits for the others before it gives up
+START = timedelta(minutes=10)  # how long the first process waits until the others have started
+PATIENCE = timedelta(minutes=10)  # how long a process waits for the others at a step before it gives up
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # network interface by which processes of one machine talk
 
 
@@ -136,7 +137,7 @@ def helped(trainer: Trainer) -> Iterator[None]:
         return
     _refuse_missing_devices(trainer.device, n)
     threads = torch.get_num_threads()
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=START)
     crew = [_Helper(number) for number in range(1, n)]
     try:
         torch.set_num_threads(max(1, threads // n))
@@ -167,7 +168,7 @@ def serve() -> None:
     trainer: Trainer = pickle.load(sys.stdin.buffer)
     if trainer.device.type == "cuda":
         trainer.move(torch.device("cuda", order["number"]))
-    store = dist.TCPStore("127.0.0.1", order["port"], timeout=PATIENCE)
+    store = dist.TCPStore("127.0.0.1", order["port"], timeout=START)
     store.set(f"ready {order['number']}", "yes")
     _enter(trainer, store, Group(order["number"], order["of"]))
     trainer.epochs(silent)
@@ -208,13 +209,13 @@ class _Helper:
 
 
 def _wait_until_ready(crew: list[_Helper], store: dist.TCPStore) -> None:
-    until = time.monotonic() + PATIENCE.total_seconds()
+    until = time.monotonic() + START.total_seconds()
     while not store.check([f"ready {helper.number}" for helper in crew]):
         for helper in crew:
             if helper.process.poll() is not None:
                 raise TrainingError(helper.ending(), "devices=1 trains in this process alone")
         if time.monotonic() > until:
-            raise TrainingError(f"the further processes were not ready in {PATIENCE}", "is the machine overloaded?")
+            raise TrainingError(f"the further processes were not ready in {START}", "is the machine overloaded?")
         time.sleep(0.05)
 
 
@@ -232,15 +233,17 @@ def _leave() -> None:
 
 
 def _explain(crew: list[_Helper], error: RuntimeError) -> None:
-    """Raise what made a helper end, when that is why `error` came up here."""
+    """Raise what made a helper end, or that one is silent, when that is why `error` came up here."""
     if isinstance(error, ScduetError):
         return
+    remedy = "the last kept state is safe: with checkpoint=, run again to go on from there"
     for _ in range(50):  # the network may tell of the end before the system does
         for helper in crew:
             if helper.process.poll() is not None:
-                remedy = "nothing of the last kept state is lost: with checkpoint=, run again to go on from there"
                 raise TrainingError(f"training stopped: {helper.ending()}", remedy) from error
         time.sleep(0.1)
+    if "timed out" in str(error).lower():
+        raise TrainingError(f"training stopped: a process was silent for {PATIENCE}", remedy) from error
 
 
 def _backend(device: torch.device) -> str:

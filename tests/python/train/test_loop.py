@@ -79,6 +79,16 @@ def test_clipping_bounds_the_step(cells):
     assert clipped.module.mean.abs().max() < 1e-6 < free.module.mean.abs().max()
 
 
+def test_added_up_gradients_are_those_of_the_large_minibatch(cells):
+    """Minibatches of 50, 50, 50 and 30 for two steps of 100 and 80: a step sees the mean over all their cells."""
+    parts = trainer(cells, max_epochs=3, batch_size=50, accumulate_grad_batches=2)
+    whole = trainer(cells, max_epochs=3, batch_size=100)
+    parts.run(silent)
+    whole.run(silent)
+    assert torch.allclose(parts.module.mean, whole.module.mean, rtol=1e-4)
+    assert [n for *_, n, training in parts.module.steps if training] == [50, 50, 50, 30] * 3
+
+
 def test_each_player_moves_its_own_weights(cells, counts):
     run = trainer(cells, Duel(), max_epochs=150, train_size=1.0)
     history = run.run(silent).history

@@ -1,14 +1,23 @@
 """A run that was killed goes on, and ends with the same bits as one that was not."""
 
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import torch
 from toys import Profile, silent, trainer
 
 from scduet.data.schema import Fields, Schema
-from scduet.errors import FormatError
+from scduet.errors import FormatError, TrainingError
 from scduet.train import resume
 from scduet.train.resume import Checkpoint
 
+KILLED = Path(__file__).with_name("killed.py")
 OPTIONS = {
     "plain": {"max_epochs": 7},
     "early stopping": {"max_epochs": 60, "lr": 0.5, "early_stopping": True, "early_stopping_patience": 5},
@@ -74,3 +83,65 @@ def test_a_damaged_file_is_named(tmp_path, cells):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(FormatError, match=r"cannot be read .*; delete it to start anew"):
         run_with(tmp_path, cells, silent, max_epochs=2)
+
+
+def started(folder, seconds):
+    """The script killed.py in a process of its own."""
+    paths = os.pathsep.join([str(KILLED.parents[2]), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, str(KILLED), str(folder), str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
+def test_kill_9_at_any_moment_changes_no_bit(tmp_path, monkeypatch):
+    """Killed twice, once while it trains and once while it may be writing; early stopping is on."""
+    for after, wait in ((2, 0.03), (5, 0.051)):
+        process = started(tmp_path / "cut", 0.05)
+        while int(process.stdout.readline()) < after:
+            pass
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+    resumed = json.loads(started(tmp_path / "cut", 0).communicate(timeout=120)[0].splitlines()[-1])
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN", 0.0)
+    whole = runpy.run_path(str(KILLED))["train"](tmp_path / "whole", 0)
+    assert resumed == json.loads(json.dumps(whole))
+
+
+def test_a_half_written_state_is_not_read(tmp_path, cells):
+    first, _ = run_with(tmp_path, cells, silent, max_epochs=4)
+    (tmp_path / f".{resume.FILE}.new").write_bytes(b"half of a state")
+    again, _ = run_with(tmp_path, cells, silent, max_epochs=4)
+    assert again.history == first.history
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by a call that Windows lacks")
+def test_a_full_disk_ends_training_and_keeps_the_last_good_state(tmp_path, monkeypatch, cells):
+    import resource
+
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN", 0.0)
+    _, module = run_with(tmp_path / "whole", cells, silent, max_epochs=6)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(event):
+        if event.epoch == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # no file can grow beyond that
+
+    try:
+        with pytest.raises(TrainingError, match=r"cannot write the state .*last good state is kept there; make room"):
+            run_with(tmp_path / "full", cells, fill, max_epochs=6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == [resume.FILE]
+    resumed, other = run_with(tmp_path / "full", cells, silent, max_epochs=6)
+    assert len(resumed.history) == 6
+    assert torch.equal(other.mean, module.mean)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, cells):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(TrainingError, match=r"cannot write to the folder .*choose another checkpoint folder"):
+        run_with(tmp_path / "file", cells, silent, max_epochs=2)

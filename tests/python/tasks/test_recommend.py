@@ -1,0 +1,103 @@
+"""Recommendations: every rule can be reached and has its source; simple data get simple methods."""
+
+import re
+
+import numpy as np
+import pytest
+
+from scduet.errors import DataError, OptionError
+from scduet.tasks.recommend import ALIASES, RULES, TASKS, recommend, traits
+
+
+def row(adata, task, **keys):
+    table = recommend(adata, task, **keys)
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.task}, {rule.method[:30]}")
+def test_every_rule_is_whole(rule):
+    assert re.search(r"(19|20)\d\d, [A-Z]", rule.source), "a source is authors, year, journal"
+    assert rule.reason
+    assert {trait for trait, _, _ in rule.when} <= {"n_cells", "n_batches", "n_labels", "counts"}
+    if rule.deep:
+        assert "scduet." in rule.method  # what we recommend can be called
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_an_answer_for_all_data(task):
+    rules = [rule for rule in RULES if rule.task == task]
+    assert rules[-1].when == ()
+    assert all(rule.when for rule in rules[:-1])  # a rule after one that always fits would never be reached
+    assert len({rule.when for rule in rules}) == len(rules)
+
+
+def test_aliases_name_tasks():
+    assert {name for names in ALIASES.values() for name in names} <= set(TASKS)
+
+
+def test_all_tasks_by_default(counts):
+    table = recommend(counts)
+    assert tuple(table["task"]) == TASKS
+    assert list(table) == ["task", "method", "deep_model", "reason", "source", "data"]
+
+
+@pytest.mark.parametrize(
+    "task",
+    ["visualisation", "differential expression between conditions", "perturbation response", "denoising"],
+)
+def test_tasks_that_need_no_deep_model(counts, task):
+    assert not row(counts, task)["deep_model"]
+
+
+def test_one_batch_and_few_cells_need_no_deep_model(counts):
+    one = row(counts[:, :].copy()[:150], "integration", batch_key="site")
+    assert one["deep_model"]
+    alone = counts.copy()
+    del alone.obs["batch"]
+    assert "nothing to integrate" in row(alone, "integrate")["reason"]
+    assert "no batch_key, so one batch" in row(alone, "integrate")["data"]
+    few = row(counts[:80], "integration", batch_key="batch")
+    assert not few["deep_model"]
+    assert "80 cells" in few["data"]
+
+
+def test_integration_follows_labels_counts_and_size(counts):
+    assert "scanvi" in row(counts, "integration")["method"]
+    del counts.obs["cell_type"]
+    assert row(counts, "integration")["method"].startswith("Harmony first")
+    logged = counts.copy()
+    logged.X = logged.X.log1p()
+    assert "Harmony on the PCA" in row(logged, "integration")["method"]
+    assert "no raw counts" in row(logged, "integration")["data"]
+    many = counts[np.resize(np.arange(200), 4000)].copy()
+    assert "'scvi'" in row(many, "integration")["method"]
+
+
+def test_unlabeled_cells_are_no_cell_type(counts):
+    counts.obs["cell_type"] = np.where(counts.obs["cell_type"] == "B", "B", "Unknown")
+    assert traits(counts, None, None, "Unknown", None)[0]["n_labels"] == 1
+    assert not row(counts, "annotation")["deep_model"]
+
+
+def test_a_file_is_recommended_the_same(counts, tmp_path):
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    assert recommend(tmp_path / "cells.h5ad").equals(recommend(counts))
+
+
+def test_bad_input_is_named(counts):
+    with pytest.raises(OptionError, match="unknown task 'integratoin'; did you mean 'integration'"):
+        recommend(counts, "integratoin")
+    with pytest.raises(DataError, match=r"no column 'donor' in adata\.obs; pass batch_key="):
+        recommend(counts, batch_key="donor")
+
+
+def test_the_command_tells_the_row(counts, tmp_path, capsys):
+    from scduet.cli import main
+
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    assert main(["recommend", str(tmp_path / "cells.h5ad"), "--task", "denoising"]) == 0
+    told, known = capsys.readouterr().out, row(counts, "denoising")
+    for what in ("method", "reason", "source", "data"):
+        assert known[what] in told
+    assert "deep model: not needed" in told

@@ -1,0 +1,127 @@
+"""Differential expression finds planted genes, and knows when it cries wolf."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_counts
+
+import scduet as sd
+from scduet.errors import DataError
+from scduet.tasks.differential_expression import _called, _offset
+
+PLANTED = {f"g{i}" for i in range(20)}
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Two types of 300 cells with equal totals; ten genes are four times as high in type a, the next ten in type b."""
+    draw = np.random.default_rng(0)
+    rate = np.tile(draw.gamma(2, 2, 60), (2, 1))
+    rate[:, 10:20] = rate[:, :10]
+    rate[0, :10] *= 4
+    rate[1, 10:20] *= 4
+    kind = np.repeat([0, 1], 300)
+    obs = pd.DataFrame({"kind": pd.Categorical.from_codes(kind, ["a", "b"]), "batch": draw.choice(["x", "y"], 600)})
+    obs["kind"] = obs["kind"].cat.add_categories("ghost")
+    obs["half"] = draw.permutation(np.repeat(["left", "right"], 300))
+    obs.index = obs.index.astype(str)
+    var = pd.DataFrame(index=[f"g{i}" for i in range(60)])
+    adata = anndata.AnnData(draw.poisson(rate[kind]).astype(np.float32), obs=obs, var=var)
+    model = sd.fit(adata, "scvi", batch_key="batch", n_latent=4, n_hidden=32, max_epochs=30, lr=0.01)
+    return model, adata
+
+
+@pytest.fixture(scope="module")
+def table(planted):
+    return sd.differential_expression(*planted, "kind", "a", "b", verbose=False)
+
+
+def test_planted_genes_come_first(table):
+    assert set(table.index[:20]) == PLANTED
+    assert table["lfc_median"].loc[[f"g{i}" for i in range(10)]].mean() == pytest.approx(2, abs=0.7)
+    assert table["lfc_median"].loc[[f"g{i}" for i in range(10, 20)]].mean() == pytest.approx(-2, abs=0.7)
+    assert (table["proba_de"] + table["proba_not_de"] == 1).all()
+    assert set(table.index[table["is_de_fdr_0.05"]]) >= PLANTED
+
+
+def test_raw_columns_are_those_of_the_counts(planted, table):
+    _, adata = planted
+    a, b = adata[:300].to_df()[table.index], adata[300:].to_df()[table.index]
+    assert np.allclose(table["raw_mean1"], a.mean())
+    assert np.allclose(table["non_zeros_proportion2"], (b > 0).mean())
+    normalized = a.div(a.sum(1), axis=0).mean() * 1e4
+    assert np.allclose(table["raw_normalized_mean1"], normalized, rtol=1e-5)
+
+
+def test_exchanging_the_groups_turns_the_sign(planted, table):
+    turned = sd.differential_expression(*planted, "kind", "b", "a", verbose=False).loc[table.index]
+    assert np.abs(turned["lfc_mean"] + table["lfc_mean"]).max() < 0.15
+
+
+def test_groups_may_be_given_in_every_way(planted, table):
+    model, adata = planted
+    options = dict(verbose=False, calibrate=False, n_draws=400)
+    mask = (adata.obs["kind"] == "a").to_numpy()
+    ways = [
+        dict(groupby="kind", group1="a"),
+        dict(idx1=mask),
+        dict(idx1=np.flatnonzero(mask), idx2=~mask),
+        dict(idx1="kind == 'a'"),
+    ]
+    found = [sd.differential_expression(model, adata, **way, **options) for way in ways]
+    assert all(np.array_equal(f["lfc_mean"].sort_index(), found[0]["lfc_mean"].sort_index()) for f in found)
+    everything = sd.differential_expression(model, adata, "kind", **options)
+    assert list(dict.fromkeys(everything["comparison"])) == ["a vs Rest", "b vs Rest"]  # not the ghost
+
+
+def test_batches_are_taken_out(planted, table):
+    corrected = sd.differential_expression(*planted, "kind", "a", "b", batch_correction=True, verbose=False)
+    assert set(corrected.index[:20]) == PLANTED
+
+
+def test_the_check_finds_no_false_calls_among_permuted_labels(planted, table, capsys):
+    check = sd.calibration(table).loc["a vs b"]
+    assert check["n_called"] == table["is_de_fdr_0.05"].sum()
+    assert check["realised_fdr"] == min(1, check["n_called_permuted"] / max(check["n_called"], 1))
+    assert check["calibrated"]
+    nothing = sd.differential_expression(*planted, "half", "left", "right")
+    assert not nothing["is_de_fdr_0.05"].any()
+    assert "realised false-discovery rate 0.0%, target 5%" in capsys.readouterr().out
+
+
+def test_the_check_raises_the_alarm_for_overconfidence():
+    """Two groups of two cells each: a difference between single cells looks like one between groups."""
+    adata = make_counts(200, 60)
+    model = sd.fit(adata, "scvi", n_latent=4, n_hidden=32, max_epochs=40, lr=0.01)
+    kinds = adata.obs["cell_type"].to_numpy()
+    pick = lambda kind, n: np.flatnonzero(kinds == kind)[:n]  # noqa: E731
+    one, two = np.concatenate([pick("B", 1), pick("T", 1)]), np.concatenate([pick("B", 2)[1:], pick("NK", 1)])
+    table = sd.differential_expression(model, adata, idx1=one, idx2=two, fdr_target=0.3, delta=0.05, verbose=False)
+    check = sd.calibration(table).iloc[0]
+    assert check["n_called_permuted"] > 0
+
+
+def test_calls_keep_the_expected_rate():
+    called = _called(np.array([0.99, 0.5, 0.96, 0.8]), 0.05)
+    assert called.tolist() == [True, False, True, False]  # (0.01 + 0.04) / 2 is below, (0.01 + 0.04 + 0.2) / 3 above
+    assert not _called(np.array([0.5, 0.5]), 0.05).any()
+
+
+def test_pseudocounts_come_from_silent_genes():
+    share = np.array([[0.1, 0.4, 0.2], [0.3, 0.1, 0.2]])
+    assert _offset(share, np.array([True, False, False])) == pytest.approx(0.3 / 3)
+    assert _offset(share, np.zeros(3, bool)) == 1e-10
+
+
+def test_groups_that_are_not_there_are_named(planted):
+    model, adata = planted
+    for arguments, said in (
+        (("kind", "c"), "no cell has 'c'"),
+        (("kind", "ghost"), "no cell has 'ghost'"),
+        (("sort",), "no column 'sort'"),
+    ):
+        with pytest.raises(DataError, match=said):
+            sd.differential_expression(model, adata, *arguments)
+    with pytest.raises(DataError, match="no cells"):
+        sd.differential_expression(model, adata, idx1=np.zeros(600, bool))

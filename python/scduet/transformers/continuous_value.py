@@ -41,7 +41,11 @@ class DepthTokenizer:
         total, lengths = sums(value, pointer), np.diff(pointer)
         with np.errstate(divide="ignore"):  # a cell without counts, which the caller refuses
             held = np.log10(total)
-        wished = {"total": held * 0 + self.amount, "fold": held + np.log10(self.amount), "add": held + self.amount}
+        wished = {
+            "total": np.full_like(held, self.amount),
+            "fold": held + np.log10(self.amount),
+            "add": held + self.amount,
+        }
         values = np.log1p(value / np.repeat(total, lengths) * 1e4).astype(np.float32)
         for extra, number in ((self.n_genes, wished[self.depth]), (self.n_genes + 1, held)):
             values = framed(values, pointer, None, number.astype(np.float32))

@@ -4,6 +4,7 @@ The names below are imported on first use, so that `import scduet` costs no torc
 """
 
 from importlib import import_module
+from typing import Any
 
 from scduet._version import __version__
 
@@ -42,7 +43,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
 __all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'scduet' has no attribute {name!r}")
     module = import_module(_PUBLIC[name])

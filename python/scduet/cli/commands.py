@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +12,19 @@ from scduet.models import MODELS
 
 DEFAULT_MODEL = "scvi"
 
+
+def _known(model: str) -> str:
+    if model not in MODELS:
+        raise typer.BadParameter(f"{model!r} is not one of {', '.join(MODELS)}")
+    return model
+
+
 Data = Annotated[Path, typer.Argument(help=".h5ad, .zarr, 10x .h5, or a 10x folder with matrix.mtx.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="What to write; put in place only when complete.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --output names.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while training.")]
 Folder = Annotated[Path, typer.Option("--model", "-m", help="Folder of a saved model.")]
-ModelName = Annotated[Enum("ModelName", {name: name for name in MODELS}), typer.Option("--model", help="Which model.")]
+ModelName = Annotated[str, typer.Option("--model", callback=_known, help=f"One of {', '.join(MODELS)}.")]
 OnDisk = Annotated[
     bool, typer.Option("--on-disk", help="Leave the counts on disk (.h5ad, .zarr): for files larger than memory.")
 ]
@@ -49,7 +55,7 @@ def fit(
     import scduet
 
     cells = data if on_disk else read(data)
-    trained = scduet.fit(cells, model.value, callback=_listener(quiet), checkpoint=checkpoint, **options)
+    trained = scduet.fit(cells, model, callback=_listener(quiet), checkpoint=checkpoint, **options)
     trained.save(output, overwrite)
 
 
@@ -79,10 +85,10 @@ def integrate(
 
     options |= {"key_added": key_added, "callback": _listener(quiet), "checkpoint": checkpoint}
     if on_disk:
-        trained = scduet.integrate(data, model.value, output=output, overwrite=overwrite, **options)
+        trained = scduet.integrate(data, model, output=output, overwrite=overwrite, **options)
     else:
         adata = read(data)
-        trained = scduet.integrate(adata, model.value, **options)
+        trained = scduet.integrate(adata, model, **options)
         if is_first():
             write(adata, output, overwrite=overwrite)
     if save_model:

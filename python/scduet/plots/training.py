@@ -51,7 +51,7 @@ def _draw_term(axes: Axes, history: pd.DataFrame, term: str) -> None:
             values = history[f"{term}_{split}"].dropna()
             marker = "o" if len(values) == 1 else ""
             axes.plot(values.index, values, color=color, ls=dashes, marker=marker, label=split)
-    held_out = history["loss_validation"].dropna() if "loss_validation" in history else []
+    held_out = history["loss_validation"].dropna() if "loss_validation" in history else pd.Series(dtype=float)
     if len(held_out):
-        axes.axvline(held_out.index[held_out.argmin()], color="#555555", ls=":", lw=1, label="lowest validation loss")
+        axes.axvline(held_out.idxmin(), color="#555555", ls=":", lw=1, label="lowest validation loss")
     axes.set_title(term.replace("_", " "))

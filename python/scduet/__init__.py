@@ -33,6 +33,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "interpolate": "scduet.tasks.latent",
     "shift": "scduet.tasks.latent",
     "decode_states": "scduet.tasks.latent",
+    "embed_pretrained": "scduet.tasks.embed_pretrained",
     "recommend": "scduet.tasks.recommend",
     "score": "scduet.tasks.score",
     "report": "scduet.reports",

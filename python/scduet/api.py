@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ from scduet.train import inference, processes, resume
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.events import Event, Listener, default_listener
 from scduet.train.loop import Outcome, Trainer
+
+if TYPE_CHECKING:
+    from scduet.transformers.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
@@ -179,16 +182,26 @@ def train(model: Model, cells: Cells, training: TrainConfig, callback: Listener 
     return replace(model, training=training, outcome=outcome, cells=cells)
 
 
-def load(folder: str | Path) -> Model:
-    """Read a model that `Model.save` wrote, or a model folder (or model.pt) of scvi-tools. Runs no code from the files.
+def load(folder: str | Path) -> Model | Pretrained:
+    """Read a saved model: ours, one of scvi-tools (folder or model.pt), or a published transformer.
 
-    Raises FormatError, naming what is wrong, for a folder that is missing, of another kind, damaged or too new.
+    folder: also "hf://owner/name@revision" for a transformer on the hub (with the extra `hub`).
+    Runs no code from the files. Raises FormatError, naming what is wrong, for a folder that is missing, of another
+    kind, damaged or too new.
     """
-    if not native.is_ours(Path(folder)) and scvi_tools.recognise(Path(folder)):
+    if native.is_ours(Path(folder)):
+        return _load_ours(folder)
+    if scvi_tools.recognise(Path(folder)):
         found = scvi_tools.read(Path(folder))
         training = resolved(TrainConfig(recipe="scvi-tools"), max(found.reference.n_cells, 1))
         parts = found.name, found.module, found.schema, found.reference, found.config
         return Model(*parts, training, Outcome(found.history))
+    from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
+
+    return pretrained.read(folder) if pretrained.recognise(folder) else _load_ours(folder)
+
+
+def _load_ours(folder: str | Path) -> Model:
     manifest, tensors = native.read(Path(folder))
     cls = find(manifest["model"])
     arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}

@@ -43,7 +43,7 @@ def examine(model: str | Path | None = None, folder: str | Path = ".") -> list[F
         Finding("python", f"{platform.python_version()} on {platform.platform()}"),
     ]
     findings += [*_packages(), *_devices(), _matrix_product(), *_r(), _folder(Path(folder))]
-    return findings + ([_saved_model(Path(model))] if model is not None else [])
+    return findings + ([] if model is None else _model(model))
 
 
 def _packages() -> Iterator[Finding]:
@@ -120,14 +120,18 @@ def _folder(folder: Path) -> Finding:
     return Finding("writing", f"{folder.absolute()}, {shutil.disk_usage(folder).free >> 30} GB free")
 
 
-def _saved_model(folder: Path) -> Finding:
+def _model(folder: str | Path) -> list[Finding]:
+    """Can the model be read, and for a published transformer: is it whole and of the published size?"""
     from scduet.api import load
+    from scduet.checkpoints import pretrained
 
+    if pretrained.recognise(folder):
+        return [Finding(f"model: {check.what}", check.found, check.passed) for check in pretrained.verify(folder)]
     try:
         model = load(folder)
     except ScduetError as error:
-        return Finding("model", error.message, False, error.hint)
-    return Finding("model", f"{model.name} of {len(model.genes)} genes, trained for {len(model.history)} epochs")
+        return [Finding("model", error.message, False, error.hint)]
+    return [Finding("model", f"{model.name} of {len(model.genes)} genes, trained for {len(model.history)} epochs")]
 
 
 def _version(package: str) -> str | None:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+import scduet as sd
 from scduet.checkpoints import pretrained
 from scduet.data.simulate import simulate
 from scduet.errors import FormatError
+from scduet.tasks.doctor import examine
 from scduet.tasks.embed_pretrained import HVG_PCA, embed_pretrained, hvg_pca
 
 
@@ -26,6 +28,15 @@ def test_a_folder_of_none_is_refused(tmp_path):
     with pytest.raises(FormatError, match="0 of"):
         pretrained.read(tmp_path)
     assert pretrained.recognise("hf://owner/name@1")
+
+
+def test_the_public_calls_know_them(write, tmp_path, adata):
+    folder = write["geneformer"](tmp_path)
+    model = sd.load(folder)
+    assert np.array_equal(model.embed(adata), pretrained.read(folder).embed(adata))
+    findings = {finding.what: finding for finding in examine(folder) if finding.what.startswith("model:")}
+    assert findings["model: readable, whole, belongs together"].ok
+    assert not findings["model: size is a published one"].ok
 
 
 def test_options_of_the_family_are_passed_on(write, tmp_path):

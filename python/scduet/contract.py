@@ -41,7 +41,7 @@ class SparseRows:
         """The rows written out, with `values` (e.g. a function of the stored ones) or the stored values."""
         given = self.values if values is None else values
         flat = torch.zeros(self.shape[0] * self.shape[1], dtype=given.dtype, device=given.device)
-        return flat.index_put_((self.position,), given).view(self.shape)
+        return flat.put_(self.position, given).view(self.shape)
 
     def sum(self) -> Float[Tensor, " row"]:
         """Total of each row."""

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.errors import OptionError
 from scduet.nn import likelihoods, sparse_likelihoods
+from scduet.nn.heads import head
 from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample
 from scduet.nn.sparse_likelihoods import Link
 
@@ -161,13 +162,14 @@ class SCVI(nn.Module):
         if likelihood == "normal":
             p = self._decoded(hidden, cells, cells.batch, log_library)
             return likelihoods.log_normal(cells.x.dense(), p.rate, p.dispersion).sum(-1)
-        inputs = [cells.x, self.share(hidden), log_library]
+        inputs = [cells.x, head(self.share, hidden), log_library]
         if likelihood == "poisson":
             return sparse_likelihoods.poisson(*inputs, link=self._link)
         inputs.append(self._log_dispersion(hidden, cells, cells.batch))
         if likelihood == "nb":
             return sparse_likelihoods.negative_binomial(*inputs, link=self._link)
-        return sparse_likelihoods.zero_inflated_negative_binomial(*inputs, self.dropout_logits(hidden), link=self._link)
+        dropout = head(self.dropout_logits, hidden)
+        return sparse_likelihoods.zero_inflated_negative_binomial(*inputs, dropout, link=self._link)
 
     def shares(
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
@@ -242,7 +244,7 @@ class SCVI(nn.Module):
         if not self.learns_library:
             return self.log_library(cells), {}
         mean, variance = self.library_posterior(cells)
-        return rsample(mean, variance), {"kl_library": kl_to_normal(mean, variance, *self.library_prior(cells)).mean()}
+        return rsample(mean, variance), {"kl_library": kl_to_normal(mean, variance, self.library_prior(cells)).mean()}
 
     def _log_dispersion(
         self, hidden: Float[Tensor, "cell hidden"], cells: CellBatch, batch: Int[Tensor, " cell"]

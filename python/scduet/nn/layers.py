@@ -103,12 +103,13 @@ def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) ->
 def kl_to_normal(
     mean: Float[Tensor, "cell latent"],
     variance: Float[Tensor, "cell latent"],
-    prior_mean: Float[Tensor, "*#cell latent"] | float = 0.0,
-    prior_variance: Float[Tensor, "*#cell latent"] | float = 1.0,
+    prior: tuple[Float[Tensor, "*#cell latent"], Float[Tensor, "*#cell latent"]] | None = None,
 ) -> Float[Tensor, " cell"]:
-    """KL divergence of Normal(mean, variance) from the prior, summed over latent dimensions."""
-    ratio = variance / prior_variance
-    return 0.5 * (ratio + (mean - prior_mean) ** 2 / prior_variance - 1 - ratio.log()).sum(-1)
+    """KL divergence of Normal(mean, variance) from a prior of given mean and variance, or the standard normal."""
+    if prior is None:
+        return 0.5 * (variance + mean * mean - 1 - variance.log()).sum(-1)
+    ratio = variance / prior[1]
+    return 0.5 * (ratio + (mean - prior[0]) ** 2 / prior[1] - 1 - ratio.log()).sum(-1)
 
 
 def _normalized(x: Float[Tensor, "cell hidden"], norm: nn.Module) -> Float[Tensor, "cell hidden"]:

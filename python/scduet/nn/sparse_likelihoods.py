@@ -15,8 +15,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,131 +23,97 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from scduet.contract import SparseRows
+from scduet.nn.heads import Logits, Matrix, parts_of, through
 from scduet.nn.likelihoods import EPS
+from scduet.nn.memory import keep_freed_blocks
 from scduet.nn.rising_factorial import RisingFactorial, log_rising_factorial
 
+keep_freed_blocks()
 Link = Literal["softmax", "softplus"]
 CHUNK = 2**18  # entries worked on at a time: 1 MB a buffer, so that the passes over it stay in a core's cache
 
 
 def negative_binomial(
     x: SparseRows,
-    logits: Float[Tensor, "cell gene"],
+    logits: Logits,
     log_library: Float[Tensor, "cell 1"],
     log_dispersion: Float[Tensor, "*#cell gene"],
     link: Link = "softmax",
 ) -> Float[Tensor, " cell"]:
     """log NB(x | library · link(logits), dispersion), summed over genes."""
-    return _outside_autocast(_NegativeBinomial, x, link, logits, log_library, log_dispersion, None)
+    return _outside_autocast(
+        _NegativeBinomial, x, link, log_library, log_dispersion, *parts_of(logits), None, None, None
+    )
 
 
 def zero_inflated_negative_binomial(
     x: SparseRows,
-    logits: Float[Tensor, "cell gene"],
+    logits: Logits,
     log_library: Float[Tensor, "cell 1"],
     log_dispersion: Float[Tensor, "*#cell gene"],
-    dropout_logits: Float[Tensor, "cell gene"],
+    dropout_logits: Logits,
     link: Link = "softmax",
 ) -> Float[Tensor, " cell"]:
     """log ZINB(x | library · link(logits), dispersion, sigmoid(dropout_logits)), summed over genes."""
-    return _outside_autocast(_NegativeBinomial, x, link, logits, log_library, log_dispersion, dropout_logits)
+    inputs = (log_library, log_dispersion, *parts_of(logits), *parts_of(dropout_logits))
+    return _outside_autocast(_NegativeBinomial, x, link, *inputs)
 
 
 def poisson(
-    x: SparseRows, logits: Float[Tensor, "cell gene"], log_library: Float[Tensor, "cell 1"], link: Link = "softmax"
+    x: SparseRows, logits: Logits, log_library: Float[Tensor, "cell 1"], link: Link = "softmax"
 ) -> Float[Tensor, " cell"]:
     """log Poisson(x | library · link(logits)), summed over genes."""
-    return _outside_autocast(_Poisson, x, link, logits, log_library)
-
-
-@dataclass(frozen=True)
-class _Slopes:
-    """Slopes of the cost -log p, entry by entry; that by the log-library is the one by the log-mean, summed."""
-
-    logits: Float[Tensor, "cell gene"]
-    log_library: Float[Tensor, "cell 1"]
-    log_dispersion: Float[Tensor, "cell gene"]
-    dropout: Float[Tensor, "cell gene"] | None
-
-    @classmethod
-    def like(cls, logits: Tensor, log_library: Tensor, dropout: Tensor | None) -> _Slopes:
-        empty = torch.empty_like
-        return cls(empty(logits), empty(log_library), empty(logits), None if dropout is None else empty(dropout))
-
-    def of(self, rows: slice) -> _Slopes:
-        return _Slopes(self.logits[rows], self.log_library[rows], self.log_dispersion[rows], _of(self.dropout, rows))
-
-
-@dataclass(frozen=True)
-class _Mean:
-    """Mean of the counts as shape · scale; for the softmax, shape / norm are the expected shares of the genes."""
-
-    shape: Float[Tensor, "cell gene"]
-    scale: Float[Tensor, "cell 1"]
-    norm: Float[Tensor, "cell 1"] | None
-
-    @classmethod
-    def of(cls, logits: Tensor, log_library: Tensor, link: Link) -> _Mean:
-        if link == "softplus":
-            return cls(F.softplus(logits), log_library.exp(), None)
-        shape = (logits - logits.amax(1, keepdim=True)).exp_()
-        norm = shape.sum(1, keepdim=True)
-        return cls(shape, log_library.exp() / norm, norm)
-
-    def log_at(self, x: SparseRows, logits: Tensor) -> Float[Tensor, " entry"]:
-        """Logarithm of the mean at the stored counts, also where the mean underflows."""
-        scale = self.scale.log().squeeze(1).take(x.row)
-        if self.norm is None:
-            return self.shape.take(x.position).clamp_(min=torch.finfo(scale.dtype).tiny).log_() + scale
-        return (logits - logits.amax(1, keepdim=True)).take(x.position) + scale
+    return _outside_autocast(_Poisson, x, link, log_library, *parts_of(logits))
 
 
 class _NegativeBinomial(Function):
-    """NB, or ZINB where dropout logits are given."""
+    """NB, or ZINB where dropout logits are given. Works with the cost -log p, which spares the passes that negate."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: SparseRows, link: Link, logits: Tensor, log_library: Tensor, log_r: Tensor, dropout: Tensor | None
+        ctx: Any, x: SparseRows, link: Link, log_library: Tensor, log_r: Tensor, *parts: Tensor | None
     ) -> Tensor:
         r, shared = log_r.exp(), log_r.dim() == 1
         factorial = RisingFactorial.of(r) if shared and r.device.type == "cpu" else None
-        slopes = _Slopes.like(logits, log_library, dropout)
+        logits, dropout = Matrix.of(*parts[:3]), Matrix.of(*parts[3:])
+        slopes = _Slopes(logits.slopes, torch.empty_like(log_library), torch.empty_like(logits.value), dropout.slopes)
         cost = torch.empty_like(log_library[:, 0])
-        for rows, part in _chunks(x):
-            some = (logits[rows], log_library[rows], r if shared else r[rows], _of(dropout, rows))
-            cost[rows] = _nb_cost(part, link, *some, factorial, slopes.of(rows))
-        ctx.save_for_backward(slopes.logits, slopes.log_library, slopes.log_dispersion, slopes.dropout)
+        for rows, some in _chunks(x):
+            inputs = (logits.value[rows], log_library[rows], r if shared else r[rows], _of(dropout.value, rows))
+            cost[rows] = _nb_cost(some, link, *inputs, factorial, slopes.of(rows))
+        ctx.save_for_backward(*parts, *slopes)
         ctx.shared = shared
         return cost.neg_()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        by_logits, by_library, by_r, by_dropout = ctx.saved_tensors
+        *parts, by_logits, by_library, by_r, by_dropout = ctx.saved_tensors
         weight = -upstream[0]
         each = weight[:, None]
-        by_r = by_r.T.mv(weight) if ctx.shared else by_r * each
-        return None, None, by_logits * each, by_library * each, by_r, None if by_dropout is None else by_dropout * each
+        by_r = by_r.t().mv(weight) if ctx.shared else by_r * each
+        heads = (*through(by_logits, each, *parts[:3]), *through(by_dropout, each, *parts[3:]))
+        return None, None, by_library * each, by_r, *heads
 
 
 class _Poisson(Function):
     @staticmethod
-    def forward(ctx: Any, x: SparseRows, link: Link, logits: Tensor, log_library: Tensor) -> Tensor:
-        mean = _Mean.of(logits, log_library, link)
+    def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, *parts: Tensor | None) -> Tensor:
+        logits = Matrix.of(*parts)
+        mean = _Mean.of(logits.value, log_library, link)
         by_mean = mean.shape * mean.scale
-        log_mean = torch.where(x.values > 0, mean.log_at(x, logits), 0.0)  # a zero may be stored in an empty cell
-        log_p = x.values * log_mean - torch.lgamma(x.values + 1)
-        ll = (-by_mean.sum(1)).index_add_(0, x.row, log_p)
+        log_mean = torch.where(x.values > 0, mean.log_at(x, logits.value), 0.0)  # a zero may be stored in an empty cell
+        ll = _row_sums(x, x.values * log_mean - torch.lgamma(x.values + 1)).sub_(by_mean.sum(1))
         by_mean.view(-1).scatter_add_(0, x.position, -x.values)
         by_library = by_mean.sum(1, keepdim=True)
-        by_logits = _by_logits(by_mean, by_library, logits, mean, torch.empty_like(logits))
-        ctx.save_for_backward(by_logits, by_library)
+        by_logits = _by_logits(by_mean, by_library, logits.value, mean, torch.empty_like(by_mean))
+        ctx.save_for_backward(*parts, by_logits, by_library)
         return ll
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        by_logits, by_library = ctx.saved_tensors
+        *parts, by_logits, by_library = ctx.saved_tensors
         each = -upstream[0][:, None]
-        return None, None, by_logits * each, by_library * each
+        return None, None, by_library * each, *through(by_logits, each, *parts)
 
 
 def _nb_cost(
@@ -161,76 +126,120 @@ def _nb_cost(
     factorial: RisingFactorial | None,
     slopes: _Slopes,
 ) -> Float[Tensor, " cell"]:
-    """-log p of some cells, with its slopes written into `slopes`."""
-    mean = _Mean.of(logits, log_library, link)
-    ratio = torch.div(mean.shape, r + EPS).mul_(mean.scale)
-    sparse = _nb_entries(x, ratio, r, dropout, factorial)  # before `ratio` is overwritten
-    cost, by_mean = _nb_zeros(ratio, r, dropout, slopes)
-    cost.index_add_(0, x.row, sparse[0])
-    for dense, entries in zip((by_mean, slopes.log_dispersion, slopes.dropout), sparse[1:], strict=True):
-        if dense is not None:
-            dense.view(-1).scatter_add_(0, x.position, entries)
+    """-log p of some cells, with its slopes written into `slopes`, whose memory may be that of the logits."""
+    mean = _Mean.of(logits, log_library, link, slopes.logits)
+    ratio = (mean.shape * (1 / (r + EPS))).mul_(mean.scale)
+    at = ratio.view(-1).index_select(0, x.position)  # before `ratio` is overwritten
+    cost, by_mean, inflated = _nb_zeros(x, ratio, r, dropout, slopes)
+    entries, by_mean_entries, by_r_entries = _nb_entries(x, at, r, factorial)
+    cost.sub_(_row_sums(x, entries if inflated is None else entries - inflated))
+    by_mean.view(-1).scatter_add_(0, x.position, by_mean_entries)
+    slopes.log_dispersion.view(-1).scatter_add_(0, x.position, by_r_entries)
     torch.sum(by_mean, 1, keepdim=True, out=slopes.log_library)
     _by_logits(by_mean, slopes.log_library, logits, mean, slopes.logits)
     return cost
 
 
-def _nb_zeros(ratio: Tensor, r: Tensor, dropout: Tensor | None, slopes: _Slopes) -> tuple[Tensor, Tensor]:
-    """-log p as if every count were zero, summed over genes, and its slope by the log-mean; overwrites `ratio`."""
+def _nb_zeros(
+    x: SparseRows, ratio: Tensor, r: Tensor, dropout: Tensor | None, slopes: _Slopes
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """-log p as if every count were zero, summed over genes, and its slope by the log-mean; overwrites `ratio`.
+
+    With dropout, the positive counts are known not to be dropouts: what that adds to their cost comes third.
+    """
     total = ratio + 1
     by_r = torch.log(total, out=slopes.log_dispersion).mul_(r)  # -log NB(0)
     by_mean = ratio.div_(total).mul_(r)
     if dropout is None:
         cost = by_r.sum(1)
-        by_r.addcmul_(by_mean, r / (r + EPS), value=-1)
-        return cost, by_mean
-    dropped = torch.add(by_r, dropout, out=total).sigmoid_()
-    prior = torch.sigmoid(dropout, out=slopes.dropout)
-    cost = _log_ratio(dropped, prior, by_r, dropout).sum(1)
-    by_r.addcmul_(by_mean, r / (r + EPS), value=-1)
-    prior.sub_(dropped)
-    by_r.addcmul_(by_r, dropped, value=-1)
-    by_mean.addcmul_(by_mean, dropped, value=-1)
-    return cost, by_mean
+        by_r.sub_(by_mean)
+        return cost, by_mean, None
+    logit = torch.add(by_r, dropout, out=total)
+    at, zero = logit.view(-1).index_select(0, x.position), x.values == 0  # a zero may be stored too
+    cost, dropped = _zero_cost(logit, by_r, dropout, slopes.dropout)
+    dropped.put_(x.position, at.sigmoid() * zero)
+    slopes.dropout.sub_(dropped)
+    kept = torch.sub(dropped.new_ones(()), dropped, out=dropped)
+    by_r.sub_(by_mean).mul_(kept)
+    by_mean.mul_(kept)
+    return cost, by_mean, F.softplus(at).masked_fill_(zero, 0)
 
 
-def _log_ratio(dropped: Tensor, prior: Tensor, nb_cost: Tensor, dropout: Tensor) -> Tensor:
-    """log(dropped / prior); where the quotient would underflow, from its logits."""
-    if dropout.device.type == "cpu" and dropout.amin() > -80:  # elsewhere this question would stall the device
-        return (dropped / prior).log_()
-    return F.softplus(-dropout) - F.softplus(-dropout - nb_cost)
+def _zero_cost(logit: Tensor, nb_cost: Tensor, dropout: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """-log ZINB(0) summed over genes, and how likely it is a dropout (in `logit`); writes sigmoid(dropout) to `prior`.
+
+    It is log(dropped / prior), or where that may underflow the same from the logits.
+    """
+    robust = dropout.device.type != "cpu" or dropout.amin() < -80  # elsewhere the question would stall the device
+    cost = (F.softplus(-dropout) - F.softplus(-logit)).sum(1) if robust else None
+    dropped, prior = logit.sigmoid_(), torch.sigmoid(dropout, out=prior)
+    return (dropped / prior).log_().sum(1) if cost is None else cost, dropped
 
 
 def _nb_entries(
-    x: SparseRows, ratio: Tensor, r: Tensor, dropout: Tensor | None, factorial: RisingFactorial | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """What the stored counts change in the cost and its slopes by log-mean, log-dispersion and dropout logits."""
-    count, a, r = x.values, ratio.take(x.position), r.take(x.column if r.dim() == 1 else x.position)
-    guard = EPS / (r + EPS)
-    total = a + 1
-    share = a / total
+    x: SparseRows, a: Tensor, r: Tensor, factorial: RisingFactorial | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the stored counts add to log NB, and to the slopes of the cost by log-mean and log-dispersion."""
+    count = x.values
+    r = r.index_select(0, x.column) if r.dim() == 1 else r.view(-1).index_select(0, x.position)
+    guarded, total = r + EPS, a + 1
+    upper = a + EPS / guarded
     log, slope = factorial.at(count, x.column) if factorial else log_rising_factorial(count, r)
-    cost = -(count * ((a + guard) / total).log_() + log)
-    by_mean = count * (guard - 1) * share / (a + guard)
-    by_r = r * (count / (total * (r + EPS)) - slope)
-    if dropout is None:
-        return cost, by_mean, by_r, None
-    nb_zero = r * total.log_()
-    logit = nb_zero + dropout.take(x.position)
-    present = (count > 0).to(count.dtype)  # a zero may be stored too
-    dropped = present * logit.sigmoid()
-    cost += present * F.softplus(logit)
-    by_mean += dropped * r * share
-    by_r += dropped * (nb_zero - r * share * (1 - guard))
-    return cost, by_mean, by_r, dropped
+    log_p = log.addcmul_(count, (upper / total).log_())
+    per_total = count / total
+    by_mean = per_total * a * (EPS / guarded - 1) / upper
+    return log_p, by_mean, (per_total / guarded - slope).mul_(r)
+
+
+class _Slopes(NamedTuple):
+    """Slopes of the cost -log p, entry by entry; that by the log-library is the one by the log-mean, summed."""
+
+    logits: Float[Tensor, "cell gene"]
+    log_library: Float[Tensor, "cell 1"]
+    log_dispersion: Float[Tensor, "cell gene"]
+    dropout: Float[Tensor, "cell gene"] | None
+
+    def of(self, rows: slice) -> _Slopes:
+        return _Slopes(*(_of(t, rows) for t in self))
+
+
+class _Mean(NamedTuple):
+    """Mean of the counts as shape · scale; for the softmax, shape / norm are the expected shares of the genes."""
+
+    shape: Float[Tensor, "cell gene"]
+    scale: Float[Tensor, "cell 1"]
+    norm: Float[Tensor, "cell 1"] | None
+
+    @classmethod
+    def of(cls, logits: Tensor, log_library: Tensor, link: Link, out: Tensor | None = None) -> _Mean:
+        """`out`: memory for the shape of the softmax."""
+        if link == "softplus":
+            return cls(F.softplus(logits), log_library.exp(), None)
+        shape = torch.sub(logits, logits.amax(1, keepdim=True), out=out).exp_()
+        norm = shape.sum(1, keepdim=True)
+        return cls(shape, log_library.exp() / norm, norm)
+
+    def log_at(self, x: SparseRows, logits: Tensor) -> Float[Tensor, " entry"]:
+        """Logarithm of the mean at the stored counts, also where the mean underflows."""
+        scale = self.scale.log().squeeze(1).take(x.row)
+        if self.norm is None:
+            return self.shape.take(x.position).clamp_(min=torch.finfo(scale.dtype).tiny).log_() + scale
+        return (logits - logits.amax(1, keepdim=True)).take(x.position) + scale
 
 
 def _by_logits(by_mean: Tensor, by_library: Tensor, logits: Tensor, mean: _Mean, out: Tensor) -> Tensor:
-    """Slope by the logits, from that by the log-mean and its sum over genes."""
+    """Slope by the logits, from that by the log-mean and its sum over genes; overwrites the mean."""
     if mean.norm is None:
         slope = torch.sigmoid(logits, out=out)  # of softplus
         return slope.div_(mean.shape.clamp_(min=torch.finfo(out.dtype).tiny)).mul_(by_mean)
-    return torch.addcmul(by_mean, mean.shape, by_library / mean.norm, value=-1, out=out)
+    return torch.sub(by_mean, mean.shape.mul_(by_library / mean.norm), out=out)
+
+
+def _row_sums(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, " cell"]:
+    if values.device.type != "cpu":
+        return values.new_zeros(len(x)).index_add_(0, x.row, values)
+    ends = torch.searchsorted(x.row, torch.arange(len(x) + 1, dtype=x.row.dtype))
+    return torch.segment_reduce(values, "sum", offsets=ends, initial=0)  # three times as fast there
 
 
 def _chunks(x: SparseRows) -> Iterator[tuple[slice, SparseRows]]:
@@ -238,7 +247,7 @@ def _chunks(x: SparseRows) -> Iterator[tuple[slice, SparseRows]]:
     n, genes = x.shape
     size = max(CHUNK // genes, 1)
     if n <= size or x.values.device.type != "cpu":
-        yield slice(0, n), x
+        yield slice(None), x
         return
     starts = range(0, n, size)
     bounds = [*torch.searchsorted(x.row, torch.tensor(starts, dtype=x.row.dtype)).tolist(), len(x.values)]

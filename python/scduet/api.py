@@ -21,8 +21,8 @@ from scduet._version import __version__
 from scduet.checkpoints import native, scvi_export, scvi_tools
 from scduet.contract import Reference
 from scduet.data.cells import Cells
-from scduet.data.files import on_disk
 from scduet.data.schema import Fields, Schema, describe_genes
+from scduet.data.sources import on_disk
 from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
 from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown

@@ -57,15 +57,10 @@ class CellsOnDisk:
             return _described(self, place, root[place], genes)
 
 
-def on_disk(data: Any) -> Any:
-    """`data` as it is when it is in memory; a path or a backed AnnData as `CellsOnDisk`.
-
-    Raises DataError for a file that is missing, damaged, or neither .h5ad nor zarr.
-    """
+def opened(data: Any) -> CellsOnDisk:
+    """The cells that a path or a backed AnnData stands for."""
     if isinstance(data, (str, os.PathLike)):
         return _read_annotations(Path(data))
-    if not getattr(data, "isbacked", False):
-        return data
     if data.is_view:
         raise DataError("this is a part of a backed AnnData", "use part.to_memory(), or write the part to a file")
     return CellsOnDisk(Path(data.filename), data.obs, data.var, data.layers)

@@ -13,8 +13,8 @@ import pandas as pd
 from scduet.contract import Reference
 from scduet.data import checks
 from scduet.data.cells import Cells, library_moments
-from scduet.data.files import CellsOnDisk, on_disk
-from scduet.data.sources import Source, in_memory
+from scduet.data.files import CellsOnDisk
+from scduet.data.sources import Source, in_memory, on_disk
 from scduet.errors import DataError, ScduetWarning, some
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -58,8 +59,8 @@ class MemorySource:
     matrix: sp.csr_matrix
     genes: np.ndarray | None = None  # column of the matrix for each gene, None = all as they are
 
-    entries_at_once: ClassVar[int] = 2_000_000
-    block: ClassVar[None] = None
+    entries_at_once = 2_000_000
+    block = None
 
     @property
     def n_cells(self) -> int:
@@ -111,6 +112,18 @@ class MemorySource:
         kept = place >= 0
         pointer = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
         return csr(rows.data[kept], place[kept], pointer, (rows.shape[0], self.n_genes))
+
+
+def on_disk(data: Any) -> Any:
+    """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.files.CellsOnDisk`.
+
+    Raises DataError for a file that is missing, damaged, or neither .h5ad nor zarr.
+    """
+    if not isinstance(data, (str, os.PathLike)) and not getattr(data, "isbacked", False):
+        return data
+    from scduet.data.files import opened
+
+    return opened(data)
 
 
 def in_memory(matrix, genes: np.ndarray | None = None) -> MemorySource:

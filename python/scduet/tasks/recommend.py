@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scduet.data.files import CellsOnDisk, on_disk
-from scduet.data.sources import in_memory
+from scduet.data.files import CellsOnDisk
+from scduet.data.sources import in_memory, on_disk
 from scduet.errors import DataError, OptionError
 
 LOOKED_AT = 1000  # cells whose values tell whether these are counts

@@ -186,7 +186,7 @@ def test_what_cannot_be_read_by_rows_is_said(counts, tmp_path):
     with pytest.raises(DataError, match=r"stored by columns \(CSC\); write it with X as CSR"):
         encoded(tmp_path / "cells.h5ad")
     with pytest.raises(DataError, match=r"cannot read rows of 'cells.loom'; give .h5ad or .zarr"):
-        files.on_disk(tmp_path / "cells.loom")
+        files.opened(tmp_path / "cells.loom")
 
 
 def test_the_block_is_no_smaller_than_a_chunk_of_the_file():

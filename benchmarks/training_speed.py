@@ -1,0 +1,142 @@
+"""Training and embedding beside scvi-tools: cells per second, same data, model, batch size and epochs.
+
+    python benchmarks/training_speed.py [--cases atlas-zinb atlas-nb wide-zinb wide-nb] [--runs 3] [--epochs 4]
+
+atlas: 15,130 PBMC x 2,000 genes. wide: 10,000 simulated cells x 15,000 genes, 11 % of the counts above zero. Every run
+is a fresh process, the two tools in turn; medians over runs, with the least and the most. An epoch counts from the end
+of the first, so that imports, set-up and warm-up are left out. Cells per CPU second are shown too: on a machine that is
+not idle they are the better guide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+ATLAS = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "pbmc_atlas_5studies_15k_2000g.h5ad"
+CASES = ("atlas-zinb", "atlas-nb", "wide-zinb", "wide-nb")
+TRAINED, EMBEDDED = (
+    ("training, per second", "training, per CPU second"),
+    ("embedding, per second", "embedding, per CPU second"),
+)
+BATCH_SIZE = 128
+DEPTH = 2600.0  # median count of a simulated cell; 11 % of its counts are then above zero
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--cells", type=int, help="fewer cells of each data set")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        return print(json.dumps(_measured(*options.child, options)))
+    for case in options.cases:
+        found = {tool: [] for tool in TOOLS}
+        for _ in range(options.runs):
+            for tool, runs in found.items():
+                runs.append(_child(tool, case))
+        _report(case, found)
+    return None
+
+
+def _child(tool: str, case: str) -> dict[str, float]:
+    command = [sys.executable, "-W", "ignore", *sys.argv, "--child", tool, case]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def _report(case: str, found: dict[str, list[dict[str, float]]]) -> None:
+    print(f"\n{case:28s} {'scvi-tools':>26s} {'scduet':>26s}  ratio")
+    for figure in (*TRAINED, *EMBEDDED):
+        values = [[run[figure] for run in runs] for runs in found.values()]
+        cells = [f"{statistics.median(v):,.0f} ({min(v):,.0f} to {max(v):,.0f})" for v in values]
+        ratio = statistics.median(values[1]) / statistics.median(values[0])
+        print(f"{figure:28s} {cells[0]:>26s} {cells[1]:>26s}  {ratio:.2f}", flush=True)
+
+
+def _measured(tool: str, case: str, options: argparse.Namespace) -> dict[str, float]:
+    """Cells per second and per CPU second, of training and of embedding."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    data, likelihood = case.split("-")
+    adata = DATA[data](options.cells)
+    clock: list[tuple[float, float]] = []
+    embed = TOOLS[tool](adata, likelihood, options.epochs + 1, lambda: clock.append(_now()))
+    n_trained = 0.9 * adata.n_obs * options.epochs
+    figures = dict(zip(TRAINED, _rates(n_trained, clock[0], clock[-1]), strict=True))
+    embed(adata)
+    start = _now()
+    embed(adata)
+    return figures | dict(zip(EMBEDDED, _rates(adata.n_obs, start, _now()), strict=True))
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _rates(cells: float, start: tuple[float, float], end: tuple[float, float]) -> list[float]:
+    return [cells / (b - a) for a, b in zip(start, end, strict=True)]
+
+
+def _scvi_tools(adata, likelihood: str, epochs: int, tick):
+    import logging
+
+    import scvi
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
+    model = scvi.model.SCVI(adata, gene_likelihood=likelihood)
+    ends = LambdaCallback(on_train_epoch_end=lambda *_: tick())
+    model.train(epochs, accelerator="cpu", batch_size=BATCH_SIZE, enable_progress_bar=False, callbacks=[ends])
+    return lambda adata: model.get_latent_representation(adata, batch_size=BATCH_SIZE)
+
+
+def _scduet(adata, likelihood: str, epochs: int, tick):
+    import scduet as sd
+
+    def ends(event) -> None:
+        if event.kind == "epoch":
+            tick()
+
+    options = {"recipe": "scvi-tools", "max_epochs": epochs, "batch_size": BATCH_SIZE, "accelerator": "cpu"}
+    model = sd.fit(adata, "scvi", batch_key="batch", gene_likelihood=likelihood, callback=ends, **options)
+    return lambda adata: model.embed(adata, batch_size=BATCH_SIZE)
+
+
+def _atlas(n_cells: int | None):
+    import anndata
+
+    adata = anndata.read_h5ad(ATLAS)
+    adata.obs["batch"] = adata.obs["batch"].astype(str).astype("category")
+    return adata[:n_cells].copy()
+
+
+def _wide(n_cells: int | None):
+    import scduet as sd
+
+    adata = sd.datasets.simulate(n_cells or 10_000, 15_000, n_batches=3, n_types=8, seed=0, depth=DEPTH)
+    share = adata.X.nnz / (adata.n_obs * adata.n_vars)
+    assert 0.1 < share < 0.12, f"{share:.3f} of the counts are above zero"
+    return adata
+
+
+DATA = {"atlas": _atlas, "wide": _wide}
+TOOLS = {"scvi-tools": _scvi_tools, "scduet": _scduet}
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    main()

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scduet.data.sources import MemorySource, canonical, csr, from_dense
+from scduet.data.sources import MemorySource, canonical, csr, from_dense, joined
 from scduet.errors import DataError, ScduetError, some
 
 ENTRIES_AT_ONCE = 8_000_000  # stored counts in memory at a time (64 MB): the pool in which rows are shuffled
 BLOCKS_IN_POOL = 32  # shuffle blocks that fill the pool, when the block is ours to choose
+STRETCH_ENTRIES = 2_000_000  # stored counts read with one request
 GAP_ENTRIES = 50_000  # unwanted counts that are read along rather than skipped with a new request
 
 
@@ -107,7 +108,7 @@ class FileSource:
     def rows(self, index: np.ndarray) -> sp.csr_matrix:
         self._refuse_changed(os_stamp(self.path, self.place) == self._stamp)
         stored, where = np.unique(index, return_inverse=True)
-        taken = MemorySource(self._spans(stored), self.genes).rows(where)
+        taken = MemorySource(self._stretches(stored), self.genes).rows(where)
         if self._marks is not None:
             self._refuse_changed(np.array_equal(self._mark(taken), self._marks[index]))
         return taken
@@ -138,33 +139,29 @@ class FileSource:
     def _mark(self, rows: sp.csr_matrix) -> np.ndarray:
         return rows @ self._weights
 
-    def _spans(self, stored: np.ndarray) -> sp.csr_matrix:
-        """The rows `stored` (ascending), read in few long stretches."""
+    def _stretches(self, stored: np.ndarray) -> sp.csr_matrix:
+        """The rows `stored` (ascending), read in few long stretches, of which the rows asked for are kept at once."""
         gap = max(1, int(GAP_ENTRIES / max(1.0, self.mean_entries)))
-        parts = np.split(stored, np.flatnonzero(np.diff(stored) > gap) + 1)
-        spans = [(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]
+        stretch = np.cumsum(np.diff(stored, prepend=stored[:1]) > gap)  # rows far apart are read apart
+        far = self.pointer[stored] // STRETCH_ENTRIES  # and no stretch is much longer than this
+        cuts = np.flatnonzero((np.diff(stretch) > 0) | (np.diff(far) > 0)) + 1
         with _opened(self.path) as root:
-            read = self._read_sparse if self.sparse else self._read_dense
-            matrix = read(root[self.place], spans)
-        kept = np.concatenate([part - first for part, first in zip(parts, _starts(spans), strict=True)])
-        return matrix if len(kept) == matrix.shape[0] else matrix[kept]
+            matrix = root[self.place]
+            arrays = (matrix["data"], matrix["indices"]) if self.sparse else (matrix,)
+            parts = [part for part in np.split(stored, cuts) if len(part)]
+            read = [self._read(arrays, int(part[0]), int(part[-1]) + 1)[part - part[0]] for part in parts]
+        return canonical(joined(read)) if read else csr(*_NOTHING, (0, self.shape[1]))
 
-    def _read_sparse(self, group: Any, spans: list[tuple[int, int]]) -> sp.csr_matrix:
-        lengths = np.concatenate([np.diff(self.pointer[first : last + 1]) for first, last in spans])
-        pointer = np.concatenate([[0], np.cumsum(lengths)])
-        values, column = np.empty(pointer[-1], np.float32), np.empty(pointer[-1], np.int32)
-        done = 0
-        for first, last in spans:
-            start, end = int(self.pointer[first]), int(self.pointer[last])
-            values[done : done + end - start] = group["data"][start:end]
-            column[done : done + end - start] = group["indices"][start:end]
-            done += end - start
-        if done and (column.min() < 0 or column.max() >= self.shape[1]):
+    def _read(self, arrays: tuple, first: int, last: int) -> sp.csr_matrix:
+        """The rows from `first` up to `last`."""
+        if not self.sparse:
+            return from_dense(arrays[0][first:last])
+        start, end = int(self.pointer[first]), int(self.pointer[last])
+        values = np.asarray(arrays[0][start:end]).astype(np.float32, copy=False)
+        column = np.asarray(arrays[1][start:end]).astype(np.int32, copy=False)
+        if len(column) and (column.min() < 0 or column.max() >= self.shape[1]):
             raise DataError(f"{self.path} is damaged: {self.place} names columns that do not exist", "copy it again")
-        return canonical(csr(values, column, pointer, (len(lengths), self.shape[1])))
-
-    def _read_dense(self, array: Any, spans: list[tuple[int, int]]) -> sp.csr_matrix:
-        return sp.csr_matrix(sp.vstack([from_dense(array[first:last]) for first, last in spans]))
+        return csr(values, column, self.pointer[first : last + 1] - start, (last - first, self.shape[1]))
 
     def _refuse_changed(self, same: bool) -> None:
         if not same:
@@ -232,6 +229,7 @@ def _open_zarr(path: Path):
     yield zarr.open_group(str(path), mode="r")
 
 
+_NOTHING = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
 OPENERS: Mapping[str, Callable[[Path], Any]] = {".h5ad": _open_h5, ".zarr": _open_zarr}
 
 
@@ -250,13 +248,6 @@ def _opened(path: Path) -> Iterator[Any]:
     except Exception as error:  # h5py, zarr and the codecs fail in their own ways: OSError, RuntimeError, KeyError, ...
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{path} cannot be read ({reason})", "is it complete? copy or write it again") from error
-
-
-def _starts(spans: list[tuple[int, int]]) -> list[int]:
-    """What to take from a row of the file to have its row among the spans read, for each span."""
-    lengths = [last - first for first, last in spans]
-    before = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if spans else []
-    return [first - int(done) for (first, _), done in zip(spans, before, strict=True)]
 
 
 def _end_to_end(parts: list[np.ndarray], dtype) -> np.ndarray:

@@ -150,17 +150,18 @@ def from_dense(matrix, genes: np.ndarray | None = None) -> sp.csr_matrix:
     """A dense matrix, or columns of it, as CSR; made in pieces."""
     starts = range(0, matrix.shape[0], DENSE_PIECE)
     pieces = (np.asarray(matrix[i : i + DENSE_PIECE]) for i in starts)
-    return _joined([sp.csr_matrix(part if genes is None else part[:, genes], dtype=np.float32) for part in pieces])
+    return joined([sp.csr_matrix(part if genes is None else part[:, genes], dtype=np.float32) for part in pieces])
 
 
 def _picked(matrix: sp.csr_matrix, genes: np.ndarray) -> sp.csr_matrix:
     """A copy of some columns, made in pieces so that little more than the copy is held."""
     whole = MemorySource(matrix, genes)
     size = max(1, int(4 * whole.entries_at_once / max(1, whole.mean_entries)))
-    return _joined([whole.rows(np.arange(i, min(i + size, whole.n_cells))) for i in range(0, whole.n_cells, size)])
+    return joined([whole.rows(np.arange(i, min(i + size, whole.n_cells))) for i in range(0, whole.n_cells, size)])
 
 
-def _joined(pieces: list) -> sp.csr_matrix:
+def joined(pieces: list) -> sp.csr_matrix:
+    """The rows of all pieces, one after the other."""
     rows = sp.vstack(pieces, format="csr")
     return csr(rows.data, rows.indices, rows.indptr, rows.shape)
 

@@ -81,9 +81,10 @@ def test_annotations_layers_and_backed_objects(counts, tmp_path):
 
 def test_each_row_comes_once_an_epoch_and_each_stretch_is_read_once(counts, tmp_path, small_pool, monkeypatch):
     cells, rows = encoded(written(counts, tmp_path)), np.random.default_rng(0).permutation(200)[:180]
-    read, plain = [], files.FileSource._read_sparse
+    read, plain = [], files.FileSource._read
+    monkeypatch.setattr(files, "GAP_ENTRIES", 100)
     monkeypatch.setattr(
-        files.FileSource, "_read_sparse", lambda self, group, spans: read.extend(spans) or plain(self, group, spans)
+        files.FileSource, "_read", lambda self, arrays, *span: read.append(span) or plain(self, arrays, *span)
     )
     block = 20
     order, edges = epoch_order(cells, rows, 16, (0, 0), Share(), block)
@@ -93,6 +94,23 @@ def test_each_row_comes_once_an_epoch_and_each_stretch_is_read_once(counts, tmp_
     for batch in batches:
         assert (batch.x.dense().numpy() == counts.X[batch.index.numpy()].toarray()).all()
     assert sum(last - first for first, last in read) <= 200 + len(read) * block / 4  # a block may end two requests
+
+
+def test_scattered_rows_are_read_in_bounded_stretches(counts, tmp_path, monkeypatch):
+    """Every tenth row, as in a validation: what lies between is read along, but never much at a time."""
+    monkeypatch.setattr(files, "STRETCH_ENTRIES", 300)
+    cells, longest, plain = encoded(written(counts, tmp_path)), [], files.FileSource._read
+    row_at_most = int(np.diff(cells.counts.pointer).max())
+
+    def read(self, arrays, first, last):
+        longest.append(self.pointer[last] - self.pointer[first])
+        return plain(self, arrays, first, last)
+
+    monkeypatch.setattr(files.FileSource, "_read", read)
+    rows = np.arange(3, 200, 10)
+    assert (cells.counts.rows(rows).toarray() == counts.X[rows].toarray()).all()
+    assert len(longest) > 5
+    assert max(longest) <= 300 + row_at_most
 
 
 def test_orders_differ_between_epochs_and_seeds_and_mix_blocks(counts, tmp_path, small_pool):

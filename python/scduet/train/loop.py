@@ -87,7 +87,7 @@ class Trainer:
         begun = time.monotonic()
         warmup = self.config.kl_warmup_epochs or 0
         kl_weight = self.config.max_kl_weight * (min(1.0, epoch / warmup) if warmup else 1.0)
-        row = {"epoch": epoch, "kl_weight": kl_weight, "lr": next(iter(self.optimizers.values())).param_groups[0]["lr"]}
+        row = {"epoch": epoch, "kl_weight": kl_weight, "lr": self._rate(epoch)}
         row |= _named(self._pass(epoch, kl_weight), "train")
         _refuse_nan(row, epoch)
         every = self.config.validate_every
@@ -98,6 +98,15 @@ class Trainer:
                 for schedule in self.schedules:
                     schedule.step(row["loss_validation"])
         return row | {"seconds": time.monotonic() - begun}
+
+    def _rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, which the optimisers are set to."""
+        groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+        if self.config.lr_schedule == "cosine":
+            fallen = 0.5 + 0.5 * math.cos(math.pi * epoch / (self.config.max_epochs or 1))
+            for group in groups:
+                group["lr"] = (self.config.lr or 1e-3) * (0.01 + 0.99 * fallen)
+        return groups[0]["lr"]
 
     def validate(self, epoch: int) -> Row:
         """Mean loss of the held-out cells with full KL weight (a VAE's negative ELBO), with the same draws."""

@@ -153,3 +153,20 @@ def test_stopping_needs_held_out_cells():
 def test_the_recipe_fills_only_what_is_open():
     chosen = resolved(TrainConfig(recipe="scvi-tools", batch_size=77), 40_000)
     assert (chosen.batch_size, chosen.max_epochs, chosen.adam_eps) == (77, 200, 0.01)
+
+
+def test_the_rate_falls_along_a_cosine(cells):
+    rates = [row["lr"] for row in trainer(cells, lr=0.1, lr_schedule="cosine", max_epochs=5).run(silent).history]
+    wave = [0.5 + 0.5 * math.cos(math.pi * epoch / 5) for epoch in range(5)]
+    assert rates == pytest.approx([0.1 * (0.01 + 0.99 * part) for part in wave])
+
+
+def test_two_rules_for_the_rate_are_refused():
+    with pytest.raises(OptionError, match="both move the rate; choose one"):
+        resolved(TrainConfig(reduce_lr_on_plateau=True, lr_schedule="cosine"), 100)
+    assert resolved(TrainConfig(reduce_lr_on_plateau=True), 100).lr_schedule == "constant"
+
+
+def test_auto_stops_early_only_with_held_out_cells():
+    assert resolved(TrainConfig(), 1000).early_stopping
+    assert not resolved(TrainConfig(train_size=1.0), 1000).early_stopping

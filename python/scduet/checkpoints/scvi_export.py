@@ -71,7 +71,8 @@ def _weights(name: str, module: Any) -> dict[str, Any]:
         n = module.reference.n_labels
         weights["y_prior"] = torch.full((1, n), 1 / n)
         if module.config.linear_classifier:
-            weights = {key.replace(*LINEAR_CLASSIFIER[::-1]): value for key, value in weights.items()}
+            here, there = LINEAR_CLASSIFIER[1], LINEAR_CLASSIFIER[0]
+            weights = {key.replace(here, there): value for key, value in weights.items()}
     if name == "ldvae":
         weights = _linear_decoder(weights)
     contiguous = {key: value.detach().cpu().contiguous() for key, value in weights.items()}

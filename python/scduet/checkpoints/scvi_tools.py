@@ -37,6 +37,7 @@ LINEAR_CLASSIFIER = (
     "classifier.classifier.0.",
     "classifier.classifier.1.",
 )  # where theirs has it, where our table does
+NOT_THEIRS = ("vocab.json", "args.json")  # beside the best_model.pt of scGPT
 UNUSED = ("y_prior", "pyro_param_store")
 
 
@@ -54,7 +55,9 @@ class Foreign:
 
 def recognise(path: Path) -> bool:
     """Is this a model folder of scvi-tools, or its model.pt?"""
-    return path.suffix == ".pt" if path.is_file() else bool(_files(path))
+    if path.is_file():
+        return path.suffix == ".pt"
+    return bool(_files(path)) and not any((path / name).exists() for name in NOT_THEIRS)
 
 
 def read(path: Path) -> Foreign:

@@ -101,7 +101,7 @@ class AutoZI(nn.Module):
         return Beta(self.alpha_logit.sigmoid(), self.beta_logit.sigmoid())
 
     def prior_of_genes(self) -> Beta:
-        return Beta(self.alpha_prior_logit.sigmoid(), self.beta_prior_logit.sigmoid())
+        return Beta(self.alpha_prior_logit.sigmoid(), self.beta_prior_logit.sigmoid())  # type: ignore[operator]
 
     def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
         return self.scvi.embed(cells)
@@ -137,6 +137,8 @@ class AutoZI(nn.Module):
     ) -> Float[Tensor, " cell"]:
         """log p(x | z, l, d) with a draw of d, summed over genes."""
         p, x = self.decode(z, cells, log_library=log_library), cells.x.dense()
+        assert p.dispersion is not None
+        assert p.dropout_logits is not None
         plain = self._of_cell(_drawn(self.posterior_of_genes()), cells)
         nb = (plain + EPS).log() + log_negative_binomial(x, p.rate, p.dispersion)
         inflated = log_zero_inflated_negative_binomial(x, p.rate, p.dispersion, p.dropout_logits)
@@ -158,6 +160,7 @@ class AutoZI(nn.Module):
         decoded, least = self.scvi.decode(z, cells, batch, log_library), self.config.minimal_dropout
         if not least:
             return decoded
+        assert decoded.dropout_logits is not None
         raised = least + (1 - least) * decoded.dropout_logits.sigmoid()
         return replace(decoded, dropout_logits=(raised / (1 - raised + EPS)).log())
 

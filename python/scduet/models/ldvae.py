@@ -62,10 +62,10 @@ class LDVAE(nn.Module):
         super().__init__()
         self.reference, self.config = reference, config
         self.scvi = SCVI(reference, scvi_config(config))
-        self.scvi.decoder = _Undecoded()
-        self.scvi.share = self._factors()
+        self.scvi.decoder = _Undecoded()  # type: ignore[assignment]
+        self.scvi.share = self._factors()  # type: ignore[assignment]
         if config.gene_likelihood == "zinb":
-            self.scvi.dropout_logits = self._factors()
+            self.scvi.dropout_logits = self._factors()  # type: ignore[assignment]
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         return self.scvi(cells, step)

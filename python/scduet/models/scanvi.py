@@ -120,9 +120,9 @@ class SCANVI(nn.Module):
         if cells.companion is not None:
             mean, label = self.scvi.posterior(cells.companion)[0], cells.companion.label
         else:
-            labeled = cells.label >= 0
-            mean, label = mean[labeled], cells.label[labeled]
-        if len(label) == 0:
+            label = torch.full_like(cells.batch, -1) if cells.label is None else cells.label
+            mean, label = mean[label >= 0], label[label >= 0]
+        if label is None or len(label) == 0:
             return {}
         logits = self.logits(mean)
         accuracy = (logits.detach().argmax(-1) == label).float().mean()

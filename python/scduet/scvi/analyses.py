@@ -7,7 +7,6 @@ from scduet._torch import torch
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
 from scduet.api import Model
@@ -72,7 +71,7 @@ class Analyses:
             seed=settings.seed,
         )
         as_numpy = return_numpy or rows is not None
-        return found.to_numpy() if as_numpy and isinstance(found, pd.DataFrame) else found
+        return np.asarray(found) if as_numpy else found
 
     def differential_expression(
         self,
@@ -109,7 +108,7 @@ class Analyses:
             group2,
             idx1=idx1,
             idx2=idx2,
-            mode=mode,
+            mode=mode,  # type: ignore[arg-type]
             delta=delta,
             batch_size=batch_size or settings.batch_size,
             all_stats=all_stats,
@@ -160,7 +159,7 @@ class Analyses:
             n_samples=n_samples,
             rna_size_factor=rna_size_factor,
             transform_batch=transform_batch,
-            correlation_type=correlation_type,
+            correlation_type=correlation_type,  # type: ignore[arg-type]
             batch_size=batch_size,
             seed=settings.seed,
         )

@@ -109,7 +109,9 @@ class SCANVI(ScviModel):
         made.was_pretrained = True
         return made
 
-    def train(self, max_epochs=None, n_samples_per_label=None, check_val_every_n_epoch=None, train_size=0.9, **kwargs):
+    def train(  # type: ignore[override]  # as there, its arguments come in another order
+        self, max_epochs=None, n_samples_per_label=None, check_val_every_n_epoch=None, train_size=0.9, **kwargs
+    ):
         """Train; after a SCVI for a third of its epochs, from 2 to 10."""
         plan = dict(kwargs.pop("plan_kwargs", None) or {})
         ratio = plan.pop("classification_ratio", self._model.config.classification_ratio)

@@ -95,7 +95,7 @@ class ScviModel(Analyses):
     def load(cls, dir_path, adata=None, accelerator="auto", device="auto", prefix=None, **_):
         """Read a folder of ours or of scvi-tools; nothing in it is run."""
         folder = _folder(dir_path, prefix)
-        model = api.load(folder if native.is_ours(folder) else _foreign(Path(dir_path), prefix))
+        model = _loaded(folder if native.is_ours(folder) else _foreign(Path(dir_path), prefix))
         if model.name != cls._name:
             raise FormatError(f"{dir_path} holds a {model.name!r}, not a {cls.__name__}", "load it with its own class")
         if adata is None:
@@ -185,7 +185,14 @@ class ScviModel(Analyses):
 
 
 def _model_of(reference) -> Model:
-    return reference._model if isinstance(reference, ScviModel) else api.load(reference)
+    return reference._model if isinstance(reference, ScviModel) else _loaded(reference)
+
+
+def _loaded(folder) -> Model:
+    model = api.load(folder)
+    if not isinstance(model, Model):
+        raise FormatError(f"{folder} holds a published transformer", "load it with scduet.load")
+    return model
 
 
 def _folder(dir_path, prefix: str | None) -> Path:

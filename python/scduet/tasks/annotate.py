@@ -72,9 +72,10 @@ def annotate(
 def predict(model: Model, adata: AnnData | None = None) -> pd.DataFrame:
     """Probability of each cell type (cell x type) by a model that classifies; None: the cells trained on."""
     module = model.module
-    if not isinstance(module, Classifies):
+    key = model.schema.fields.labels_key
+    if not isinstance(module, Classifies) or key is None:
         raise OptionError(f"{model.name!r} tells no cell types", "use scanvi")
-    names = model.schema.levels[model.schema.fields.labels_key]
+    names = model.schema.levels[key]
     share = model.map(lambda cells: module.classify(cells).softmax(-1), adata)
     index = None if adata is None else adata.obs_names
     return pd.DataFrame(share.cpu().numpy(), index=index, columns=pd.Index(names))
@@ -114,7 +115,7 @@ def _by_reference(
     if model == "scanvi":
         base = fit(both, "scvi", **where, **options)
         labels = dict(labels_key="label", unlabeled_category=unlabeled)
-        trained = fit(both, "scanvi", start=base, callback=callback, seed=seed, **labels, **FINE_TUNING)
+        trained = fit(both, "scanvi", start=base, callback=callback, seed=seed, **labels, **FINE_TUNING)  # type: ignore[arg-type]
     else:
         trained = fit(both, model, labels_key="label", unlabeled_category=unlabeled, **where, **options)
     probability = predict(trained).set_axis(both.obs_names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,7 +144,7 @@ class _Sampler:
     def __init__(self, model: Model, adata, n_draws: int, batch_size: int, random: np.random.Generator):
         self.model, self.adata, self.n_draws, self.batch_size, self.random = model, adata, n_draws, batch_size, random
 
-    def draw(self, rows: Int[np.ndarray, " cell"], codes: list[int | None]) -> _Draws:
+    def draw(self, rows: Int[np.ndarray, " cell"], codes: Sequence[int | None]) -> _Draws:
         vae, each = vae_of(self.model), max(2, self.n_draws // len(codes))
         cell = np.concatenate([self.random.choice(rows, each) for _ in codes])
         share = np.empty((len(cell), len(self.model.genes)), dtype=np.float32)
@@ -212,7 +213,7 @@ def _permuted_calls(
     if options.mode == "vanilla":
         higher = (sides[0] > sides[1]).mean(0)
         return {"n_called_permuted": int(_called(np.maximum(higher, 1 - higher), options.fdr_target).sum())}
-    change = _log_ratio(*sides, float(table["pseudocounts"].iloc[0]))
+    change = _log_ratio(sides[0], sides[1], float(table["pseudocounts"].iloc[0]))
     probability = _probability(change, float(table["delta"].iloc[0]), options.test_mode)
     return {"n_called_permuted": int(_called(probability, options.fdr_target).sum())}
 

@@ -83,7 +83,7 @@ def likelihood_parameters(
                 ("dropout", [p.dropout_logits for p in drawn]),
             ):
                 if values[0] is not None:
-                    mean = sum(values) / n_samples
+                    mean = torch.stack(values).mean(0)
                     pieces[name].append(mean.expand(len(part.cells), -1).cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in pieces.items() if parts}
 

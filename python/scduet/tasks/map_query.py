@@ -78,7 +78,7 @@ def prepare_query(query: AnnData, model: Model, *, max_missing: float = 0.2) -> 
     layers = {} if fields.layer is None else {fields.layer: matrix}
     obs = query.obs.copy()
     if fields.labels_key is not None:
-        obs[fields.labels_key] = _known_labels(obs, model.schema)
+        obs[fields.labels_key] = _known_labels(obs, fields.labels_key, model.schema)
     return AnnData(matrix, obs=obs, var=pd.DataFrame(index=names), layers=layers)
 
 
@@ -163,9 +163,9 @@ def train_new_rows(model: Model, mapped: Model, training: TrainConfig, callback:
     return replace(trained, module=mapped.module.requires_grad_(True).eval())
 
 
-def _known_labels(obs: pd.DataFrame, schema: Schema) -> pd.Series:
+def _known_labels(obs: pd.DataFrame, key: str, schema: Schema) -> pd.Series:
     """The labels of the query that the model knows; the rest are unlabeled."""
-    key, unlabeled = schema.fields.labels_key, schema.fields.unlabeled_category
+    unlabeled = schema.fields.unlabeled_category
     if key not in obs:
         return pd.Series(unlabeled, index=obs.index)
     labels = obs[key].astype(object)

@@ -57,13 +57,14 @@ def test_the_reference_does_not_move_by_a_bit(name, options, train):
 
 def test_training_changes_the_new_rows_alone():
     model, query = trained(encode_covariates=True), new_cells()
-    untrained, mapped = (sd.map_query(query, model, train=train, max_epochs=5, lr=0.01) for train in (False, True))
+    how = dict(max_epochs=8, lr=0.05, kl_warmup_epochs=0, adam_eps=1e-8, recipe="scvi-tools")
+    untrained, mapped = (sd.map_query(query, model, train=train, **how) for train in (False, True))
     for name, value in mapped.module.state_dict().items():
         known = model.module.state_dict()[name]
         before = untrained.module.state_dict()[name]
         assert np.array_equal(value[: len(known)] if value.ndim else value, known)
         assert (value.shape == known.shape) == np.array_equal(value, before)
-    assert mapped.history["loss_train"].iloc[-1] < mapped.history["loss_train"].iloc[0]
+    assert mapped.history["loss_train"].iloc[-2:].mean() < mapped.history["loss_train"].iloc[:2].mean()
 
 
 def test_a_covariate_of_one_level_gains_a_table():

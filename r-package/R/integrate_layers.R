@@ -17,7 +17,9 @@
 #' @examples
 #' \dontrun{
 #' obj[["RNA"]] <- split(obj[["RNA"]], f = obj$donor)
-#' obj <- IntegrateLayers(obj, method = SCVIIntegration, orig.reduction = NULL, new.reduction = "integrated.scvi")
+#' obj <- IntegrateLayers(obj,
+#'   method = SCVIIntegration, orig.reduction = NULL, new.reduction = "integrated.scvi"
+#' )
 #' }
 SCVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = NULL, features = NULL, groups = NULL,
                             assay = NULL, new.reduction = "integrated.scvi", key = NULL, seed.use = 42, verbose = TRUE,

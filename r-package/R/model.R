@@ -12,7 +12,8 @@
 #' @family models
 #' @export
 #' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
-#' obj <- RunSCVI(SeuratObject::pbmc_small, max_epochs = 2, verbose = FALSE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' obj <- RunSCVI(SeuratObject::pbmc_small, features = genes, max_epochs = 2, verbose = FALSE)
 #' ScduetModel(obj)
 #' path <- SaveModel(obj, tempfile())
 #' LoadModel(path)

@@ -96,10 +96,18 @@ check_protocol <- function(found, call = rlang::caller_env()) {
 abort_python <- function(problem, call) {
   kind <- tolower(sub("(Error|Exception)$", "", problem$type))
   abort_scduet(
-    problem$message, if (nzchar(problem$hint)) problem$hint,
+    in_r_words(problem$message), if (nzchar(problem$hint)) in_r_words(problem$hint),
     c(kind, "python"), call,
     python_type = problem$type, traceback = problem$traceback
   )
+}
+
+# The engine's words for what R calls otherwise.
+R_WORDS <- c(batch_key = "batch", labels_key = "labels", True = "TRUE", False = "FALSE", adata.obs = "the metadata")
+
+in_r_words <- function(text) {
+  for (word in names(R_WORDS)) text <- gsub(paste0("\\b", word, "\\b"), R_WORDS[[word]], text)
+  text
 }
 
 #' A Seurat object as Python sees it

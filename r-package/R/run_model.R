@@ -34,7 +34,8 @@
 #' @family models
 #' @export
 #' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
-#' obj <- RunSCVI(SeuratObject::pbmc_small, batch = "groups", max_epochs = 2, verbose = FALSE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' obj <- RunSCVI(SeuratObject::pbmc_small, batch = "groups", features = genes, max_epochs = 2, verbose = FALSE)
 #' obj[["scvi"]]
 RunModel <- function(object, ...) UseMethod("RunModel")
 

@@ -59,7 +59,8 @@ as_scores <- function(scored) {
 #' @family scores
 #' @export
 #' @examplesIf scduet_available() && all(vapply(c("SeuratObject", "ggplot2"), requireNamespace, NA, quietly = TRUE))
-#' obj <- RunSCVI(SeuratObject::pbmc_small, max_epochs = 5, verbose = FALSE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' obj <- RunSCVI(SeuratObject::pbmc_small, features = genes, max_epochs = 5, verbose = FALSE)
 #' PlotHistory(obj)
 PlotHistory <- function(object, terms = "loss", ...) {
   check_installed("ggplot2", "PlotHistory()")

@@ -36,3 +36,11 @@ counts_in <- function(object, assay = "RNA") {
 }
 
 run <- function(object, ...) RunSCVI(object, ..., max_epochs = 2, n_latent = 4, n_hidden = 16, verbose = FALSE)
+
+# What R prints when it runs `code` in a process of its own, with this package.
+in_new_r <- function(code, env = character()) {
+  file <- tempfile(fileext = ".R")
+  writeLines(c(".libPaths(strsplit(Sys.getenv('LIBS'), ':')[[1]])", "library(scduet)", code), file)
+  env <- c(paste0("LIBS=", paste(.libPaths(), collapse = ":")), env)
+  system2(file.path(R.home("bin"), "Rscript"), c("--vanilla", file), stdout = TRUE, stderr = FALSE, env = env)
+}

@@ -1,28 +1,22 @@
-# Each in an R process of its own, without the Python of this session.
-in_new_r <- function(code, env = character()) {
-  file <- tempfile(fileext = ".R")
-  writeLines(c(".libPaths(strsplit(Sys.getenv('LIBS'), ':')[[1]])", "library(scduet)", code), file)
-  env <- c("RETICULATE_PYTHON=", "VIRTUAL_ENV=", paste0("WORKON_HOME=", tempdir()), paste0("LIBS=", paste(.libPaths(), collapse = ":")), env)
-  system2(file.path(R.home("bin"), "Rscript"), c("--vanilla", file), stdout = TRUE, stderr = FALSE, env = env)
-}
+no_python <- c("RETICULATE_PYTHON=", "VIRTUAL_ENV=", paste0("WORKON_HOME=", tempdir()))
 
 test_that("loading the package starts no Python", {
-  said <- in_new_r("cat(reticulate::py_available(initialize = FALSE))")
+  said <- in_new_r("cat(reticulate::py_available(initialize = FALSE))", no_python)
   expect_identical(said, "FALSE")
 })
 
 test_that("without the engine the error says how to install it", {
   code <- "e <- tryCatch(RunSCVI(matrix(1, 2, 2), verbose = FALSE), error = identity); cat(class(e)[1], conditionMessage(e))"
-  said <- paste(in_new_r(code), collapse = " ")
+  said <- paste(in_new_r(code, no_python), collapse = " ")
   expect_match(said, "scduet_error_no_engine")
   expect_match(said, "install_scduet()", fixed = TRUE)
-  expect_match(paste(in_new_r("cat(scduet_available())"), collapse = " "), "FALSE")
+  expect_match(paste(in_new_r("cat(scduet_available())", no_python), collapse = " "), "FALSE")
 })
 
 test_that("a chosen Python without the engine is named in the error and in the report", {
   python <- Sys.which("python3")
   skip_if(!nzchar(python) || startsWith(python, dirname(Sys.getenv("RETICULATE_PYTHON"))))
-  said <- in_new_r("invisible(scduet_sitrep())", paste0("RETICULATE_PYTHON=", python))
+  said <- in_new_r("invisible(scduet_sitrep())", c(no_python, paste0("RETICULATE_PYTHON=", python)))
   expect_match(paste(said, collapse = " "), "cannot load scduet.*install_scduet")
 })
 
@@ -30,6 +24,7 @@ test_that("an engine of another protocol is refused", {
   expect_error(check_protocol(PROTOCOL - 1L), "install_scduet", class = "scduet_error_protocol")
   expect_error(check_protocol(PROTOCOL + 1L), "Update the R package", class = "scduet_error_protocol")
   expect_true(check_protocol(PROTOCOL))
+  expect_text(check_protocol(0L))
 })
 
 test_that("the engine travels inside the package", {

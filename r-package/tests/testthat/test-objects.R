@@ -121,10 +121,12 @@ test_that("real objects of others can be converted", {
   object <- SeuratObject::UpdateSeuratObject(get(ls(space)[1], space))
   back <- as_seurat(as_anndata(object, verbose = FALSE))
   expect_identical(counts_in(back), counts_in(object))
-  load(file.path(folder, "seurat", "cider_pancreas_v4.0.3.RData"), space)
-  object <- suppressMessages(SeuratObject::UpdateSeuratObject(Filter(function(x) inherits(x, "Seurat"), as.list(space))[[1]]))
-  back <- as_seurat(as_anndata(object, verbose = FALSE), verbose = FALSE)
-  expect_equal(sum(counts_in(back)), sum(counts_in(object)))
+  if (!is_v5()) { # names some cells twice, which SeuratObject 5 refuses
+    load(file.path(folder, "seurat", "cider_pancreas_v4.0.3.RData"), space)
+    object <- Filter(function(x) inherits(x, "Seurat"), as.list(space))$pancreas
+    expect_message(adata <- as_anndata(object), "more than once", class = "scduet_message")
+    expect_identical(sum(counts_in(as_seurat(adata, verbose = FALSE))), sum(counts_in(object)))
+  }
   skip_if(!is_v5(), "Assay5 needs SeuratObject 5")
   load(file.path(folder, "seurat", "fhil_pbmc3k_assay5_v5.0.2.rda"), space)
   object <- Filter(function(x) inherits(x, "Seurat") && inherits(x[["RNA"]], "Assay5"), as.list(space))[[1]]

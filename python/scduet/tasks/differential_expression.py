@@ -76,7 +76,7 @@ def differential_expression(
         raise OptionError(f"mode={mode!r}, test_mode={test_mode!r}", "change or vanilla; two or three")
     options = _Options(mode, delta, pseudocounts, fdr_target, test_mode)
     cells = None if is_minified(adata) else model.encode(adata)
-    sampler = _Sampler(model, adata, n_draws, batch_size, np.random.default_rng(seed))
+    sampler = _Sampler(model, adata if cells is None else cells, n_draws, batch_size, np.random.default_rng(seed))
     codes = _codes(model, batchid1, batchid2) if batch_correction else ([None], [None])
     tables, checks = [], []
     with seeded(seed):

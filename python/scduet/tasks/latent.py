@@ -51,11 +51,14 @@ def vae_of(model: Model) -> VAE:
 
 @torch.inference_mode()
 def states(model: Model, adata=None, rows: np.ndarray | None = None, batch_size: int = BATCH_SIZE) -> Iterator[States]:
-    """Posteriors of the cells at `rows` (None: all) in minibatches; of minified cells, those that were kept."""
+    """Posteriors of the cells at `rows` (None: all) in minibatches; of minified cells, those that were kept.
+
+    adata: AnnData, or Cells that the model has encoded already; None for the cells trained on.
+    """
     vae = vae_of(model)
     model.module.eval()
     kept = _kept(model, adata) if is_minified(adata) else None
-    cells = model.encode(adata) if kept is None else kept.cells
+    cells = adata if isinstance(adata, Cells) else model.encode(adata) if kept is None else kept.cells
     for batch in minibatches(cells, sequential(len(cells)) if rows is None else np.asarray(rows), batch_size):
         batch = batch.to(model.device)
         assert isinstance(batch, CellBatch)

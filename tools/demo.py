@@ -90,10 +90,17 @@ def same_in_r(out: Path, batch: str, label: str | None) -> None:
     library = ROOT / ".make" / "rlib"
     library.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"R_LIBS": str(library), "RETICULATE_PYTHON": sys.executable}
+    environment["R_LD_LIBRARY_PATH"] = (
+        f"{r_home()}/lib"  # else Debian's libpython may come before the environment's own
+    )
     install = ["R", "CMD", "INSTALL", "--no-docs", f"--library={library}", "r-package"]
     subprocess.run(install, cwd=ROOT, env=environment, check=True, capture_output=True)
     script = ["Rscript", "tools/demo.R", str(out.resolve()), batch, label or ""]
     subprocess.run(script, cwd=ROOT, env=environment, check=True)
+
+
+def r_home() -> str:
+    return subprocess.run(["R", "RHOME"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def r_with_seurat() -> bool:

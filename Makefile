@@ -23,6 +23,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints.txt)
 	$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@! command -v R >/dev/null || $(PY) -m pip install --quiet --constraint constraints.txt --editable '.[r]' \
+		|| echo "rpy2 could not be built; going on without it"
 	touch $@
 
 system-deps:  ## Install R, Seurat and the other system packages (Debian and Ubuntu)
@@ -31,11 +33,11 @@ system-deps:  ## Install R, Seurat and the other system packages (Debian and Ubu
 system:  # what test and demo call: installs as root, else only says what is missing
 	@tools/system_deps.sh
 
-test: setup system  ## Run all tests (Python, R, the README)
+test: system setup  ## Run all tests (Python, R, the README)
 	@tools/system_deps.sh seurat5
 	$(PY) -m pytest $(PYTEST_ARGS) </dev/null
 
-demo: setup system  ## Integrate, score and report real cells into demo/; DATA= BATCH= LABEL= for yours
+demo: system setup  ## Integrate, score and report real cells into demo/; DATA= BATCH= LABEL= for yours
 	$(PY) tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(BATCH),--batch '$(BATCH)') $(if $(LABEL),--label '$(LABEL)') </dev/null
 
 lint: setup  ## Check style and types

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scduet.contract import CellBatch, Expects, Loss, Reference, Step
+from scduet.contract import CellBatch, Expects, Loss, Reference, SparseRows, Step
 from scduet.errors import OptionError
 from scduet.nn import likelihoods, sparse_likelihoods
 from scduet.nn.heads import head
@@ -213,11 +213,13 @@ class SCVI(nn.Module):
             rows = {"gene": (), "gene-batch": (self.reference.n_batches,), "gene-label": (self.reference.n_labels,)}
             self.log_dispersion = nn.Parameter(torch.randn(*rows[kind], n_genes))
 
-    def _encoder_input(self, cells: CellBatch) -> tuple[Float[Tensor, "cell in"], Codes]:
-        x = cells.x.dense(cells.x.values.log1p() if self.config.log_variational else None)
-        if not self.config.encode_covariates:
-            return x, ()
-        return self._joined(x, cells, cells.batch), self._codes(cells, cells.batch)
+    def _encoder_input(self, cells: CellBatch) -> tuple[Float[Tensor, "cell in"] | SparseRows, Codes]:
+        values = cells.x.values.log1p() if self.config.log_variational else cells.x.values
+        if self.config.encode_covariates:
+            return self._joined(cells.x.dense(values), cells, cells.batch), self._codes(cells, cells.batch)
+        if torch.is_grad_enabled():  # the gradient needs them written out; doing it here shares the entries' places
+            return cells.x.dense(values), ()
+        return replace(cells.x, values=values), ()
 
     def _hidden(
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]

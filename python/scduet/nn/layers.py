@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scduet.contract import SparseRows
+
 Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categorical covariate
 
 
@@ -31,8 +33,8 @@ class CovariateLinear(nn.Module):
         )
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound)) if bias else None
 
-    def forward(self, x: Float[Tensor, "cell in"], codes: Codes = ()) -> Float[Tensor, "cell out"]:
-        out = F.linear(x, self.weight, self.bias)
+    def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> Float[Tensor, "cell out"]:
+        out = F.linear(x, self.weight, self.bias) if isinstance(x, Tensor) else _linear(x, self.weight, self.bias)
         for name, table in self.covariate.items():
             out = out + F.embedding(codes[int(name)], table)
         return out
@@ -67,7 +69,7 @@ class MLP(nn.Module):
         self.layer_norm = layer_norm
         self.dropout = dropout
 
-    def forward(self, x: Float[Tensor, "cell in"], codes: Codes = ()) -> Float[Tensor, "cell hidden"]:
+    def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> Float[Tensor, "cell hidden"]:
         for i, linear in enumerate(self.linear):
             x = linear(x, codes)
             if self.norm:
@@ -88,7 +90,7 @@ class GaussianEncoder(nn.Module):
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
     def forward(
-        self, x: Float[Tensor, "cell in"], codes: Codes = ()
+        self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()
     ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance."""
         hidden = self.body(x, codes)
@@ -110,6 +112,20 @@ def kl_to_normal(
         return 0.5 * (variance + mean * mean - 1 - variance.log()).sum(-1)
     ratio = variance / prior[1]
     return 0.5 * (ratio + (mean - prior[0]) ** 2 / prior[1] - 1 - ratio.log()).sum(-1)
+
+
+def _linear(x: SparseRows, weight: Float[Tensor, "out in"], bias: Tensor | None) -> Float[Tensor, "cell out"]:
+    """F.linear of sparse rows; on a CPU and without gradients, each stored entry adds a row of the turned weight.
+
+    With gradients the rows are needed written out, for the weight's. So they are for few cells of very many genes,
+    where turning the weight costs more than the product.
+    """
+    if torch.is_grad_enabled() or weight.device.type != "cpu" or 64 * len(x) < x.shape[1]:
+        return F.linear(x.dense(), weight, bias)
+    starts = torch.searchsorted(x.row, torch.arange(len(x), dtype=x.row.dtype))
+    turned, entries = weight.t().contiguous(), x.values.to(weight.dtype)
+    out = F.embedding_bag(x.column, turned, starts, mode="sum", per_sample_weights=entries)
+    return out if bias is None else out + bias
 
 
 def _normalized(x: Float[Tensor, "cell hidden"], norm: nn.Module) -> Float[Tensor, "cell hidden"]:

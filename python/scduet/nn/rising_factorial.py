@@ -38,10 +38,10 @@ class RisingFactorial:
         self, count: Float[Tensor, " entry"], gene: Int[Tensor, " entry"]
     ) -> tuple[Float[Tensor, " entry"], Float[Tensor, " entry"]]:
         """The logarithm and its derivative by the gene's r at each count."""
-        small = count.clamp(max=SMALL).long()
-        place = small * self.log.shape[1] + gene
-        log, slope = self.log.take(place), self.slope.take(place)
-        rest = (small != count).nonzero().squeeze(1)  # large counts, and those that are not whole numbers
+        whole = count.clamp(max=SMALL).floor_()
+        place = whole.long().mul_(self.log.shape[1]).add_(gene)
+        log, slope = (table.view(-1).index_select(0, place) for table in (self.log, self.slope))
+        rest = (whole != count).nonzero().squeeze(1)  # large counts, and those that are not whole numbers
         if len(rest):
             log[rest], slope[rest] = log_rising_factorial(count[rest], self.dispersion[gene[rest]])
         return log, slope

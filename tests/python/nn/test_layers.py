@@ -5,6 +5,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
+from scduet.contract import SparseRows
 from scduet.nn.layers import MLP, CovariateLinear, kl_to_normal, rsample
 
 
@@ -60,3 +61,18 @@ def test_draws_have_the_moments_asked_for():
     draw = rsample(torch.full((200_000,), 3.0), torch.full((200_000,), 4.0))
     assert float(draw.mean()) == pytest.approx(3, abs=0.02)
     assert float(draw.var()) == pytest.approx(4, abs=0.06)
+
+
+@pytest.mark.parametrize("n_genes", [40, 2000])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_sparse_rows_give_what_they_give_written_out(gradients, n_genes):
+    """Of 20 cells: without gradients 40 genes take the sparse way; 2,000 are too many for it to pay."""
+    torch.manual_seed(0)
+    x = torch.rand(20, n_genes) * (torch.rand(20, n_genes) < 0.2)
+    x[0] = 0
+    row, column = x.nonzero(as_tuple=True)
+    layer, code = CovariateLinear(n_genes, 5, levels=(3,)), torch.arange(20) % 3
+    with torch.set_grad_enabled(gradients):
+        found = layer(SparseRows(x[row, column], row, column, (20, n_genes)), [code])
+        torch.testing.assert_close(found, layer(x, [code]))
+    assert found.requires_grad == gradients

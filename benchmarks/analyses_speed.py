@@ -76,7 +76,7 @@ def _prepare(folder: Path, options: argparse.Namespace) -> None:
         adata.obs_names_make_unique()
         adata.obs["batch"], more = adata.obs["batch"].astype(str), dict(batch_size=1024)
     adata.obs["half"] = draw.permutation(np.resize(["left", "right"], adata.n_obs))
-    model = sd.fit(adata, "scvi", batch_key="batch", recipe="scvi-tools", max_epochs=1, **more)
+    model = sd.fit(adata, "scvi", batch_key="batch", recipe="scvi-tools", max_epochs=1, train_size=0.1, **more)
     model.export_scvi_tools(folder / "model")
     (adata[:2000].copy() if options.census else adata).write_h5ad(folder / "cells.h5ad")
 

@@ -106,7 +106,7 @@ class FileSource:
         return max(1, int(entries / max(1.0, self.mean_entries)))
 
     def rows(self, index: np.ndarray) -> sp.csr_matrix:
-        self._refuse_changed(os_stamp(self.path, self.place) == self._stamp)
+        self._refuse_changed(stamp_of(self.path, self.place) == self._stamp)
         stored, where = np.unique(index, return_inverse=True)
         taken = MemorySource(self._stretches(stored), self.genes).rows(where)
         if self._marks is not None:
@@ -169,7 +169,7 @@ class FileSource:
             raise DataError(f"{self.path} has changed, or can no longer be read, since it was first looked at", remedy)
 
 
-def os_stamp(path: Path, place: str) -> tuple:
+def stamp_of(path: Path, place: str) -> tuple:
     """What the file system knows of the file (or of the folders of a zarr array) that changes with its content."""
     places = [path / place / part for part in ("", "data", "indices")] if path.is_dir() else [path]
     known = [p.stat() for p in places if p.exists()]
@@ -193,7 +193,7 @@ def _described(cells: CellsOnDisk, place: str, stored: Any, genes: np.ndarray | 
         _refuse_damaged(path, place, stored, pointer, shape[0])
     first = stored["data"] if sparse else stored
     chunk = int(np.prod(first.chunks)) if first.chunks else 0
-    return FileSource(path, place, shape, pointer, sparse, chunk, genes, os_stamp(path, place))
+    return FileSource(path, place, shape, pointer, sparse, chunk, genes, stamp_of(path, place))
 
 
 def _refuse_damaged(path: Path, place: str, stored: Any, pointer: np.ndarray, n_cells: int) -> None:

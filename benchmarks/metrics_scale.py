@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import time
 from itertools import pairwise
 
@@ -30,10 +31,12 @@ def main() -> None:
     plan = metrics.Plan(exact_up_to=options.cells if options.exact else 100_000)
     clock: list[tuple[str, float, float]] = []
     start = time.perf_counter()
-    found = metrics.evaluate(
-        x, labels, batch, before, metrics=NAMES, plan=plan,
-        callback=lambda name: clock.append((name, time.perf_counter(), time.process_time())),
-    )  # fmt: skip
+
+    def begin(name: str) -> None:
+        clock.append((name, time.perf_counter(), time.process_time()))
+        print(f"{clock[-1][1] - start:7.0f} s  {name}", file=sys.stderr, flush=True)
+
+    found = metrics.evaluate(x, labels, batch, before, metrics=NAMES, plan=plan, callback=begin)
     clock.append(("end", time.perf_counter(), time.process_time()))
     for (name, wall, cpu), (_, wall_after, cpu_after) in pairwise(clock):
         e = found[name]

@@ -72,7 +72,8 @@ def test_torch_comes_from_one_place(path):
     names = [name for name in imports(path) if name == "torch" or name.startswith("torch.")]
     if names and path.name != "_torch.py":
         assert "import torch\n" not in source.replace("from scduet._torch import torch\n", "")
-        assert "from scduet._torch import torch" in source, "use `from scduet._torch import torch`, first"
+        first = ("from scduet._torch import torch", "import scduet._torch")
+        assert any(line in source for line in first), f"begin with `{first[0]}`"
 
 
 def test_modules_inherit_from_nn_module_alone():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import scduet._torch  # noqa: F401
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

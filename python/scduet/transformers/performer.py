@@ -6,6 +6,8 @@ so that keys and values are summed once for all queries. Blocks are pre-norm, wi
 
 from __future__ import annotations
 
+import scduet._torch  # noqa: F401
+
 from dataclasses import dataclass
 
 from jaxtyping import Float

@@ -32,12 +32,29 @@ class CovariateLinear(nn.Module):
             {name: nn.Parameter(torch.empty(n, n_out).uniform_(-bound, bound)) for name, n in tables.items()}
         )
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound)) if bias else None
+        self._turned: tuple[tuple[int, int, int], Tensor, Tensor] | None = None  # state, weight, its transpose
 
     def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> Float[Tensor, "cell out"]:
-        out = F.linear(x, self.weight, self.bias) if isinstance(x, Tensor) else _linear(x, self.weight, self.bias)
+        out = F.linear(x, self.weight, self.bias) if isinstance(x, Tensor) else self._of_rows(x)
         for name, table in self.covariate.items():
             out = out + F.embedding(codes[int(name)], table)
         return out
+
+    def train(self, mode: bool = True) -> CovariateLinear:
+        self._turned = None
+        return super().train(mode)
+
+    def _of_rows(self, x: SparseRows) -> Float[Tensor, "cell out"]:
+        """On a CPU and without gradients each stored entry adds a row of the turned weight; else x is written out."""
+        if torch.is_grad_enabled() or self.training or self.weight.device.type != "cpu" or self.weight.is_inference():
+            return F.linear(x.dense(), self.weight, self.bias)
+        state = (id(self.weight), self.weight._version, self.weight.data_ptr())
+        if self._turned is None or self._turned[0] != state:
+            self._turned = (state, self.weight, self.weight.t().contiguous())  # holding the weight keeps its id its own
+        starts = torch.searchsorted(x.row, torch.arange(len(x), dtype=x.row.dtype))
+        entries = x.values.to(self.weight.dtype)
+        out = F.embedding_bag(x.column, self._turned[2], starts, mode="sum", per_sample_weights=entries)
+        return out if self.bias is None else out + self.bias
 
 
 class MLP(nn.Module):
@@ -112,20 +129,6 @@ def kl_to_normal(
         return 0.5 * (variance + mean * mean - 1 - variance.log()).sum(-1)
     ratio = variance / prior[1]
     return 0.5 * (ratio + (mean - prior[0]) ** 2 / prior[1] - 1 - ratio.log()).sum(-1)
-
-
-def _linear(x: SparseRows, weight: Float[Tensor, "out in"], bias: Tensor | None) -> Float[Tensor, "cell out"]:
-    """F.linear of sparse rows; on a CPU and without gradients, each stored entry adds a row of the turned weight.
-
-    With gradients the rows are needed written out, for the weight's. So they are for few cells of very many genes,
-    where turning the weight costs more than the product.
-    """
-    if torch.is_grad_enabled() or weight.device.type != "cpu" or 64 * len(x) < x.shape[1]:
-        return F.linear(x.dense(), weight, bias)
-    starts = torch.searchsorted(x.row, torch.arange(len(x), dtype=x.row.dtype))
-    turned, entries = weight.t().contiguous(), x.values.to(weight.dtype)
-    out = F.embedding_bag(x.column, turned, starts, mode="sum", per_sample_weights=entries)
-    return out if bias is None else out + bias
 
 
 def _normalized(x: Float[Tensor, "cell hidden"], norm: nn.Module) -> Float[Tensor, "cell hidden"]:

@@ -35,6 +35,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "decode_states": "scduet.tasks.latent",
     "embed_pretrained": "scduet.tasks.embed_pretrained",
     "recommend": "scduet.tasks.recommend",
+    "read_rds": "scduet.interop.rds",
     "score": "scduet.tasks.score",
     "report": "scduet.reports",
     "datasets": "scduet.data.datasets",

@@ -37,6 +37,9 @@ engine <- function(call = rlang::caller_env()) {
 
 start_engine <- function(call) {
   refuse_no_python(call)
+  if (!nzchar(Sys.getenv("TORCHINDUCTOR_CACHE_DIR"))) { # else torch leaves a folder behind in the temporary folder of all
+    Sys.setenv(TORCHINDUCTOR_CACHE_DIR = file.path(tempdir(), "torchinductor"))
+  }
   module <- tryCatch(
     {
       loaded <- reticulate::import(

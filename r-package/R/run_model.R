@@ -35,7 +35,8 @@
 #' @export
 #' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
 #' genes <- rownames(SeuratObject::pbmc_small)
-#' obj <- RunSCVI(SeuratObject::pbmc_small, batch = "groups", features = genes, max_epochs = 2, verbose = FALSE)
+#' obj <- SeuratObject::pbmc_small
+#' obj <- RunSCVI(obj, batch = "groups", features = genes, max_epochs = 2, verbose = FALSE)
 #' obj[["scvi"]]
 RunModel <- function(object, ...) UseMethod("RunModel")
 

@@ -1,0 +1,147 @@
+"""What lies in an R data file, looked at piece by piece: slots, lists, vectors, matrices, data frames. Runs no R.
+
+The package rdata parses the bytes into a tree; only what is asked for is turned into numbers, so that parts that no
+one needs (promises, environments, functions) do no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rdata.parser import RObjectType as Kind
+from scipy import sparse
+
+from scduet.errors import FormatError
+
+
+@dataclass(frozen=True)
+class Node:
+    """One R object."""
+
+    raw: Any
+
+    @property
+    def kind(self) -> Kind:
+        return self.raw.info.type
+
+    @property
+    def slots(self) -> dict[str, Node]:
+        """Attributes of the object, which for S4 objects are its slots."""
+        return dict(_pairs(self.raw.attributes))
+
+    def slot(self, name: str) -> Node:
+        if name not in self.slots:
+            raise FormatError(f"an R object of class {self.classes} has no part {name!r}", "is the file complete?")
+        return self.slots[name]
+
+    @property
+    def classes(self) -> list[str]:
+        return self.slots["class"].text() if "class" in self.slots else []
+
+    @property
+    def items(self) -> dict[str, Node]:
+        """Elements of a named list, a SimpleList, or an environment."""
+        if "listData" in self.slots:
+            return self.slot("listData").items
+        if self.kind == Kind.ENV:
+            return _in_environment(self.raw)
+        if self.kind != Kind.VEC or "names" not in self.slots:
+            return {}
+        return dict(zip(self.slot("names").text(), map(_node, self.raw.value), strict=True))
+
+    def text(self) -> list[str]:
+        """Strings; a missing one is None."""
+        if self.kind != Kind.STR:
+            return []
+        return [None if s.value is None else s.value.decode("utf-8", "replace") for s in self.raw.value]  # type: ignore[misc]
+
+    def is_empty(self) -> bool:
+        return self.raw.value is None or self.kind == Kind.NILVALUE or np.size(self.raw.value) == 0
+
+    def vector(self):
+        """A column: numbers, text, or a factor, with its missing values."""
+        if "levels" in self.slots:
+            codes = np.ma.filled(np.ma.asarray(self.raw.value), 0).astype(int)
+            codes[codes < 0] = 0  # R's NA
+            ordered = "ordered" in self.classes
+            return pd.Categorical.from_codes(codes - 1, self.slot("levels").text(), ordered=ordered)
+        if self.kind == Kind.STR:
+            return np.array(self.text(), dtype=object)
+        values = np.ma.asarray(self.raw.value)
+        missing = np.ma.getmaskarray(values)
+        if self.kind == Kind.LGL:
+            flags = values.filled(0).astype(bool)
+            return pd.arrays.BooleanArray(flags, missing) if missing.any() else flags
+        if self.kind == Kind.INT and missing.any():
+            return pd.arrays.IntegerArray(values.filled(0).astype(np.int32), missing)
+        return np.asarray(values)
+
+    def matrix(self) -> tuple[Any, list[str], list[str]]:
+        """A matrix turned to columns x rows (cells x genes of R's genes x cells), its row names and column names."""
+        if "p" in self.slots:
+            shape = [int(n) for n in np.asarray(self.slot("Dim").raw.value)]
+            arrays = tuple(np.asarray(self.slot(name).raw.value) for name in ("x", "i", "p"))
+            value = sparse.csr_matrix(arrays, shape=(shape[1], shape[0]))
+            return value, *_names(self.slots.get("Dimnames"))
+        if "j" in self.slots:  # triplets
+            shape = [int(n) for n in np.asarray(self.slot("Dim").raw.value)]
+            x, row, column = (np.asarray(self.slot(name).raw.value) for name in ("x", "i", "j"))
+            return sparse.csr_matrix((x, (column, row)), shape=shape[::-1]), *_names(self.slots.get("Dimnames"))
+        if "dim" not in self.slots:
+            raise FormatError(f"a matrix of class {self.classes} cannot be read", "save it as a dgCMatrix")
+        rows, columns = (int(n) for n in np.asarray(self.slot("dim").raw.value))
+        return np.asarray(self.raw.value).reshape(columns, rows), *_names(self.slots.get("dimnames"))
+
+    def frame(self) -> pd.DataFrame:
+        """A data frame, or a DataFrame of Bioconductor; columns that are no vectors are left out."""
+        index = self.slots.get("row.names", self.slots.get("rownames"))
+        n = int(np.asarray(self.slot("nrows").raw.value)[0]) if "nrows" in self.slots else None
+        columns = {name: item.vector() for name, item in self.items.items() if item.kind in COLUMNS}
+        names = index.text() if index is not None else []
+        length = len(names) or n or max((len(c) for c in columns.values()), default=0)
+        return pd.DataFrame(columns, index=pd.Index(names or [str(i) for i in range(length)], dtype=object))
+
+
+COLUMNS = (Kind.STR, Kind.INT, Kind.LGL, Kind.REAL)
+
+
+def open_file(path: str) -> dict[str, Node]:
+    """The objects in an .rds, .rda or .RData file by name; that of an .rds is called "". Raises FormatError."""
+    import rdata
+
+    try:
+        top = rdata.parser.parse_file(path).object
+    except FileNotFoundError as error:
+        raise FormatError(f"there is no file {path!r}", "look at the path") from error
+    except Exception as error:
+        raise FormatError(f"{path!r} cannot be read as an R data file: {error}", "is it complete?") from error
+    return dict(_pairs(top)) if top.info.type == Kind.LIST else {"": _node(top)}
+
+
+def _node(raw) -> Node:
+    return Node(raw.referenced_object if raw.info.type == Kind.REF else raw)
+
+
+def _pairs(raw):
+    """Tag and value of each cell of a pairlist."""
+    while raw is not None and raw.info.type == Kind.LIST:
+        tag = raw.tag.referenced_object if raw.tag.info.type == Kind.REF else raw.tag
+        yield tag.value.value.decode(), _node(raw.value[0])
+        raw = raw.value[1]
+
+
+def _in_environment(raw) -> dict[str, Node]:
+    tables = [raw.value.frame]
+    if raw.value.hash_table is not None and raw.value.hash_table.info.type == Kind.VEC:
+        tables += list(raw.value.hash_table.value)
+    return {name: node for table in tables for name, node in _pairs(table)}
+
+
+def _names(dimnames: Node | None) -> tuple[list[str], list[str]]:
+    if dimnames is None or dimnames.kind != Kind.VEC:
+        return [], []
+    rows, columns = (_node(raw).text() for raw in dimnames.raw.value)
+    return rows, columns

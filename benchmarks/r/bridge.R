@@ -13,7 +13,7 @@ memory <- function(field) {
 }
 measured <- function(name, expression) {
   invisible(gc())
-  writeLines("5", "/proc/self/clear_refs") # the peak starts again from here
+  cat("5", file = "/proc/self/clear_refs") # the peak starts again from here
   before <- memory("VmRSS")
   seconds <- system.time(value <- expression)[["elapsed"]]
   cat(sprintf("%s %.3f %.0f\n", name, seconds, memory("VmHWM") - before))

@@ -117,7 +117,7 @@ receive <- function(array, kind, n) {
   mode <- c(float64 = "double", int32 = "integer", uint8 = "raw")[[kind]]
   step <- max(1, chunk_bytes() %/% BYTES[[kind]])
   read <- function(from, to) {
-    bytes <- py_value(codec()$chunk(array, from - 1, to, kind))
+    bytes <- raw_chunk(array, from - 1, to, kind)
     if (mode == "raw") bytes else readBin(bytes, mode, to - from + 1)
   }
   if (n <= step) {

@@ -28,6 +28,13 @@ py_callback <- function(fun) if (is.null(fun)) NULL else reticulate::r_to_py(fun
 # The Python module that takes and gives bytes.
 codec <- function() engine()$codec
 
+# Bytes [from, to) of a Python array as a raw vector. Converted at once, so that Python lets go of each chunk; a Python
+# object that R holds lives until R's next garbage collection.
+raw_chunk <- function(array, from, to, kind) {
+  if (is.null(the$chunk)) the$chunk <- reticulate::import("scduet.interop.codec", convert = TRUE)$chunk
+  the$chunk(array, from, to, kind)
+}
+
 is_anndata <- function(x) inherits(x, "anndata._core.anndata.AnnData")
 
 engine <- function(call = rlang::caller_env()) {

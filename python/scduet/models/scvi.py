@@ -91,6 +91,8 @@ class SCVI(nn.Module):
     Config = Config
     players = ("model",)
     expects: Expects = "counts"
+    library_log_mean: Float[Tensor, " batch"]
+    library_log_variance: Float[Tensor, " batch"]
 
     def __init__(self, reference: Reference, config: Config):
         super().__init__()
@@ -128,7 +130,10 @@ class SCVI(nn.Module):
         if self.config.latent_distribution == "normal":
             return mean
         noise = torch.randn(DRAWS, mean.shape[1], generator=torch.Generator().manual_seed(0)).to(mean)
-        return sum(self.state(mean + variance.sqrt() * draw) for draw in noise) / DRAWS
+        total = torch.zeros_like(mean)
+        for draw in noise:
+            total += self.state(mean + variance.sqrt() * draw)
+        return total / DRAWS
 
     @property
     def vae(self) -> SCVI:
@@ -149,7 +154,7 @@ class SCVI(nn.Module):
     def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
         """log l: of the size factor, the posterior mean, or the observed total (-inf for an empty cell)."""
         if self.reference.size_factor:
-            return cells.covariates.size_factor.log()[:, None]
+            return cells.covariates.size_factor.log()[:, None]  # type: ignore[union-attr]
         if self.learns_library:
             return self.library_posterior(cells)[0]
         return cells.x.sum().log()[:, None]
@@ -161,15 +166,15 @@ class SCVI(nn.Module):
         hidden, likelihood = self._hidden(z, cells, cells.batch), self.config.gene_likelihood
         if likelihood == "normal":
             p = self._decoded(hidden, cells, cells.batch, log_library)
-            return likelihoods.log_normal(cells.x.dense(), p.rate, p.dispersion).sum(-1)
-        inputs = [cells.x, head(self.share, hidden), log_library]
+            return likelihoods.log_normal(cells.x.dense(), p.rate, p.dispersion).sum(-1)  # type: ignore[arg-type]
+        inputs = (cells.x, head(self.share, hidden), log_library)
         if likelihood == "poisson":
-            return sparse_likelihoods.poisson(*inputs, link=self._link)
-        inputs.append(self._log_dispersion(hidden, cells, cells.batch))
+            return sparse_likelihoods.poisson(*inputs, self._link)
+        log_dispersion = self._log_dispersion(hidden, cells, cells.batch)
         if likelihood == "nb":
-            return sparse_likelihoods.negative_binomial(*inputs, link=self._link)
+            return sparse_likelihoods.negative_binomial(*inputs, log_dispersion, self._link)
         dropout = head(self.dropout_logits, hidden)
-        return sparse_likelihoods.zero_inflated_negative_binomial(*inputs, dropout, link=self._link)
+        return sparse_likelihoods.zero_inflated_negative_binomial(*inputs, log_dispersion, dropout, self._link)
 
     def shares(
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None

@@ -39,13 +39,13 @@ def parts_of(logits: Logits) -> tuple[Tensor, Tensor | None, Tensor | None]:
 class Matrix(NamedTuple):
     """Logits, and memory for their slopes, which is that of the logits where we multiplied them out ourselves."""
 
-    value: Tensor | None
-    slopes: Tensor | None
+    value: Float[Tensor, "cell gene"]
+    slopes: Float[Tensor, "cell gene"]
 
     @classmethod
-    def of(cls, logits: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Matrix:
-        if weight is None or logits is None or bias is None:
-            return cls(logits, None if logits is None else torch.empty_like(logits))
+    def of(cls, logits: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Matrix:
+        if weight is None or bias is None:
+            return cls(logits, torch.empty_like(logits))
         product = torch.addmm(bias, logits, weight.t())
         return cls(product, product)
 

@@ -6,6 +6,7 @@ from scduet._torch import torch
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -87,14 +88,15 @@ class MLP(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> Float[Tensor, "cell hidden"]:
+        hidden: Any = x
         for i, linear in enumerate(self.linear):
-            x = linear(x, codes)
+            hidden = linear(hidden, codes)
             if self.norm:
-                x = _normalized(x, self.norm[i])
+                hidden = _normalized(hidden, self.norm[i])
             if self.layer_norm:
-                x = F.layer_norm(x, x.shape[-1:])
-            x = F.dropout(F.relu(x), self.dropout, self.training)
-        return x
+                hidden = F.layer_norm(hidden, hidden.shape[-1:])
+            hidden = F.dropout(F.relu(hidden), self.dropout, self.training)
+        return hidden
 
 
 class GaussianEncoder(nn.Module):
@@ -131,7 +133,7 @@ def kl_to_normal(
     return 0.5 * (ratio + (mean - prior[0]) ** 2 / prior[1] - 1 - ratio.log()).sum(-1)
 
 
-def _normalized(x: Float[Tensor, "cell hidden"], norm: nn.Module) -> Float[Tensor, "cell hidden"]:
+def _normalized(x: Float[Tensor, "cell hidden"], norm: Any) -> Float[Tensor, "cell hidden"]:
     if len(x) > 1 or not norm.training:
         return norm(x)
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

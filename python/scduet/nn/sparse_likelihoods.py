@@ -70,16 +70,19 @@ class _NegativeBinomial(Function):
     """NB, or ZINB where dropout logits are given. Works with the cost -log p, which spares the passes that negate."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: SparseRows, link: Link, log_library: Tensor, log_r: Tensor, *parts: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, log_r: Tensor, *parts: Any) -> Tensor:
         r, shared = log_r.exp(), log_r.dim() == 1
         factorial = RisingFactorial.of(r) if shared and r.device.type == "cpu" else None
-        logits, dropout = Matrix.of(*parts[:3]), Matrix.of(*parts[3:])
-        slopes = _Slopes(logits.slopes, torch.empty_like(log_library), torch.empty_like(logits.value), dropout.slopes)
-        cost = torch.empty_like(log_library[:, 0])
+        logits, dropout = Matrix.of(*parts[:3]), None if parts[3] is None else Matrix.of(*parts[3:])
+        by_r, cost = torch.empty_like(logits.value), torch.empty_like(log_library[:, 0])
+        slopes = _Slopes(logits.slopes, torch.empty_like(log_library), by_r, dropout and dropout.slopes)
         for rows, some in _chunks(x):
-            inputs = (logits.value[rows], log_library[rows], r if shared else r[rows], _of(dropout.value, rows))
+            inputs = (
+                logits.value[rows],
+                log_library[rows],
+                r if shared else r[rows],
+                _of(dropout and dropout.value, rows),
+            )
             cost[rows] = _nb_cost(some, link, *inputs, factorial, slopes.of(rows))
         ctx.save_for_backward(*parts, *slopes)
         ctx.shared = shared
@@ -97,7 +100,7 @@ class _NegativeBinomial(Function):
 
 class _Poisson(Function):
     @staticmethod
-    def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, *parts: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, *parts: Any) -> Tensor:
         logits = Matrix.of(*parts)
         mean = _Mean.of(logits.value, log_library, link)
         by_mean = mean.shape * mean.scale
@@ -150,7 +153,7 @@ def _nb_zeros(
     total = ratio + 1
     by_r = torch.log(total, out=slopes.log_dispersion).mul_(r)  # -log NB(0)
     by_mean = ratio.div_(total).mul_(r)
-    if dropout is None:
+    if dropout is None or slopes.dropout is None:
         cost = by_r.sum(1)
         by_r.sub_(by_mean)
         return cost, by_mean, None
@@ -200,7 +203,7 @@ class _Slopes(NamedTuple):
     dropout: Float[Tensor, "cell gene"] | None
 
     def of(self, rows: slice) -> _Slopes:
-        return _Slopes(*(_of(t, rows) for t in self))
+        return _Slopes(self.logits[rows], self.log_library[rows], self.log_dispersion[rows], _of(self.dropout, rows))
 
 
 class _Mean(NamedTuple):

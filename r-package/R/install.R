@@ -26,17 +26,16 @@ install_scduet <- function(python = NULL, torch = "auto", find_links = NULL, ind
                            force = FALSE, source = NULL, envname = ENVIRONMENT, ask = interactive()) {
   check_text(torch, "torch")
   check_flag(offline, "offline")
-  engine <- engine_source(source)
   target <- chosen_python()
-  if (is.null(target)) {
-    target <- environment_python(envname)
-  } else if (ask && !agreed(target)) {
-    return(invisible(target))
-  }
+  if (is.null(target)) target <- environment_python(envname)
   if (!force && file.exists(target) && is.null(probe(target)$problem)) {
     inform_scduet(sprintf("The engine is installed and works: %s. `force = TRUE` installs it again.", target))
     return(invisible(target))
   }
+  if (!is.null(chosen_python()) && ask && !agreed(target)) {
+    return(invisible(target))
+  }
+  engine <- engine_source(source)
   if (!file.exists(target)) make_environment(dirname(dirname(target)), find_python(python))
   where <- c(
     if (offline) "--no-index",

@@ -129,7 +129,7 @@ def _auto(n_cells: int, max_epochs: int | None) -> dict:
         batch_size=128,
         lr=5e-3,
         weight_decay=1e-6,
-        adam_eps=1e-8,
+        adam_eps=0.01,
         lr_schedule="cosine",
         kl_warmup_epochs=max(1, min(20, epochs // 5)),
         train_size=0.9,

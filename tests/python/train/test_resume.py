@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
@@ -96,7 +95,7 @@ def started(folder, seconds):
     )
 
 
-def test_kill_9_at_any_moment_changes_no_bit(tmp_path, monkeypatch):
+def test_kill_9_at_any_moment_changes_no_bit(tmp_path):
     """Killed twice, once while it trains and once while it may be writing; early stopping is on."""
     for after, wait in ((2, 0.03), (5, 0.051)):
         process = started(tmp_path / "cut", 0.05)
@@ -105,10 +104,11 @@ def test_kill_9_at_any_moment_changes_no_bit(tmp_path, monkeypatch):
         time.sleep(wait)
         process.kill()
         process.wait()
-    resumed = json.loads(started(tmp_path / "cut", 0).communicate(timeout=120)[0].splitlines()[-1])
-    monkeypatch.setattr(resume, "SECONDS_BETWEEN", 0.0)
-    whole = runpy.run_path(str(KILLED))["train"](tmp_path / "whole", 0)
-    assert resumed == json.loads(json.dumps(whole))
+    # each run is a process of its own: bits are promised for one number of threads, and other tests may change that here
+    resumed, whole = (
+        json.loads(started(tmp_path / name, 0).communicate(timeout=120)[0].splitlines()[-1]) for name in ("cut", "whole")
+    )
+    assert resumed == whole
 
 
 def test_a_half_written_state_is_not_read(tmp_path, cells):

@@ -106,7 +106,8 @@ def test_kill_9_at_any_moment_changes_no_bit(tmp_path):
         process.wait()
     # each run is a process of its own: bits are promised for one number of threads, and other tests may change that here
     resumed, whole = (
-        json.loads(started(tmp_path / name, 0).communicate(timeout=120)[0].splitlines()[-1]) for name in ("cut", "whole")
+        json.loads(started(tmp_path / name, 0).communicate(timeout=120)[0].splitlines()[-1])
+        for name in ("cut", "whole")
     )
     assert resumed == whole
 

@@ -104,7 +104,7 @@ def test_kill_9_at_any_moment_changes_no_bit(tmp_path):
         time.sleep(wait)
         process.kill()
         process.wait()
-    # each run is a process of its own: bits are promised for one number of threads, and other tests may change that here
+    # each is a process of its own: bits are promised for one number of threads, and other tests may change it here
     resumed, whole = (
         json.loads(started(tmp_path / name, 0).communicate(timeout=120)[0].splitlines()[-1])
         for name in ("cut", "whole")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from scduet._version import __version__
+from scduet.cli.analyses import annotate, de, expression, map_
 from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, recommend, report, say, score
 from scduet.cli.flags import with_options
 from scduet.errors import OptionError
@@ -44,9 +45,10 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_common)
-    for command in (fit, integrate):
+    for command in (fit, integrate, annotate):
         app.command()(with_options(command, model))
-    for command in (embed, recommend, score, report, convert, doctor):
+    app.command("map")(with_options(map_, model, ("training",)))
+    for command in (embed, de, expression, recommend, score, report, convert, doctor):
         app.command()(command)
     return app
 

@@ -51,11 +51,11 @@ def fit(
     """
     from scduet.tasks.convert import read
 
-    _check_model_folder(output, overwrite)
+    check_model_folder(output, overwrite)
     import scduet
 
     cells = data if on_disk else read(data)
-    trained = scduet.fit(cells, model, callback=_listener(quiet), checkpoint=checkpoint, **options)
+    trained = scduet.fit(cells, model, callback=listener(quiet), checkpoint=checkpoint, **options)
     trained.save(output, overwrite)
 
 
@@ -79,11 +79,11 @@ def integrate(
 
     check_target(output, overwrite, file_size(data))
     if save_model:
-        _check_model_folder(save_model, overwrite)
+        check_model_folder(save_model, overwrite)
     import scduet
     from scduet.train.processes import is_first
 
-    options |= {"key_added": key_added, "callback": _listener(quiet), "checkpoint": checkpoint}
+    options |= {"key_added": key_added, "callback": listener(quiet), "checkpoint": checkpoint}
     if on_disk:
         trained = scduet.integrate(data, model, output=output, overwrite=overwrite, **options)
     else:
@@ -237,7 +237,7 @@ def doctor(
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
 
 
-def _listener(quiet: bool) -> Callable[[Any], None] | None:
+def listener(quiet: bool) -> Callable[[Any], None] | None:
     """None (the progress bar) in a terminal; elsewhere a line every tenth of the way."""
     if not quiet and sys.stderr.isatty():
         return None
@@ -250,7 +250,7 @@ def _listener(quiet: bool) -> Callable[[Any], None] | None:
     return tell
 
 
-def _check_model_folder(folder: Path, overwrite: bool) -> None:
+def check_model_folder(folder: Path, overwrite: bool) -> None:
     from scduet.tasks.convert import check_folder
 
     check_folder(folder.absolute().parent)

@@ -5,17 +5,17 @@ import inspect
 import re
 from collections.abc import Callable
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from scduet.options import Option, options_of
+from scduet.options import Group, Option, options_of
 
 
-def with_options(command: Callable, model: str) -> Callable:
-    """`command` with a flag for each option of `model`; it gets those that were given. typer reads the signature."""
+def with_options(command: Callable, model: str, groups: tuple[Group, ...] = get_args(Group)) -> Callable:
+    """`command` with a flag for each option of `model` in `groups`; it gets those given. typer reads the signature."""
     own = [p for p in inspect.signature(command).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    table = {option.name: option for option in options_of(model)}
+    table = {option.name: option for option in options_of(model) if option.group in groups}
 
     @functools.wraps(command)
     def run(**given: Any) -> None:

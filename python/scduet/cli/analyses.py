@@ -1,0 +1,161 @@
+"""Commands that apply a model to cells: name them, map them, compare groups of them, denoise them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scduet.cli.commands import (
+    Data,
+    Folder,
+    KeyAdded,
+    ModelName,
+    Output,
+    Overwrite,
+    Quiet,
+    check_model_folder,
+    listener,
+)
+from scduet.errors import OptionError
+
+Seed = Annotated[int, typer.Option(help="Of the random draws.")]
+
+
+def annotate(
+    query: Data,
+    reference: Annotated[Path, typer.Option("--reference", "-r", help="Labeled cells, or a folder of a scANVI.")],
+    output: Output,
+    model: ModelName = "scanvi",
+    unknown: Annotated[
+        float | None, typer.Option(help='Call cells above this share of the largest entropy "unknown" (0 to 1).')
+    ] = None,
+    key_added: Annotated[str, typer.Option(help="Column of obs for the cell types.")] = "predicted",
+    table: Annotated[Path | None, typer.Option(help="Also write the table of accuracies here (.csv).")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    **options,
+) -> None:
+    """Name cells by a labeled reference.
+
+    Writes the cells with the types and their probabilities, and prints how well the model, kNN on PCA and logistic
+    regression do on labeled cells that none of them was shown. Options are those of the scVI that is trained.
+    """
+    from scduet.tasks.convert import check_target, file_size, place_whole, read, write
+
+    check_target(output, overwrite, file_size(query))
+    if table:
+        check_target(table, overwrite, endings=(".csv",))
+    import scduet
+    from scduet.checkpoints import native, scvi_tools
+
+    trained = native.is_ours(reference) or scvi_tools.recognise(reference)
+    known = scduet.load(reference) if trained else read(reference)
+    adata = read(query)
+    options |= {"model": model, "unknown": unknown, "key_added": key_added, "callback": listener(quiet)}
+    found = scduet.annotate(adata, known, **options)
+    write(adata, output, overwrite=overwrite)
+    typer.echo(found.to_string(float_format=lambda value: f"{value:.3f}"))
+    if table:
+        place_whole(table.absolute(), found.to_csv)
+
+
+def map_(
+    query: Data,
+    model: Folder,
+    output: Output,
+    save_model: Annotated[Path | None, typer.Option(help="Also save the model that knows the query's batches.")] = None,
+    train: Annotated[bool, typer.Option("--train/--no-train", help="Learn the rows of new batches.")] = True,
+    max_missing: Annotated[float, typer.Option(help="Share of the model's genes that may be missing.")] = 0.2,
+    key_added: KeyAdded = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    **options,
+) -> None:
+    """Place new cells in a model's space.
+
+    Batches that the model has not seen get rows of their own; cells of the reference keep their place to the last bit.
+    """
+    from scduet.tasks.convert import check_target, file_size, read, write
+
+    check_target(output, overwrite, file_size(query))
+    if save_model:
+        check_model_folder(save_model, overwrite)
+    import scduet
+
+    adata, settings = read(query), {"train": train, "max_missing": max_missing, "key_added": key_added}
+    mapped = scduet.map_query(adata, scduet.load(model), callback=listener(quiet), **settings, **options)
+    write(adata, output, overwrite=overwrite)
+    if save_model:
+        mapped.save(save_model, overwrite)
+
+
+def de(
+    data: Data,
+    model: Folder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write (.csv).")],
+    groupby: Annotated[str, typer.Option(help="Column of obs with the groups.")],
+    group1: Annotated[list[str] | None, typer.Option(help="Group to compare; once for each, default all.")] = None,
+    group2: Annotated[str | None, typer.Option(help="What to compare with; default all other cells.")] = None,
+    mode: Annotated[str, typer.Option(help='"change" (tests for a fold change above delta) or "vanilla".')] = "change",
+    delta: Annotated[float, typer.Option(help="Smallest log2 fold change that matters.")] = 0.25,
+    fdr_target: Annotated[float, typer.Option(help="Share of false calls to aim at.")] = 0.05,
+    batch_correction: Annotated[bool, typer.Option("--batch-correction", help="Compare as if in every batch.")] = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find genes that differ between groups.
+
+    Writes one row a comparison and gene, and prints how many calls remain when the labels are permuted.
+    """
+    from scduet.tasks.convert import check_target, place_whole, read
+
+    check_target(output, overwrite, endings=(".csv",))
+    import scduet
+
+    options = {"mode": mode, "delta": delta, "fdr_target": fdr_target, "batch_correction": batch_correction}
+    found = scduet.differential_expression(
+        scduet.load(model), read(data), groupby, group1 or None, group2, seed=seed, **options
+    )
+    place_whole(output.absolute(), found.rename_axis("gene").to_csv)
+
+
+def expression(
+    data: Data,
+    model: Folder,
+    output: Output,
+    gene: Annotated[list[str] | None, typer.Option(help="Gene to give; once for each, default all.")] = None,
+    transform_batch: Annotated[
+        list[str] | None, typer.Option(help="Decode as if measured in this batch; several are averaged.")
+    ] = None,
+    library_size: Annotated[str, typer.Option(help='Total of a cell, or "latent" for that of the data.')] = "1",
+    n_samples: Annotated[int, typer.Option(help="Draws of a cell's state to average.")] = 1,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write denoised expression.
+
+    --output .h5ad or .zarr: cells x genes of the model, with obs and obsm of the cells; .csv: a table.
+    """
+    from scduet.tasks.convert import check_target, file_size, place_whole, read, write
+
+    check_target(output, overwrite, file_size(data), (".h5ad", ".zarr", ".csv"))
+    size = _library(library_size)
+    from anndata import AnnData
+
+    import scduet
+
+    adata, wanted = read(data), {"gene_list": gene or None, "transform_batch": transform_batch or None}
+    found = scduet.normalized_expression(
+        scduet.load(model), adata, library_size=size, n_samples=n_samples, seed=seed, **wanted
+    )
+    if output.suffix.lower() == ".csv":
+        place_whole(output.absolute(), found.rename_axis("cell").to_csv)
+        return
+    write(AnnData(found, obs=adata.obs, obsm=dict(adata.obsm)), output, overwrite=overwrite)
+
+
+def _library(text: str) -> float | str:
+    try:
+        return text if text == "latent" else float(text)
+    except ValueError as error:
+        raise OptionError(f"--library-size cannot be {text!r}", 'give a number, or "latent"') from error

@@ -207,14 +207,18 @@ def report(
 
 
 def convert(
-    source: Data,
-    target: Annotated[Path, typer.Argument(help="What to write: .h5ad or .zarr.")],
+    source: Annotated[Path, typer.Argument(help=".h5ad, .zarr, 10x .h5, 10x folder, or .rds, .rda, .RData of R.")],
+    target: Annotated[Path, typer.Argument(help="What to write: .h5ad, .zarr, or .rds and .rda (needs R).")],
+    name: Annotated[str | None, typer.Option(help="Name of the object in an .rda.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Read one format, write another."""
-    from scduet.tasks.convert import convert as run
+    """Read one format, write another.
 
-    adata = run(source, target, overwrite=overwrite)
+    Seurat objects and SingleCellExperiments in .rds and .rda files are read without R, and written by R.
+    """
+    from scduet.interop.r_files import convert as run
+
+    adata = run(source, target, name=name, overwrite=overwrite)
     typer.echo(f"{target}: {adata.n_obs} cells, {adata.n_vars} genes")
 
 

@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rdata.parser import RObjectType as Kind
 from scipy import sparse
 
 from scduet.errors import FormatError
+
+try:
+    from rdata.parser import RObjectType as Kind
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("reading R data files needs the package rdata: pip install 'scduet[r]'") from error
 
 
 @dataclass(frozen=True)

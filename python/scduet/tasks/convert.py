@@ -221,7 +221,7 @@ WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
 }
 _KNOWN = "scduet reads .h5ad, .zarr, 10x .h5 and 10x folders with matrix.mtx"
 _HINTS = {
-    ".rds": 'read it in R: scduet::WriteH5AD(readRDS("x.rds"), "x.h5ad")',
+    **dict.fromkeys((".rds", ".rda", ".rdata"), "make it an .h5ad first: scduet convert x.rds x.h5ad"),
     ".csv": "read it yourself, e.g. with scanpy.read_csv, and write an .h5ad",
     ".mtx": "give the folder that holds matrix.mtx, barcodes and features",
 }

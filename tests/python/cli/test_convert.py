@@ -78,7 +78,7 @@ def test_real_10x_files(name, shape):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("x.rds", b"RDX3", "cannot read 'x.rds'; read it in R"),
+        ("x.rds", b"RDX3", "cannot read 'x.rds'; make it an .h5ad first"),
         ("x.xlsx", b"PK", "cannot read 'x.xlsx'; scduet reads .h5ad"),
         ("x.h5ad", b"not HDF5 at all", "x.h5ad cannot be read"),
         ("x.h5", b"\x89HDF\r\n\x1a\n", "x.h5 cannot be read"),

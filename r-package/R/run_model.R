@@ -41,7 +41,10 @@
 RunModel <- function(object, ...) UseMethod("RunModel")
 
 # The short form of each model; a new model of the engine is a new row here and a function below.
-RUNS <- c(scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI")
+RUNS <- c(
+  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI",
+  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+)
 
 #' @rdname RunModel
 #' @export

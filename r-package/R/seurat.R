@@ -75,7 +75,7 @@ choose_features <- function(features, variable, known, verbose, call = rlang::ca
 }
 
 # "X_scVI" <-> "scvi": names of embeddings in AnnData and of reductions in Seurat.
-EMBEDDINGS <- c(scvi = "X_scVI", scanvi = "X_scANVI")
+EMBEDDINGS <- c(scvi = "X_scVI", scanvi = "X_scANVI", scgpt = "X_scGPT", scfoundation = "X_scFoundation")
 
 embedding_name <- function(reduction) unname(ifelse(reduction %in% names(EMBEDDINGS), EMBEDDINGS[reduction], paste0("X_", reduction)))
 

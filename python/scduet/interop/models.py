@@ -66,7 +66,7 @@ class Scored:
 
 def train(adata, model: str, options: dict[str, Any], folder: str, callback: Callable | None = None) -> Trained:
     """Fit `model` on `adata`, save it in `folder`, embed the cells."""
-    fitted = scduet.fit(adata, model, callback=_listener(callback), **options)
+    fitted = scduet.fit(adata, model, callback=listener(callback), **options)
     fitted.save(folder)
     return Trained(_facts(fitted, folder), _history(fitted), objects.block(fitted.embed().T))
 
@@ -92,7 +92,7 @@ def map_query(
 ) -> Trained:
     """Embed new cells, new batches included; the model that knows them is saved in `to`."""
     model = _model(folder, sha256)
-    mapped = scduet.map_query(_fitting(adata, model), model, callback=_listener(callback), **options)
+    mapped = scduet.map_query(_fitting(adata, model), model, callback=listener(callback), **options)
     mapped.save(to)
     return Trained(_facts(mapped, to), _history(mapped), objects.block(mapped.embed().T))
 
@@ -106,7 +106,7 @@ def expression(folder: str, sha256: str, adata, options: dict[str, Any]) -> Gene
 
 def annotate(query, reference, options: dict[str, Any], callback: Callable | None = None) -> Annotated:
     """Cell types of the query by an annotated reference, and how well the model and the baselines do."""
-    table = scduet.annotate(query, reference, callback=_listener(callback), **options)
+    table = scduet.annotate(query, reference, callback=listener(callback), **options)
     share, told = query.obsm["predicted_probability"], query.obs[["predicted", "predicted_score"]]
     types, cells = codec.as_text(share.columns), codec.columns_of(told)
     return Annotated(cells, types, objects.block(share.to_numpy()), codec.columns_of(_indexed(table, "method")))
@@ -131,7 +131,11 @@ def report(adata, path: str, folder: str | None, sha256: str | None, options: di
 
 def score(adata, embeddings: list[str] | None, options: dict[str, Any]) -> Scored:
     """The table of `scduet.score`, its first column the names of the embeddings."""
-    table = scduet.score(adata, embeddings, **options)
+    return scored(scduet.score(adata, embeddings, **options))
+
+
+def scored(table: pd.DataFrame) -> Scored:
+    """The same of a table that is there."""
     reasons = [(name, metric, why) for name, row in table.attrs["reasons"].items() for metric, why in row.items()]
     told = pd.DataFrame(reasons, columns=["embedding", "metric", "reason"], dtype=object)
     return Scored(codec.columns_of(table.rename_axis("embedding").reset_index()), codec.columns_of(told))
@@ -194,7 +198,7 @@ def _fitting(adata, model):
     return adata
 
 
-def _listener(callback: Callable | None) -> Callable:
+def listener(callback: Callable | None) -> Callable:
     """An engine callback: notes warnings, and tells R of logs, the last epoch, and a few epochs a second."""
     last = 0.0
 

@@ -1,0 +1,176 @@
+#' Embed cells with a published transformer
+#'
+#' Reads an official checkpoint of Geneformer, scGPT or scFoundation and returns the object with its embedding of the
+#' cells as a new reduction. Nothing is trained; all genes are used, not the variable ones alone. `RunPretrained()` finds
+#' out which family a folder is of; the others refuse a folder of another family.
+#'
+#' Zero-shot embeddings often lose to principal components of variable genes (Kedzierska et al. 2025): with `labels` the
+#' scores of both are printed and kept.
+#'
+#' @param object A Seurat object, a SingleCellExperiment, or a matrix of genes x cells with raw counts.
+#' @param model Folder of the official checkpoint, or "hf://owner/name@revision" (needs the Python package
+#'   huggingface_hub).
+#' @param labels Column of the metadata with cell types, to score the embedding with.
+#' @param batch Column of the metadata with the technical batch, for the scores alone.
+#' @param gene.names Names of the genes as the checkpoint may know them (Ensembl ids or symbols), one for each feature,
+#'   where the names of the features are others.
+#' @param family "geneformer", "scgpt" or "scfoundation" to insist on it; `NULL` for whatever the folder is of.
+#' @param reduction.name Name of the new reduction; `NULL` for the family.
+#' @param ... Options of the family: for Geneformer `emb_layer`, `pooling`, `max_length`; for scGPT `pooling`,
+#'   `normalize`, `max_length`, `ties`, `seed`; for scFoundation `pooling`, `resolution`. For all `precision` ("32",
+#'   "bf16", "16"), `accelerator`, `tokens_at_once`, `least_share`. A name that does not exist is an error that lists all.
+#' @inheritParams RunModel
+#' @returns The object with the reduction. With `labels` the scores, a data frame, are in `Misc(object, "scduet.scores")`
+#'   or `metadata(object)$scduet.scores`. For a matrix a matrix of cells x dimensions.
+#' @references Theodoris et al. (2023), \doi{10.1038/s41586-023-06139-9}; Cui et al. (2024),
+#'   \doi{10.1038/s41592-024-02201-0}; Hao et al. (2024), \doi{10.1038/s41592-024-02305-7}; Kedzierska et al. (2025),
+#'   Zero-shot evaluation reveals limitations of single-cell foundation models, Genome Biology 26:101.
+#' @family transformers
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunGeneformer(obj, model = "Geneformer-V2-104M", labels = "cell_type")
+#' obj[["geneformer"]]
+#' Seurat::Misc(obj, "scduet.scores")
+#' }
+RunPretrained <- function(object, model, family = NULL, labels = NULL, batch = NULL, assay = NULL, layer = "counts",
+                          gene.names = NULL, reduction.name = NULL, reduction.key = NULL, verbose = TRUE, ...) {
+  check_text(model, "model")
+  check_text(family, "family", optional = TRUE)
+  check_text(reduction.name, "reduction.name", optional = TRUE)
+  check_flag(verbose, "verbose")
+  options <- list(...)
+  check_option_names(options, rlang::current_env())
+  if (inherits(object, "Seurat")) assay <- default_assay(object, assay)
+  parts <- cells_of(object, assay, layer)
+  check_column(parts$cells, labels, "labels", may_miss = TRUE)
+  check_column(parts$cells, batch, "batch")
+  named <- Filter(Negate(is.null), list(labels_key = labels, batch_key = batch))
+  if (!is.null(gene.names)) named$gene_column <- "gene_names"
+  adata <- named_anndata(parts, as.character(c(labels, batch)), gene.names)
+  found <- ask("embed_pretrained",
+    adata = adata, folder = path_of(model), family = family, options = c(named, lapply(options, as_option)),
+    callback = py_callback(tell_cells(verbose))
+  )
+  if (inherits(object, "Seurat")) command <- SeuratObject::LogSeuratCommand(object, return.command = TRUE)
+  object <- put_pretrained(object, found, reduction.name, assay, reduction.key, verbose)
+  if (inherits(object, "Seurat")) log_command(object, py_value(found$facts)$model, command, options) else object
+}
+
+#' @rdname RunPretrained
+#' @export
+RunGeneformer <- function(object, model, ...) RunPretrained(object, model, family = "geneformer", ...)
+
+#' @rdname RunPretrained
+#' @export
+RunScGPT <- function(object, model, ...) RunPretrained(object, model, family = "scgpt", ...)
+
+#' @rdname RunPretrained
+#' @export
+RunScFoundation <- function(object, model, ...) RunPretrained(object, model, family = "scfoundation", ...)
+
+#' Vectors of genes from a published transformer
+#'
+#' The vectors that the transformer learned for its genes, or with `object` the means of the genes' states in the cells
+#' that express them, which depend on the company that a gene keeps there.
+#'
+#' @inheritParams RunPretrained
+#' @param object A Seurat object, a SingleCellExperiment, or a matrix of genes x cells with raw counts; `NULL` for the
+#'   vectors that were learned.
+#' @param ... Options of the family, with `object`.
+#' @returns A matrix of genes x dimensions; the genes are named as the checkpoint names them.
+#' @family transformers
+#' @export
+#' @examples
+#' \dontrun{
+#' vectors <- GeneEmbeddings("scGPT_human")
+#' }
+GeneEmbeddings <- function(model, object = NULL, assay = NULL, layer = "counts", gene.names = NULL, ...) {
+  check_text(model, "model")
+  options <- lapply(list(...), as_option)
+  check_option_names(options, rlang::current_env())
+  adata <- NULL
+  if (!is.null(object)) adata <- named_anndata(cells_of(object, assay, layer), character(), gene.names)
+  if (!is.null(gene.names)) options$gene_column <- "gene_names"
+  found <- ask("embed_genes", folder = path_of(model), adata = adata, options = options)
+  vectors <- receive_matrix(found$values)
+  rownames(vectors) <- receive_text(found$names)
+  vectors
+}
+
+# Counts and metadata of an object or of a plain matrix.
+cells_of <- function(object, assay, layer, call = rlang::caller_env()) {
+  if (inherits(object, "Seurat") || methods::is(object, "SingleCellExperiment") || length(dim(object)) != 2) {
+    return(parts_of(object, assay, layer, call))
+  }
+  genes <- names_or(rownames(object), nrow(object), "gene")
+  cells <- names_or(colnames(object), ncol(object), "cell")
+  dimnames(object) <- list(genes, cells)
+  list(blocks = list(object), genes = genes, cells = empty_frame(cells), embeddings = list())
+}
+
+# An AnnData of all genes, with other names for them in var["gene_names"].
+named_anndata <- function(parts, columns, gene.names, call = rlang::caller_env()) {
+  var <- empty_frame(parts$genes)
+  if (!is.null(gene.names)) {
+    if (length(gene.names) != length(parts$genes)) {
+      said <- sprintf("`gene.names` has %d names for %d features.", length(gene.names), length(parts$genes))
+      abort_scduet(said, "Pass one name for each feature, in their order.", "argument", call)
+    }
+    var$gene_names <- as.character(gene.names)
+  }
+  new_anndata(parts$blocks, parts$genes, parts$cells[, columns, drop = FALSE], var)
+}
+
+path_of <- function(model) if (startsWith(model, "hf://")) model else normalizePath(model, mustWork = FALSE)
+
+put_pretrained <- function(object, found, name, assay, key, verbose) {
+  facts <- py_value(found$facts)
+  vectors <- receive_matrix(found$embedding)
+  scores <- if (!is.null(py_value(found$scores))) as_scores(found$scores)
+  tell_scores(scores, verbose)
+  if (inherits(object, "Seurat")) {
+    name <- if (is.null(name)) facts$model else name
+    misc <- list(scduet.transformer = facts)
+    object[[name]] <- make_reduction(vectors, colnames(object), name, assay, key, misc)
+    if (!is.null(scores)) methods::slot(object, "misc")$scduet.scores <- scores
+    return(object)
+  }
+  key <- if (is.null(key)) key_of(if (is.null(name)) facts$model else name) else key
+  dimnames(vectors) <- list(names_or(colnames(object), ncol(object), "cell"), paste0(key, seq_len(ncol(vectors))))
+  if (!methods::is(object, "SingleCellExperiment")) {
+    return(structure(vectors, scduet.transformer = facts))
+  }
+  name <- if (is.null(name)) toupper(facts$model) else name
+  SingleCellExperiment::reducedDim(object, name) <- vectors
+  kept <- S4Vectors::metadata(object)
+  kept$scduet.transformer[[name]] <- facts
+  kept$scduet.scores <- scores
+  methods::slot(object, "metadata") <- kept
+  object
+}
+
+tell_scores <- function(scores, verbose) {
+  if (is.null(scores)) {
+    return(invisible())
+  }
+  said <- sprintf("%s %.2f", rownames(scores), scores$bio)
+  inform_scduet(paste0("How well cell types are kept (0 to 1): ", paste(said, collapse = ", "), "."), verbose)
+}
+
+# What the engine tells while it embeds: its log, and a line for each tenth of the cells.
+tell_cells <- function(verbose) {
+  if (!verbose) {
+    return(NULL)
+  }
+  tenth <- 0
+  function(kind, message, done, cells, seconds_left) {
+    if (kind != "epoch") {
+      inform_scduet(message)
+    } else if (floor(10 * done / cells) > tenth) {
+      tenth <<- floor(10 * done / cells)
+      inform_scduet(message)
+    }
+    FALSE # TRUE would ask the engine to stop
+  }
+}

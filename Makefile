@@ -12,7 +12,8 @@ EXTRAS ?= test,parity,baselines,hub
 DATA ?=
 BATCH ?=
 LABEL ?=
-PYTEST_ARGS ?=
+# Two processes of one thread each share the work, file by file.
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints.txt)
 	$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(PY) -m pip install --quiet --no-compile --no-deps $$(grep '^scgpt==' constraints.txt)  # asks for an old torch
 	@! command -v R >/dev/null || $(PY) -m pip install --quiet --constraint constraints.txt --editable '.[r]' \
 		|| echo "rpy2 could not be built; going on without it"
 	touch $@

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in two processes side by side
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
 

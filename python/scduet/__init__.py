@@ -34,6 +34,8 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "shift": "scduet.tasks.latent",
     "decode_states": "scduet.tasks.latent",
     "embed_pretrained": "scduet.tasks.embed_pretrained",
+    "finetune": "scduet.tasks.finetune",
+    "evaluate": "scduet.tasks.finetune",
     "recommend": "scduet.tasks.recommend",
     "read_rds": "scduet.interop.rds",
     "score": "scduet.tasks.score",

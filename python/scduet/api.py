@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from scduet._version import __version__
 from scduet.checkpoints import native, scvi_export, scvi_tools
-from scduet.contract import Reference
+from scduet.contract import MakeBatch, Reference
 from scduet.data.cells import Cells
 from scduet.data.schema import Fields, Schema, describe_genes
 from scduet.data.sources import on_disk
@@ -33,6 +33,7 @@ from scduet.train.events import Event, Listener, default_listener
 from scduet.train.loop import Outcome, Trainer
 
 if TYPE_CHECKING:
+    from scduet.checkpoints.tuned import Tuned
     from scduet.transformers.pretrained import Pretrained
 
 
@@ -170,26 +171,43 @@ def fit(
 
 def train(model: Model, cells: Cells, training: TrainConfig, callback: Listener | None = None) -> Model:
     """Train the module of `model`, as it is, on `cells`; weights that need no gradient stay as they are."""
+    training, outcome = train_module(model.module, cells, training, callback)
+    return replace(model, training=training, outcome=outcome, cells=cells)
+
+
+def train_module(
+    module: nn.Module,
+    cells: Cells,
+    training: TrainConfig,
+    callback: Listener | None = None,
+    make_batch: MakeBatch | None = None,
+) -> tuple[TrainConfig, Outcome]:
+    """The same for a module alone, with minibatches as it wants them; returns the options, all decided."""
     callback = processes.reporter(callback)
     listener = callback or default_listener()
     try:
         with _warnings_to(callback), torch.random.fork_rng():
             torch.manual_seed(training.seed)
             training = resolved(training, len(cells))
-            outcome = Trainer(model.module, cells, training).run(listener)
+            return training, Trainer(module, cells, training, make_batch).run(listener)
     finally:
         getattr(listener, "close", lambda: None)()
-    return replace(model, training=training, outcome=outcome, cells=cells)
 
 
-def load(folder: str | Path) -> Model | Pretrained:
+def load(folder: str | Path, base: Pretrained | str | Path | None = None) -> Model | Pretrained | Tuned:
     """Read a saved model: ours, one of scvi-tools (folder or model.pt), or a published transformer.
 
     folder: also "hf://owner/name@revision" for a transformer on the hub (with the extra `hub`).
+    base: of a fine-tuned transformer, the one it was made from; None where that is still in its folder.
     Runs no code from the files. Raises FormatError, naming what is wrong, for a folder that is missing, of another
     kind, damaged or too new.
     """
-    if native.is_ours(Path(folder)):
+    kind = native.kind_of(Path(folder))
+    if kind == "scduet fine-tuned transformer":
+        from scduet.checkpoints import tuned
+
+        return tuned.read(folder, base)
+    if kind is not None and kind != "scduet transformer":
         return _load_ours(folder)
     if scvi_tools.recognise(Path(folder)):
         found = scvi_tools.read(Path(folder))

@@ -70,6 +70,11 @@ def is_ours(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+def kind_of(folder: Path) -> str | None:
+    """What kind of model the folder says it holds; None for a folder that is not ours."""
+    return str(_manifest(folder).get("kind")) if is_ours(folder) else None
+
+
 def _fill(folder: Path, manifest: dict, tensors: dict[str, torch.Tensor]) -> None:
     folder.mkdir()
     save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)

@@ -11,11 +11,11 @@ from types import ModuleType
 
 from torch import Tensor
 
-from scduet.checkpoints import geneformer, hub, scfoundation, scgpt
+from scduet.checkpoints import geneformer, hub, own, scfoundation, scgpt
 from scduet.errors import FormatError, some
 from scduet.transformers.pretrained import Pretrained
 
-FAMILIES: dict[str, ModuleType] = {"geneformer": geneformer, "scgpt": scgpt, "scfoundation": scfoundation}
+FAMILIES: dict[str, ModuleType] = {"geneformer": geneformer, "scgpt": scgpt, "scfoundation": scfoundation, "own": own}
 PUBLISHED = {  # family, blocks, width -> name, millions of weights without heads, tokens
     ("geneformer", 6, 256): ("Geneformer-V1-10M", 10.2, 25_426),
     ("geneformer", 12, 512): ("Geneformer 12L-40M (V1) or 12L-38M", None, None),
@@ -33,9 +33,9 @@ def recognise(folder: str | Path) -> bool:
 
 
 def read(folder: str | Path, **options) -> Pretrained:
-    """The transformer in a folder, or at "hf://owner/name@revision". `options`: the family's (`dictionaries` of
-    Geneformer; `part` and `genes` of scFoundation).
+    """The transformer in a folder (published, or saved by us), or at "hf://owner/name@revision".
 
+    options: the family's (`dictionaries` of Geneformer; `part` and `genes` of scFoundation).
     Raises FormatError when the folder is of no family, incomplete, damaged, or does not belong together.
     """
     path = hub.download(str(folder)) if hub.is_address(folder) else Path(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from scduet.api import Model, fit
 from scduet.contract import Classifies
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.transfer import accuracy, expected_calibration_error, macro_f1
+from scduet.models import MODELS
 from scduet.options import options_of, refuse_unknown
 from scduet.tasks.baselines import log_normalized, unintegrated_pca
 from scduet.tasks.map_query import map_query
@@ -23,15 +25,18 @@ from scduet.train.events import Listener
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
+    from scduet.checkpoints.tuned import Tuned
+    from scduet.transformers.pretrained import Pretrained
+
 HELD_OUT = 0.1  # share of the labeled reference cells whose labels the model is not shown
 FINE_TUNING = dict(max_epochs=20, n_samples_per_label=100)  # of scvi-tools' tutorials, after training scVI
 
 
 def annotate(
     query: AnnData,
-    reference: AnnData | Model,
+    reference: AnnData | Model | Tuned,
     labels_key: str | None = None,
-    model: str = "scanvi",
+    model: str | Path | Pretrained = "scanvi",
     *,
     batch_key: str | None = None,
     unknown: float | None = None,
@@ -44,15 +49,18 @@ def annotate(
 
     query: AnnData with raw counts; gains obs[key_added] (categorical), obs[key_added + "_score"] (probability of that
         type, 0 to 1) and obsm[key_added + "_probability"] (cell x type).
-    reference: AnnData with raw counts and obs[labels_key], or a trained scANVI onto which the query is mapped.
-    batch_key: column of obs of both; None takes reference and query for two batches.
+    reference: AnnData with raw counts and obs[labels_key]; or a trained scANVI onto which the query is mapped, or a
+        transformer that `finetune` taught.
+    model: "scanvi", or a transformer (or its folder or "hf://" address) that is fine-tuned on the reference.
+    batch_key: column of obs of both; None takes reference and query for two batches. Transformers do not use it.
     unknown: cells whose entropy is above this share (0 to 1) of the largest possible are called "unknown"; None for no
         such call.
-    options: as for `fit`, of the scVI that is trained first on both data sets (Xu et al. 2021), e.g. layer, max_epochs.
+    options: as for `fit`, of the scVI that is trained first on both data sets (Xu et al. 2021), e.g. layer, max_epochs;
+        with a transformer as for `finetune`, e.g. tuning, max_length.
 
     Returns one row a method (the model, 15 nearest neighbours on PCA, logistic regression) with accuracy, macro_f1,
     calibration_error and n_cells, all on the tenth of the labeled reference cells whose labels no method was shown.
-    Given a trained scANVI, the one row is the accuracy on the cells held out while it was trained.
+    Given a trained model, the one row is the accuracy on the cells held out while it was trained.
 
     Raises DataError where no gene is shared, no reference cell is labeled, or all have the same label.
     """
@@ -61,6 +69,10 @@ def annotate(
     if isinstance(reference, Model):
         refuse_unknown(options, (), "annotate with a trained model")
         found, table = _by_model(query, reference, callback)
+    elif not isinstance(reference, AnnData):
+        found, table = reference.predict(query, **options), _seen(reference)
+    elif not isinstance(model, str) or _is_transformer(model):
+        found, table = _by_transformer(query, reference, labels_key, model, seed, callback, options)
     else:
         known = [o.name for o in options_of(model)]
         refuse_unknown(options, known, f"annotate by {model!r}")
@@ -100,16 +112,41 @@ def _by_model(query: AnnData, model: Model, callback: Listener | None) -> tuple[
     if not isinstance(model.module, Classifies):
         raise OptionError(f"{model.name!r} tells no cell types", "pass a scANVI, or the labeled reference itself")
     mapped = map_query(query, model, callback=callback)
+    return predict(mapped).set_axis(query.obs_names), _seen(model)
+
+
+def _seen(model: Model | Tuned) -> pd.DataFrame:
+    """The accuracy at the end of training, on the cells held out from it."""
     seen = model.history.get("accuracy_validation", pd.Series(dtype=float)).dropna()
     row = {"accuracy": seen.iloc[-1] if len(seen) else np.nan}
-    return predict(mapped).set_axis(query.obs_names), pd.DataFrame(row, index=pd.Index([model.name], name="method"))
+    return pd.DataFrame(row, index=pd.Index([model.name], name="method"))
+
+
+def _is_transformer(model: str) -> bool:
+    from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
+
+    return model not in MODELS and pretrained.recognise(model)
+
+
+def _by_transformer(
+    query: AnnData, reference: AnnData, labels_key, model, seed: int, callback, options: dict
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    from scduet.tasks.finetune import finetune  # which finds its labels by `labels_of`
+
+    unlabeled = options.get("unlabeled_category", "Unknown")
+    truth = _split(labels_of(reference, labels_key, unlabeled), seed)
+    for_baselines = {name: options[name] for name in ("layer",) if name in options}
+    both = _joined(query, reference, truth, None, unlabeled, for_baselines)
+    trained = finetune(reference[truth.shown], model, labels_key, seed=seed, callback=callback, **options)
+    found = {trained.name: trained.predict(reference[truth.held_out])} | _baselines(both[: reference.n_obs], truth)
+    return trained.predict(query), _table(truth, found)
 
 
 def _by_reference(
     query: AnnData, reference: AnnData, labels_key, model: str, batch_key, seed: int, callback, options: dict
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     unlabeled = options.pop("unlabeled_category", "Unknown")
-    truth = _split(_labels(reference, labels_key, unlabeled), seed)
+    truth = _split(labels_of(reference, labels_key, unlabeled), seed)
     both = _joined(query, reference, truth, batch_key, unlabeled, options)
     where = dict(batch_key="batch", callback=callback, seed=seed)
     if model == "scanvi":
@@ -124,7 +161,8 @@ def _by_reference(
     return probability.iloc[n:].set_axis(query.obs_names), _table(truth, found)
 
 
-def _labels(reference: AnnData, key: str | None, unlabeled: str) -> np.ndarray:
+def labels_of(reference: AnnData, key: str | None, unlabeled: str) -> np.ndarray:
+    """The name of each cell's type, None where there is none. Raises DataError where there are fewer than two types."""
     if key is None or key not in reference.obs:
         raise DataError(f"no column {key!r} in reference.obs", f"pass labels_key: {some(reference.obs.columns, 12)}")
     values = reference.obs[key].astype(object)

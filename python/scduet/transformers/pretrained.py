@@ -5,9 +5,10 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from pandas.util import hash_array
 from torch import Tensor
 
+from scduet.contract import TokenBatch
 from scduet.data.cells import Cells
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, OptionError, some
@@ -38,6 +40,7 @@ class Pretrained:
     licence: str
     origin: str = ""  # folder or address it was read from
     set_aside: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # weights of heads, not used to embed
+    history: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)  # if trained here: epochs
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -113,6 +116,35 @@ class Pretrained:
             pass
         return self._named((total / seen.clamp(min=1)[:, None]).cpu().numpy(), (seen > 0).cpu().numpy())
 
+    def prepared(
+        self,
+        adata,
+        *,
+        layer: str | None = None,
+        gene_column: str | None = None,
+        least_share: float = LEAST_SHARE,
+        allow_non_integer: bool = False,
+        **options,
+    ) -> tuple[Cells, Tokenizer]:
+        """The cells of `adata`, checked, and what makes tokens of them; arguments as for `embed`."""
+        return self._prepared(adata, layer, gene_column, least_share, allow_non_integer, self._options(options))
+
+    def mapped(
+        self,
+        function: Callable[[TokenBatch], Tensor],
+        adata,
+        *,
+        device: str | torch.device | None = None,
+        precision: Precision = "32",
+        tokens_at_once: int | None = None,
+        progress: Progress | None = None,
+        **how,
+    ) -> Float[np.ndarray, "cell ..."]:
+        """`function` of every cell of `adata`, in its order; arguments as for `embed`."""
+        resources = self._resources(device, precision, tokens_at_once, progress)
+        cells, tokenizer = self.prepared(adata, **how)
+        return embed_cells(function, tokenizer, cells.counts, self._pad, resources)
+
     def match(
         self, adata, *, layer: str | None = None, gene_column: str | None = None, least_share: float = 0.0
     ) -> Match:
@@ -135,6 +167,15 @@ class Pretrained:
         least, middle, most = np.quantile(lengths, [0, 0.5, 1])
         tokens = {"tokens_least": least, "tokens_median": middle, "tokens_most": most, "cells_cut": cut}
         return pd.Series({"place": match.place, **found, **tokens})
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write the model, heads for training included, so that `load` reads it: safetensors and JSON.
+
+        Raises FormatError when the folder exists, unless overwrite=True and it holds a model of ours.
+        """
+        from scduet.checkpoints import own
+
+        own.write(self, Path(folder), overwrite)
 
     # ------------------------------------------------------------------------------------------------------ helpers
 

@@ -11,7 +11,7 @@ from scduet._torch import torch
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -93,10 +93,14 @@ class ScGPT(nn.Module):
     ) -> Float[Tensor, "query width"]:
         """States after `depth` blocks of all tokens, or of the first of each cell."""
         assert tokens.value is not None
-        x = self.gene_norm(self.gene(packing.pack(tokens.gene))) + self._valued(packing.pack(tokens.value))
+        x = self.named(packing.pack(tokens.gene)) + self.valued(packing.pack(tokens.value))
         return self.trunk(self.batch_norm(x), packing, depth, first_only)
 
-    def _valued(self, value: Float[Tensor, " token"]) -> Float[Tensor, "token width"]:
+    def named(self, gene: Int[Tensor, " token"]) -> Float[Tensor, "token width"]:
+        """The embedding of genes."""
+        return self.gene_norm(self.gene(gene))
+
+    def valued(self, value: Float[Tensor, " token"]) -> Float[Tensor, "token width"]:
         """The embedding of values. There are few different ones, so each is worked out once."""
         distinct, which = value.clamp(max=LARGEST_VALUE).unique(return_inverse=True)
         hidden = F.relu(self.value_1(distinct[:, None].to(self.value_1.weight.dtype)))

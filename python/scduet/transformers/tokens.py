@@ -6,7 +6,7 @@ from scduet._torch import torch
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -52,6 +52,17 @@ class Tokenizer(Protocol):
     def tokens(self, rows: Rows) -> Tokens: ...
 
     def __call__(self, rows: Rows) -> TokenBatch: ...
+
+
+@dataclass(frozen=True)
+class WithCodes:
+    """Makes minibatches that also say the label and the batch of each cell, for training."""
+
+    tokenizer: Tokenizer
+
+    def __call__(self, rows: Rows) -> TokenBatch:
+        label = None if rows.label is None else torch.from_numpy(rows.label)
+        return replace(self.tokenizer(rows), label=label, batch=torch.from_numpy(rows.batch))
 
 
 SMALL = 1 << 16  # entries of a piece: they fit into the processor's cache, and 16 bits number them

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,12 @@ class Packing:
 
     present: Bool[Tensor, "cell place"]  # where the padded minibatch holds a token
     lengths: tuple[int, ...]
+    known: Bool[Tensor, " token"] | None = None  # tokens that others may look at; each sees itself too. None: all
 
     @classmethod
-    def of(cls, padding: Bool[Tensor, "cell place"]) -> Packing:
-        return cls(~padding, tuple((~padding).sum(1).tolist()))
+    def of(cls, padding: Bool[Tensor, "cell place"], known: Bool[Tensor, "cell place"] | None = None) -> Packing:
+        packing = cls(~padding, tuple((~padding).sum(1).tolist()))
+        return packing if known is None else replace(packing, known=packing.pack(known))
 
     @cached_property
     def places(self) -> Int[Tensor, " token"]:
@@ -69,6 +72,22 @@ class Packing:
         """The tokens of each cell."""
         return packed.split(list(self.lengths))
 
+    @cached_property
+    def sees(self) -> tuple[Bool[Tensor, "query key"] | None, ...]:
+        """Which token of a cell looks at which: every one at those known, and at itself."""
+        if self.known is None:
+            return (None,) * len(self.lengths)
+        return tuple(known[None] | torch.eye(len(known), dtype=torch.bool, device=known.device)
+                     for known in self.split(self.known))  # fmt: skip
+
+    @cached_property
+    def sees_padded(self) -> Bool[Tensor, "cell head query key"]:
+        """The same of the padded minibatch; one head and, where all tokens are known, one query stand for all."""
+        if self.known is None:
+            return self.present[:, None, None, :]
+        itself = torch.eye(self.present.shape[1], dtype=torch.bool, device=self.present.device)
+        return (self.unpack(self.known)[:, None, :] | itself)[:, None]
+
 
 def attend_by_cell(
     q: Float[Tensor, "query head dim"],
@@ -80,8 +99,12 @@ def attend_by_cell(
     """Attention within each cell, cell after cell. Queries are all tokens, or one for each cell."""
     queries = packing.split(q) if len(q) == len(k) else q.split(1)
     mixed = [
-        F.scaled_dot_product_attention(*(part.transpose(0, 1)[None] for part in cell), dropout_p=dropout)[0]
-        for cell in zip(queries, packing.split(k), packing.split(v), strict=True)
+        F.scaled_dot_product_attention(
+            *(part.transpose(0, 1)[None] for part in cell),
+            attn_mask=None if sees is None else sees[: len(cell[0])],
+            dropout_p=dropout,
+        )[0]
+        for *cell, sees in zip(queries, packing.split(k), packing.split(v), packing.sees, strict=True)
     ]
     return torch.cat(mixed, 1).transpose(0, 1)
 
@@ -96,8 +119,8 @@ def attend_padded(
     """The same in one call, for devices on which many small calls are slow."""
     one_each = len(q) != len(k)
     padded = (q[:, None] if one_each else packing.unpack(q), packing.unpack(k), packing.unpack(v))
-    whole = len(set(packing.lengths)) == 1
-    mask = None if whole else packing.present[:, None, None, :]
+    whole = len(set(packing.lengths)) == 1 and packing.known is None
+    mask = None if whole else packing.sees_padded[:, :, : padded[0].shape[1]]
     mixed = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in padded), attn_mask=mask, dropout_p=dropout)
     mixed = mixed.transpose(1, 2)
     return mixed[:, 0] if one_each else packing.pack(mixed)
@@ -113,22 +136,33 @@ class Block(nn.Module):
         self.expand, self.contract = nn.Linear(c.width, c.feedforward), nn.Linear(c.feedforward, c.width)
         self.norm_1, self.norm_2 = nn.LayerNorm(c.width, eps=c.norm_eps), nn.LayerNorm(c.width, eps=c.norm_eps)
         self.dropout = nn.Dropout(c.dropout)
+        self.low_rank = nn.ModuleDict()  # what fine-tuning adds to a layer, by its name: see lora.py
 
     def forward(
         self, x: Float[Tensor, "token width"], packing: Packing, first_only: bool = False
     ) -> Float[Tensor, "query width"]:
         """New states of all tokens, or of the first of each cell only, which spares most of a last block."""
         asking = x[packing.starts] if first_only else x
-        x = self.norm_1(asking + self.dropout(self.project(self._attend(asking, x, packing))))
-        return self.norm_2(x + self.dropout(self.contract(self.dropout(F.relu(self.expand(x))))))
+        x = self.norm_1(asking + self.dropout(self._attend(asking, x, packing)))
+        hidden = self.dropout(F.relu(self._linear("expand", x)))
+        return self.norm_2(x + self.dropout(self._linear("contract", hidden)))
 
     def _attend(self, asking: Tensor, x: Tensor, packing: Packing) -> Tensor:
-        width, weight, bias = self.config.width, self.qkv.weight, self.qkv.bias
-        q = F.linear(asking, weight[:width], bias[:width])
-        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, -1)
-        q, k, v = (t.unflatten(-1, (self.config.n_heads, -1)) for t in (q, k, v))
+        width = self.config.width
+        q, kv = self._linear("qkv", asking, slice(width)), self._linear("qkv", x, slice(width, None))
+        q, k, v = (t.unflatten(-1, (self.config.n_heads, -1)) for t in (q, *kv.chunk(2, -1)))
         attend = attend_by_cell if x.device.type == "cpu" else attend_padded
-        return attend(q, k, v, packing, self.config.dropout if self.training else 0.0).flatten(-2)
+        mixed = attend(q, k, v, packing, self.config.dropout if self.training else 0.0).flatten(-2)
+        projected = self._linear("project", mixed)
+        if packing.known is None or len(asking) < len(x):
+            return projected
+        return torch.where(packing.known[:, None], projected, mixed)  # scGPT's code does not project the unknown
+
+    def _linear(self, name: str, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Some outputs of a layer, with what fine-tuning added to it."""
+        layer = self.get_submodule(name)
+        out = F.linear(x, layer.weight[rows], layer.bias[rows])  # pyright: ignore[reportIndexIssue]
+        return out + self.low_rank[name](x, rows) if name in self.low_rank else out
 
 
 class Trunk(nn.Module):
@@ -136,6 +170,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.final_norm else nn.Identity()
+        self.recomputes = False  # in training, work a block out again for its gradient: less memory, more time
 
     def forward(
         self, x: Float[Tensor, "token width"], packing: Packing, depth: int | None = None, first_only: bool = False
@@ -143,7 +178,11 @@ class Trunk(nn.Module):
         """States after `depth` blocks (None: all, and the final norm) of all tokens, or of the first of each cell."""
         depth = len(self.blocks) if depth is None else depth
         for i, block in enumerate(self.blocks[:depth]):
-            x = block(x, packing, first_only and i == depth - 1)
+            last = first_only and i == depth - 1
+            if self.recomputes and torch.is_grad_enabled():
+                x = checkpoint(block, x, packing, last, use_reentrant=False)
+            else:
+                x = block(x, packing, last)
         if first_only and depth == 0:
             x = x[packing.starts]
         return self.norm(x) if depth == len(self.blocks) else x

@@ -1,0 +1,150 @@
+"""Transformers fine-tuned here, and their folders: what training changed, and the sha256 of the transformer it changed.
+
+model/
+    scduet.json           task, options, levels, history, where the base was read from, sha256 of its weights
+    weights.safetensors   the weights that learned: with LoRA, under 2 % of a published transformer
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scduet.checkpoints import native, pretrained
+from scduet.checkpoints.own import fingerprint
+from scduet.contract import TokenBatch
+from scduet.data.schema import Fields, Schema
+from scduet.errors import FormatError, OptionError
+from scduet.options import build
+from scduet.train.config import TrainConfig
+from scduet.train.loop import Outcome
+from scduet.transformers.finetune import Annotator, Encoder, changed_weights
+from scduet.transformers.pretrained import Pretrained
+
+KIND = "scduet fine-tuned transformer"
+TASKS: dict[str, Any] = {"annotation": Annotator}  # each built as Task(encoder, number of levels, config)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A transformer after fine-tuning. Made by `finetune`, `integrate` and `load`."""
+
+    task: str  # a key of TASKS
+    base: Pretrained
+    module: nn.Module = field(repr=False)
+    key: str  # column of obs that it learned
+    levels: tuple[str, ...]  # cell types, or batches, in the order of their codes
+    config: Any
+    tokens: Mapping[str, Any] = field(repr=False)  # options of the tokenizer
+    training: TrainConfig = field(repr=False)
+    outcome: Outcome = field(repr=False, default_factory=Outcome)
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: mean loss and its terms, for training and held-out cells."""
+        return pd.DataFrame(self.outcome.history).set_index("epoch") if self.outcome.history else pd.DataFrame()
+
+    def predict(self, adata, **how) -> pd.DataFrame:
+        """Probability of each cell type (cell x type).
+
+        how: where counts and genes are, and on which device, as for `Pretrained.embed` (layer, gene_column, ...).
+        """
+        if self.task != "annotation":
+            raise OptionError(f"a transformer tuned for {self.task} tells no cell types", "use finetune()")
+        share = self._mapped(lambda tokens: self.module.classify(tokens).float().softmax(-1), adata, how)  # type: ignore[operator]
+        return pd.DataFrame(share, index=adata.obs_names, columns=pd.Index(self.levels))
+
+    def embed(self, adata, **how) -> Float[np.ndarray, "cell width"]:
+        """One vector for each cell, float32; one tuned for integration needs the column of batches in obs."""
+        if self.task == "annotation":
+            return self._mapped(self.module.embed, adata, how)  # type: ignore[arg-type]
+        levels = {self.key: self.levels}
+        cells = Schema(
+            Fields(how.get("layer"), self.key, allow_non_integer=True), tuple(adata.var_names), levels
+        ).encode(adata)
+        batch = torch.from_numpy(cells.batch)
+
+        def embed(tokens: TokenBatch) -> Tensor:
+            codes = batch.to(tokens.index.device)[tokens.index]
+            return self.module.embed(replace(tokens, batch=codes))  # type: ignore[operator]
+
+        return self._mapped(embed, adata, how)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write what training changed to `folder`. The base is not copied: `load` needs it again, and checks it."""
+        manifest = {
+            "kind": KIND,
+            "task": self.task,
+            "base": self.base.origin,
+            "base_sha256": fingerprint(self.base.module.state_dict()),
+            "key": self.key,
+            "levels": self.levels,
+            "config": dataclasses.asdict(self.config),
+            "tokens": dict(self.tokens),
+            "training": dataclasses.asdict(self.training),
+            "outcome": dataclasses.asdict(self.outcome),
+        }
+        native.write(Path(folder), manifest, changed_weights(self.module), overwrite)
+
+    def _mapped(self, function, adata, how: dict) -> np.ndarray:
+        resources = {name: how[name] for name in ("device",) if name in how}
+        self.module.to(resources.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        return self.base.mapped(function, adata, **{**self.tokens, **how})
+
+
+def read(folder: str | Path, base: Pretrained | str | Path | None = None) -> Tuned:
+    """The fine-tuned transformer in `folder`, on its `base`; None takes the base from where it was.
+
+    Raises FormatError when the base is not there, or is another than the one that was tuned.
+    """
+    manifest, tensors = native.read(Path(folder))
+    if manifest.get("kind") != KIND:
+        raise FormatError(f"{folder} holds no fine-tuned transformer", "read it with load()")
+    found = base if isinstance(base, Pretrained) else _base(base or manifest["base"], folder)
+    if fingerprint(found.module.state_dict()) != manifest["base_sha256"]:
+        message = f"{folder} was tuned on another transformer than {found.origin or 'the one given'}"
+        raise FormatError(message, f"pass base= with the one it was tuned on, which was at {manifest['base']!r}")
+    task, levels = manifest["task"], tuple(manifest["levels"])
+    module, config = rebuilt(task, found, len(levels), manifest["config"])
+    _fill(module, tensors, folder)
+    training, outcome = build(TrainConfig, manifest["training"]), Outcome(**manifest["outcome"])
+    return Tuned(task, found, module.eval(), manifest["key"], levels, config, manifest["tokens"], training, outcome)
+
+
+def rebuilt(task: str, base: Pretrained, n_levels: int, options: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+    """A module for `task` on a copy of the base, with new heads, and its options; the base stays as it is."""
+    config = build(TASKS[task].Config, options)
+    encoder: Encoder = copy.deepcopy(base.module)
+    return TASKS[task](encoder, n_levels, config), config
+
+
+def _base(place: str | Path, folder: str | Path) -> Pretrained:
+    if not place:
+        raise FormatError(f"{folder} was tuned on a transformer that was in no folder", "pass it as base=")
+    try:
+        return pretrained.read(place)
+    except FormatError as error:
+        message = f"the transformer that {folder} was tuned on is not at {str(place)!r} ({error.message})"
+        raise FormatError(message, "pass base= with the folder that it is in now") from error
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], folder: str | Path) -> None:
+    needed = {name: value.shape for name, value in changed_weights(module).items()}
+    if needed != {name: value.shape for name, value in tensors.items()}:
+        raise FormatError(f"the weights in {folder} do not fit their options", "save or copy the model again")
+    module.load_state_dict(tensors, strict=False)

@@ -1,0 +1,125 @@
+"""Teach a transformer the cell types of labeled cells."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from scduet.api import train_module
+from scduet.checkpoints import pretrained
+from scduet.checkpoints.tuned import Tuned, rebuilt
+from scduet.data.cells import Cells
+from scduet.data.samplers import split
+from scduet.errors import DataError, some
+from scduet.metrics.transfer import accuracy, macro_f1
+from scduet.options import build, refuse_unknown
+from scduet.tasks.annotate import labels_of
+from scduet.train.config import TrainConfig
+from scduet.train.events import Listener
+from scduet.transformers.finetune import Config
+from scduet.transformers.pretrained import Pretrained
+from scduet.transformers.tokens import WithCodes
+
+RECIPE = dict(max_epochs=10, batch_size=32, weight_decay=0.0, adam_eps=1e-8, clip_gradient=1.0)  # scGPT's tutorials
+RATES = {"lora": 1e-3, "full": 1e-4, "last": 1e-4, "frozen": 1e-3}  # new weights bear a higher rate than trained ones
+
+
+def finetune(
+    adata,
+    model: Pretrained | str | Path,
+    labels_key: str,
+    *,
+    unlabeled_category: str = "Unknown",
+    layer: str | None = None,
+    gene_column: str | None = None,
+    max_length: int | None = None,
+    callback: Listener | None = None,
+    **options,
+) -> Tuned:
+    """Train a head on `model` that tells the cell types obs[labels_key], and with it what option `tuning` names.
+
+    adata: AnnData with raw counts (cell, gene) in X or `layer`; cells without a label are left out. Not changed.
+    model: a transformer, its folder or "hf://" address; it stays as it is, what is returned holds a copy.
+    gene_column: column of var with the names of genes; None looks for it. max_length: most tokens of a cell.
+    options: of `transformers.finetune.Config` (tuning "lora", "full", "last" or "frozen", rank, ...) and TrainConfig.
+
+    Returns a model with `predict`, `embed`, `history` and `save`, which writes only what was trained.
+    Raises DataError for fewer than two types, a type with a single cell, or one with no cell among those trained on.
+    """
+    base = model if isinstance(model, Pretrained) else pretrained.read(model)
+    refuse_unknown(options, option_names(Config), f"fine-tuning {base.name!r}")
+    labels = labels_of(adata, labels_key, unlabeled_category)
+    known = labels != np.array(None)
+    names, codes = np.unique(labels[known].astype(str), return_inverse=True)
+    _refuse_lonely(names, codes, labels_key)
+    training = build(TrainConfig, {**RECIPE, "lr": RATES.get(options.get("tuning", "lora")), **options})
+    _refuse_untaught(names, codes, training)
+    tokens = tokens_options(layer, gene_column, max_length)
+    cells, tokenizer = base.prepared(adata[known], **tokens)
+    cells = replace(cells, label=codes.astype(np.int64))
+    return tuned(
+        "annotation", base, labels_key, tuple(map(str, names)), options, tokens, cells, tokenizer, training, callback
+    )
+
+
+def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, training, callback) -> Tuned:
+    """Build the module of a task on a copy of `base`, and train it on `cells`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(training.seed)
+        given = {name: value for name, value in options.items() if name not in option_names()}
+        module, config = rebuilt(task, base, len(levels), given)
+    training, outcome = train_module(module, cells, training, callback, WithCodes(tokenizer))
+    return Tuned(task, base, module, key, levels, config, tokens, training, outcome)
+
+
+def evaluate(model: Tuned, adata, labels_key: str | None = None, **how) -> dict[str, float]:
+    """Share of the cells of `adata` whose type `model` finds ("accuracy"), and its F1, mean over types ("macro_f1").
+
+    labels_key: column of obs with the truth; None for the one that the model learned. how: as for `Tuned.predict`.
+    Raises DataError where a label was not seen in training.
+    """
+    key = labels_key or model.key
+    if key not in adata.obs:
+        raise DataError(f"no column {key!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
+    known = adata.obs[key].notna().to_numpy()
+    right = adata.obs[key][known].astype(str).to_numpy()
+    unseen = sorted(set(right) - set(model.levels))
+    if unseen:
+        message = f"{len(unseen)} labels were not seen in training: {some(unseen)}"
+        raise DataError(message, f"the model knows {some(model.levels, 12)}; remove these cells, or train with them")
+    share = model.predict(adata[known], **how)
+    called = share.columns.to_numpy()[share.to_numpy().argmax(1)]
+    return {"accuracy": accuracy(right, called), "macro_f1": macro_f1(right, called)}
+
+
+def option_names(*configs: type) -> list[str]:
+    """Names of the fields of TrainConfig and of further dataclasses of options."""
+    return [f.name for config in (TrainConfig, *configs) for f in fields(config)]
+
+
+def tokens_options(layer: str | None, gene_column: str | None, max_length: int | None) -> Mapping[str, Any]:
+    """How to make tokens, of what the user chose."""
+    given = {"layer": layer, "gene_column": gene_column, "max_length": max_length}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _refuse_lonely(names: np.ndarray, codes: Int[np.ndarray, " cell"], key: str) -> None:
+    lonely = names[np.bincount(codes) == 1]
+    if len(lonely):
+        message = f"{len(lonely)} types of obs[{key!r}] have a single cell: {some(lonely)}"
+        raise DataError(message, "one cell cannot teach a type: remove it, or merge the type with another")
+
+
+def _refuse_untaught(names: np.ndarray, codes: Int[np.ndarray, " cell"], training: TrainConfig) -> None:
+    taught, _ = split(len(codes), training.train_size or 0.9, training.seed)
+    missed = np.setdiff1d(np.arange(len(names)), codes[taught])
+    if len(missed):
+        message = f"{len(missed)} types have no cell among those trained on: {some(names[missed])}"
+        raise DataError(message, "pass train_size=1.0, another seed, or more of these cells")

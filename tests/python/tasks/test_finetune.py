@@ -1,0 +1,189 @@
+"""Fine-tuning transformers to annotate: that it learns, what it leaves alone, what is saved, and what is refused."""
+
+import copy
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from safetensors.torch import load_file
+
+import scduet as sd
+from scduet.errors import DataError, FormatError, OptionError
+from scduet.tasks.finetune import evaluate, finetune
+from scduet.transformers import geneformer, scgpt
+from scduet.transformers.embedding import in_order
+from scduet.transformers.pretrained import Pretrained
+from scduet.transformers.trunk import TrunkConfig
+from scduet.transformers.vocabulary import Vocabulary
+
+GENES = [f"GENE{i}" for i in range(120)]
+TRUNK = TrunkConfig(32, 2, 4, 48, 0.02, 1e-5)
+FAST = dict(max_epochs=6, batch_size=16, accelerator="cpu", lr=3e-3)
+
+
+def transformer(family: str, seed: int = 0, cls: bool = True) -> Pretrained:
+    """A small one with random weights."""
+    names = ["<pad>", "<mask>", *(["<cls>", "<eos>"] if cls else [])]
+    special = {name: i for i, name in enumerate(names)}
+    token = {gene: i + len(special) for i, gene in enumerate(GENES)}
+    vocabulary = Vocabulary(token, "symbol", special, dict.fromkeys(GENES, 1.0))
+    torch.manual_seed(seed)
+    if family == "geneformer":
+        module = geneformer.Geneformer(geneformer.Config(len(vocabulary), 64, TRUNK), vocabulary)
+    else:
+        module = scgpt.ScGPT(scgpt.Config(len(vocabulary), TRUNK), vocabulary)
+    return Pretrained(family, module.eval(), "BSD-3-Clause")
+
+
+def make_cells(n: int, seed: int) -> ad.AnnData:
+    """Three types, each with 30 genes of its own that are high."""
+    rng = np.random.default_rng(seed)
+    kind = np.arange(n) % 3
+    rate = np.full((3, len(GENES)), 0.15)
+    for i in range(3):
+        rate[i, 30 * i : 30 * i + 30] = 2.0
+    x = rng.poisson(rate[kind] * rng.gamma(10, 0.1, (n, 1))).astype(np.float32)
+    x[:, -1] += 1
+    obs = pd.DataFrame({"type": np.array(["B", "NK", "T"])[kind]}, index=[f"cell{i}" for i in range(n)])
+    return ad.AnnData(sp.csr_matrix(x), obs=obs, var=pd.DataFrame(index=GENES))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return make_cells(200, 1)
+
+
+@pytest.mark.parametrize(
+    ("family", "tuning", "epochs", "least"),
+    [
+        ("geneformer", "lora", 8, 0.8),
+        ("scgpt", "full", 5, 0.9),
+        ("scgpt", "last", 6, 0.8),
+        ("scgpt", "frozen", 8, 0.6),
+    ],
+)
+def test_it_learns_and_leaves_the_base_alone(family, tuning, epochs, least, reference):
+    base = transformer(family)
+    before = copy.deepcopy(base.module.state_dict())
+    model = finetune(reference, base, "type", tuning=tuning, **{**FAST, "n_last_layers": 1, "max_epochs": epochs})
+    found = evaluate(model, make_cells(90, 2))
+    assert min(found.values()) > least, found  # by chance 0.33
+    assert model.history["loss_train"].iloc[-1] < model.history["loss_train"].iloc[0]
+    assert all(torch.equal(before[name], value) for name, value in base.module.state_dict().items())
+    moved = {
+        name for name, value in model.module.encoder.state_dict().items()
+        if name not in before or not torch.equal(before[name], value)
+    }  # fmt: skip
+    allowed = {"lora": "low_rank", "last": "trunk.blocks.1.", "full": "", "frozen": "nothing"}[tuning]
+    assert all(allowed in name for name in moved)
+    assert bool(moved) == (tuning != "frozen")
+
+
+def test_without_cls_the_mean_is_read(reference):
+    """Geneformer V1: the vector is the mean of the last layer over the genes."""
+    base = transformer("geneformer", cls=False)
+    model = finetune(reference, base, "type", **FAST)
+    assert evaluate(model, make_cells(90, 2))["accuracy"] > 0.9
+    states, encoder = torch.from_numpy(model.embed(reference[:5])), model.module.encoder
+    cells, tokenizer = base.prepared(reference[:5])
+    batch = tokenizer(in_order(cells.counts, 0, 5))
+    with torch.no_grad():
+        every = encoder.states(batch, encoder.Options(emb_layer=0)).split((~batch.padding).sum(1).tolist())
+    torch.testing.assert_close(states, torch.stack([cell.mean(0) for cell in every]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, reference):
+    """A base in a folder, what was tuned on it, and the folder of that."""
+    root = tmp_path_factory.mktemp("tuned")
+    transformer("scgpt").save(root / "base")
+    model = finetune(reference, root / "base", "type", **{**FAST, "max_epochs": 2})
+    model.save(root / "tuned")
+    return root, model
+
+
+def test_saved_and_loaded_it_says_the_same(saved):
+    root, model = saved
+    query = make_cells(30, 3)
+    loaded = sd.load(root / "tuned")
+    pd.testing.assert_frame_equal(loaded.predict(query), model.predict(query), atol=1e-6, rtol=0)
+    np.testing.assert_allclose(loaded.embed(query), model.embed(query), atol=1e-5)
+    pd.testing.assert_frame_equal(loaded.history, model.history)
+    assert list(loaded.predict(query).columns) == ["B", "NK", "T"]
+
+
+def test_only_what_was_trained_is_saved(saved):
+    root, model = saved
+    weights = load_file(root / "tuned" / "weights.safetensors")
+    assert all(name.startswith("head.") or "low_rank" in name for name in weights)
+    assert sum(value.numel() for value in weights.values()) == sum(
+        p.numel() for p in model.module.parameters() if p.requires_grad
+    )
+
+
+def test_another_base_is_refused(saved):
+    root, _ = saved
+    with pytest.raises(FormatError, match="tuned on another transformer"):
+        sd.load(root / "tuned", base=transformer("scgpt", seed=1))
+    with pytest.raises(FormatError, match="tuned on another transformer"):
+        sd.load(root / "tuned", base=transformer("geneformer"))
+    assert sd.load(root / "tuned", base=transformer("scgpt")).levels == ("B", "NK", "T")
+    with pytest.raises(FormatError, match="that it is in now"):
+        sd.load(root / "tuned", base=root / "nowhere")
+
+
+def test_a_saved_transformer_embeds_the_same(saved, reference):
+    root, _ = saved
+    np.testing.assert_array_equal(sd.load(root / "base").embed(reference), transformer("scgpt").embed(reference))
+    with pytest.raises(FormatError, match="exists"):
+        transformer("scgpt").save(root / "base")
+
+
+def test_annotate_is_the_same_call(reference):
+    query = make_cells(60, 4)
+    labeled = reference.copy()
+    labeled.obs.loc["cell3", "type"] = "Unknown"
+    table = sd.annotate(query, labeled, "type", model=transformer("scgpt"), **FAST)
+    assert list(table.index) == ["scgpt", "knn on pca", "logistic regression"]
+    assert list(table.columns) == ["accuracy", "macro_f1", "calibration_error", "n_cells"]
+    assert (query.obs["predicted"].astype(str) == query.obs["type"]).mean() > 0.9
+    assert np.allclose(query.obsm["predicted_probability"].sum(1), 1, atol=1e-5)
+    model = finetune(reference, transformer("scgpt"), "type", **{**FAST, "max_epochs": 1})
+    again = sd.annotate(query, model)
+    assert again.loc["scgpt", "accuracy"] == model.history["accuracy_validation"].iloc[-1]
+
+
+def test_what_cannot_work_is_refused(reference):
+    base = transformer("geneformer")
+    cells = reference.copy()
+    cells.obs["one"] = "B"
+    with pytest.raises(DataError, match="1 cell types: 'B'"):
+        finetune(cells, base, "one")
+    cells.obs.loc["cell0", "type"] = "rare"
+    with pytest.raises(DataError, match="1 types of obs\\['type'\\] have a single cell: 'rare'"):
+        finetune(cells, base, "type")
+    with pytest.raises(DataError, match="have a single cell"):
+        sd.annotate(reference.copy(), cells, "type", model=base)
+    with pytest.raises(DataError, match="types have no cell among those trained on"):
+        finetune(reference[:6], base, "type", train_size=0.2)
+    with pytest.raises(OptionError, match="did you mean 'tuning'"):
+        finetune(reference, base, "type", tunin="full")
+    with pytest.raises(OptionError, match="one of 'lora', 'full', 'last', 'frozen'"):
+        finetune(reference, base, "type", tuning="half")
+    with pytest.raises(OptionError, match="'head_layers' cannot be 0"):
+        finetune(reference, base, "type", head_layers=0)
+
+
+def test_labels_unseen_in_training_are_named(saved):
+    _, model = saved
+    query = make_cells(30, 3)
+    query.obs.loc[["cell0", "cell1"], "type"] = ["ILC", "pDC"]
+    with pytest.raises(
+        DataError, match="2 labels were not seen in training: 'ILC', 'pDC'; the model knows 'B', 'NK', 'T'"
+    ):
+        evaluate(model, query)
+    with pytest.raises(DataError, match="no column 'kind'"):
+        evaluate(model, query, "kind")

@@ -116,13 +116,14 @@ def run_theirs(path: str) -> dict:
     from scib_metrics.benchmark import Benchmarker
 
     logging.disable(logging.WARNING)
+    threads = int(os.environ.get("NUMBA_NUM_THREADS", os.cpu_count() or 1))
     data = np.load(path)
     obs = pd.DataFrame({"batch": data["batch"], "label": data["labels"]}, index=[str(i) for i in range(len(data["x"]))])
     obs = obs.astype(str).astype("category")
     adata = anndata.AnnData(np.zeros((len(obs), 1), "f4"), obs=obs, obsm={"X": data["x"], "before": data["before"]})
 
     def score() -> dict:
-        run = Benchmarker(adata, "batch", "label", ["X"], pre_integrated_embedding_obsm_key="before", n_jobs=2)
+        run = Benchmarker(adata, "batch", "label", ["X"], pre_integrated_embedding_obsm_key="before", n_jobs=threads)
         run.benchmark()
         table = run.get_results(min_max_scale=False)
         return {column: float(table.loc["X", column]) for column in table.columns}

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from . import estimates
 from .inputs import Undefined, at_least_two, codes, points
-from .tiles import group_sums
+from .tiles import enough_precision, group_sums
 
 Rows = Int[np.ndarray, " query"]
 Metric = Literal["euclidean", "cosine"]
@@ -71,7 +71,8 @@ def silhouette_samples(
     if n_groups == len(groups):
         raise Undefined("silhouette needs a group with two cells; here every cell is its own group")
     queries = np.arange(len(x)) if queries is None else queries
-    sums, size = group_sums(x, groups, metric, queries), np.bincount(groups)
+    sums = group_sums(x, groups, metric, queries, precision=enough_precision(x, groups, metric))
+    size = np.bincount(groups)
     own, rows = groups[queries], np.arange(len(queries))
     a = sums[rows, own] / np.maximum(size[own] - 1, 1)
     if other == "nearest":

@@ -7,7 +7,7 @@ from sklearn.metrics import silhouette_samples as sklearn_samples
 
 from scduet import metrics
 from scduet.metrics.silhouette import silhouette_samples
-from scduet.metrics.tiles import group_sums
+from scduet.metrics.tiles import enough_precision, group_sums
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "sqeuclidean"])
@@ -22,6 +22,24 @@ def test_silhouette_equals_sklearn_cell_by_cell(cells):
     np.testing.assert_allclose(
         silhouette_samples(cells.x, cells.labels), sklearn_samples(cells.x, cells.labels), atol=1e-10
     )
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_single_precision_moves_no_silhouette(make, metric):
+    cells = make(n=2500)
+    assert enough_precision(cells.x, cells.labels, metric) is np.float32
+    found = silhouette_samples(cells.x, cells.labels, metric=metric)
+    expected = sklearn_samples(cells.x, cells.labels, metric=metric)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert found.mean() == pytest.approx(expected.mean(), abs=1e-7)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_tight_groups_that_are_far_apart_are_compared_in_double_precision(make, metric):
+    cells = make(n=2500, spread=1e5, shift=0)
+    assert enough_precision(cells.x, cells.labels, metric) is np.float64
+    found = silhouette_samples(cells.x, cells.labels, metric=metric)
+    np.testing.assert_allclose(found, sklearn_samples(cells.x, cells.labels, metric=metric), atol=1e-6)
 
 
 def test_queries_are_the_rows_of_the_full_result(cells):

@@ -166,6 +166,15 @@ class Classifies(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsGenes(Protocol):
+    """A module that has learned a vector for each gene."""
+
+    def genes(self) -> Float[Tensor, "gene width"]:
+        """The vectors, in the order of the genes (of a transformer: of the tokens)."""
+        ...
+
+
 class VAE(Protocol):
     """A variational autoencoder of counts: from counts to the state of a cell, and from a state to counts."""
 
@@ -200,9 +209,13 @@ class VAE(Protocol):
         ...
 
     def shares(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"] | None = None,
+        out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
-        """Expected share of each gene, as if measured in `batch`."""
+        """Expected share of each gene, as if measured in `batch`; written to `out`, where no gradient is asked for."""
         ...
 
     def decode(

@@ -145,9 +145,13 @@ class AutoZI(nn.Module):
         return torch.logaddexp(nb, (1 - plain + EPS).log() + inflated).sum(-1)
 
     def shares(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"] | None = None,
+        out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
-        return self.scvi.shares(z, cells, batch)
+        return self.scvi.shares(z, cells, batch, out)
 
     def decode(
         self,

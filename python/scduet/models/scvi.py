@@ -177,10 +177,17 @@ class SCVI(nn.Module):
         return sparse_likelihoods.zero_inflated_negative_binomial(*inputs, log_dispersion, dropout, self._link)
 
     def shares(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"] | None = None,
+        out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
-        """Expected share of each gene, of cells in the states z, as if measured in `batch`; `scale` of `decode`."""
-        return self._linked(self.share(self._hidden(z, cells, cells.batch if batch is None else batch)))
+        """Expected share of each gene, of cells in the states z, as if measured in `batch`; `scale` of `decode`.
+
+        out: where to write it, if no gradient is asked for.
+        """
+        return self._linked(self.share(self._hidden(z, cells, cells.batch if batch is None else batch)), out)
 
     def decode(
         self,
@@ -193,6 +200,10 @@ class SCVI(nn.Module):
         batch = cells.batch if batch is None else batch
         log_library = self.log_library(cells) if log_library is None else log_library
         return self._decoded(self._hidden(z, cells, batch), cells, batch, log_library)
+
+    def genes(self) -> Float[Tensor, "gene hidden"]:
+        """A vector for each gene: its weights in the last layer, which gives the logit of its share."""
+        return self.share.weight
 
     def _mlp(self, side: Literal["encoder", "decoder"], n_in: int, n_layers: int) -> MLP:
         c, r = self.config, self.reference
@@ -281,8 +292,10 @@ class SCVI(nn.Module):
         dropout_logits = self.dropout_logits(hidden) if likelihood == "zinb" else None
         return Decoded(scale, log_library.exp() * scale, dispersion, dropout_logits)
 
-    def _linked(self, logits: Float[Tensor, "cell gene"]) -> Float[Tensor, "cell gene"]:
-        return F.softplus(logits) if self._link == "softplus" else logits.softmax(-1)
+    def _linked(self, logits: Float[Tensor, "cell gene"], out: Tensor | None = None) -> Float[Tensor, "cell gene"]:
+        if self._link == "softmax":
+            return torch.softmax(logits, -1, out=out)
+        return F.softplus(logits) if out is None else out.copy_(F.softplus(logits))
 
     @property
     def _link(self) -> Link:

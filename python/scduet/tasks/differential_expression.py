@@ -14,18 +14,20 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from scduet.api import Model
 from scduet.data.cells import Cells
 from scduet.errors import DataError, OptionError, some
+from scduet.tasks import fold_changes
+from scduet.tasks.fold_changes import Pairs
 from scduet.tasks.groups import comparisons
-from scduet.tasks.latent import BATCH_SIZE, as_batch, batch_codes, is_minified, seeded, states, vae_of
+from scduet.tasks.latent import BATCH_SIZE, as_batch, batch_codes, is_minified, seeded, states, vae_of, write_shares
 
 N_DRAWS = 5000
-EPS = 1e-8
-SMALLEST_OFFSET, OFFSET_QUANTILE, NOT_EXPRESSED = 1e-10, 0.9, 0.01  # of pseudocounts, as in scvi-tools
+NOT_EXPRESSED = 0.01  # mean count below which a gene is silent, as in scvi-tools
 PER_CELL = 10_000.0  # total that raw means are normalised to
+PIECE = 8192  # cells whose counts are summed together
 
 
 @torch.inference_mode()
@@ -81,11 +83,11 @@ def differential_expression(
     tables, checks = [], []
     with seeded(seed):
         for names, rows1, rows2 in comparisons(adata, groupby, group1, group2, idx1, idx2):
-            first, second = sampler.draw(rows1, codes[0]), sampler.draw(rows2, codes[1])
-            table, called = _compared(model, cells, first, second, rows1, rows2, options, all_stats)
+            draws = sampler.draw((rows1, codes[0]), (rows2, codes[1]))
+            table, called = _compared(model, cells, draws, rows1, rows2, options, all_stats)
             checks.append({"comparison": " vs ".join(names), "n_called": int(called.sum())})
             if calibrate:
-                checks[-1] |= _permuted_calls(first, second, table, options, sampler.random)
+                checks[-1] |= _permuted_calls(draws, table, options, sampler.random)
             table["comparison"], table["group1"], table["group2"] = " vs ".join(names), *names
             order = table["proba_de" if mode == "change" else "bayes_factor"].to_numpy().argsort(kind="stable")[::-1]
             tables.append(table.iloc[order])
@@ -131,11 +133,23 @@ class _Options:
 
 @dataclass(frozen=True)
 class _Draws:
-    """Shares of genes of cells drawn from a group."""
+    """Shares of genes of cells drawn from two groups: all of the first group, then all of the second."""
 
     cell: Int[np.ndarray, " draw"]
     share: Float[np.ndarray, "draw gene"]
     code: np.ndarray  # batch decoded as, -1 for the one observed
+    order: Int[np.ndarray, " draw"]  # numbers of the draws of each batch decoded as, at random: for pairs
+    n_first: int
+
+    @property
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the draws of each group, in the order of the pairs."""
+        return self.order[: self.n_first], self.order[self.n_first :]
+
+    def pairs(self) -> Pairs:
+        first, second = self.sides
+        n = min(len(first), len(second))
+        return Pairs(self.share, first[:n], second[:n])
 
 
 class _Sampler:
@@ -144,18 +158,25 @@ class _Sampler:
     def __init__(self, model: Model, adata, n_draws: int, batch_size: int, random: np.random.Generator):
         self.model, self.adata, self.n_draws, self.batch_size, self.random = model, adata, n_draws, batch_size, random
 
-    def draw(self, rows: Int[np.ndarray, " cell"], codes: Sequence[int | None]) -> _Draws:
-        vae, each = vae_of(self.model), max(2, self.n_draws // len(codes))
-        cell = np.concatenate([self.random.choice(rows, each) for _ in codes])
-        share = np.empty((len(cell), len(self.model.genes)), dtype=np.float32)
-        for number, code in enumerate(codes):
-            place = number * each
-            wanted = cell[place : place + each]
-            order = np.argsort(wanted, kind="stable")  # files are read in order; results go back to their places
-            for part in states(self.model, self.adata, wanted[order], self.batch_size):
-                found = vae.shares(part.draw(vae), part.cells, as_batch(part.cells, code)).cpu().numpy()
-                share[number * each + order[: len(found)]], order = found, order[len(found) :]
-        return _Draws(cell, share, np.repeat([-1 if code is None else code for code in codes], each))
+    def draw(self, *groups: tuple[Int[np.ndarray, " cell"], Sequence[int | None]]) -> _Draws:
+        """groups: places of the cells, and codes of the batches to decode as, of either group."""
+        jobs = [(rows, code, max(2, self.n_draws // len(codes))) for rows, codes in groups for code in codes]
+        n_draws = [n for *_, n in jobs]
+        cell = np.concatenate([np.sort(self.random.choice(rows, n)) for rows, _, n in jobs])  # files are read in order
+        share, starts = np.empty((len(cell), len(self.model.genes)), np.float32), np.cumsum([0, *n_draws])
+        for start, (_, code, n) in zip(starts, jobs, strict=False):
+            self._decode(cell[start : start + n], code, share[start : start + n])
+        order = np.concatenate([start + self.random.permutation(n) for start, n in zip(starts, n_draws, strict=False)])
+        code = np.repeat([-1 if code is None else code for _, code, _ in jobs], n_draws)
+        return _Draws(cell, share, code, order, int(starts[len(groups[0][1])]))
+
+    def _decode(self, cell: np.ndarray, code: int | None, share: Float[np.ndarray, "draw gene"]) -> None:
+        """Write the shares of a draw of each cell's state."""
+        vae, start = vae_of(self.model), 0
+        for part in states(self.model, self.adata, cell, self.batch_size):
+            into = torch.from_numpy(share[start : start + len(part.cells)])
+            write_shares(into, vae, part.draw(vae), part.cells, as_batch(part.cells, code))
+            start += len(part.cells)
 
 
 def _codes(model: Model, *wanted) -> tuple[list[int | None], list[int | None]]:
@@ -168,27 +189,27 @@ def _codes(model: Model, *wanted) -> tuple[list[int | None], list[int | None]]:
 
 
 def _compared(
-    model: Model, cells: Cells | None, first: _Draws, second: _Draws, rows1, rows2, options: _Options, all_stats: bool
+    model: Model, cells: Cells | None, draws: _Draws, rows1, rows2, options: _Options, all_stats: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The table of one comparison, in the order of the genes, and which genes are called."""
     raw = None if cells is None else (_raw(cells, rows1), _raw(cells, rows2))
+    pairs, shares = draws.pairs(), [draws.share[: draws.n_first], draws.share[draws.n_first :]]
+    scales = {f"scale{i}": fold_changes.mean_share(share) for i, share in enumerate(shares, 1)}
     if options.mode == "vanilla":
-        higher = (first.share > second.share).mean(0)
-        table = {"proba_m1": higher, "proba_m2": 1 - higher, "bayes_factor": _bayes_factor(higher)}
-        table |= {"scale1": first.share.mean(0), "scale2": second.share.mean(0)}
-        called = _called(np.maximum(higher, 1 - higher), options.fdr_target)
+        higher = fold_changes.probability_higher(pairs)
+        table = {"proba_m1": higher, "proba_m2": 1 - higher, "bayes_factor": fold_changes.bayes_factor(higher)}
+        table |= scales
+        called = fold_changes.called(np.maximum(higher, 1 - higher), options.fdr_target)
     else:
         offset = options.pseudocounts
         if offset is None:
             silent = [np.ones(0, bool)] * 2 if raw is None else [r["raw_mean"] < NOT_EXPRESSED for r in raw]
-            offset = max(_offset(d.share, zero) for d, zero in zip((first, second), silent, strict=True))
-        change = _log_ratio(first.share, second.share, offset)
-        delta = _estimated_delta(change.mean(0)) if options.delta is None else options.delta
-        probability = _probability(change, delta, options.test_mode)
-        table = {"proba_de": probability, "proba_not_de": 1 - probability, "bayes_factor": _bayes_factor(probability)}
-        table |= {"scale1": first.share.mean(0), "scale2": second.share.mean(0), "pseudocounts": offset, "delta": delta}
-        table |= _described(_log_ratio(first.share, second.share, 1e-3 * offset))
-        called = _called(probability, options.fdr_target)
+            offset = max(map(fold_changes.estimated_offset, shares, silent))
+        delta = fold_changes.estimated_delta(pairs, offset) if options.delta is None else options.delta
+        sure = fold_changes.probability_changed(pairs, offset, delta, options.test_mode)
+        table = {"proba_de": sure, "proba_not_de": 1 - sure, "bayes_factor": fold_changes.bayes_factor(sure)}
+        table |= {**scales, "pseudocounts": offset, "delta": delta, **fold_changes.described(pairs, 1e-3 * offset)}
+        called = fold_changes.called(sure, options.fdr_target)
         table[f"is_de_fdr_{options.fdr_target}"] = called
     if all_stats and raw is not None:
         for name in raw[0]:
@@ -197,25 +218,26 @@ def _compared(
 
 
 def _permuted_calls(
-    first: _Draws, second: _Draws, table: pd.DataFrame, options: _Options, random: np.random.Generator
+    draws: _Draws, table: pd.DataFrame, options: _Options, random: np.random.Generator
 ) -> dict[str, int]:
     """Genes that are called between two groups of permuted labels, made of the same draws."""
-    cell, code = np.concatenate([first.cell, second.cell]), np.concatenate([first.code, second.code])
-    known = np.unique(cell)
-    n_first = round(
-        len(known) * len(np.unique(first.cell)) / (len(np.unique(first.cell)) + len(np.unique(second.cell)))
-    )
+    first, second = draws.sides
+    known, sizes = np.unique(draws.cell), [len(np.unique(draws.cell[side])) for side in (first, second)]
+    n_first = round(len(known) * sizes[0] / sum(sizes))
     chosen = random.permutation(known)[: min(max(n_first, 1), len(known) - 1)]
-    in_first, sides = np.isin(cell, chosen), []
-    for mask, like in ((in_first, first), (~in_first, second)):
-        places = [random.choice(_pool(mask, code, c), (like.code == c).sum()) for c in np.unique(like.code)]
-        sides.append(_shares(first, second, np.concatenate(places)))
+    in_first, sides = np.isin(draws.cell, chosen), []
+    for mask, like in ((in_first, draws.code[first]), (~in_first, draws.code[second])):
+        places = [random.choice(_pool(mask, draws.code, code), (like == code).sum()) for code in np.unique(like)]
+        sides.append(np.concatenate(places))
+    n = min(map(len, sides))
+    pairs = Pairs(draws.share, sides[0][:n], sides[1][:n])
     if options.mode == "vanilla":
-        higher = (sides[0] > sides[1]).mean(0)
-        return {"n_called_permuted": int(_called(np.maximum(higher, 1 - higher), options.fdr_target).sum())}
-    change = _log_ratio(sides[0], sides[1], float(table["pseudocounts"].iloc[0]))
-    probability = _probability(change, float(table["delta"].iloc[0]), options.test_mode)
-    return {"n_called_permuted": int(_called(probability, options.fdr_target).sum())}
+        higher = fold_changes.probability_higher(pairs)
+        sure = np.maximum(higher, 1 - higher)
+    else:
+        offset, delta = (float(table[name].iloc[0]) for name in ("pseudocounts", "delta"))
+        sure = fold_changes.probability_changed(pairs, offset, delta, options.test_mode)
+    return {"n_called_permuted": int(fold_changes.called(sure, options.fdr_target).sum())}
 
 
 def _pool(mask: np.ndarray, code: np.ndarray, wanted: int) -> np.ndarray:
@@ -224,72 +246,14 @@ def _pool(mask: np.ndarray, code: np.ndarray, wanted: int) -> np.ndarray:
     return places if len(places) else np.flatnonzero(mask)
 
 
-def _shares(first: _Draws, second: _Draws, places: np.ndarray) -> np.ndarray:
-    """Rows of the draws of both groups, numbered through."""
-    found = np.empty((len(places), first.share.shape[1]), np.float32)
-    here = places < len(first.cell)
-    found[here], found[~here] = first.share[places[here]], second.share[places[~here] - len(first.cell)]
-    return found
-
-
-def _log_ratio(first: np.ndarray, second: np.ndarray, offset: float) -> np.ndarray:
-    """log2 fold change of each pair of draws."""
-    change = torch.from_numpy(first).add(offset)
-    return change.div_(torch.from_numpy(second).add(offset)).log2_().numpy()
-
-
-def _probability(change: np.ndarray, delta: float, test_mode: str) -> np.ndarray:
-    up, down = (change >= delta).mean(0), (change < -delta).mean(0)
-    return up + down if test_mode == "two" else np.maximum(up, down)
-
-
-def _described(change: np.ndarray) -> dict[str, np.ndarray]:
-    values = torch.from_numpy(change)
-    found = {
-        "mean": values.mean(0),
-        "median": values.T.contiguous().median(1).values,
-        "std": values.std(0, correction=0),
-    }
-    found |= {"min": values.amin(0), "max": values.amax(0)}
-    return {f"lfc_{name}": value.numpy() for name, value in found.items()}
-
-
-def _bayes_factor(probability: np.ndarray) -> np.ndarray:
-    return np.log(probability + EPS) - np.log(1 - probability + EPS)
-
-
-def _called(probability: np.ndarray, target: float) -> Bool[np.ndarray, " gene"]:
-    """The most genes whose mean probability of being a false call is within the target."""
-    order = np.argsort(-probability, kind="stable")
-    expected = np.cumsum(1 - probability[order]) / np.arange(1, len(order) + 1)
-    called = np.zeros(len(order), bool)
-    called[order[: int((expected <= target).sum())]] = True
-    return called
-
-
-def _offset(share: np.ndarray, silent: np.ndarray) -> float:
-    """Pseudocount from the genes that were not seen in a group: their largest shares say what the model makes up."""
-    if not silent.any():
-        return SMALLEST_OFFSET
-    return max(SMALLEST_OFFSET, float(np.quantile(share.max(0)[silent], OFFSET_QUANTILE)) / share.shape[1])
-
-
-def _estimated_delta(change: np.ndarray) -> float:
-    """0.6 of the distance of the outer two of three Gaussians from zero, at least 0.1."""
-    from sklearn.mixture import GaussianMixture
-
-    means = np.sort(GaussianMixture(3, random_state=0).fit(change[:, None]).means_.ravel())
-    return max(0.1, 0.6 * float(np.abs(means[[0, -1]]).mean()))
-
-
 def _raw(cells: Cells, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Of the counts: means, shares of cells with any, means normalised to 10,000 a cell."""
-    total, seen, normalized = (np.zeros(cells.counts.n_genes) for _ in range(3))
-    for start in range(0, len(rows), 8192):
-        index = rows[start : start + 8192]
+    sums, seen = np.zeros((cells.counts.n_genes, 2)), np.zeros(cells.counts.n_genes)
+    for start in range(0, len(rows), PIECE):
+        index = rows[start : start + PIECE]
         part = cells.counts.rows(index)
-        scaled = part.data * np.repeat(PER_CELL / np.maximum(cells.total[index], 1e-12), np.diff(part.indptr))
-        for into, weights in ((total, part.data), (seen, part.data != 0), (normalized, scaled)):
-            into += np.bincount(part.indices, weights, minlength=len(into))
+        sums += part.T @ np.stack([np.ones(len(index)), PER_CELL / np.maximum(cells.total[index], 1e-12)], 1)
+        part.data = (part.data != 0).astype(np.float32)
+        seen += part.T @ np.ones(len(index), np.float32)  # exact: so few cells can be counted in float32
     n = len(rows)
-    return {"raw_mean": total / n, "non_zeros_proportion": seen / n, "raw_normalized_mean": normalized / n}
+    return {"raw_mean": sums[:, 0] / n, "non_zeros_proportion": seen / n, "raw_normalized_mean": sums[:, 1] / n}

@@ -20,6 +20,7 @@ from scduet.tasks.latent import (
     seeded,
     states,
     vae_of,
+    write_shares,
 )
 
 
@@ -54,19 +55,22 @@ def normalized_expression(
     n_cells = n_cells_of(model, adata) if rows is None else len(rows)
     apart = n_samples > 1 and not return_mean
     found = np.zeros((n_samples if apart else 1, n_cells, len(place)), dtype=np.float32)
-    start, weight, column = 0, 1 / len(codes) / (1 if apart else n_samples), torch.from_numpy(place).to(model.device)
+    start, weight, column = 0, 1 / len(codes) / (1 if apart else n_samples), torch.from_numpy(place)
+    alone = gene_list is None and len(codes) == 1 and (apart or n_samples == 1)  # nothing to pick or to average
     with seeded(seed):
         for part in states(model, adata, rows, batch_size):
-            stop = start + len(part.cells)
-            size = part.log_library.exp() if library_size == "latent" else float(library_size)
+            into = torch.from_numpy(found[:, start : start + len(part.cells)])
             for draw in range(n_samples):
                 z = part.draw(vae)
                 for code in codes:
-                    share = vae.shares(z, part.cells, as_batch(part.cells, code))
-                    share = share if gene_list is None else share[:, column]
-                    into = torch.from_numpy(found[draw if apart else 0, start:stop])
-                    into.add_((share * size).cpu(), alpha=weight)
-            start = stop
+                    batch, target = as_batch(part.cells, code), into[draw if apart else 0]
+                    if alone:
+                        write_shares(target, vae, z, part.cells, batch)
+                    else:
+                        target.add_(vae.shares(z, part.cells, batch).cpu()[:, column], alpha=weight)
+            if library_size != 1:
+                into.mul_(part.log_library.exp().cpu() if library_size == "latent" else float(library_size))
+            start += len(part.cells)
     if apart:
         return found
     index = cell_names(model, adata)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,11 @@ class States:
     cells: CellBatch
     mean: Float[Tensor, "cell latent"]
     variance: Float[Tensor, "cell latent"]
-    log_library: Float[Tensor, "cell 1"]
+    library: Callable[[CellBatch], Float[Tensor, "cell 1"]]  # its logarithm, for those who ask
+
+    @cached_property
+    def log_library(self) -> Float[Tensor, "cell 1"]:
+        return self.library(self.cells)
 
     def draw(self, vae: VAE) -> Float[Tensor, "cell latent"]:
         """A draw from the posterior, as the decoder wants it."""
@@ -63,11 +68,21 @@ def states(model: Model, adata=None, rows: np.ndarray | None = None, batch_size:
         batch = batch.to(model.device)
         assert isinstance(batch, CellBatch)
         if kept is None:
-            yield States(batch, *vae.posterior(batch), vae.log_library(batch))
+            yield States(batch, *vae.posterior(batch), vae.log_library)
         else:
-            index = batch.index.cpu().numpy()
-            known = (torch.from_numpy(part[index]).to(model.device) for part in (kept.mean, kept.variance, kept.log))
-            yield States(batch, *known)
+            yield States(
+                batch, *(_at(batch, known) for known in (kept.mean, kept.variance)), partial(_at, known=kept.log)
+            )
+
+
+def write_shares(
+    into: Float[Tensor, "cell gene"], vae: VAE, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Tensor
+) -> None:
+    """Put the shares of cells in the states `z` where they are wanted, without a copy on the way where that can be."""
+    if into.device == z.device:
+        vae.shares(z, cells, batch, out=into)
+    else:
+        into.copy_(vae.shares(z, cells, batch))
 
 
 def is_minified(adata) -> bool:
@@ -174,6 +189,11 @@ def _kept(model: Model, adata) -> _Kept:
     cells = schema.encode(adata)
     log = np.log(library if cells.size_factor is None else cells.size_factor)[:, None]
     return _Kept(cells, np.asarray(mean, np.float32), np.asarray(variance, np.float32), log)
+
+
+def _at(cells: CellBatch, known: np.ndarray) -> Tensor:
+    """What is known of these cells, on their device."""
+    return torch.from_numpy(known[cells.index.cpu().numpy()]).to(cells.index.device)
 
 
 def _first(where, keys):

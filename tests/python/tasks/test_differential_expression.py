@@ -8,7 +8,14 @@ from conftest import make_counts
 
 import scduet as sd
 from scduet.errors import DataError
-from scduet.tasks.differential_expression import _called, _offset
+from scduet.tasks.fold_changes import (
+    Pairs,
+    called,
+    described,
+    estimated_offset,
+    probability_changed,
+    probability_higher,
+)
 
 PLANTED = {f"g{i}" for i in range(20)}
 
@@ -103,15 +110,15 @@ def test_the_check_raises_the_alarm_for_overconfidence():
 
 
 def test_calls_keep_the_expected_rate():
-    called = _called(np.array([0.99, 0.5, 0.96, 0.8]), 0.05)
-    assert called.tolist() == [True, False, True, False]  # (0.01 + 0.04) / 2 is below, (0.01 + 0.04 + 0.2) / 3 above
-    assert not _called(np.array([0.5, 0.5]), 0.05).any()
+    calls = called(np.array([0.99, 0.5, 0.96, 0.8]), 0.05)
+    assert calls.tolist() == [True, False, True, False]  # (0.01 + 0.04) / 2 is below, (0.01 + 0.04 + 0.2) / 3 above
+    assert not called(np.array([0.5, 0.5]), 0.05).any()
 
 
 def test_pseudocounts_come_from_silent_genes():
     share = np.array([[0.1, 0.4, 0.2], [0.3, 0.1, 0.2]])
-    assert _offset(share, np.array([True, False, False])) == pytest.approx(0.3 / 3)
-    assert _offset(share, np.zeros(3, bool)) == 1e-10
+    assert estimated_offset(share, np.array([True, False, False])) == pytest.approx(0.3 / 3)
+    assert estimated_offset(share, np.zeros(3, bool)) == 1e-10
 
 
 def test_groups_that_are_not_there_are_named(planted):
@@ -125,3 +132,29 @@ def test_groups_that_are_not_there_are_named(planted):
             sd.differential_expression(model, adata, *arguments)
     with pytest.raises(DataError, match="no cells"):
         sd.differential_expression(model, adata, idx1=np.zeros(600, bool))
+
+
+@pytest.mark.parametrize("n_pairs", [7, 600])
+def test_fold_changes_are_those_of_all_pairs_at_once(n_pairs):
+    """600 pairs of 300 genes are looked at in several pieces of either."""
+    draw = np.random.default_rng(0)
+    share = draw.gamma(1, 1e-3, (2 * n_pairs, 300)).astype(np.float32)
+    order = draw.permutation(2 * n_pairs)
+    pairs, offset = Pairs(share, order[:n_pairs], order[n_pairs:]), 1e-4
+    change = np.log2((share[pairs.first].astype(float) + offset) / (share[pairs.second] + offset))
+    for mode, expected in (("two", np.abs(change) > 0.25), ("three", None)):
+        found = probability_changed(pairs, offset, 0.25, mode)
+        sides = np.maximum((change > 0.25).mean(0), (change < -0.25).mean(0))
+        assert np.allclose(found, sides if expected is None else expected.mean(0), atol=1.01 / n_pairs)
+    assert np.allclose(probability_higher(pairs), (change > 0).mean(0))
+    statistics = {"mean": np.mean, "median": np.median, "std": np.std, "min": np.min, "max": np.max}
+    found = described(pairs, offset)
+    for name, function in statistics.items():
+        assert np.allclose(found[f"lfc_{name}"], function(change, axis=0), rtol=1e-4, atol=1e-5), name
+
+
+def test_batches_without_a_counterpart_are_compared_all_the_same(planted):
+    model, adata = planted
+    options = dict(batch_correction=True, batchid1=["x"], batchid2=["y"], n_draws=500, verbose=False)
+    table = sd.differential_expression(model, adata, "kind", "a", "b", **options)
+    assert set(table.index[:20]) == PLANTED

@@ -81,6 +81,10 @@ class LDVAE(nn.Module):
         """Change of a gene's logit of its share, by each latent dimension, batch normalisation included."""
         return self.scvi.share.loadings().detach()[:, : self.config.n_latent]  # type: ignore[operator]
 
+    def genes(self) -> Float[Tensor, "gene latent"]:
+        """A vector for each gene: its loadings."""
+        return self.loadings()
+
     def _factors(self) -> Factors:
         r, c = self.reference, self.config
         levels = (r.n_batches, *r.n_categories)

@@ -57,7 +57,7 @@ def attention(
         packing = Packing.of(tokens.padding)
         states = packing.split(model.module(tokens, packing, depth))
         genes = packing.split(packing.pack(tokens.gene))
-        for cell, gene, code in zip(states, genes, group[tokens.index.cpu()], strict=True):
+        for cell, gene, code in zip(states, genes, group[tokens.index.cpu().numpy()], strict=True):
             here = place[gene.cpu()]
             ranks = quantiles(scores(blocks[depth], cell[(here >= 0).to(cell.device)])).mean(0).cpu()
             at = here[here >= 0]

@@ -22,7 +22,7 @@ def _known(model: str) -> str:
 Data = Annotated[Path, typer.Argument(help=".h5ad, .zarr, 10x .h5, or a 10x folder with matrix.mtx.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="What to write; put in place only when complete.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --output names.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while training.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing of the progress.")]
 Folder = Annotated[Path, typer.Option("--model", "-m", help="Folder of a saved model.")]
 ModelName = Annotated[str, typer.Option("--model", callback=_known, help=f"One of {', '.join(MODELS)}.")]
 OnDisk = Annotated[
@@ -32,7 +32,10 @@ Checkpoint = Annotated[Path | None, typer.Option(help="Folder that keeps the sta
 KeyAdded = Annotated[str | None, typer.Option(help="Name of the embedding in obsm (default: X_scVI for scvi).")]
 BatchKey = Annotated[str | None, typer.Option(help="Column of obs with the technical batch.")]
 LabelsKey = Annotated[str | None, typer.Option(help="Column of obs with the cell types.")]
-Embeddings = Annotated[list[str] | None, typer.Option("--embedding", "-e", help="Key of obsm; give it once for each.")]
+Embeddings = Annotated[
+    list[str] | None,
+    typer.Option("--embedding", "--embeddings", "-e", help="Keys of obsm: with commas between, or once for each."),
+]
 
 
 def fit(
@@ -154,7 +157,9 @@ def score(
     ] = "default",
     layer: Annotated[str | None, typer.Option(help="Layer for the unintegrated PCA; default X.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table here (.csv).")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write a page with pictures and meanings (.html).")] = None,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score embeddings beside the PCA.
 
@@ -163,15 +168,22 @@ def score(
     """
     from scduet.tasks.convert import check_target, place_whole, read
 
-    if output:
-        check_target(output, overwrite, endings=(".csv",))
+    for path, ending in ((output, ".csv"), (report, ".html")):
+        if path:
+            check_target(path, overwrite, endings=(ending,))
     import scduet
 
-    names = metrics.split(",") if "," in metrics else metrics
-    table = scduet.score(read(data), embedding, batch_key, labels_key, metrics=names, layer=layer)
+    names, keys = metrics.split(",") if "," in metrics else metrics, _without_commas(embedding)
+    adata = read(data)
+    progress = None if quiet else _once_an_embedding()
+    table = scduet.score(adata, keys, batch_key, labels_key, metrics=names, layer=layer, callback=progress)
     typer.echo(table.T.to_string(float_format=lambda value: f"{value:.3f}"))
     if output:
         place_whole(output.absolute(), table.to_csv)
+    if report:
+        drawn = keys and [key for key in keys if key in adata.obsm]  # Harmony may have been made for the table only
+        where = {"batch_key": batch_key, "labels_key": labels_key, "embeddings": drawn, "layer": layer}
+        scduet.report(adata, report, scores=table, title=f"Scores of {data.name}", overwrite=overwrite, **where)
 
 
 def report(
@@ -199,7 +211,7 @@ def report(
         read(data),
         output,
         model=trained,
-        embeddings=embedding,
+        embeddings=_without_commas(embedding),
         batch_key=batch_key,
         labels_key=labels_key,
         overwrite=overwrite,
@@ -239,6 +251,21 @@ def doctor(
             f"{mark} {finding.what}: {finding.found}" + (f"\n     -> {finding.remedy}" if finding.remedy else "")
         )
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
+
+
+def _without_commas(keys: list[str] | None) -> list[str] | None:
+    return [key.strip() for given in keys for key in given.split(",")] if keys else None
+
+
+def _once_an_embedding() -> Callable[[str, str], None]:
+    said: list[str] = []
+
+    def tell(embedding: str, _: str) -> None:
+        if embedding not in said:
+            said.append(embedding)
+            say(f"scoring {embedding}")
+
+    return tell
 
 
 def listener(quiet: bool) -> Callable[[Any], None] | None:

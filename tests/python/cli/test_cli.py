@@ -72,6 +72,19 @@ def test_score_writes_the_table_that_python_gives(folder, tmp_path, capsys):
     assert "silhouette_label" in capsys.readouterr().out
 
 
+def test_score_compares_embeddings_in_a_page(folder, tmp_path, capsys):
+    asked = ["--embeddings", "X_pca,X_scVI,X_harmony", "--batch-key", "batch", "--labels-key", "cell_type"]
+    assert run("score", folder / "out.h5ad", *asked, "--metrics", "bras,ilisi", "--report", tmp_path / "s.html") == 0
+    told = capsys.readouterr()
+    assert "scoring X_scVI" in told.err
+    page = (tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "Scores of out.h5ad" in page
+    assert '<th scope="col">PCA, not integrated</th>' in page
+    shown = told.out.splitlines()
+    values = next(line for line in shown if line.startswith("bras")).split()[1:]
+    assert all(f">{value}<" in page for value in values)
+
+
 def test_report_takes_its_columns_from_the_model(folder, tmp_path):
     assert run("report", folder / "out.h5ad", "--model", folder / "model", "-o", tmp_path / "r.html") == 0
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -133,6 +146,8 @@ def test_flags_reach_fit_as_python_values(folder, tmp_path, monkeypatch, flags, 
         (["convert", "cells.h5ad", "x.csv"], 1, "cannot write 'x.csv'"),
         (["embed", "cells.h5ad", "--model", "nowhere", "-o", "x.npy"], 1, "not a scduet model"),
         (["score", "cells.h5ad", "--batch-key", "nowhere"], 1, "'nowhere' is not in obs"),
+        (["score", "cells.h5ad", "--embeddings", "X_pca,X_scwi"], 1, "'X_scwi' is not in obsm"),
+        (["score", "cells.h5ad", "--report", "s.pdf"], 1, "s.pdf"),
     ],
 )
 def test_failures_say_why_in_one_line_and_leave_nothing(folder, monkeypatch, capsys, arguments, code, said):

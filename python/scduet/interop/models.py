@@ -73,7 +73,7 @@ def train(adata, model: str, options: dict[str, Any], folder: str, callback: Cal
 
 def embed(folder: str, sha256: str, adata) -> objects.Block:
     """Coordinates (cell, latent) of the cells of `adata` under a saved model."""
-    return objects.block(_model(folder, sha256).embed(adata).T)
+    return objects.block(saved(folder, sha256).embed(adata).T)
 
 
 def describe(folder: str) -> Trained:
@@ -84,14 +84,14 @@ def describe(folder: str) -> Trained:
 
 def save(folder: str, sha256: str, to: str, overwrite: bool) -> None:
     """Save the model of `folder` under another name."""
-    _model(folder, sha256).save(to, overwrite)
+    saved(folder, sha256).save(to, overwrite)
 
 
 def map_query(
     folder: str, sha256: str, adata, options: dict[str, Any], to: str, callback: Callable | None = None
 ) -> Trained:
     """Embed new cells, new batches included; the model that knows them is saved in `to`."""
-    model = _model(folder, sha256)
+    model = saved(folder, sha256)
     mapped = scduet.map_query(_fitting(adata, model), model, callback=listener(callback), **options)
     mapped.save(to)
     return Trained(_facts(mapped, to), _history(mapped), objects.block(mapped.embed().T))
@@ -99,7 +99,7 @@ def map_query(
 
 def expression(folder: str, sha256: str, adata, options: dict[str, Any]) -> Genes:
     """Denoised expression of the cells, as R's matrix of genes x cells."""
-    model = _model(folder, sha256)
+    model = saved(folder, sha256)
     table = scduet.normalized_expression(model, _fitting(adata, model), **options)
     return Genes(codec.as_text(table.columns), objects.block(table.to_numpy()))
 
@@ -116,7 +116,7 @@ def markers(folder: str, sha256: str, adata, options: dict[str, Any]) -> Compare
     """Genes whose expression differs between groups, and whether the calls can be trusted."""
     from scduet.tasks.differential_expression import calibration
 
-    model = _model(folder, sha256)
+    model = saved(folder, sha256)
     table = scduet.differential_expression(model, _fitting(adata, model), **options)
     check = codec.columns_of(_indexed(calibration(table), "comparison"))
     called = next(str(name) for name in table if str(name).startswith("is_de"))
@@ -125,7 +125,7 @@ def markers(folder: str, sha256: str, adata, options: dict[str, Any]) -> Compare
 
 def report(adata, path: str, folder: str | None, sha256: str | None, options: dict[str, Any]) -> None:
     """Write the page about an integration."""
-    model = _model(folder, sha256) if folder and sha256 else None
+    model = saved(folder, sha256) if folder and sha256 else None
     scduet.report(adata, path, model=model, **options)
 
 
@@ -172,7 +172,7 @@ def _columns(fields) -> list[str]:
 
 
 @lru_cache(maxsize=4)
-def _model(folder: str, sha256: str):
+def saved(folder: str, sha256: str):
     """The model saved in `folder`; R names the folder after the digest, so a second call finds it loaded."""
     found = digest(folder) if os.path.isdir(folder) else ""
     if found != sha256:

@@ -15,7 +15,7 @@ from typing import Any
 
 import scduet
 from scduet.errors import ScduetError, ScduetWarning
-from scduet.interop import codec, models, objects, transformers
+from scduet.interop import codec, models, networks, objects, transformers
 
 PROTOCOL = 1  # raised whenever R and Python must change together; R refuses another number
 
@@ -112,6 +112,7 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (versions, models.train, models.embed, models.describe, models.save, models.score)},
     **{f.__name__: f for f in (models.map_query, models.expression, models.annotate, models.markers, models.report)},
     **{f.__name__: f for f in (transformers.embed_pretrained, transformers.embed_genes)},
+    **{f.__name__: f for f in (networks.gene_network, networks.network_drawing)},
     **{f.__name__: f for f in (codec.text, codec.csr, codec.dense, codec.column, codec.frame)},
     **{f.__name__: f for f in (objects.new, objects.put, objects.select, objects.contents, objects.names)},
     **{f.__name__: f for f in (objects.part, objects.table, objects.read_h5ad, objects.write_h5ad)},

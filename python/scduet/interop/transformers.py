@@ -29,18 +29,18 @@ def embed_pretrained(
 ) -> Embedded:
     """Embed the cells with the transformer in `folder`, which must be of `family` if that is given."""
     model = _read(folder, family)
-    table = scduet.embed_pretrained(adata, model, callback=listener(callback), **_plain(options))
+    table = scduet.embed_pretrained(adata, model, callback=listener(callback), **plain(options))
     facts = {"model": model.name, "folder": folder, "licence": model.licence, "version": scduet.__version__}
     return Embedded(facts, objects.block(adata.obsm[model.key].T), None if table is None else scored(table))
 
 
 def embed_genes(folder: str, adata=None, options: Options = ()) -> Genes:
     """Vectors of the genes (R's gene x dimension): those learned, or the means of their states in the cells."""
-    table = _read(folder).embed_genes(adata, **_plain(options))
+    table = _read(folder).embed_genes(adata, **plain(options))
     return Genes(codec.as_text(table.index), objects.block(table.to_numpy().T))
 
 
-def _plain(options: Options) -> dict[str, Any]:
+def plain(options: Options) -> dict[str, Any]:
     """Options with whole numbers as such: R's are all of floating point."""
     whole = {k: int(v) for k, v in dict(options).items() if isinstance(v, float) and v.is_integer()}
     return {**dict(options), **whole}

@@ -1,27 +1,3 @@
-# A small checkpoint with random weights in the official layout; the writers are those of the Python tests.
-checkpoint <- function(family) {
-  package <- py_value(reticulate::import("scduet", convert = FALSE)[["__file__"]])
-  writers <- file.path(dirname(package), "..", "..", "tests", "python", "transformers", "conftest.py")
-  skip_if_not(file.exists(writers), "the writers of small checkpoints are in the checkout alone")
-  folder <- file.path(tempdir(), paste0("small-", family))
-  if (!dir.exists(folder)) {
-    dir.create(folder)
-    pathlib <- reticulate::import("pathlib", convert = FALSE)
-    made <- reticulate::import("runpy", convert = FALSE)$run_path(normalizePath(writers))
-    made[["WRITERS"]][[family]](pathlib$Path(folder))
-  }
-  folder
-}
-
-# 30 cells of two kinds, which count the first or the last 45 of the checkpoint's genes five times as often.
-two_kinds <- function(names = paste0("GENE", 0:89)) {
-  kind <- rep(c("T", "B"), 15)
-  base <- outer(rep(c("T", "B"), each = 45), kind, "==") * 2 + 0.5
-  x <- matrix(qpois((seq_len(90 * 30) * 0.618034) %% 1, base), 90, 30, dimnames = list(names, paste0("cell", 1:30)))
-  data <- data.frame(kind = kind, row.names = colnames(x))
-  suppressWarnings(SeuratObject::CreateSeuratObject(methods::as(x, "CsparseMatrix"), meta.data = data))
-}
-
 test_that("a Seurat object gets the embedding that Python computes, for each family", {
   skip_if_no_engine()
   skip_if_no_seurat()

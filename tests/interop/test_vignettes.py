@@ -1,0 +1,95 @@
+"""The stories in vignettes/ run from top to bottom, and what they show is so."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+VIGNETTES = Path(__file__).parents[2] / "vignettes"
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "cellbench_3cl_3tech_890g.h5ad"
+RIGHT = (
+    0.9 if DATA.is_file() else 0.6
+)  # new cells placed among their like; the blood cells have types hard to tell apart
+
+# Not with `intermediates_dir`: rmarkdown would take the data file for its own and delete it.
+RENDER = """
+page <- new.env()
+rmarkdown::render("{folder}/{name}", envir = page, quiet = TRUE, params = list(data = "{data}"))
+cat("\\nfound:", {facts}, "\\n")
+"""
+SEURAT = """
+page$scores["scvi", "batch"] > page$scores["pca", "batch"], "pca" %in% rownames(page$scores), page$right,
+  if ("integrated.scvi" %in% names(page$obj)) isTRUE(all.equal(
+    unname(Embeddings(page$obj, "integrated.scvi")), unname(Embeddings(page$obj, "scvi")))) else "no layers"
+"""
+MIXED = 'all(page$same), length(page$same), "scvi" %in% names(page$back), sum(page$clusters) == ncol(page$obj)'
+
+
+def test_the_story_in_seurat(r):
+    better, baseline, right, layers = _rendered(r, "seurat.Rmd", SEURAT, images=4)
+    assert (better, baseline) == ("TRUE", "TRUE")
+    assert float(right) > RIGHT
+    assert layers == ("TRUE" if r.name == "seurat5" else "no")
+
+
+def test_the_story_of_r_and_python_in_one_document(r):
+    assert _rendered(r, "mixed.Rmd", MIXED, images=2) == ["TRUE", "5", "TRUE", "TRUE"]
+
+
+def test_the_story_in_python(monkeypatch):
+    shown, facts = _executed(
+        monkeypatch, "integrate.ipynb", "[scores['batch'].to_dict(), right, len(new.obsm['X_scVI'])]"
+    )
+    batch, right, new = facts
+    assert batch["X_scVI"] > batch["X_pca"]
+    assert right > RIGHT
+    assert new == 200
+    assert shown == 3, "figures: training, embeddings, scores"
+
+
+def test_the_story_of_seurat_in_a_notebook(host_r, monkeypatch):
+    if importlib.util.find_spec("rpy2") is None:
+        pytest.skip("rpy2 is not installed: pip install scduet[r]")
+    facts = "[same, scores['batch'].to_dict(), sorted(obj.obsm), obj.obs['cluster'].nunique(), list(top)]"
+    shown, (same, batch, embeddings, clusters, columns) = _executed(monkeypatch, "rpy2.ipynb", facts)
+    assert same
+    assert batch["X_scVI"] > batch["X_pca"]
+    assert {"X_pca", "X_scVI", "X_umap.scvi"} <= set(embeddings)
+    assert clusters >= 3
+    assert "gene" in columns
+    assert shown == 1, "the picture that R drew"
+
+
+def _rendered(r, name: str, facts: str, images: int) -> list[str]:
+    """Render a page in a folder of its own; what R says of `facts`."""
+    if "TRUE" not in r.run('cat(requireNamespace("rmarkdown", quietly = TRUE) && nzchar(Sys.which("pandoc")))'):
+        pytest.skip("rmarkdown or pandoc is not installed: make system-deps")
+    here = r.shared / Path(name).stem
+    here.mkdir()
+    shutil.copy(VIGNETTES / name, here)
+    if DATA.is_file():
+        shutil.copyfile(DATA, here / "cells.h5ad")
+    data = "cells.h5ad" if DATA.is_file() else ""
+    said = r.run(RENDER.format(folder=r.shared_in_r / here.name, name=name, data=data, facts=facts))
+    page = here.joinpath(name).with_suffix(".html").read_text(encoding="utf-8")
+    assert page.count("<img ") == images
+    return said.rpartition("found:")[2].split()[: facts.count(",") + 1]
+
+
+def _executed(monkeypatch, name: str, facts: str) -> tuple[int, list]:
+    """Run a notebook; the number of its pictures, and the value of `facts` in it at the end."""
+    nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed: pip install scduet[test]")
+    client = pytest.importorskip("nbclient", reason="nbclient is not installed: pip install scduet[test]")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")
+    notebook = nbformat.read(VIGNETTES / name, 4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not kept in git"
+    notebook.cells.append(nbformat.v4.new_code_cell(f"import json; print(json.dumps({facts}, default=float))"))
+    place = {"metadata": {"path": str(VIGNETTES)}}
+    client.NotebookClient(notebook, timeout=300, resources=place, coalesce_streams=True).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = sum("image/png" in output.get("data", {}) for output in outputs)
+    return pictures, json.loads(outputs[-1]["text"])

@@ -5,7 +5,7 @@
 #   system_deps.sh seurat5  as root on Debian: also a Debian root with Seurat 5, for the tests (once)
 set -eu
 cd "$(dirname "$0")/.."
-required="r-base-dev r-cran-seurat r-cran-reticulate r-cran-testthat r-cran-cli r-cran-rlang r-cran-matrix r-bioc-singlecellexperiment"
+required="r-base-dev r-cran-seurat r-cran-reticulate r-cran-testthat r-cran-cli r-cran-rlang r-cran-matrix r-bioc-singlecellexperiment r-cran-rmarkdown pandoc"
 
 missing() { for p in $required; do dpkg -s "$p" >/dev/null 2>&1 || printf '%s ' "$p"; done; }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,14 @@ def test_r_and_python_name_the_same_protocol():
     here = next(line for line in Path(spec.origin).read_text().splitlines() if line.startswith("PROTOCOL = "))
     there = next(line for line in (PACKAGE / "R" / "python.R").read_text().splitlines() if line.startswith("PROTOCOL"))
     assert int(here.split("=")[1].split("#")[0]) == int(there.split("<-")[1].split("L")[0])
+
+
+def test_every_exported_function_has_one_place_in_the_reference_of_the_site():
+    exported = re.findall(r"^export\((\w+)\)$", (PACKAGE / "NAMESPACE").read_text(), re.MULTILINE)
+    site = (PACKAGE / "_pkgdown.yml").read_text()
+    assert sorted(re.findall(r"^  - (\w+)$", site, re.MULTILINE)) == sorted(exported)
+    pages = "".join(page.read_text() for page in (PACKAGE / "man").glob("*.Rd"))
+    assert not [name for name in exported if f"\\alias{{{name}}}" not in pages], "a help page for each"
 
 
 def test_only_one_file_of_the_package_speaks_reticulate():

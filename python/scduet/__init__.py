@@ -40,6 +40,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "gene_programs": "scduet.tasks.gene_programs",
     "read_gmt": "scduet.tasks.gene_sets",
     "enrichment": "scduet.tasks.gene_sets",
+    "perturb_in_silico": "scduet.tasks.perturb_in_silico",
     "recommend": "scduet.tasks.recommend",
     "read_rds": "scduet.interop.rds",
     "score": "scduet.tasks.score",

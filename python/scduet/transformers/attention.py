@@ -55,7 +55,8 @@ def attention(
 
     def add(tokens: TokenBatch) -> Tensor:
         packing = Packing.of(tokens.padding)
-        states = packing.split(model.module(tokens, packing, depth))
+        module = model.module.to(tokens.gene.device).eval()
+        states = packing.split(module(tokens, packing, depth))
         genes = packing.split(packing.pack(tokens.gene))
         for cell, gene, code in zip(states, genes, group[tokens.index.cpu().numpy()], strict=True):
             here = place[gene.cpu()]

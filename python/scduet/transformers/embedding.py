@@ -64,24 +64,30 @@ def batches(
     function: Callable[[TokenBatch], Tensor], tokenizer: Tokenizer, source: Source, pad: int, resources: Resources
 ) -> Iterator[tuple[Int[np.ndarray, " cell"], Tensor]]:
     """Rows of some cells and what `function` makes of them, until all cells are done."""
-    budget = resources.tokens_at_once or TOKENS_AT_ONCE.get(resources.device.type, 8_192)
     done, started = 0, time.monotonic()
     with torch.inference_mode(), resources.autocast():
         for tokens in windows(tokenizer, source):
-            pending = alike(tokens.lengths, budget)
-            while pending:
-                cells = pending.pop()
-                result = _attempt(function, tokens.batch(cells, pad).to(resources.device), resources)
-                if result is None:
-                    budget = max(1, int(tokens.lengths[cells].sum()) // 2)
-                    half = len(cells) // 2
-                    pending += [cells[half:], cells[:half]]
-                    continue
+            for cells, result in of_tokens(function, tokens, pad, resources):
                 done += len(cells)
                 yield tokens.index[cells], result
                 if resources.progress is not None:
                     left = (time.monotonic() - started) / done * (source.n_cells - done)
                     resources.progress(done, source.n_cells, left)
+
+
+def of_tokens(
+    function: Callable[[TokenBatch], Tensor], tokens: Tokens, pad: int, resources: Resources
+) -> Iterator[tuple[Int[np.ndarray, " cell"], Tensor]]:
+    """Places of some cells among `tokens` and what `function` makes of them, until all are done."""
+    pending = alike(tokens.lengths, resources.tokens_at_once or TOKENS_AT_ONCE.get(resources.device.type, 8_192))
+    while pending:
+        cells = pending.pop()
+        result = _attempt(function, tokens.batch(cells, pad).to(resources.device), resources)
+        if result is None:
+            half = len(cells) // 2
+            pending += [cells[half:], cells[:half]]
+            continue
+        yield cells, result
 
 
 def windows(tokenizer: Tokenizer, source: Source) -> Iterator[Tokens]:

@@ -86,12 +86,13 @@ def piecewise(function: Callable[[Rows], Tokens], rows: Rows) -> Tokens:
     """The tokens of all cells, made piece by piece by several threads (numpy lets them run at once)."""
     parts = list(pieces(rows))
     if len(parts) < 2 or torch.get_num_threads() == 1:
-        return _joined([function(part) for part in parts])
+        return joined([function(part) for part in parts])
     with ThreadPoolExecutor(min(len(parts), torch.get_num_threads())) as pool:
-        return _joined(list(pool.map(function, parts)))
+        return joined(list(pool.map(function, parts)))
 
 
-def _joined(parts: list[Tokens]) -> Tokens:
+def joined(parts: list[Tokens]) -> Tokens:
+    """The cells of all parts, one after the other."""
     lengths = np.concatenate([part.lengths for part in parts])
     values = [part.value for part in parts if part.value is not None]
     return Tokens(

@@ -41,6 +41,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "read_gmt": "scduet.tasks.gene_sets",
     "enrichment": "scduet.tasks.gene_sets",
     "perturb_in_silico": "scduet.tasks.perturb_in_silico",
+    "predict_genes": "scduet.tasks.predict_genes",
     "recommend": "scduet.tasks.recommend",
     "read_rds": "scduet.interop.rds",
     "score": "scduet.tasks.score",

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+SHORT = 128  # tokens up to which one call of attention beats one a cell on a CPU, where some tokens are unknown
+
 
 @dataclass(frozen=True)
 class TrunkConfig:
@@ -59,6 +61,12 @@ class Packing:
         """First token of each cell."""
         return torch.tensor([0, *accumulate(self.lengths[:-1])], device=self.present.device)
 
+    @cached_property
+    def cell(self) -> Int[Tensor, " token"]:
+        """The cell that each token is of."""
+        lengths = torch.tensor(self.lengths, device=self.present.device)
+        return torch.repeat_interleave(lengths, output_size=sum(self.lengths))
+
     def pack(self, padded: Tensor) -> Tensor:
         """(cell, place, ...) to (token, ...)"""
         return padded.flatten(0, 1).index_select(0, self.places)
@@ -73,16 +81,8 @@ class Packing:
         return packed.split(list(self.lengths))
 
     @cached_property
-    def sees(self) -> tuple[Bool[Tensor, "query key"] | None, ...]:
-        """Which token of a cell looks at which: every one at those known, and at itself."""
-        if self.known is None:
-            return (None,) * len(self.lengths)
-        return tuple(known[None] | torch.eye(len(known), dtype=torch.bool, device=known.device)
-                     for known in self.split(self.known))  # fmt: skip
-
-    @cached_property
     def sees_padded(self) -> Bool[Tensor, "cell head query key"]:
-        """The same of the padded minibatch; one head and, where all tokens are known, one query stand for all."""
+        """Which place looks at which: at those known, and at itself. Where all are known one query stands for all."""
         if self.known is None:
             return self.present[:, None, None, :]
         itself = torch.eye(self.present.shape[1], dtype=torch.bool, device=self.present.device)
@@ -96,17 +96,33 @@ def attend_by_cell(
     packing: Packing,
     dropout: float = 0.0,
 ) -> Float[Tensor, "query head dim"]:
-    """Attention within each cell, cell after cell. Queries are all tokens, or one for each cell."""
+    """Attention within each cell, cell after cell. Queries are all tokens, or the first of each cell."""
     queries = packing.split(q) if len(q) == len(k) else q.split(1)
+    cells = list(zip(queries, packing.split(k), packing.split(v), strict=True))
+    if packing.known is not None:
+        which = packing.split(packing.known)
+        if len(q) == len(k):
+            return torch.cat([_attend_known(*cell, known, dropout) for cell, known in zip(cells, which, strict=True)])
+        cells = [(first, k[known], v[known]) for (first, k, v), known in zip(cells, which, strict=True)]
     mixed = [
-        F.scaled_dot_product_attention(
-            *(part.transpose(0, 1)[None] for part in cell),
-            attn_mask=None if sees is None else sees[: len(cell[0])],
-            dropout_p=dropout,
-        )[0]
-        for *cell, sees in zip(queries, packing.split(k), packing.split(v), packing.sees, strict=True)
+        F.scaled_dot_product_attention(*(part.transpose(0, 1)[None] for part in cell), dropout_p=dropout)[0]
+        for cell in cells
     ]
     return torch.cat(mixed, 1).transpose(0, 1)
+
+
+def _attend_known(q: Tensor, k: Tensor, v: Tensor, known: Tensor, dropout: float) -> Float[Tensor, "token head dim"]:
+    """Attention of the tokens of a cell at those known and at themselves. Unknown ones never meet: that spares work."""
+    there, rest = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
+    q, k, v = (x.transpose(0, 1) for x in (q, k, v))  # (head, token, dim)
+    k_there, v_there, q_rest = k[:, there], v[:, there], q[:, rest]
+    among = F.scaled_dot_product_attention(q[None, :, there], k_there[None], v_there[None], dropout_p=dropout)[0]
+    own = (q_rest * k[:, rest]).sum(-1, keepdim=True)
+    weight = torch.cat([own, q_rest @ k_there.transpose(1, 2)], -1) / q.shape[-1] ** 0.5
+    weight = F.dropout(weight.softmax(-1), dropout)
+    alone = weight[..., :1] * v[:, rest] + weight[..., 1:] @ v_there
+    mixed = torch.empty_like(q).index_copy(1, there, among).index_copy(1, rest, alone)
+    return mixed.transpose(0, 1)
 
 
 def attend_padded(
@@ -151,7 +167,8 @@ class Block(nn.Module):
         width = self.config.width
         q, kv = self._linear("qkv", asking, slice(width)), self._linear("qkv", x, slice(width, None))
         q, k, v = (t.unflatten(-1, (self.config.n_heads, -1)) for t in (q, *kv.chunk(2, -1)))
-        attend = attend_by_cell if x.device.type == "cpu" else attend_padded
+        short = packing.known is not None and max(packing.lengths) <= SHORT
+        attend = attend_by_cell if x.device.type == "cpu" and not short else attend_padded
         mixed = attend(q, k, v, packing, self.config.dropout if self.training else 0.0).flatten(-2)
         projected = self._linear("project", mixed)
         if packing.known is None or len(asking) < len(x):

@@ -1,0 +1,102 @@
+"""Train a transformer on the user's own cells, without labels: from nothing, or on from a published one."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from scduet.api import train_module
+from scduet.checkpoints import pretrained
+from scduet.data.schema import Fields, Schema
+from scduet.errors import DataError, OptionError, some
+from scduet.options import build, refuse_unknown
+from scduet.tasks.finetune import option_names
+from scduet.train.config import TrainConfig
+from scduet.train.events import Listener
+from scduet.transformers.pretrained import Pretrained
+from scduet.transformers.pretraining import OBJECTIVES, head_weights
+from scduet.transformers.scratch import NEW, Size
+from scduet.transformers.tokens import WithCodes
+
+RECIPE = dict(max_epochs=20, batch_size=32, lr=5e-4, weight_decay=0.0, adam_eps=1e-8, clip_gradient=1.0)
+
+
+def pretrain(
+    adata,
+    model: str | Path | Pretrained = "geneformer",
+    *,
+    layer: str | None = None,
+    gene_column: str | None = None,
+    callback: Listener | None = None,
+    **options,
+) -> Pretrained:
+    """Pre-train a transformer on the cells of `adata`.
+
+    adata: AnnData with raw counts (cell, gene) in X or `layer`. Not changed.
+    model: "geneformer" (masked genes) or "scgpt" (values of genes from those of others): a new one whose vocabulary is
+        the genes of `adata` with counts. Or a transformer of these families, or its folder, to train further.
+    gene_column: column of var with the names of genes to take; None: var_names (looked for, in training further).
+    options: of `transformers.scratch.Size` (width, n_layers, max_length, gradient_checkpointing, ...), of the objective
+        (mask_share of Geneformer; asked_shares and zeros of scGPT) and of TrainConfig (max_epochs, lr, seed, ...).
+
+    Returns a transformer like a loaded one, with `history` and `save`. Under torchrun the processes share the cells.
+    Raises OptionError for an option that the family does not have, DataError for cells that cannot be used.
+    """
+    family = model.name if isinstance(model, Pretrained) else model
+    base = None if family in OBJECTIVES and isinstance(model, str) else _read(model)
+    family = family if base is None else base.name
+    if family not in OBJECTIVES:
+        raise OptionError(f"{family!r} cannot be pre-trained here", f"choose from {some(OBJECTIVES)}")
+    objective = OBJECTIVES[family]
+    refuse_unknown(options, option_names(Size, objective.Config), f"pre-training {family!r}")
+    size, config = build(Size, options), build(objective.Config, options)
+    training = build(TrainConfig, {**RECIPE, **options})
+    with torch.random.fork_rng():
+        torch.manual_seed(training.seed)
+        start = base or _new(adata, family, size, layer, gene_column)
+        max_length = size.max_length if base is None or "max_length" in options else None
+        tokens = {"max_length": max_length} if max_length else {}
+        cells, tokenizer = start.prepared(adata, layer=layer, gene_column=gene_column, **tokens)
+        known = np.unique(tokenizer.token[tokenizer.token >= 0])  # type: ignore[attr-defined]
+        module = objective(copy.deepcopy(start.module), known, config)
+        _take_heads(module, head_weights(module, family, start.set_aside))
+    module.encoder.trunk.recomputes = size.gradient_checkpointing
+    training, outcome = train_module(module, replace(cells, label=None), training, callback, WithCodes(tokenizer))
+    module.encoder.trunk.recomputes = False
+    heads = {name: weight for name, weight in module.state_dict().items() if not name.startswith("encoder.")}
+    history = pd.DataFrame(outcome.history).set_index("epoch")
+    return Pretrained(family, module.encoder.eval(), start.licence, start.origin, heads, history)
+
+
+def _read(model: str | Path | Pretrained) -> Pretrained:
+    if isinstance(model, Pretrained):
+        return model
+    if isinstance(model, str) and not pretrained.recognise(model):
+        raise OptionError(f"{model!r} is neither a family nor a folder of a transformer", f"try {some(OBJECTIVES)}")
+    return pretrained.read(model)
+
+
+def _new(adata, family: str, size: Size, layer: str | None, gene_column: str | None) -> Pretrained:
+    """A transformer with random weights, whose vocabulary is the genes of the data."""
+    if gene_column is not None and gene_column not in adata.var:
+        raise DataError(f"no column {gene_column!r} in adata.var", f"it has {some(adata.var.columns, 12)}")
+    names = pd.Index(adata.var_names if gene_column is None else adata.var[gene_column].astype(str))
+    if not names.is_unique:
+        repeated = names[names.duplicated()].unique()
+        raise DataError(f"{len(repeated)} genes occur more than once: {some(repeated)}", "make their names unique")
+    cells = Schema.learn(adata, Fields(layer=layer, genes=tuple(adata.var_names))).encode(adata)
+    return Pretrained(family, NEW[family](names, cells, size), "the user's own")  # pyright: ignore[reportArgumentType]
+
+
+def _take_heads(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Go on from trained heads, where all of them are there and fit."""
+    needed = {name: value.shape for name, value in module.state_dict().items() if not name.startswith("encoder.")}
+    if all(name in weights and weights[name].shape == shape for name, shape in needed.items()):
+        module.load_state_dict({name: weights[name] for name in needed}, strict=False)

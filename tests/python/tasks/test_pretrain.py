@@ -1,0 +1,156 @@
+"""Pre-training on one's own cells: that it learns what the data hold, and that what is generated is like them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from transformer_toys import GENES, make_cells, transformer
+
+import scduet as sd
+from scduet.errors import DataError, FormatError, OptionError
+from scduet.metrics.perturbation import energy_distance
+from scduet.tasks.finetune import evaluate, finetune
+from scduet.tasks.generate import generate, prompt_vectors
+from scduet.tasks.pretrain import pretrain
+from scduet.transformers.scratch import usual_counts
+
+SMALL = dict(width=32, n_layers=2, n_heads=4, feedforward=64, accelerator="cpu", batch_size=10)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return make_cells(200, 1)
+
+
+@pytest.fixture(scope="module")
+def gpt(cells):
+    return pretrain(cells, "scgpt", max_epochs=22, lr=4e-3, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def bert(cells):
+    return pretrain(cells, "geneformer", max_epochs=15, lr=6e-3, max_length=64, **SMALL)
+
+
+def test_masked_genes_are_restored_better_than_by_frequency(cells, bert):
+    """The frequency of genes among expressed ones is all that can be known without looking at the cell."""
+    share = np.asarray((cells.X > 0).sum(0)).ravel() / cells.X.nnz
+    by_frequency = -(share[share > 0] * np.log(share[share > 0])).sum()
+    assert bert.history["cross_entropy_validation"].iloc[-1] < by_frequency - 0.1
+    assert bert.vocabulary.special == {"<pad>": 0, "<mask>": 1, "<cls>": 2, "<eos>": 3}
+
+
+def test_values_are_predicted_better_than_by_their_mean(gpt):
+    """After one epoch little more than the mean is known: the loss is the variance of the bins, zeros included."""
+    first, last = gpt.history.iloc[0], gpt.history.iloc[-1]
+    for term in ("gene_prompt", "mvc", "cell_prompt"):
+        assert last[f"{term}_train"] < 0.7 * first[f"{term}_train"]
+        assert last[f"{term}_validation"] < 0.8 * first[f"{term}_validation"]
+
+
+@pytest.mark.parametrize("by", ["genes", "cell"])
+def test_generated_cells_are_like_their_type(gpt, by):
+    """Energy distance of predicted profiles to the real ones of each type, all as bins of the same genes."""
+    query = make_cells(90, 5)
+    given, wanted = GENES[::2], GENES[1::2]
+    made = generate(gpt, query, wanted if by == "genes" else None, by=by, given=given if by == "genes" else None)
+    assert list(made.var_names) == (wanted if by == "genes" else list(gpt.vocabulary.token))
+    made = made[:, wanted].X
+    real = real_bins(gpt, query)[wanted].to_numpy()
+    for kind in ("B", "NK", "T"):
+        mine = (query.obs["type"] == kind).to_numpy()
+        to = {
+            other: energy_distance(real[(query.obs["type"] == other).to_numpy()], made[mine])
+            for other in ("B", "NK", "T")
+        }
+        assert min(to, key=to.get) == kind, to
+
+
+def real_bins(model, adata):
+    """The bins of all genes of each cell, zeros included, as the tokenizer gives them."""
+    from scduet.transformers.embedding import in_order
+
+    cells, tokenizer = model.prepared(adata)
+    tokens = tokenizer.tokens(in_order(cells.counts, 0, adata.n_obs))
+    out = pd.DataFrame(0.0, index=adata.obs_names, columns=list(model.vocabulary.token))
+    names = {token: gene for gene, token in model.vocabulary.token.items()}
+    for cell in range(adata.n_obs):
+        a, b = tokens.pointer[cell] + 1, tokens.pointer[cell + 1]
+        out.loc[adata.obs_names[cell], [names[t] for t in tokens.gene[a:b]]] = tokens.value[a:b]
+    return out
+
+
+def test_vectors_of_cells_are_prompts_too(gpt):
+    query = make_cells(12, 6)
+    by_cells = generate(gpt, query, GENES[:9], by="cell")
+    by_vectors = generate(gpt, prompt_vectors(gpt, query), GENES[:9], by="cell")
+    np.testing.assert_allclose(by_cells.X, by_vectors.X, atol=1e-4)
+    unit = prompt_vectors(gpt, query)
+    np.testing.assert_allclose(
+        unit / np.linalg.norm(unit, axis=1, keepdims=True), gpt.embed(query), atol=1e-4
+    )  # the vector is the embedding before it is scaled
+
+
+def test_what_is_asked_together_changes_nothing(gpt):
+    query = make_cells(5, 6)
+    many = generate(gpt, query, GENES[60:], given=GENES[:60])
+    for gene in (GENES[60], GENES[99]):
+        one = generate(gpt, query, [gene], given=GENES[:60])
+        np.testing.assert_allclose(one.X[:, 0], many[:, gene].X[:, 0], atol=1e-4)
+
+
+def test_saved_it_still_generates_and_trains_on(gpt, cells, tmp_path):
+    gpt.save(tmp_path / "gpt")
+    loaded = sd.load(tmp_path / "gpt")
+    np.testing.assert_allclose(loaded.embed(cells[:9]), gpt.embed(cells[:9]), atol=1e-6)
+    ours, theirs = (generate(m, cells[:9], GENES[:5], given=GENES[5:]).X for m in (gpt, tmp_path / "gpt"))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    pd.testing.assert_frame_equal(loaded.history, gpt.history)
+    more = pretrain(cells, loaded, max_epochs=1, lr=1e-4, batch_size=20, accelerator="cpu")
+    start = gpt.history["loss_train"]
+    assert more.history["loss_train"].iloc[0] < 0.75 * start.iloc[0]  # goes on where it was, heads included
+    assert not np.array_equal(more.embed(cells[:9]), gpt.embed(cells[:9]))
+
+
+def test_pretrained_it_annotates(bert, cells):
+    model = finetune(cells, bert, "type", tuning="lora", max_epochs=5, lr=3e-3, batch_size=16, accelerator="cpu")
+    assert evaluate(model, make_cells(90, 2))["accuracy"] > 0.9
+
+
+def test_the_usual_count_is_the_median_over_cells_that_express(cells, bert):
+    encoded, _ = bert.prepared(cells)
+    x = cells.X.toarray() / cells.X.toarray().sum(1, keepdims=True) * 1e4
+    expected = [np.median(x[x[:, g] > 0, g]) if (x[:, g] > 0).any() else 0 for g in range(len(GENES))]
+    np.testing.assert_allclose(usual_counts(encoded), expected, rtol=1e-5)
+    assert bert.vocabulary.median["GENE7"] == pytest.approx(expected[7], rel=1e-5)
+
+
+def test_what_cannot_work_is_refused(cells, gpt, bert):
+    with pytest.raises(DataError, match="4 of 4 genes given are not known"):
+        generate(gpt, cells, GENES[:3], given=["A", "B", "C", "D"])
+    blank = cells[:4].copy()
+    blank.X[2, :60] = 0
+    blank.X[2, 119] = 1
+    with pytest.raises(DataError, match="1 cells of the prompt express none of the known genes: 'cell2'"):
+        generate(gpt, blank, GENES[60:], given=GENES[:60])
+    with pytest.raises(DataError, match="1 of 2 genes to predict are not known to the model: 'XYZ'"):
+        generate(gpt, cells, ["XYZ", GENES[0]])
+    with pytest.raises(OptionError, match="needs to know what to predict"):
+        generate(gpt, cells)
+    with pytest.raises(FormatError, match="geneformer does not predict values"):
+        generate(bert, cells, GENES[:3])
+    with pytest.raises(FormatError, match="no weights to generate with"):
+        generate(transformer("scgpt"), cells, GENES[:3])
+    with pytest.raises(DataError, match=r"they are \(cell, 32\)"):
+        generate(gpt, np.zeros((3, 5)), GENES[:3], by="cell")
+    with pytest.raises(OptionError, match="neither a family nor a folder"):
+        pretrain(cells, "geneforme")
+    with pytest.raises(OptionError, match="unknown option 'mask_share' for pre-training 'scgpt'"):
+        pretrain(cells, "scgpt", mask_share=0.2)
+    with pytest.raises(OptionError, match="'mask_share' cannot be 2"):
+        pretrain(cells, "geneformer", mask_share=2.0)
+    with pytest.raises(OptionError, match="cannot be shared by n_heads=4"):
+        pretrain(cells, "scgpt", width=30)
+    logged = cells.copy()
+    logged.X = logged.X.log1p()
+    with pytest.raises(DataError, match="needs raw counts"):
+        pretrain(logged, "geneformer")

@@ -1,7 +1,7 @@
-# One way of moving a dgCMatrix (20,000 genes x 10,000 cells, 20 million values) to Python and back: time and peak memory.
-# Called as: Rscript bridge.R ours|theirs LIBRARY
+# One way of moving a dgCMatrix (20,000 genes x CELLS, VALUES in each) to Python and back: time and peak memory.
+# Called as: Rscript bridge.R LIBRARY CELLS VALUES ours|theirs
 arguments <- commandArgs(trailingOnly = TRUE)
-.libPaths(c(arguments[2], .libPaths()))
+.libPaths(c(arguments[1], .libPaths()))
 suppressPackageStartupMessages({
   library(Matrix)
   library(reticulate)
@@ -21,8 +21,8 @@ measured <- function(name, expression) {
 }
 
 genes <- 20000L
-cells <- 10000L
-each <- 2000L
+cells <- as.integer(arguments[2])
+each <- as.integer(arguments[3])
 set.seed(1)
 rows <- rep(as.integer(replicate(50, sort(sample.int(genes, each)) - 1L)), cells / 50)
 x <- new("dgCMatrix",
@@ -31,7 +31,7 @@ x <- new("dgCMatrix",
 )
 rm(rows)
 
-if (arguments[1] == "ours") {
+if (arguments[4] == "ours") {
   library(scduet)
   invisible(as_anndata(x[, 1:10])) # Python has started
   there <- measured("there", as_anndata(x))

@@ -4,8 +4,7 @@ arguments <- commandArgs(trailingOnly = TRUE)
 .libPaths(c(arguments[2], .libPaths()))
 suppressPackageStartupMessages(library(scduet))
 object <- ReadH5AD(arguments[1], verbose = FALSE)
-small <- SeuratObject::RenameCells(object[, 1:200])
-invisible(suppressWarnings(RunSCVI(small, max_epochs = 1, verbose = FALSE)))
+invisible(suppressWarnings(RunSCVI(object[, 1:200], max_epochs = 1, verbose = FALSE)))
 whole <- system.time(
   object <- RunSCVI(object, batch = "batch", max_epochs = as.integer(arguments[3]), early_stopping = FALSE, verbose = FALSE)
 )[["elapsed"]]

@@ -32,7 +32,7 @@ as_seurat <- function(object, assay = NULL, verbose = TRUE, ...) {
   var <- receive_frame(ask("table", adata = adata, place = "var"), genes)
   out <- new_seurat(find_layers(adata, info), obs, genes, cells, assay, notes, verbose)
   out <- set_gene_data(out, assay, var, genes)
-  out <- set_reductions(out, adata, info, assay)
+  out <- set_reductions(out, adata, info, assay, verbose)
   out <- set_assays(out, adata, info, cells)
   out <- set_graphs(out, adata, info, assay)
   tell_unused(info, verbose)
@@ -108,13 +108,13 @@ variable_features <- function(var) {
   rownames(var)[if (is.null(rank)) chosen else chosen[order(rank[chosen])]]
 }
 
-set_reductions <- function(object, adata, info, assay) {
+set_reductions <- function(object, adata, info, assay, verbose) {
   others <- names(info$notes$assays)
   for (key in setdiff(unlist(info$obsm), c(others, info$tables))) {
     embedding <- receive_matrix(ask("part", adata = adata, place = "obsm", key = key))
     name <- reduction_name(key)
     note <- info$notes$reductions[[name]]
-    covered <- !is.na(embedding[, 1])
+    covered <- covered_cells(!is.na(embedding[, 1]), name, verbose)
     object[[name]] <- make_reduction(
       as.matrix(embedding)[covered, , drop = FALSE], colnames(object)[covered], name,
       first_of(note$assay, assay), note$key,
@@ -122,6 +122,16 @@ set_reductions <- function(object, adata, info, assay) {
     )
   }
   object
+}
+
+# Seurat 4 takes a reduction only if it has all cells.
+covered_cells <- function(covered, name, verbose) {
+  if (all(covered) || is_v5()) {
+    return(covered)
+  }
+  said <- "The reduction \"%s\" covers %d of %d cells; Seurat 4 wants all, so the others have NA there."
+  inform_scduet(sprintf(said, name, sum(covered), length(covered)), verbose)
+  rep(TRUE, length(covered))
 }
 
 loadings_of <- function(adata, info, name, note, genes) {

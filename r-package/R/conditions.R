@@ -79,6 +79,9 @@ check_features <- function(features, known, call = rlang::caller_env()) {
 }
 
 some <- function(x, most = 3) {
+  if (!length(x)) {
+    return("none")
+  }
   shown <- paste0("\"", x[seq_len(min(most, length(x)))], "\"", collapse = ", ")
   if (length(x) > most) sprintf("%s and %d more", shown, length(x) - most) else shown
 }

@@ -32,7 +32,7 @@ ReadH5AD <- function(path, verbose = TRUE, ...) {
 
 check_new_file <- function(path, overwrite, call = rlang::caller_env()) {
   folder <- dirname(path.expand(path))
-  if (file.access(folder, 2) != 0) {
+  if (!may_write(folder)) {
     what <- if (dir.exists(folder)) "You may not write into the folder %s." else "There is no folder %s."
     abort_scduet(sprintf(what, folder), "Choose another path.", "cannot_write", call)
   }
@@ -40,3 +40,5 @@ check_new_file <- function(path, overwrite, call = rlang::caller_env()) {
     abort_scduet(sprintf("The file %s exists.", path), "Pass `overwrite = TRUE`, or choose another path.", "exists", call)
   }
 }
+
+may_write <- function(folder) file.access(folder, 2) == 0

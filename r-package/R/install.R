@@ -155,7 +155,7 @@ pip <- function(python, what, call = rlang::caller_env()) {
   inform_scduet(paste(c(python, arguments), collapse = " "))
   done <- run_python(python, arguments)
   if (done$status != 0) {
-    last <- done$output[seq(max(1, length(done$output) - 4), length(done$output))]
+    last <- done$output[seq_along(done$output) > length(done$output) - 5]
     abort_scduet(
       "pip could not install the engine.",
       c("Without network: `find_links` and `offline = TRUE`. pip's last words:", last), "install", call

@@ -44,7 +44,7 @@ anndata_of <- function(parts, genes = parts$genes, columns = character(), called
 # Counts that a model was trained to see: its genes as far as the object has them, its columns of the metadata.
 anndata_for <- function(parts, model, columns = character(), call = rlang::caller_env()) {
   needed <- setdiff(model$columns, model$labels)
-  for (column in needed) check_column(parts$cells, column, "the model's column", call = call)
+  for (column in needed) check_column(parts$cells, column, "model", call = call)
   own <- ifelse(model$genes %in% parts$genes, model$genes, gsub("[_|]", "-", model$genes)) # as Seurat spells them
   here <- own %in% parts$genes
   if (!any(here)) {

@@ -115,7 +115,10 @@ abort_python <- function(problem, call) {
 # The engine's words for what R calls otherwise.
 R_WORDS <- c(batch_key = "batch", labels_key = "labels", True = "TRUE", False = "FALSE", adata.obs = "the metadata")
 
+R_PHRASES <- c("sc.pp.filter_cells(adata, min_counts=1)" = "`subset(obj, nCount_RNA > 0)`")
+
 in_r_words <- function(text) {
+  for (phrase in names(R_PHRASES)) text <- gsub(phrase, R_PHRASES[[phrase]], text, fixed = TRUE)
   for (word in names(R_WORDS)) text <- gsub(paste0("\\b", word, "\\b"), R_WORDS[[word]], text)
   text
 }

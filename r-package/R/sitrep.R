@@ -45,4 +45,8 @@ problems_of <- function(python, chosen, found) {
   )
 }
 
-version_of <- function(package) if (requireNamespace(package, quietly = TRUE)) getNamespaceVersion(package)[[1]] else "not installed"
+# Without loading the package, which for Seurat takes seconds.
+version_of <- function(package) {
+  file <- system.file("DESCRIPTION", package = package)
+  if (nzchar(file)) read.dcf(file, "Version")[[1]] else "not installed"
+}

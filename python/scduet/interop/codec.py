@@ -33,7 +33,9 @@ class Vector:
         stop = self._filled + len(values)
         if stop > len(self._array):
             self._array.resize(max(stop, int(len(self._array) * GROWTH)), refcheck=False)
-        if self._array.dtype != self._wire and not (values.astype(self._array.dtype) == values).all():
+        with np.errstate(over="ignore"):  # too large for float32 is one way not to be exact
+            exact = self._array.dtype == self._wire or bool((values.astype(self._array.dtype) == values).all())
+        if not exact:
             self._array = self._array.astype(self._wire)
         self._array[self._filled : stop] = values
         self._filled = stop

@@ -44,3 +44,35 @@ in_new_r <- function(code, env = character()) {
   env <- c(paste0("LIBS=", paste(.libPaths(), collapse = ":")), env)
   system2(file.path(R.home("bin"), "Rscript"), c("--vanilla", file), stdout = TRUE, stderr = FALSE, env = env)
 }
+
+# An error of this class; its words as a snapshot where texts are compared. hide: what differs from run to run.
+expect_refused <- function(class, code, hide = NULL) {
+  condition <- tryCatch(code, error = identity)
+  expect_s3_class(condition, paste0("scduet_error_", class))
+  expect_words(conditionMessage(condition), hide)
+}
+
+# Messages or warnings of this class, and nothing else, while `code` runs; their words as a snapshot.
+expect_told <- function(class, code, hide = NULL) {
+  told <- character()
+  note <- function(condition) {
+    told <<- c(told, conditionMessage(condition))
+    tryInvokeRestart(if (inherits(condition, "warning")) "muffleWarning" else "muffleMessage")
+  }
+  withCallingHandlers(code, scduet_message = note, scduet_warning = note)
+  expect_true(length(told) > 0)
+  expect_words(told, hide)
+}
+
+expect_words <- function(text, hide = NULL) {
+  for (part in hide) text <- gsub(part, "<...>", text, fixed = TRUE)
+  if (getRversion() >= "4.5") expect_snapshot(cat(text, sep = "\n"), cran = TRUE)
+}
+
+# `name` of this package stands for `value` while `code` runs.
+with_mocked <- function(name, value, code) {
+  kept <- get(name, asNamespace("scduet"))
+  utils::assignInNamespace(name, value, "scduet")
+  on.exit(utils::assignInNamespace(name, kept, "scduet"))
+  code
+}

@@ -1,17 +1,3 @@
-test_that("a model travels with the object through a file into another R process", {
-  skip_if_no_engine()
-  skip_if_no_seurat()
-  object <- run(small_seurat(), batch = "donor")
-  path <- tempfile(fileext = ".rds")
-  saveRDS(object, path)
-  answer <- in_new_r(c(
-    sprintf("object <- readRDS('%s')", path),
-    "path <- SaveModel(object, tempfile())",
-    "cat(identical(LoadModel(path)$genes, ScduetModel(object)$genes))"
-  ))
-  expect_identical(answer[length(answer)], "TRUE")
-})
-
 test_that("saving and loading keep the model; a folder is not overwritten unasked", {
   skip_if_no_engine()
   object <- run(counts_of_two_batches())

@@ -1,7 +1,14 @@
-test_that("Ctrl-C keeps the best weights and leaves R usable", {
+test_that("a model travels with its object into another R process; Ctrl-C there keeps the best weights", {
   skip_on_os("windows")
   skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- run(small_seurat(), batch = "donor")
+  path <- tempfile(fileext = ".rds")
+  saveRDS(object, path)
   said <- in_new_r(c(
+    sprintf("object <- readRDS('%s')", path),
+    "path <- SaveModel(object, tempfile())",
+    "cat(identical(LoadModel(path)$genes, ScduetModel(object)$genes), '\\n')",
     "x <- matrix(rpois(50 * 150, 1) + 1, 50, 150)",
     "press <- sprintf('(sleep 0.5; kill -INT %d) >/dev/null 2>&1 &', Sys.getpid())",
     "said <- function(m) {",
@@ -14,6 +21,7 @@ test_that("Ctrl-C keeps the best weights and leaves R usable", {
     "cat(dim(r), '\\n')",
     "cat(dim(RunSCVI(x, max_epochs = 1, n_hidden = 8, verbose = FALSE)))"
   ))
-  expect_match(said[1], "training was interrupted after [0-9]+ epochs")
-  expect_identical(trimws(said[2:3]), c("150 10", "150 10"))
+  expect_identical(trimws(said[1]), "TRUE")
+  expect_match(said[2], "training was interrupted after [0-9]+ epochs")
+  expect_identical(trimws(said[3:4]), c("150 10", "150 10"))
 })

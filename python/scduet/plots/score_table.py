@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -68,11 +69,20 @@ def tradeoff(table: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
             marker, color = ("s", "#777777") if name in BASELINES else ("o", "#0072B2")
             spread = {} if errors is None else {"xerr": errors.loc[name, "batch"], "yerr": errors.loc[name, "bio"]}
             axes.errorbar(row["batch"], row["bio"], marker=marker, color=color, ms=7, lw=1, **spread)
-            axes.annotate(
-                str(name), (row["batch"], row["bio"]), xytext=(6, 5), textcoords="offset points", parse_math=False
-            )
+        for name, height in zip(shown.index, _apart(shown["bio"].to_numpy(float)), strict=True):
+            end, place = tuple(shown.loc[name, ["batch", "bio"]]), (shown.loc[name, "batch"] + 0.03, height)
+            line = {"arrowstyle": "-", "color": NEUTRAL, "lw": 0.6}
+            axes.annotate(str(name), end, xytext=place, va="center", arrowprops=line, parse_math=False)
         axes.set(xlim=(0, 1), ylim=(0, 1))  # the whole range: a difference in the third digit is none
     return figure
+
+
+def _apart(heights: np.ndarray, least: float = 0.06) -> np.ndarray:
+    """Heights for names: those of the points, or higher, so that names are a line apart."""
+    order, placed = np.argsort(heights, kind="stable"), heights.copy()
+    for below, above in pairwise(order):
+        placed[above] = max(heights[above], placed[below] + least)
+    return placed
 
 
 def _check(table: pd.DataFrame) -> None:

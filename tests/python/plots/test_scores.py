@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.patches import Circle
+from matplotlib.text import Text
 
 from scduet.errors import DataError
 from scduet.plots import scores, tradeoff
@@ -57,6 +58,14 @@ def test_tradeoff_puts_embeddings_where_their_means_are():
     figure = tradeoff(TABLE, errors=TABLE[["bio", "batch"]] / 10)
     points = {t.get_text(): t.xy for t in figure.axes[0].texts}
     assert points == {name: (row.batch, row.bio) for name, row in TABLE.iterrows()}
+
+
+def test_names_of_close_embeddings_do_not_overlap():
+    close = TABLE.assign(batch=[0.3, 0.75, 0.76], bio=[0.9, 0.905, 0.9])
+    figure = tradeoff(close)
+    figure.canvas.draw()
+    boxes = [Text.get_window_extent(name) for name in figure.axes[0].texts]  # without the line to the point
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 @pytest.mark.parametrize("table", [TABLE.drop(columns="total"), TABLE.iloc[:0], pd.DataFrame({"value": [1]})])

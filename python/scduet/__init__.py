@@ -36,6 +36,8 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "embed_pretrained": "scduet.tasks.embed_pretrained",
     "finetune": "scduet.tasks.finetune",
     "evaluate": "scduet.tasks.finetune",
+    "pretrain": "scduet.tasks.pretrain",
+    "generate": "scduet.tasks.generate",
     "gene_network": "scduet.tasks.gene_network",
     "gene_programs": "scduet.tasks.gene_programs",
     "read_gmt": "scduet.tasks.gene_sets",

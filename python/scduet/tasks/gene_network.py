@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from scduet._torch import torch
+import scduet._torch  # noqa: F401
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,23 +13,30 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from scduet.api import Model, load
-from scduet.contract import Generates, KnowsGenes
+from scduet.api import Model
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.genes import variable_genes
 from scduet.tasks.baselines import log_normalized
+from scduet.tasks.gene_vectors import (
+    LEAST_CELLS,
+    AnyModel,
+    known_to_checkpoint,
+    learned_vectors,
+    mean_states,
+    model_of,
+    vectors_of_model,
+)
 from scduet.train import device as devices
 from scduet.transformers.attention import attention
 from scduet.transformers.pretrained import Pretrained
 
 Method = Literal["embedding", "contextual", "attention"]
 N_GENES = 2_000  # variable genes of a network where none are asked for
-LEAST_CELLS = 10  # that express a gene, or both genes of a pair, for a weight learned from cells to count
 ALL_CELLS = "all cells"
 
 
 def gene_network(
-    model: Model | Pretrained | str | Path,
+    model: AnyModel,
     adata,
     *,
     genes=None,
@@ -44,8 +50,8 @@ def gene_network(
 ) -> pd.DataFrame:
     """The strongest links between genes by a model, and by co-expression, which is what the model must beat.
 
-    model: a fitted model (scvi, scanvi, ldvae, ...), a transformer, or the folder of one. adata: cells with raw counts
-    in X (or `layer`), genes named as in the model or as its checkpoint knows them.
+    model: a fitted model (scvi, scanvi, ldvae, ...), a transformer, fine-tuned or not, or the folder of one. adata:
+    cells with raw counts in X (or `layer`), genes named as in the model or as its checkpoint knows them.
     genes: names in adata.var_names; None for var["highly_variable"] if it is there, else the 2,000 most variable.
     method: "embedding": cosine of the vectors that the model learned for genes (of a fitted VAE: the weights of the
     decoder's last layer, of ldvae the loadings), about their mean. "contextual": the same of the mean states of genes
@@ -63,7 +69,7 @@ def gene_network(
     Raises DataError for genes, groups or cells that do not fit, OptionError for methods that the model lacks.
     Source: Cui et al., Nature Methods 2024 (scGPT), networks from embeddings and attention.
     """
-    model = model if isinstance(model, (Model, Pretrained)) else load(model)
+    model = model_of(model)
     groups = _groups(adata, groupby, control)
     place = _chosen(adata, genes, layer)
     if isinstance(model, Model):
@@ -123,46 +129,28 @@ def _of_model(model: Model, adata, place, method: Method, groups: _Groups) -> _F
     if method != "embedding":
         raise OptionError(f"{model.name!r} has no {method}", "use method='embedding', or a transformer")
     _refuse_groups(groups, method)
-    module = model.module
-    if not isinstance(module, KnowsGenes) and isinstance(module, Generates):
-        module = module.vae
-    if not isinstance(module, KnowsGenes):
-        raise OptionError(f"{model.name!r} has no vectors of genes", "use e.g. scvi or ldvae")
-    row = pd.Index(model.genes).get_indexer(adata.var_names[place])
-    _need_two((row >= 0).sum(), "the model", model.genes)
-    vectors = module.genes().detach().float().cpu().numpy()[row[row >= 0]]
-    return _Found(place[row >= 0], iter([cosines(vectors)]))
+    place, vectors = vectors_of_model(model, adata, place)
+    return _Found(place, iter([cosines(vectors)]))
 
 
 def _of_transformer(model: Pretrained, adata, place, method: Method, groups: _Groups, how: dict) -> _Found:
-    match = model.match(adata, layer=how["layer"], gene_column=how.get("gene_column"))
-    token = match.token[place]
-    first = np.unique(token, return_index=True)[1]  # several genes of the data may share a token
-    kept = np.sort(first[token[first] >= 0])
-    _need_two(len(kept), "the checkpoint", model.vocabulary.token)
-    place, token = place[kept], token[kept]
     if method not in _METHODS:
         raise OptionError(f"method cannot be {method!r}", f"it is one of {some(_METHODS)}")
+    place, token = known_to_checkpoint(model, adata, place, how)
     return _Found(place, _METHODS[method](model, adata, token, groups, how))
 
 
 def _learned(model: Pretrained, adata, token, groups: _Groups, how: dict):
     _refuse_groups(groups, "embedding")
-    with torch.inference_mode():
-        yield cosines(model.module.genes().float().cpu().numpy()[token])
+    yield cosines(learned_vectors(model, token))
 
 
 def _contextual(model: Pretrained, adata, token, groups: _Groups, how: dict):
-    names = {number: gene for gene, number in model.vocabulary.token.items()}
-    counts = adata.X if how["layer"] is None else adata.layers[how["layer"]]
-    match = model.match(adata, layer=how["layer"], gene_column=how.get("gene_column"))
     for code in range(len(groups.names)):
-        inside = groups.code == code
-        vectors = model.embed_genes(adata[inside], **how).reindex([names[t] for t in token]).to_numpy()
-        express = np.bincount(match.token.clip(0), np.asarray((counts[inside] > 0).sum(0)).ravel() * (match.token >= 0))
-        few = np.isnan(vectors).any(1) | (express[token] < LEAST_CELLS)
+        vectors = mean_states(model, adata[groups.code == code], token, how)
+        held = np.isfinite(vectors).all(1)
         weight = np.full((len(token), len(token)), np.nan)
-        weight[np.ix_(~few, ~few)] = cosines(vectors[~few])
+        weight[np.ix_(held, held)] = cosines(vectors[held])
         yield weight
 
 
@@ -274,8 +262,3 @@ def _refuse_groups(groups: _Groups, method: str) -> None:
     if groups.names != (ALL_CELLS,):
         raise OptionError(f"vectors by method={method!r} are the same in all cells: groupby means nothing",
                           "use method='contextual' or 'attention' of a transformer")  # fmt: skip
-
-
-def _need_two(n: int, what: str, known) -> None:
-    if n < 2:
-        raise DataError(f"{what} knows {n} of these genes", f"it knows names like {some(list(known))}")

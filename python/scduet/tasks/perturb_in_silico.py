@@ -6,7 +6,6 @@ from scduet._torch import torch
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,8 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control
 
-from scduet.api import load
 from scduet.errors import DataError, OptionError, some
+from scduet.tasks.gene_vectors import AnyModel, model_of
 from scduet.train import device as devices
 from scduet.train.events import Event
 from scduet.transformers.embedding import Precision, Resources, windows
@@ -29,7 +28,7 @@ FEWEST = 3  # genes besides those perturbed that a cell must hold
 
 
 def perturb_in_silico(
-    model: Pretrained | str | Path,
+    model: AnyModel,
     adata,
     genes,
     *,
@@ -49,7 +48,7 @@ def perturb_in_silico(
 ) -> pd.DataFrame:
     """How far each gene's deletion or overexpression moves cells, and whether towards a goal.
 
-    model: a Geneformer, its folder or "hf://" address. adata: raw counts in X or `layer`.
+    model: a Geneformer, fine-tuned or not, its folder or "hf://" address. adata: raw counts in X or `layer`.
     genes: names (symbols or ids), each perturbed alone; a tuple or list among them is perturbed together; or a mapping
     of names to such sets. how: "delete" takes genes out of the ranks, "overexpress" puts them first.
     goal: value of obs[labels_key]; adds the shift towards the centroid of its cells. start: value of the cells that
@@ -69,7 +68,7 @@ def perturb_in_silico(
     Raises DataError for genes that the checkpoint lacks, that no cell holds ("delete"), and for labels without cells.
     Source: Theodoris et al., Nature 2023.
     """
-    model = model if isinstance(model, Pretrained) else load(model)
+    model = model_of(model)
     if not isinstance(model, Pretrained) or not isinstance(model.module, Geneformer):
         raise OptionError(f"{model.name!r} does not read genes by rank", "in-silico perturbation is Geneformer's")
     if how not in ("delete", "overexpress"):

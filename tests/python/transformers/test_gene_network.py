@@ -69,3 +69,14 @@ def test_genes_that_the_checkpoint_does_not_know_and_groups_too_small_are_told(m
         sd.gene_network(model, cells, genes=GENES, method="attention", groupby="drug", control="zz")
     with pytest.raises(DataError, match="knows 1"):
         sd.gene_network(model, cells, genes=["GENE3"])
+
+
+def test_of_a_fine_tuned_transformer_the_tuned_encoder_is_read(write, tmp_path, cells):
+    """LoRA changes attention, and leaves the table of genes as it was."""
+    base = sd.load(write["scgpt"](tmp_path))
+    tuned = sd.finetune(cells, base, "drug", max_epochs=3, lr=0.05, accelerator="cpu")
+    options = {"genes": GENES, "n_neighbors": None}
+    learned = [pairs(sd.gene_network(source, cells, **options)) for source in (base, tuned)]
+    assert np.array_equal(*learned)
+    looks = [pairs(sd.gene_network(source, cells, method="attention", **options)) for source in (base, tuned)]
+    assert (looks[0] - looks[1]).abs().max() > 0.01

@@ -18,22 +18,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scduet.checkpoints import native, pretrained
 from scduet.checkpoints.own import fingerprint
 from scduet.contract import TokenBatch
-from scduet.data.schema import Fields, Schema
-from scduet.errors import FormatError, OptionError
+from scduet.errors import DataError, FormatError, OptionError, some
 from scduet.options import build
 from scduet.train.config import TrainConfig
 from scduet.train.loop import Outcome
 from scduet.transformers.finetune import Annotator, Encoder, changed_weights
+from scduet.transformers.integration import Integrator
 from scduet.transformers.pretrained import Pretrained
 
 KIND = "scduet fine-tuned transformer"
-TASKS: dict[str, Any] = {"annotation": Annotator}  # each built as Task(encoder, number of levels, config)
+TASKS: dict[str, Any] = {"annotation": Annotator, "integration": Integrator}  # built of encoder, levels, config
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,7 @@ class Tuned:
         """One vector for each cell, float32; one tuned for integration needs the column of batches in obs."""
         if self.task == "annotation":
             return self._mapped(self.module.embed, adata, how)  # type: ignore[arg-type]
-        levels = {self.key: self.levels}
-        cells = Schema(
-            Fields(how.get("layer"), self.key, allow_non_integer=True), tuple(adata.var_names), levels
-        ).encode(adata)
-        batch = torch.from_numpy(cells.batch)
+        batch = torch.from_numpy(batch_codes(adata, self.key, self.levels))
 
         def embed(tokens: TokenBatch) -> Tensor:
             codes = batch.to(tokens.index.device)[tokens.index]
@@ -131,6 +127,19 @@ def rebuilt(task: str, base: Pretrained, n_levels: int, options: Mapping[str, An
     config = build(TASKS[task].Config, options)
     encoder: Encoder = copy.deepcopy(base.module)
     return TASKS[task](encoder, n_levels, config), config
+
+
+def batch_codes(adata, key: str, levels: tuple[str, ...]) -> Int[np.ndarray, " cell"]:
+    """The code of each cell's batch. Raises DataError naming batches that are not among `levels`."""
+    if key not in adata.obs:
+        raise DataError(f"no column {key!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
+    names = adata.obs[key].astype(str)
+    codes = pd.Index(levels).get_indexer(pd.Index(names))
+    unseen = sorted(set(names[codes < 0]))
+    if unseen:
+        remedy = f"the model knows {some(levels, 12)}"
+        raise DataError(f"{len(unseen)} batches were not seen in training: {some(unseen)}", remedy)
+    return codes.astype(np.int64)
 
 
 def _base(place: str | Path, folder: str | Path) -> Pretrained:

@@ -14,15 +14,17 @@ from jaxtyping import Int
 
 from scduet.api import train_module
 from scduet.checkpoints import pretrained
-from scduet.checkpoints.tuned import Tuned, rebuilt
+from scduet.checkpoints.tuned import Tuned, batch_codes, rebuilt
 from scduet.data.cells import Cells
 from scduet.data.samplers import split
-from scduet.errors import DataError, some
+from scduet.data.schema import Fields, Schema
+from scduet.errors import DataError, OptionError, some
 from scduet.metrics.transfer import accuracy, macro_f1
 from scduet.options import build, refuse_unknown
 from scduet.tasks.annotate import labels_of
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
+from scduet.transformers import integration
 from scduet.transformers.finetune import Config
 from scduet.transformers.pretrained import Pretrained
 from scduet.transformers.tokens import WithCodes
@@ -77,6 +79,38 @@ def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, tra
         module, config = rebuilt(task, base, len(levels), given)
     training, outcome = train_module(module, cells, training, callback, WithCodes(tokenizer))
     return Tuned(task, base, module, key, levels, config, tokens, training, outcome)
+
+
+def finetune_integration(
+    adata,
+    model: Pretrained | str | Path,
+    batch_key: str,
+    *,
+    layer: str | None = None,
+    gene_column: str | None = None,
+    max_length: int = 1_200,
+    zeros: bool = True,
+    callback: Listener | None = None,
+    **options,
+) -> Tuned:
+    """Train a scGPT to embed the cells of the batches obs[batch_key] together. `integrate` calls this.
+
+    zeros: genes without counts are tokens, too, as in the official recipe; take highly variable genes then, for of more
+        than max_length - 1 genes each cell keeps a random choice.
+    options: of `transformers.integration.Config` (mask_ratio, similarity_weight, ...) and TrainConfig.
+    Raises DataError where there are fewer than two batches, OptionError for a transformer other than scGPT.
+    """
+    base = model if isinstance(model, Pretrained) else pretrained.read(model)
+    if base.name != "scgpt":
+        raise OptionError(f"{base.name} is not trained to integrate", "take a scGPT, or embed_pretrained()")
+    refuse_unknown(options, option_names(integration.Config), "integrating with scGPT")
+    training = build(TrainConfig, {**RECIPE, "max_epochs": 15, "lr": 1e-4, **options})
+    schema = Schema.learn(adata, Fields(layer=layer, batch_key=batch_key, genes=tuple(adata.var_names)))
+    levels = schema.levels[batch_key]
+    tokens = {**tokens_options(layer, gene_column, max_length), "zeros": zeros}
+    cells, tokenizer = base.prepared(adata, **tokens)
+    cells = replace(cells, batch=batch_codes(adata, batch_key, levels))
+    return tuned("integration", base, batch_key, levels, options, tokens, cells, tokenizer, training, callback)
 
 
 def evaluate(model: Tuned, adata, labels_key: str | None = None, **how) -> dict[str, float]:

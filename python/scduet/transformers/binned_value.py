@@ -33,6 +33,7 @@ class BinTokenizer:
     ties: Literal["random", "midpoint"] = "random"
     seed: int = 0
     repeated: bool = False  # several genes of the data share a token
+    zeros: bool = False  # genes without counts have tokens, too, after the others
 
     def tokens(self, rows: Rows) -> Tokens:
         return piecewise(self._piece, rows)
@@ -47,6 +48,9 @@ class BinTokenizer:
         cell = np.repeat(self.cell[rows.index], np.diff(pointer))
         draw = uniform(self.seed, cell, gene) if self.ties == "random" else np.full(len(gene), 0.5)
         bins = bins_of_sorted(value, pointer, draw, np.linspace(0, 1, self.n_bins - 1))
+        if self.zeros:
+            gene, bins, pointer = self._with_zeros(gene, bins, pointer)
+            cell = np.repeat(self.cell[rows.index], np.diff(pointer))
         if np.diff(pointer).max(initial=0) >= self.length:
             chosen = self._chosen(gene, cell, pointer)
             gene, bins = gene[chosen], bins[chosen]
@@ -54,6 +58,17 @@ class BinTokenizer:
         genes = framed(gene, pointer, np.array(self.cls), None)
         values = framed(bins, pointer, np.array(self.cls_value), None)
         return Tokens(genes, values, pointer + np.arange(len(pointer)), rows.index)
+
+    def _with_zeros(self, gene: np.ndarray, bins: np.ndarray, pointer: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Each cell with all further genes of the data, in bin 0."""
+        every, row = np.unique(self.token[self.token >= 0]), np.repeat(np.arange(len(pointer) - 1), np.diff(pointer))
+        absent = np.ones((len(pointer) - 1, len(every)), bool)
+        absent[row, np.searchsorted(every, gene)] = False
+        more_row, more = absent.nonzero()
+        order = np.argsort(np.concatenate([row, more_row]), kind="stable")
+        longer = np.arange(len(pointer)) * len(every)
+        zeros = np.zeros(len(more), bins.dtype)
+        return np.concatenate([gene, every[more]])[order], np.concatenate([bins, zeros])[order], longer
 
     def _chosen(self, gene: np.ndarray, cell: np.ndarray, pointer: np.ndarray) -> Int[np.ndarray, " chosen"]:
         """Entries that are kept: of a cell with too many, those with the smallest draws."""

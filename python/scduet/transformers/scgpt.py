@@ -23,7 +23,7 @@ from scduet.transformers.trunk import Packing, Trunk, TrunkConfig
 from scduet.transformers.vocabulary import Match, Vocabulary
 
 LARGEST_VALUE = 512.0  # values are cut here, as in the official code
-_BATCH_NORM_EPS = 6.1e-5  # of the official code
+BATCH_NORM_EPS = 6.1e-5  # of the official code
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Options:
     """Bin of a count that lies on many edges: a random one of them, as in the official code, or the middle one."""
     seed: int = 0
     """Seed of the random bins and choices; together with the names of the cells it decides all of them."""
+    zeros: bool = False
+    """Also give genes of the data without counts a token, with bin 0: the official recipe for integration does."""
 
 
 class ScGPT(nn.Module):
@@ -68,7 +70,7 @@ class ScGPT(nn.Module):
         self.gene_norm = nn.LayerNorm(width)
         self.value_1, self.value_2 = nn.Linear(1, width), nn.Linear(width, width)
         self.value_norm = nn.LayerNorm(width)
-        self.batch_norm = nn.BatchNorm1d(width, eps=_BATCH_NORM_EPS) if config.batch_norm else nn.Identity()
+        self.batch_norm = nn.BatchNorm1d(width, eps=BATCH_NORM_EPS) if config.batch_norm else nn.Identity()
         self.trunk = Trunk(config.trunk)
         self.dropout = nn.Dropout(config.trunk.dropout)
 
@@ -86,6 +88,7 @@ class ScGPT(nn.Module):
             ties=options.ties,
             seed=options.seed,
             repeated=match.repeated,
+            zeros=options.zeros,
         )
 
     def forward(

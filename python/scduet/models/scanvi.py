@@ -30,7 +30,8 @@ from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.errors import OptionError
 from scduet.models import scvi
 from scduet.models.scvi import SCVI
-from scduet.nn.layers import MLP, GaussianEncoder, kl_to_normal, rsample
+from scduet.nn.enumerated import each_level
+from scduet.nn.layers import FLOOR, MLP, GaussianEncoder, kl_to_normal, rsample
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,15 @@ class SCANVI(nn.Module):
 
     def _types(self, z: Tensor, mean: Tensor, variance: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """log q(z|x) - E log p(z|u, y), and the KL terms of u and y; every cell is tried with every type."""
-        n_labels, n = self.reference.n_labels, len(z)
-        each = z.repeat(n_labels, 1)  # all cells as type 0, then all as type 1, ...
-        code = [torch.arange(n_labels, device=z.device).repeat_interleave(n)]
-        u_mean, u_variance = self.within(each, code)
-        hidden = self.prior(rsample(u_mean, u_variance), code)
-        log_p = log_normal(each, self.prior_mean(hidden), self.prior_log_variance(hidden).exp())
-        log_share = self.logits(z).log_softmax(-1)
+        n_labels, heads = self.reference.n_labels, (self.within.mean, self.within.log_variance)
+        u_mean, u_log_variance = each_level(self.within.body, heads, z[None], n_labels)
+        u_variance = u_log_variance.exp() + FLOOR
+        u, heads = rsample(u_mean, u_variance), (self.prior_mean, self.prior_log_variance)
+        log_p = log_normal(z, *each_level(self.prior, heads, u, n_labels))
+        log_share = self.logits(z).log_softmax(-1).t()  # (label, cell), as all that follows
         share = log_share.exp()
-        by_type = (share * (kl_to_normal(u_mean, u_variance).view(n_labels, n).T + log_share)).sum(-1)
-        state = log_normal(z, mean, variance) - (share * log_p.view(n_labels, n).T).sum(-1)
+        by_type = (share * (kl_to_normal(u_mean, u_variance) + log_share)).sum(0)
+        state = log_normal(z, mean, variance.log()) - (share * log_p).sum(0)
         return state.mean(), by_type.mean() + math.log(n_labels)
 
     def _classification(self, cells: CellBatch, mean: Tensor) -> dict[str, Float[Tensor, ""]]:
@@ -134,6 +134,6 @@ def scvi_config(config: Config) -> scvi.Config:
     return scvi.Config(**{f.name: getattr(config, f.name) for f in fields(scvi.Config)})
 
 
-def log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Float[Tensor, " cell"]:
+def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Float[Tensor, "*cell"]:
     """log density of a diagonal normal, summed over dimensions."""
-    return -0.5 * ((x - mean) ** 2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)
+    return -0.5 * ((x - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi)).sum(-1)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from scduet.contract import SparseRows
 
+FLOOR = 1e-4  # of the posterior's variance, as in scvi-tools
 Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categorical covariate
 
 
@@ -113,7 +114,7 @@ class GaussianEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance."""
         hidden = self.body(x, codes)
-        return self.mean(hidden), self.log_variance(hidden).exp() + 1e-4  # 1e-4: scvi-tools' floor
+        return self.mean(hidden), self.log_variance(hidden).exp() + FLOOR
 
 
 def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -24,6 +24,14 @@ class Embedded:
     scores: Scored | None
 
 
+@dataclass(frozen=True)
+class Perturbed:
+    """One row for each set of genes, and the values of every cell."""
+
+    genes: list[codec.Column]
+    cells: list[codec.Column]
+
+
 def embed_pretrained(
     adata, folder: str, family: str | None, options: Options, callback: Callable | None = None
 ) -> Embedded:
@@ -38,6 +46,14 @@ def embed_genes(folder: str, adata=None, options: Options = ()) -> Genes:
     """Vectors of the genes (R's gene x dimension): those learned, or the means of their states in the cells."""
     table = _read(folder).embed_genes(adata, **plain(options))
     return Genes(codec.as_text(table.index), objects.block(table.to_numpy().T))
+
+
+def perturb_genes(
+    adata, folder: str, genes: dict[str, list[str]], options: Options, callback: Callable | None = None
+) -> Perturbed:
+    """Each set of genes perturbed in the cells, in the eyes of the Geneformer in `folder`."""
+    table = scduet.perturb_in_silico(folder, adata, genes, callback=listener(callback), **plain(options))
+    return Perturbed(codec.columns_of(table.reset_index()), codec.columns_of(table.attrs["cells"]))
 
 
 def plain(options: Options) -> dict[str, Any]:

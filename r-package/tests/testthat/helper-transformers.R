@@ -23,3 +23,5 @@ two_kinds <- function(names = paste0("GENE", 0:89)) {
   data <- data.frame(kind = kind, row.names = colnames(x))
   suppressWarnings(SeuratObject::CreateSeuratObject(methods::as(x, "CsparseMatrix"), meta.data = data))
 }
+
+as_object <- function(counts) suppressWarnings(SeuratObject::CreateSeuratObject(methods::as(counts, "CsparseMatrix")))

@@ -11,7 +11,7 @@ def mean_and_variance(x: np.ndarray | sparse.spmatrix) -> tuple[Float[np.ndarray
     """Mean and unbiased variance of each gene (column), sparse or dense."""
     n = x.shape[0]
     mean = np.asarray(x.mean(0), dtype=np.float64).ravel()
-    square = x.multiply(x) if sparse.issparse(x) else np.square(x, dtype=np.float64)
+    square = np.square(x, dtype=np.float64) if isinstance(x, np.ndarray) else x.multiply(x)
     variance = np.asarray(square.mean(0), dtype=np.float64).ravel() - mean**2
     return mean, np.maximum(variance, 0) * (n / max(n - 1, 1))
 

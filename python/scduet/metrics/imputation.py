@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
+from .inputs import dense
+
 
 def hide_counts(
     counts: ArrayLike, share: float = 0.1, how: Literal["zero", "thin"] = "zero", seed: int = 0
@@ -19,7 +21,7 @@ def hide_counts(
     Raises:
         ValueError: counts that are negative or not whole, or a share outside (0, 1).
     """
-    counts = np.array(counts.toarray() if hasattr(counts, "toarray") else counts, dtype=np.float64)
+    counts = dense(counts).astype(np.float64)
     if (counts < 0).any() or (counts != np.rint(counts)).any() or not 0 < share < 1:
         raise ValueError("hide_counts needs whole non-negative counts and a share between 0 and 1")
     rng = np.random.default_rng(seed)
@@ -44,7 +46,7 @@ def imputation_error(
     Raises:
         ValueError: different shapes, or nothing hidden.
     """
-    counts, imputed = (np.asarray(x.toarray() if hasattr(x, "toarray") else x, np.float64) for x in (counts, imputed))
+    counts, imputed = (dense(x).astype(np.float64) for x in (counts, imputed))
     hidden = np.asarray(hidden, bool)
     if not counts.shape == imputed.shape == hidden.shape or not hidden.any():
         raise ValueError(f"shapes {counts.shape}, {imputed.shape}, {hidden.shape} must agree, and an entry be hidden")
@@ -64,7 +66,7 @@ def heldout_log_likelihood(
     Raises:
         ValueError: a mean or theta that is not positive, negative counts, or a dropout outside [0, 1).
     """
-    x = np.asarray(counts.toarray() if hasattr(counts, "toarray") else counts, np.float64)
+    x = dense(counts).astype(np.float64)
     mean = np.asarray(mean, np.float64)
     if mean.shape != x.shape or not (mean > 0).all() or (x < 0).any():
         raise ValueError("mean is positive and has the shape of counts, which are not negative")

@@ -17,7 +17,7 @@ def points(x: ArrayLike, name: str = "embedding") -> Float[np.ndarray, "cell dim
     Raises:
         ValueError: `x` is not a matrix, is empty, or holds NaN or infinite values.
     """
-    x = x.toarray() if hasattr(x, "toarray") else np.asarray(x)
+    x = dense(x)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"{name} has shape {x.shape}; expected a matrix, one row a cell")
     x = x.astype(np.float64)
@@ -25,6 +25,12 @@ def points(x: ArrayLike, name: str = "embedding") -> Float[np.ndarray, "cell dim
     if len(bad):
         raise ValueError(f"{name} has NaN or infinite values in {len(bad)} cells, e.g. row {bad[0]}; drop these cells")
     return x
+
+
+def dense(x: object) -> np.ndarray:
+    """`x` as an array, also where it is sparse."""
+    written_out = getattr(x, "toarray", None)
+    return np.asarray(x if written_out is None else written_out())
 
 
 def codes(values: ArrayLike, name: str = "labels", n_cells: int | None = None) -> Int[np.ndarray, " cell"]:

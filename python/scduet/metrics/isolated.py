@@ -67,13 +67,18 @@ def find_isolated(
 
 
 def by_label(
-    silhouette: Float[np.ndarray, " query"], labels: Int[np.ndarray, " query"], wanted: Sequence[int], size: np.ndarray
+    silhouette: Float[np.ndarray, " query"],
+    labels: Int[np.ndarray, " query"],
+    wanted: Int[np.ndarray, " isolated"],
+    size: np.ndarray,
 ) -> estimates.Estimate:
     """Mean over the wanted labels of the mean (s + 1) / 2 of their queried cells."""
     return estimates.mean_of_means([estimates.Group((silhouette[labels == w] + 1) / 2, int(size[w])) for w in wanted])
 
 
-def best_f1(labels: Int[np.ndarray, " cell"], wanted: Sequence[int], grid: Sequence[Int[np.ndarray, " cell"]]) -> float:
+def best_f1(
+    labels: Int[np.ndarray, " cell"], wanted: Int[np.ndarray, " isolated"], grid: Sequence[Int[np.ndarray, " cell"]]
+) -> float:
     """For each wanted label the highest F1 of any cluster of any clustering, averaged over labels."""
     best = np.zeros(len(wanted))
     for clusters in grid:

@@ -40,14 +40,14 @@ def nearest_neighbors(
 
     if n_neighbors < 2:
         raise ValueError(f"n_neighbors={n_neighbors} counts the cell itself; it must be at least 2")
-    x = points(x)
-    if len(x) < 2 or (x == x[0]).all():
+    cells = points(x)
+    if len(cells) < 2 or (cells == cells[0]).all():
         raise Undefined("all cells are in the same place (or there is one cell), so no cell is nearer than another")
-    x = x - x.mean(0)
-    queries = np.arange(len(x)) if queries is None else queries
-    search = NearestNeighbors(n_neighbors=min(n_neighbors, len(x)), algorithm="brute").fit(x)
-    distance, index = search.kneighbors(x[queries])
-    return Neighbors(*_without_self(index, distance, queries), queries, len(x))
+    cells = cells - cells.mean(0)
+    queries = np.arange(len(cells)) if queries is None else queries
+    search = NearestNeighbors(n_neighbors=min(n_neighbors, len(cells)), algorithm="brute").fit(cells)
+    distance, index = search.kneighbors(cells[queries])
+    return Neighbors(*_without_self(index, distance, queries), queries, len(cells))
 
 
 def from_graph(distances: ArrayLike | sparse.spmatrix) -> Neighbors:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from .inputs import Undefined, points
+from .inputs import Undefined, dense, points
 from .tiles import group_sums
 
 
@@ -122,7 +122,7 @@ def mmd(observed: ArrayLike, predicted: ArrayLike, bandwidth: float | None = Non
 
 def _means(*expression: ArrayLike, genes: ArrayLike | None = None) -> list[Float[np.ndarray, " gene"]]:
     """Means over cells of (cell, gene), or the means themselves (gene,), at the wanted genes."""
-    arrays = [np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float64) for x in expression]
+    arrays = [dense(x).astype(np.float64) for x in expression]
     means = [x.mean(0) if x.ndim == 2 else x for x in arrays]
     if len({m.shape for m in means}) > 1 or means[0].ndim != 1:
         raise ValueError(f"expected the same genes in all, got shapes {[a.shape for a in arrays]}")
@@ -144,13 +144,15 @@ def _mean_between(a: ArrayLike, b: ArrayLike, kernel_width: float | None = None)
         raise Undefined(f"needs two cells in each group and the same dimensions, got shapes {a.shape} and {b.shape}")
     group = np.repeat([0, 1], [len(a), len(b)])
 
-    def kernel(tile: np.ndarray) -> None:
-        tile /= -2 * kernel_width**2
-        np.exp(tile, out=tile)
-
     if kernel_width is None:
         sums, own = group_sums(np.vstack([a, b]), group), 0
     else:
+        scale = -2 * kernel_width**2
+
+        def kernel(tile: np.ndarray) -> None:
+            tile /= scale
+            np.exp(tile, out=tile)
+
         sums, own = group_sums(np.vstack([a, b]), group, "sqeuclidean", function=kernel), 1  # k(x, x) = 1
     n, m = len(a), len(b)
     within = [(sums[group == g, g].sum() - own * size) / (size * (size - 1)) for g, size in ((0, n), (1, m))]

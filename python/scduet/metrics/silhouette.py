@@ -15,6 +15,7 @@ from .tiles import enough_precision, group_sums
 
 Rows = Int[np.ndarray, " query"]
 Metric = Literal["euclidean", "cosine"]
+Other = Literal["nearest", "mean"]  # which other group a cell is compared with
 
 
 def silhouette_label(x: ArrayLike, labels: ArrayLike) -> float:
@@ -62,7 +63,7 @@ def bras(x: ArrayLike, labels: ArrayLike, batch: ArrayLike, metric: Metric = "co
 def silhouette_samples(
     x: Float[np.ndarray, "cell dim"],
     groups: Int[np.ndarray, " cell"],
-    other: Literal["nearest", "mean"] = "nearest",
+    other: Other = "nearest",
     metric: Metric = "euclidean",
     queries: Rows | None = None,
 ) -> Float[np.ndarray, " query"]:
@@ -89,7 +90,7 @@ def batch_overlap(
     x: Float[np.ndarray, "cell dim"],
     labels: Int[np.ndarray, " cell"],
     batch: Int[np.ndarray, " cell"],
-    other: Literal["nearest", "mean"],
+    other: Other,
     metric: Metric,
     sample: dict[int, Rows] | None = None,
 ) -> Iterator[estimates.Group]:
@@ -103,7 +104,7 @@ def batch_overlap(
             yield estimates.Group(1 - np.abs(s), len(cells))
 
 
-def _within(x: np.ndarray, labels: ArrayLike, batch: ArrayLike, other: str, metric: Metric) -> list[estimates.Group]:
+def _within(x: np.ndarray, labels: ArrayLike, batch: ArrayLike, other: Other, metric: Metric) -> list[estimates.Group]:
     labels, batch = codes(labels, n_cells=len(x)), codes(batch, "batch", len(x))
     at_least_two(batch, "the batch silhouette", "batches")
     return some_label(list(batch_overlap(x, labels, batch, other, metric)))

@@ -110,7 +110,7 @@ def _silhouette_label(cells: Cells) -> Estimate:
     return estimates.mean(Group((group.values + 1) / 2, group.size))
 
 
-def _overlap(other: str, metric: str) -> Callable[[Cells], Estimate]:
+def _overlap(other: silhouette.Other, metric: silhouette.Metric) -> Callable[[Cells], Estimate]:
     def estimate(cells: Cells) -> Estimate:
         x, labels, batch = cells.need("x", "labels", "batch")
         at_least_two(batch, "the batch silhouette", "batches")
@@ -194,7 +194,7 @@ def _kbet_diffusion(cells: Cells) -> Estimate:
 def _graph_connectivity(cells: Cells) -> Estimate:
     (labels,) = cells.need("labels")
     return cells.over_samples(
-        lambda i, rows: np.mean(graph.connected_shares(cells.graphs[i].first(15), codes(labels[rows])))
+        lambda i, rows: float(np.mean(graph.connected_shares(cells.graphs[i].first(15), codes(labels[rows]))))
     )
 
 

@@ -95,7 +95,7 @@ def _factors(
         return unit, -unit
     x = x - x.mean(0)  # smaller numbers, smaller rounding
     square, one = np.square(x).sum(1, keepdims=True), np.ones((len(x), 1))
-    return tuple(np.hstack(parts, dtype=precision) for parts in ([x, square, one], [-2 * x, one, square]))
+    return np.hstack([x, square, one], dtype=precision), np.hstack([-2 * x, one, square], dtype=precision)
 
 
 def _unit(x: Float[np.ndarray, "cell dim"]) -> Float[np.ndarray, "cell dim"]:

@@ -30,7 +30,7 @@ def macro_f1(truth: ArrayLike, predicted: ArrayLike, union: bool = False) -> flo
     macro average does without saying so.
     """
     f1 = per_class(truth, predicted)["f1"]
-    extra = len(set(map(str, predicted)) - set(map(str, truth))) if union else 0
+    extra = len(np.setdiff1d(*_pair(predicted, truth))) if union else 0
     return float(f1.sum() / (len(f1) + extra))
 
 
@@ -67,7 +67,7 @@ def confusion(truth: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
     columns = np.concatenate([rows, np.setdiff1d(predicted, rows)])
     counts = np.zeros((len(rows), len(columns)), np.int64)
     place = {name: i for i, name in enumerate(columns)}
-    np.add.at(counts, (np.searchsorted(rows, truth), [place[p] for p in predicted]), 1)
+    np.add.at(counts, (np.searchsorted(rows, truth), np.array([place[p] for p in predicted])), 1)
     return pd.DataFrame(counts, index=pd.Index(rows, name="truth"), columns=pd.Index(columns, name="predicted"))
 
 

@@ -21,7 +21,11 @@ def velocity_confidence(
     space to look for neighbours in. A cell with a constant velocity counts 0. Source: scVelo (Bergen et al. 2020).
     """
     velocity = points(velocity, "velocity")
-    neighbors = (neighbors or nearest_neighbors(points(x), n_neighbors)).first(n_neighbors)
+    if neighbors is None:
+        if x is None:
+            raise ValueError("give x, the space to look for neighbours in, or neighbors")
+        neighbors = nearest_neighbors(points(x), n_neighbors)
+    neighbors = neighbors.first(n_neighbors)
     unit = _unit(velocity - velocity.mean(1, keepdims=True))
     return float(np.mean([_mean_product(unit, q, near) for q, near in _rows(neighbors)]))
 

@@ -101,7 +101,9 @@ class Integrator(nn.Module):
             x = self.encoder.batch_norm(x)
         else:
             assert tokens.batch is not None
-            x = self.norm(x, tokens.batch[packing.cell])
+            normed = self.norm(x, tokens.batch[packing.cell])
+            # The official code normalises <cls>, too; it is the same in all cells, so only the batch is left of it.
+            x = normed.index_copy(0, packing.starts, x[packing.starts])
         return self.encoder.trunk(x, packing, first_only=first_only)
 
     def embed(self, tokens: TokenBatch) -> Float[Tensor, "cell width"]:

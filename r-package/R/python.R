@@ -125,16 +125,15 @@ in_r_words <- function(text) {
 
 #' A Seurat object as Python sees it
 #'
-#' In Rmd and Quarto, `r.obj` in a Python chunk is an AnnData when `obj` is a Seurat object.
+#' In Rmd and Quarto, `r.obj` in a Python chunk is an AnnData when `obj` is a Seurat object. Registered when reticulate is
+#' loaded, not before: `library(scduet)` does not wait for it.
 #' @param x A Seurat object or SingleCellExperiment.
 #' @param convert Passed on by reticulate.
 #' @returns A Python object.
-#' @importFrom reticulate r_to_py
-#' @export
+#' @rawNamespace S3method(reticulate::r_to_py, Seurat)
 #' @keywords internal
 r_to_py.Seurat <- function(x, convert = FALSE) as_anndata(x)
 
 #' @rdname r_to_py.Seurat
-#' @importFrom reticulate r_to_py
-#' @export
+#' @rawNamespace S3method(reticulate::r_to_py, SingleCellExperiment)
 r_to_py.SingleCellExperiment <- function(x, convert = FALSE) as_anndata(x)

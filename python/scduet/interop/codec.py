@@ -36,7 +36,9 @@ class Vector:
         with np.errstate(over="ignore"):  # too large for float32 is one way not to be exact
             exact = self._array.dtype == self._wire or bool((values.astype(self._array.dtype) == values).all())
         if not exact:
-            self._array = self._array.astype(self._wire)
+            wider = np.empty(len(self._array), self._wire)
+            wider[: self._filled] = self._array[: self._filled]  # the rest is not set yet
+            self._array = wider
         self._array[self._filled : stop] = values
         self._filled = stop
 

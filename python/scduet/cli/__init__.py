@@ -12,6 +12,7 @@ from scduet._version import __version__
 from scduet.cli.analyses import annotate, de, expression, map_
 from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, recommend, report, say, score
 from scduet.cli.flags import with_options
+from scduet.cli.network import network
 from scduet.errors import OptionError
 from scduet.models import MODELS
 
@@ -48,7 +49,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     for command in (fit, integrate, annotate):
         app.command()(with_options(command, model))
     app.command("map")(with_options(map_, model, ("training",)))
-    for command in (embed, de, expression, recommend, score, report, convert, doctor):
+    for command in (embed, de, expression, network, recommend, score, report, convert, doctor):
         app.command()(command)
     return app
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from scduet.errors import DataError
 from scduet.metrics.genes import variable_genes
+from scduet.metrics.inputs import dense
 
 N_GENES, N_COMPONENTS = 2000, 50
 
@@ -37,7 +38,7 @@ def unintegrated_pca(
 def log_normalized(x) -> sp.csr_matrix | np.ndarray:
     """log(1 + 10,000 x share of the cell) of counts; the same matrix, as float64, where it is not counts."""
     x = sp.csr_matrix(x, dtype=np.float64) if sp.issparse(x) else np.asarray(x, dtype=np.float64)
-    values = x.data if sp.issparse(x) else x
+    values = np.asarray(x.data if sp.issparse(x) else x)
     if not np.isfinite(values).all():
         raise DataError("X holds NaN or infinite values", "remove or mend them")
     if (values < 0).any() or (values != np.rint(values)).any():
@@ -55,7 +56,7 @@ def principal_components(x, n_components: int = N_COMPONENTS) -> Float[np.ndarra
     mean, covariance = np.asarray(x.mean(0), dtype=np.float64).ravel(), np.zeros((x.shape[1], x.shape[1]))
     for start in range(0, x.shape[0], 4096):  # dense blocks: twice as fast as a sparse product, memory bounded
         block = x[start : start + 4096]
-        block = (block.toarray() if sp.issparse(block) else block) - mean
+        block = dense(block) - mean
         covariance += block.T @ block
     n = min(n_components, x.shape[1], max(x.shape[0] - 1, 1))
     few = x.shape[1] <= 4 * n_components or not covariance.any()  # ARPACK wants neither

@@ -12,6 +12,7 @@ import pandas as pd
 from scduet.errors import DataError, ScduetWarning, some
 from scduet.metrics import METRICS
 from scduet.metrics.estimates import Estimate
+from scduet.metrics.neighbors import Neighbors, from_graph
 from scduet.metrics.table import Extra, Plan, chosen, evaluate
 from scduet.tasks import baselines
 
@@ -25,7 +26,7 @@ class Entry:
 
     name: str
     x: np.ndarray | None = None
-    graph: object | None = None
+    graph: Neighbors | None = None
     corrected: object | None = None
 
 
@@ -187,8 +188,8 @@ def _entries(adata, names: list[str], before, batch, with_baselines: bool, seed:
     entries = [_entry(adata, name) for name in wanted if name != "X_pca"]
     first = [Entry("X_pca", before)] if before is not None and (with_baselines or "X_pca" in names) else []
     has_harmony = any("harmony" in name.lower() for name in wanted)
-    corrects = batch is not None and before is not None and len(pd.unique(batch)) > 1
-    if corrects and not has_harmony and baselines.harmony_installed():
+    corrects = batch is not None and len(pd.unique(batch)) > 1 and not has_harmony
+    if corrects and before is not None and baselines.harmony_installed():
         first.append(Entry("X_harmony", baselines.harmony(before, batch, seed)))
     if not first and not entries:
         raise DataError("there is no embedding to score", "give embeddings=[...] that are in obsm")
@@ -196,8 +197,6 @@ def _entries(adata, names: list[str], before, batch, with_baselines: bool, seed:
 
 
 def _entry(adata, name: str) -> Entry:
-    from scduet.metrics.neighbors import from_graph
-
     store, _, key = name.partition("/")
     if name in adata.obsm:
         return Entry(name, _finite(adata.obsm[name], name))

@@ -5,6 +5,7 @@ for a zero, plus a sparse part: what the stored counts add to that. The slopes a
 autograd keeps one gradient per input in place of a dozen dense intermediates. Equal to the textbook forms of
 `likelihoods` (tested), and worked out in float32 or better also under autocast.
 
+On a CPU most NB and ZINB go through `cpu_likelihoods`, which does the same in one compiled pass.
 With the mean m = library · link(logits), the dispersion r and a = m / r:
     -log NB(0)   = r log(1 + a)         its slope by log m is r a / (1 + a)
     -log ZINB(0) = log(d / π)           d = sigmoid(logit π - log NB(0)): how likely this zero is a dropout
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
@@ -23,14 +23,13 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from scduet.contract import SparseRows
+from scduet.nn import cpu_likelihoods
 from scduet.nn.heads import Logits, Matrix, parts_of, through
 from scduet.nn.likelihoods import EPS
 from scduet.nn.memory import keep_freed_blocks
-from scduet.nn.rising_factorial import RisingFactorial, log_rising_factorial
 
 keep_freed_blocks()
 Link = Literal["softmax", "softplus"]
-CHUNK = 2**18  # entries worked on at a time: 1 MB a buffer, so that the passes over it stay in a core's cache
 
 
 def negative_binomial(
@@ -71,21 +70,17 @@ class _NegativeBinomial(Function):
 
     @staticmethod
     def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, log_r: Tensor, *parts: Any) -> Tensor:
-        r, shared = log_r.exp(), log_r.dim() == 1
-        factorial = RisingFactorial.of(r) if shared and r.device.type == "cpu" else None
+        r = log_r.exp()
         logits, dropout = Matrix.of(*parts[:3]), None if parts[3] is None else Matrix.of(*parts[3:])
-        by_r, cost = torch.empty_like(logits.value), torch.empty_like(log_library[:, 0])
+        by_r = torch.empty_like(logits.value)
         slopes = _Slopes(logits.slopes, torch.empty_like(log_library), by_r, dropout and dropout.slopes)
-        for rows, some in _chunks(x):
-            inputs = (
-                logits.value[rows],
-                log_library[rows],
-                r if shared else r[rows],
-                _of(dropout and dropout.value, rows),
-            )
-            cost[rows] = _nb_cost(some, link, *inputs, factorial, slopes.of(rows))
+        inputs = logits.value, log_library, r, dropout and dropout.value
+        if r.device.type == "cpu" and r.dtype == torch.float32 and link == "softmax":
+            cost = cpu_likelihoods.negative_binomial(x, *inputs, *slopes)
+        else:
+            cost = _nb_cost(x, link, *inputs, slopes)
         ctx.save_for_backward(*parts, *slopes)
-        ctx.shared = shared
+        ctx.shared = log_r.dim() == 1
         return cost.neg_()
 
     @staticmethod
@@ -126,7 +121,6 @@ def _nb_cost(
     log_library: Tensor,
     r: Tensor,
     dropout: Tensor | None,
-    factorial: RisingFactorial | None,
     slopes: _Slopes,
 ) -> Float[Tensor, " cell"]:
     """-log p of some cells, with its slopes written into `slopes`, whose memory may be that of the logits."""
@@ -134,7 +128,7 @@ def _nb_cost(
     ratio = (mean.shape * (1 / (r + EPS))).mul_(mean.scale)
     at = ratio.view(-1).index_select(0, x.position)  # before `ratio` is overwritten
     cost, by_mean, inflated = _nb_zeros(x, ratio, r, dropout, slopes)
-    entries, by_mean_entries, by_r_entries = _nb_entries(x, at, r, factorial)
+    entries, by_mean_entries, by_r_entries = _nb_entries(x, at, r)
     cost.sub_(_row_sums(x, entries if inflated is None else entries - inflated))
     by_mean.view(-1).scatter_add_(0, x.position, by_mean_entries)
     slopes.log_dispersion.view(-1).scatter_add_(0, x.position, by_r_entries)
@@ -179,19 +173,29 @@ def _zero_cost(logit: Tensor, nb_cost: Tensor, dropout: Tensor, prior: Tensor) -
     return (dropped / prior).log_().sum(1) if cost is None else cost, dropped
 
 
-def _nb_entries(
-    x: SparseRows, a: Tensor, r: Tensor, factorial: RisingFactorial | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _nb_entries(x: SparseRows, a: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What the stored counts add to log NB, and to the slopes of the cost by log-mean and log-dispersion."""
     count = x.values
     r = r.index_select(0, x.column) if r.dim() == 1 else r.view(-1).index_select(0, x.position)
     guarded, total = r + EPS, a + 1
     upper = a + EPS / guarded
-    log, slope = factorial.at(count, x.column) if factorial else log_rising_factorial(count, r)
+    log, slope = _log_rising_factorial(count, r)
     log_p = log.addcmul_(count, (upper / total).log_())
     per_total = count / total
     by_mean = per_total * a * (EPS / guarded - 1) / upper
     return log_p, by_mean, (per_total / guarded - slope).mul_(r)
+
+
+def _log_rising_factorial(
+    count: Float[Tensor, " entry"], r: Float[Tensor, " entry"]
+) -> tuple[Float[Tensor, " entry"], Float[Tensor, " entry"]]:
+    """log Γ(count + r) / (Γ(r) count!) and its derivative by r."""
+    kind = count.dtype
+    if count.device.type != "mps":  # which has no float64; the differences of large numbers need it
+        count, r = count.double(), r.double()
+    total = count + r
+    log = torch.lgamma(total) - torch.lgamma(r) - torch.lgamma(count + 1)
+    return log.to(kind), (torch.digamma(total) - torch.digamma(r)).to(kind)
 
 
 class _Slopes(NamedTuple):
@@ -201,9 +205,6 @@ class _Slopes(NamedTuple):
     log_library: Float[Tensor, "cell 1"]
     log_dispersion: Float[Tensor, "cell gene"]
     dropout: Float[Tensor, "cell gene"] | None
-
-    def of(self, rows: slice) -> _Slopes:
-        return _Slopes(self.logits[rows], self.log_library[rows], self.log_dispersion[rows], _of(self.dropout, rows))
 
 
 class _Mean(NamedTuple):
@@ -243,25 +244,6 @@ def _row_sums(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "
         return values.new_zeros(len(x)).index_add_(0, x.row, values)
     ends = torch.searchsorted(x.row, torch.arange(len(x) + 1, dtype=x.row.dtype))
     return torch.segment_reduce(values, "sum", offsets=ends, initial=0)  # three times as fast there
-
-
-def _chunks(x: SparseRows) -> Iterator[tuple[slice, SparseRows]]:
-    """The cells, a few at a time on a CPU, whose cache is small; all at once elsewhere."""
-    n, genes = x.shape
-    size = max(CHUNK // genes, 1)
-    if n <= size or x.values.device.type != "cpu":
-        yield slice(None), x
-        return
-    starts = range(0, n, size)
-    bounds = [*torch.searchsorted(x.row, torch.tensor(starts, dtype=x.row.dtype)).tolist(), len(x.values)]
-    for start, first, last in zip(starts, bounds, bounds[1:], strict=False):
-        entries, stop = slice(first, last), min(start + size, n)
-        part = SparseRows(x.values[entries], x.row[entries] - start, x.column[entries], (stop - start, genes))
-        yield slice(start, stop), part
-
-
-def _of(t: Tensor | None, rows: slice) -> Tensor | None:
-    return None if t is None else t[rows]
 
 
 def _outside_autocast(

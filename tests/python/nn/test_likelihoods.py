@@ -1,15 +1,15 @@
 """Likelihoods: the textbook forms against scipy, the sparse-aware forms against the textbook, gradients too."""
 
+import numba
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 from torch.nn import functional as F
 
 from scduet.contract import SparseRows
-from scduet.nn import likelihoods, sparse_likelihoods
+from scduet.nn import cpu_likelihoods, likelihoods, sparse_likelihoods
 from scduet.nn.heads import head
-from scduet.nn.rising_factorial import RisingFactorial, log_rising_factorial
 
 SETTINGS = [
     (likelihood, link, shared)
@@ -137,11 +137,33 @@ def test_stored_zeros_are_zeros(likelihood):
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("likelihood", ["nb", "zinb"])
-def test_many_genes_are_worked_on_in_chunks_of_cells(likelihood, shared, monkeypatch):
-    x, parameters = drawn(10, 40, shared)
-    whole = value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), parameters)
-    monkeypatch.setattr(sparse_likelihoods, "CHUNK", 3 * 40)
-    assert_near(value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), parameters), whole, 1e-12)
+def test_the_compiled_pass_equals_that_of_whole_matrices(likelihood, shared):
+    """The first serves float32 on a CPU, the second everything else; here in float64."""
+    x, parameters = drawn(10, 1500, shared, spread=2.0)
+    narrow = [p.detach().float().requires_grad_() for p in parameters]
+    wide = [p.detach().double().requires_grad_() for p in narrow]
+    got = value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x.float()), narrow)
+    assert_near(got, value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), wide), 1e-5)
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
+def test_the_compiled_pass_does_not_depend_on_the_number_of_threads(likelihood, monkeypatch):
+    x, parameters = drawn(9, 40, True, dtype=torch.float32)
+    alone = value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), parameters)
+    monkeypatch.setattr(cpu_likelihoods, "ENOUGH", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    for a, b in zip(
+        alone, value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), parameters), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("likelihood", "broken"), [*(("nb", i) for i in range(3)), *(("zinb", i) for i in range(4))])
+def test_what_is_no_number_is_not_hidden(likelihood, broken):
+    x, parameters = drawn(9, 40, True, dtype=torch.float32)
+    with torch.no_grad():
+        parameters[broken].view(-1)[5] = torch.nan
+    assert sparse_aware(likelihood, "softmax", as_rows(x), *parameters).isnan().any()
 
 
 @pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
@@ -156,35 +178,40 @@ def test_under_autocast_the_work_is_done_in_float32(likelihood):
     assert_near([got], [expected], 1e-5)
 
 
-def test_rising_factorial_from_the_table_and_from_gamma_functions():
-    r = torch.tensor([1e-8, 0.01, 0.5, 3, 70, 1e4], dtype=torch.float64)
-    count = torch.tensor([0, 1, 2, 5, 11, 12, 13, 400, 1e5, 2.5], dtype=torch.float64)
-    gene = torch.arange(len(r)).repeat_interleave(len(count))
-    counts = count.repeat(len(r))
-    got = RisingFactorial.of(r).at(counts, gene)
-    for a, b in zip(got, log_rising_factorial(counts, r[gene]), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-8)
+def test_rising_factorials_of_the_compiled_pass():
+    count, r = np.meshgrid([1, 2, 5, 11, 12, 13, 400, 1e5, 2.5], [1e-8, 0.01, 0.5, 3, 70, 1e4])
+    got = [cpu_likelihoods._rising_factorial(*pair) for pair in zip(count.ravel(), r.ravel(), strict=True)]
+    log = special.gammaln(count + r) - special.gammaln(r) - special.gammaln(count + 1)
+    expected = log.ravel(), (special.digamma(count + r) - special.digamma(r)).ravel()
+    np.testing.assert_allclose(np.transpose(got), expected, rtol=1e-9, atol=1e-8)
+
+
+def test_exponential_and_logarithm_of_the_compiled_pass():
+    """To 2e-7 over what they promise."""
+    exp, log = (numba.vectorize(["float32(float32)"])(f.py_func) for f in (cpu_likelihoods._exp, cpu_likelihoods._log))
+    x = np.linspace(-87, 88, 100_001, dtype=np.float32)
+    np.testing.assert_allclose(exp(x), np.exp(x.astype(float)), rtol=2e-7)
+    x = np.geomspace(1e-37, 1e38, 100_001, dtype=np.float32)
+    np.testing.assert_allclose(log(x), np.log(x.astype(float)), rtol=2e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
 @pytest.mark.parametrize("link", ["softmax", "softplus"])
-def test_a_head_equals_its_logits(likelihood, link, monkeypatch):
-    """Values, and gradients by the hidden layer, weights and biases, in chunks of cells too."""
-    x, (_, log_library, log_r, _) = drawn(10, 40, True)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_a_head_equals_its_logits(likelihood, link, dtype, tolerance):
+    """Values, and gradients by the hidden layer, weights and biases."""
+    x, (_, log_library, log_r, _) = drawn(10, 40, True, dtype=dtype)
     torch.manual_seed(0)
-    hidden = torch.randn(10, 7, dtype=torch.float64, requires_grad=True)
-    layers = [torch.nn.Linear(7, 40, dtype=torch.float64) for _ in range(2 if likelihood == "zinb" else 1)]
+    hidden = torch.randn(10, 7, dtype=dtype, requires_grad=True)
+    layers = [torch.nn.Linear(7, 40, dtype=dtype) for _ in range(2 if likelihood == "zinb" else 1)]
     inputs = [hidden, *(p for layer in layers for p in layer.parameters())]
 
     def gradients(apply):
         logits = [apply(layer, hidden) for layer in layers]
         value = sparse_aware(likelihood, link, as_rows(x), logits[0], log_library, log_r, logits[-1])
-        return [value, *torch.autograd.grad((value * torch.linspace(1, 2, 10, dtype=torch.float64)).sum(), inputs)]
+        return [value, *torch.autograd.grad((value * torch.linspace(1, 2, 10, dtype=dtype)).sum(), inputs)]
 
-    expected = gradients(lambda layer, hidden: layer(hidden))
-    assert_near(gradients(head), expected, 1e-12)
-    monkeypatch.setattr(sparse_likelihoods, "CHUNK", 3 * 40)
-    assert_near(gradients(head), expected, 1e-12)
+    assert_near(gradients(head), gradients(lambda layer, hidden: layer(hidden)), tolerance)
 
 
 def test_a_head_that_is_more_than_linear_is_applied():

@@ -59,8 +59,9 @@ def generate(
         _refuse_unprompted(model, prompt, allowed, how)
         if by == "genes":
             made = model.mapped(lambda t: values_by_genes(module, t, asked, allowed), prompt, device=place, **how)
-            return _as_cells(made, wanted, prompt.obs)
-        found, obs = prompt_vectors(model, prompt, given, device=device, **how), prompt.obs
+            return _as_cells(made, wanted, prompt.obs)  # pyright: ignore[reportAttributeAccessIssue]
+        found = prompt_vectors(model, prompt, given, device=device, **how)
+        obs = prompt.obs  # pyright: ignore[reportAttributeAccessIssue]
     else:
         found, obs = np.asarray(prompt, np.float32), None
     if by == "genes":

@@ -7,6 +7,7 @@ from scduet._torch import torch
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,9 +50,8 @@ def pretrain(
     Returns a transformer like a loaded one, with `history` and `save`. Under torchrun the processes share the cells.
     Raises OptionError for an option that the family does not have, DataError for cells that cannot be used.
     """
-    family = model.name if isinstance(model, Pretrained) else model
-    base = None if family in OBJECTIVES and isinstance(model, str) else _read(model)
-    family = family if base is None else base.name
+    base = _base(model)
+    family = str(model) if base is None else base.name
     if family not in OBJECTIVES:
         raise OptionError(f"{family!r} cannot be pre-trained here", f"choose from {some(OBJECTIVES)}")
     objective = OBJECTIVES[family]
@@ -61,26 +61,38 @@ def pretrain(
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)
         start = base or _new(adata, family, size, layer, gene_column)
-        max_length = size.max_length if base is None or "max_length" in options else None
-        tokens = {"max_length": max_length} if max_length else {}
+        tokens: dict[str, Any] = {"max_length": size.max_length} if base is None or "max_length" in options else {}
         cells, tokenizer = start.prepared(adata, layer=layer, gene_column=gene_column, **tokens)
-        known = np.unique(tokenizer.token[tokenizer.token >= 0])  # type: ignore[attr-defined]
-        module = objective(copy.deepcopy(start.module), known, config)
-        _take_heads(module, head_weights(module, family, start.set_aside))
-    module.encoder.trunk.recomputes = size.gradient_checkpointing
+        module = objective(copy.deepcopy(start.module), _tokens(tokenizer), config)
+    _take_heads(module, head_weights(module, family, start.set_aside))
+    return _trained(start, module, cells, tokenizer, training, size.gradient_checkpointing, callback)
+
+
+def _trained(
+    start: Pretrained, module, cells, tokenizer, training: TrainConfig, recomputes: bool, callback
+) -> Pretrained:
+    module.encoder.trunk.recomputes = recomputes
     training, outcome = train_module(module, replace(cells, label=None), training, callback, WithCodes(tokenizer))
     module.encoder.trunk.recomputes = False
     heads = {name: weight for name, weight in module.state_dict().items() if not name.startswith("encoder.")}
     history = pd.DataFrame(outcome.history).set_index("epoch")
-    return Pretrained(family, module.encoder.eval(), start.licence, start.origin, heads, history)
+    return replace(start, module=module.encoder.eval(), set_aside=heads, history=history)
 
 
-def _read(model: str | Path | Pretrained) -> Pretrained:
+def _base(model: str | Path | Pretrained) -> Pretrained | None:
+    """The transformer to go on from; None for a new one."""
     if isinstance(model, Pretrained):
         return model
+    if isinstance(model, str) and model in OBJECTIVES:
+        return None
     if isinstance(model, str) and not pretrained.recognise(model):
         raise OptionError(f"{model!r} is neither a family nor a folder of a transformer", f"try {some(OBJECTIVES)}")
     return pretrained.read(model)
+
+
+def _tokens(tokenizer) -> np.ndarray:
+    """Tokens of the genes of the data."""
+    return np.unique(tokenizer.token[tokenizer.token >= 0])
 
 
 def _new(adata, family: str, size: Size, layer: str | None, gene_column: str | None) -> Pretrained:

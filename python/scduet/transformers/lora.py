@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scduet.transformers.trunk import Trunk
+from scduet.transformers.trunk import Block, Trunk
 
 LAYERS = ("qkv", "project")  # the layers of a block that get a pair, as most do: those of attention
 
@@ -34,6 +34,7 @@ class LowRank(nn.Module):
 def add_low_rank(trunk: Trunk, rank: int, alpha: float) -> None:
     """Give each block of `trunk` a trainable pair for each of `LAYERS`."""
     for block in trunk.blocks:
-        layers = {name: block.get_submodule(name) for name in LAYERS}
-        pairs = {n: LowRank(layer.in_features, layer.out_features, rank, alpha) for n, layer in layers.items()}
-        block.low_rank.update(pairs)  # pyright: ignore[reportCallIssue]
+        assert isinstance(block, Block)
+        for name in LAYERS:
+            n_out, n_in = block.get_parameter(f"{name}.weight").shape
+            block.low_rank[name] = LowRank(n_in, n_out, rank, alpha)

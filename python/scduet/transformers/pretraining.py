@@ -41,6 +41,7 @@ class MaskedGenes(nn.Module):
     Config = MaskedConfig
     players = ("model",)
     expects = "counts"
+    genes: Tensor  # tokens of the genes of the data
 
     def __init__(self, encoder: Geneformer, genes: Int[np.ndarray, " gene"], config: MaskedConfig):
         super().__init__()
@@ -53,7 +54,7 @@ class MaskedGenes(nn.Module):
     def forward(self, tokens: TokenBatch, step: Step) -> Loss:
         maskable = ~tokens.padding & torch.isin(tokens.gene, self.genes)
         mask = self.encoder.vocabulary.special["<mask>"]
-        shown, chosen = bert_masking(tokens.gene, maskable, self.genes, mask, self.config.mask_share)  # pyright: ignore
+        shown, chosen = bert_masking(tokens.gene, maskable, self.genes, mask, self.config.mask_share)
         logits, right = self.restored(replace(tokens, gene=shown), chosen).float(), tokens.gene[chosen]
         loss = F.cross_entropy(logits, right, reduction="sum") / max(len(right), 1)
         accuracy = (logits.argmax(-1) == right).float().sum() / max(len(right), 1)
@@ -95,6 +96,7 @@ class Generative(nn.Module):
     Config = GenerativeConfig
     players = ("model",)
     expects = "lognormal"
+    genes: Tensor  # tokens of the genes of the data
 
     def __init__(self, encoder: ScGPT, genes: Int[np.ndarray, " gene"], config: GenerativeConfig):
         super().__init__()
@@ -106,7 +108,7 @@ class Generative(nn.Module):
         self.register_buffer("genes", torch.from_numpy(genes), persistent=False)
 
     def forward(self, tokens: TokenBatch, step: Step) -> Loss:
-        tokens = with_unexpressed(tokens, self.genes, self.config.zeros)  # pyright: ignore[reportArgumentType]
+        tokens = with_unexpressed(tokens, self.genes, self.config.zeros)
         assert tokens.value is not None
         shares = torch.tensor(self.config.asked_shares, device=tokens.gene.device)
         asked = choose_asked(tokens, shares[torch.randint(len(shares), (1,), device=shares.device)])

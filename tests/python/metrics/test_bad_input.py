@@ -23,6 +23,16 @@ def test_one_label_has_no_label_metric(cells, name):
         getattr(metrics, name)(cells.x, ["T"] * 600)
 
 
+@pytest.mark.parametrize(("group", "given"), [("batch", "batch"), ("bio", "labels")])
+def test_the_table_has_a_reason_for_each_metric_that_one_batch_or_one_label_leaves_without_value(cells, group, given):
+    arrays = {"labels": cells.labels, "batch": cells.batch} | {given: np.zeros(600)}
+    table = metrics.evaluate(cells.x, before=cells.before, metrics="all", **arrays)
+    without_groups = {"graph_connectivity", "cell_cycle", "hvg_overlap", "trajectory"}
+    for name in {n for n, m in metrics.METRICS.items() if m.group == group} - without_groups:
+        assert math.isnan(table[name].value), name
+        assert "one" in table[name].reason or "every label" in table[name].reason, (name, table[name].reason)
+
+
 def test_a_label_with_one_cell_counts_as_zero_in_the_silhouette(cells):
     x, labels = np.vstack([cells.x, cells.x[:1] + 50]), np.r_[cells.labels, 9]
     without = 2 * metrics.silhouette_label(cells.x, cells.labels) - 1

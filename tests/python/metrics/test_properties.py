@@ -52,6 +52,35 @@ def test_symmetries(name, seed, scale):
         assert call(moved, labels, batch) == pytest.approx(value, abs=1e-6)
 
 
+CLUSTERED = {  # they draw at random, so what must not change is their value where clusters are clear
+    "nmi_kmeans": lambda x, lab, bat: metrics.nmi_kmeans(x, lab),
+    "ari_kmeans": lambda x, lab, bat: metrics.ari_kmeans(x, lab),
+    "nmi_leiden": lambda x, lab, bat: metrics.nmi_leiden(x, lab),
+    "ari_leiden": lambda x, lab, bat: metrics.ari_leiden(x, lab),
+    "isolated_f1": lambda x, lab, bat: metrics.isolated_f1(x, lab, _alone(lab, bat)),
+}
+
+
+@pytest.mark.parametrize("name", CLUSTERED)
+@settings(max_examples=3, deadline=None, database=None)
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-3, 7.0]))
+def test_clear_clusters_are_found_however_cells_are_ordered_named_turned_and_scaled(name, seed, scale):
+    x, labels, batch, rng = _cells(seed)
+    x, order, names = x + 30 * np.eye(6)[labels], rng.permutation(len(x)), np.array(["T", "B cell", "Ω"])
+    moved = scale * (x @ ortho_group.rvs(6, random_state=seed)) + 3 * scale
+    assert CLUSTERED[name](moved[order], names[labels[order]], batch[order]) == pytest.approx(1)
+
+
+@settings(max_examples=4, deadline=None, database=None)
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-3, 7.0]))
+def test_diffused_kbet_keeps_its_value_up_to_ties(seed, scale):
+    x, labels, batch, rng = _cells(seed)
+    order, names = rng.permutation(len(x)), np.array(["T", "B cell", "Ω"])
+    moved = scale * (x @ ortho_group.rvs(6, random_state=seed)) + 3 * scale
+    moved_value = metrics.kbet_diffusion(moved[order], names[labels[order]], batch[order])
+    assert moved_value == pytest.approx(metrics.kbet_diffusion(x, labels, batch), abs=2 / len(x))
+
+
 @settings(max_examples=20, deadline=None, database=None)
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40), st.randoms(use_true_random=False))
 def test_transfer_metrics_are_bounded_perfect_on_the_truth_and_blind_to_names(truth, random):

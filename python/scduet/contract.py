@@ -175,6 +175,15 @@ class KnowsGenes(Protocol):
         ...
 
 
+@runtime_checkable
+class Bounds(Protocol):
+    """A module that bounds the likelihood of each cell."""
+
+    def cell_terms(self, cells: CellBatch) -> Mapping[str, Float[Tensor, " cell"]]:
+        """The terms of the negative evidence lower bound of each cell, at a draw of its state."""
+        ...
+
+
 class VAE(Protocol):
     """A variational autoencoder of counts: from counts to the state of a cell, and from a state to counts."""
 
@@ -193,7 +202,7 @@ class VAE(Protocol):
         ...
 
     def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
-        """log of the library size for training, and where it is learned, its term of the loss."""
+        """log of the library size for training, and where it is learned, its term of each cell's loss."""
         ...
 
     def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:

@@ -10,6 +10,7 @@ import torch
 from conftest import DATA, make_counts
 
 import scduet as sd
+from scduet.tasks.likelihoods import terms_of_cells
 
 GRID = {
     "gene_likelihood": ("zinb", "nb", "poisson"),
@@ -101,11 +102,20 @@ def compare(model, mine, adata):
         seed_ours(5)
         found = sd.normalized_expression(mine, adata, **arguments, **same)
         near(found, reference)
+    # dispersions of cells reach a million here, where their float32 lgamma is wrong by 0.3; ours is right (tests/python/nn)
+    rtol = 2e-3 if getattr(mine.config, "dispersion", "gene") == "gene-cell" else 1e-5
     torch.manual_seed(6)
-    reference = float(model.get_elbo(adata, batch_size=BATCH))
+    reference = model.get_elbo(adata, batch_size=BATCH, return_mean=False)
     seed_ours(6)
-    transposed = getattr(mine.config, "zero_inflation", "gene") != "gene"  # so its draws come in another order
-    assert sd.elbo(mine, adata, **same) == pytest.approx(reference, rel=0.05 if transposed else 1e-5)
+    found = sd.elbo(mine, adata, return_mean=False, **same)
+    near(found, reference, rtol)
+    seed_ours(6)
+    assert sd.elbo(mine, adata, **same) == pytest.approx(found.mean())
+    torch.manual_seed(7)
+    reference = model.get_reconstruction_error(adata, batch_size=BATCH, return_mean=False)["reconstruction_loss"]
+    seed_ours(7)
+    terms = terms_of_cells(mine, adata, **same)
+    near(terms["reconstruction"] + terms.get("state", 0), reference, rtol)
 
 
 def sd_states(model, adata):
@@ -124,12 +134,6 @@ def test_their_models_give_their_numbers_here(scvi_tools, tmp_path, kind, seed):
     if kind == "SCANVI":
         near(sd.predict(mine, cells()), model.predict(adata, soft=True))
         assert list(sd.predict(mine, cells())) == list(model.predict(adata, soft=True).columns)
-    elif (kind, seed) != ("AUTOZI", 1):  # whose draws come in another order
-        torch.manual_seed(7)
-        reference = model.get_reconstruction_error(adata, batch_size=BATCH)["reconstruction_loss"]
-        seed_ours(7)
-        found = sd.reconstruction_error(mine, cells(), batch_size=BATCH, seed=None)
-        assert found == pytest.approx(float(reference), rel=1e-5)
     if kind == "LinearSCVI":
         near(mine.module.loadings(), model.get_loadings().to_numpy())
     if kind == "AUTOZI":

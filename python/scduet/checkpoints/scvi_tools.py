@@ -66,18 +66,23 @@ def read(path: Path) -> Foreign:
     Raises FormatError, saying what is wrong, for files that are damaged, forged, or of a model of another kind.
     """
     weights, genes, attributes = _content(path)
-    registry = _registry(attributes)
-    name = MODELS.get(str(registry.get("model_name")))
+    known = _registry(attributes)
+    name = MODELS.get(str(known.get("model_name")))
     if name is None:
-        kind = registry.get("model_name")
+        kind = known.get("model_name")
         raise FormatError(f"{path} holds a {kind} of scvi-tools", f"those that can be read are {some(MODELS, 9)}")
     config = _config(name, attributes.get("init_params_", {}), path)
-    schema = _schema(name, registry, genes, weights)
-    reference = _reference(schema, registry, weights)
+    schema = _schema(name, known, genes, weights)
+    reference = _reference(schema, known, weights)
     with torch.random.fork_rng():
         module = find(name)(reference, config)
     module.load_state_dict(from_scvi_tools(_renamed(name, config, weights), module))
     return Foreign(name, module.eval(), schema, reference, config, _history(attributes.get("history_")))
+
+
+def registry(path: Path) -> dict[str, Any]:
+    """What a model there knows of its data: `setup_args`, `field_registries`, `model_name`."""
+    return _registry(_content(path)[2])
 
 
 def _files(folder: Path) -> list[Path]:

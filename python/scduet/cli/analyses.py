@@ -136,22 +136,17 @@ def expression(
 
     --output .h5ad or .zarr: cells x genes of the model, with obs and obsm of the cells; .csv: a table.
     """
-    from scduet.tasks.convert import check_target, file_size, place_whole, read, write
+    from scduet.tasks.convert import check_target, file_size, read, write_expression
 
     check_target(output, overwrite, file_size(data), (".h5ad", ".zarr", ".csv"))
     size = _library(library_size)
-    from anndata import AnnData
-
     import scduet
 
     adata, wanted = read(data), {"gene_list": gene or None, "transform_batch": transform_batch or None}
     found = scduet.normalized_expression(
         scduet.load(model), adata, library_size=size, n_samples=n_samples, seed=seed, **wanted
     )
-    if output.suffix.lower() == ".csv":
-        place_whole(output.absolute(), found.rename_axis("cell").to_csv)
-        return
-    write(AnnData(found, obs=adata.obs, obsm=dict(adata.obsm)), output, overwrite=overwrite)
+    write_expression(found, adata, output, overwrite=overwrite)
 
 
 def _library(text: str) -> float | str:

@@ -45,13 +45,14 @@ def network(
     sets = scduet.read_gmt(gene_sets) if gene_sets else None
     options = {"method": method, "groupby": groupby, "control": control, "n_neighbors": n_neighbors, "layer": layer}
     links = scduet.gene_network(scduet.load(model), read(data), genes=gene or None, **options)
-    found = scduet.gene_programs(links, sets, resolution=resolution) if programs or figure else None
-    if figure:
-        _draw(links, found, figure, place_whole)
-    if programs:
-        place_whole(programs.absolute(), lambda path: found.to_csv(path, index=False))
-    if sets:
-        typer.echo(found.attrs["links"].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    if programs or figure:
+        found = scduet.gene_programs(links, sets, resolution=resolution)
+        if programs:
+            place_whole(programs.absolute(), lambda path: found.to_csv(path, index=False))
+        if figure:
+            _draw(links, found, figure, place_whole)
+        if sets:
+            typer.echo(found.attrs["links"].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     place_whole(output.absolute(), lambda path: links.to_csv(path, index=False))
 
 

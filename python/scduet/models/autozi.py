@@ -85,16 +85,18 @@ class AutoZI(nn.Module):
             self.register_buffer(f"{name}_logit", torch.tensor([getattr(config, name)]).logit())
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
+        terms = {name: values.mean() for name, values in self.cell_terms(cells).items()}
+        kl_genes = kl_divergence(self.posterior_of_genes(), self.prior_of_genes()).sum()
+        terms["kl_genes"] = kl_genes / max(self.reference.n_cells, 1)
+        total = terms["reconstruction"] + step.kl_weight * terms["kl"] + terms["kl_genes"]
+        return Loss(total + terms["kl_library"] if self.learns_library else total, terms, len(cells))
+
+    def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
+        """The terms of each cell's negative evidence lower bound, but for that of the genes, at a draw of its state."""
         mean, variance = self.posterior(cells)
         log_library, kl_library = self.drawn_library(cells)
-        z = self.state(rsample(mean, variance))
-        kl = kl_to_normal(mean, variance).mean()
-        reconstruction = -self.log_likelihood(z, cells, log_library).mean()
-        kl_genes = kl_divergence(self.posterior_of_genes(), self.prior_of_genes()).sum() / max(
-            self.reference.n_cells, 1
-        )
-        terms = {"reconstruction": reconstruction, "kl": kl, **kl_library, "kl_genes": kl_genes}
-        return Loss(sum(kl_library.values(), reconstruction + step.kl_weight * kl + kl_genes), terms, len(cells))
+        z, kl = self.state(rsample(mean, variance)), kl_to_normal(mean, variance)
+        return {"reconstruction": -self.log_likelihood(z, cells, log_library), "kl": kl, **kl_library}
 
     def posterior_of_genes(self) -> Beta:
         """q(d): by gene, or (batch or label, gene)."""
@@ -187,7 +189,10 @@ def scvi_config(config: Config) -> scvi.Config:
 
 
 def _drawn(beta: Beta) -> Tensor:
-    """A draw that gradients pass through, kept off 0 and 1; by Gamma draws in logarithms, which do not underflow."""
-    first = (Gamma(beta.concentration1, 1.0).rsample() + 1e-30).log()
-    second = (Gamma(beta.concentration0, 1.0).rsample() + 1e-30).log()
-    return 1e-7 + (1 - 2e-7) * torch.sigmoid(first - second)
+    """A draw that gradients pass through, kept off 0 and 1; by Gamma draws in logarithms, which do not underflow.
+
+    Made gene by gene, all groups of a gene together: the order of draws of scvi-tools.
+    """
+    sizes = (beta.concentration1.t().contiguous(), beta.concentration0.t().contiguous())
+    first, second = ((Gamma(size, 1.0).rsample() + 1e-30).log() for size in sizes)
+    return (1e-7 + (1 - 2e-7) * torch.sigmoid(first - second)).t()

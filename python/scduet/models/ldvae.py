@@ -70,6 +70,9 @@ class LDVAE(nn.Module):
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         return self.scvi(cells, step)
 
+    def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
+        return self.scvi.cell_terms(cells)
+
     def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
         return self.scvi.embed(cells)
 

@@ -63,17 +63,17 @@ class SCANVI(nn.Module):
         self.prior_mean, self.prior_log_variance = nn.Linear(h, n), nn.Linear(h, n)
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
-        mean, variance = self.scvi.posterior(cells)
-        z = self.scvi.state(rsample(mean, variance))
-        log_library, kl_library = self.scvi.drawn_library(cells)
-        reconstruction = -self.scvi.log_likelihood(z, cells, log_library).mean()
-        state, kl = self._types(z, mean, variance)
-        classification = self._classification(cells, mean)
-        total = reconstruction + state + step.kl_weight * sum(kl_library.values(), kl)
-        if "classification" in classification:
-            total = total + self.config.classification_ratio * classification["classification"]
-        terms = {"reconstruction": reconstruction, "state": state, "kl": kl, **kl_library, **classification}
+        mean, of_cells = self._cell_terms(cells)
+        terms = {name: values.mean() for name, values in of_cells.items()} | self._classification(cells, mean)
+        kl = terms["kl"] + terms["kl_library"] if "kl_library" in terms else terms["kl"]
+        total = terms["reconstruction"] + terms["state"] + step.kl_weight * kl
+        if "classification" in terms:
+            total = total + self.config.classification_ratio * terms["classification"]
         return Loss(total, terms, len(cells))
+
+    def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
+        """The terms of each cell's negative evidence lower bound, at a draw of its state."""
+        return self._cell_terms(cells)[1]
 
     def companions(self, label: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         """Places of an epoch's labeled cells among cells with these labels: at most n_samples_per_label of each."""
@@ -102,7 +102,18 @@ class SCANVI(nn.Module):
         norms = dict(batch_norm=c.use_batch_norm in (side, "both"), layer_norm=c.use_layer_norm in (side, "both"))
         return MLP(c.n_latent, c.n_hidden, c.n_layers, levels=levels, dropout=dropout, **norms)
 
-    def _types(self, z: Tensor, mean: Tensor, variance: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def _cell_terms(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], dict[str, Float[Tensor, " cell"]]]:
+        """The mean of q(z | x) too."""
+        mean, variance = self.scvi.posterior(cells)
+        z = self.scvi.state(rsample(mean, variance))
+        log_library, kl_library = self.scvi.drawn_library(cells)
+        reconstruction = -self.scvi.log_likelihood(z, cells, log_library)
+        state, kl = self._types(z, mean, variance)
+        return mean, {"reconstruction": reconstruction, "state": state, "kl": kl, **kl_library}
+
+    def _types(
+        self, z: Tensor, mean: Tensor, variance: Tensor
+    ) -> tuple[Float[Tensor, " cell"], Float[Tensor, " cell"]]:
         """log q(z|x) - E log p(z|u, y), and the KL terms of u and y; every cell is tried with every type."""
         n_labels, heads = self.reference.n_labels, (self.within.mean, self.within.log_variance)
         u_mean, u_log_variance = each_level(self.within.body, heads, z[None], n_labels)
@@ -113,7 +124,7 @@ class SCANVI(nn.Module):
         share = log_share.exp()
         by_type = (share * (kl_to_normal(u_mean, u_variance) + log_share)).sum(0)
         state = log_normal(z, mean, variance.log()) - (share * log_p).sum(0)
-        return state.mean(), by_type.mean() + math.log(n_labels)
+        return state, by_type + math.log(n_labels)
 
     def _classification(self, cells: CellBatch, mean: Tensor) -> dict[str, Float[Tensor, ""]]:
         """Cross entropy and accuracy of the classifier on the companions, or else on these cells' own labels."""

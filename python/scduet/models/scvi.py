@@ -116,13 +116,16 @@ class SCVI(nn.Module):
             self._add_dispersion()
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
+        terms = {name: values.mean() for name, values in self.cell_terms(cells).items()}
+        total = terms["reconstruction"] + step.kl_weight * terms["kl"]
+        return Loss(total + terms["kl_library"] if self.learns_library else total, terms, len(cells))
+
+    def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
+        """The terms of each cell's negative evidence lower bound, at a draw of its state."""
         mean, variance = self.posterior(cells)
-        z = self.state(rsample(mean, variance))
-        kl = kl_to_normal(mean, variance).mean()
+        z, kl = self.state(rsample(mean, variance)), kl_to_normal(mean, variance)
         log_library, kl_library = self.drawn_library(cells)
-        reconstruction = -self.log_likelihood(z, cells, log_library).mean()
-        terms = {"reconstruction": reconstruction, "kl": kl, **kl_library}
-        return Loss(sum(kl_library.values(), reconstruction + step.kl_weight * kl), terms, len(cells))
+        return {"reconstruction": -self.log_likelihood(z, cells, log_library), "kl": kl, **kl_library}
 
     def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
         """Posterior mean of z. For "ln" the mean over draws, whose noise is fixed and the same for every cell."""
@@ -258,11 +261,11 @@ class SCVI(nn.Module):
         return z.softmax(-1) if self.config.latent_distribution == "ln" else z
 
     def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
-        """log l for training, and where it is learned, its term of the loss."""
+        """log l for training, and where it is learned, its term of each cell's loss."""
         if not self.learns_library:
             return self.log_library(cells), {}
         mean, variance = self.library_posterior(cells)
-        return rsample(mean, variance), {"kl_library": kl_to_normal(mean, variance, self.library_prior(cells)).mean()}
+        return rsample(mean, variance), {"kl_library": kl_to_normal(mean, variance, self.library_prior(cells))}
 
     def _log_dispersion(
         self, hidden: Float[Tensor, "cell hidden"], cells: CellBatch, batch: Int[Tensor, " cell"]

@@ -183,15 +183,18 @@ class Analyses:
         )
 
     def get_elbo(self, adata=None, indices=None, batch_size=None, dataloader=None, return_mean=True, **_):
-        _only_means(return_mean)
-        return likelihoods.elbo(self._model, self._cells(adata, indices), **self._sized(batch_size))
+        found = likelihoods.elbo(
+            self._model, self._cells(adata, indices), return_mean=return_mean, **self._sized(batch_size)
+        )
+        return found if return_mean else torch.from_numpy(found)
 
     def get_reconstruction_error(
         self, adata=None, indices=None, batch_size=None, dataloader=None, return_mean=True, **_
     ) -> dict[str, Any]:
-        _only_means(return_mean)
-        error = likelihoods.reconstruction_error(self._model, self._cells(adata, indices), **self._sized(batch_size))
-        return {"reconstruction_loss": error}
+        """-log p(x | z); for SCANVI with log q(z | x) - log p(z | y), as there."""
+        terms = likelihoods.terms_of_cells(self._model, self._cells(adata, indices), **self._sized(batch_size))
+        error = terms["reconstruction"] + terms.get("state", 0.0)
+        return {"reconstruction_loss": float(error.mean()) if return_mean else torch.from_numpy(error)}
 
     def get_marginal_ll(
         self, adata=None, indices=None, n_mc_samples=1000, batch_size=None, return_mean=True, dataloader=None, **_
@@ -200,6 +203,10 @@ class Analyses:
             self._model, self._cells(adata, indices), n_samples=n_mc_samples, **self._sized(batch_size)
         )
         return float(found.mean()) if return_mean else torch.from_numpy(found)
+
+    def get_aggregated_posterior(self, adata=None, indices=None, batch_size=None, dof=3.0):
+        """A torch mixture; its scales are standard deviations, where scvi-tools takes variances."""
+        return abundance.aggregated_posterior(self._model, self._cells(adata, indices), dof=dof)
 
     def differential_abundance(self, adata=None, sample_key=None, batch_size=128, num_cells_posterior=None, dof=None):
         abundance.differential_abundance(
@@ -216,6 +223,10 @@ class Analyses:
         if minified_data_type != "latent_posterior_parameters":
             raise OptionError(f"minified_data_type={minified_data_type!r}", "only latent_posterior_parameters is there")
         self.adata = minify.minify(self._model, self.adata)
+
+    @property
+    def minified_data_type(self) -> str | None:
+        return self.adata.uns[latent.MINIFIED] if self.is_minified else None
 
     @property
     def is_minified(self) -> bool:
@@ -238,8 +249,3 @@ class Analyses:
 def _refuse_weights(weights) -> None:
     if weights not in (None, "uniform"):
         raise OptionError(f"weights={weights!r} has no counterpart here", "leave it out: all cells weigh the same")
-
-
-def _only_means(return_mean: bool) -> None:
-    if not return_mean:
-        raise OptionError("the value of each cell is not given here", "use get_marginal_ll(return_mean=False)")

@@ -13,7 +13,7 @@ from anndata import AnnData, read_h5ad
 
 from scduet import api
 from scduet.api import Model
-from scduet.checkpoints import native
+from scduet.checkpoints import native, scvi_tools
 from scduet.data.samplers import split
 from scduet.errors import FormatError, OptionError
 from scduet.scvi import settings
@@ -105,6 +105,25 @@ class ScviModel(Analyses):
         return cls._holding(model, adata or None)
 
     @classmethod
+    def convert_legacy_save(cls, dir_path, output_dir_path, overwrite=False, prefix=None, **_) -> None:
+        """Write a model from before 0.15 as a folder that scvi-tools 1.4, and we, load."""
+        target = Path(output_dir_path)
+        if target.exists() and not overwrite:
+            raise FormatError(f"{target} exists", "choose another folder, or pass overwrite=True")
+        legacy = Path(dir_path) / f"{prefix or ''}{scvi_tools.THREE_FILES[0]}"
+        _loaded(legacy).export_scvi_tools(target, overwrite)
+        if prefix:
+            (target / scvi_tools.ONE_FILE).replace(target / f"{prefix}{scvi_tools.ONE_FILE}")
+
+    @staticmethod
+    def load_registry(dir_path, prefix=None) -> dict[str, Any]:
+        """What a saved model knows of its data."""
+        folder = _folder(dir_path, prefix)
+        if not native.is_ours(folder):
+            return scvi_tools.registry(_foreign(Path(dir_path), prefix))
+        return _registry(_loaded(folder))
+
+    @classmethod
     def prepare_query_anndata(cls, adata, reference_model, return_reference_var_names=False, inplace=True):
         """Give `adata` the genes of the model, in its order; missing ones are zero."""
         model = _model_of(reference_model)
@@ -168,9 +187,9 @@ class ScviModel(Analyses):
 
     @property
     def registry(self) -> dict[str, Any]:
-        return {"model_name": type(self).__name__, "setup_args": vars(self._model.schema.fields)}
+        return _registry(self._model)
 
-    def get_var_names(self) -> pd.Index:
+    def get_var_names(self, legacy_mudata_format=False) -> pd.Index:
         return pd.Index(self._model.genes)
 
     def view_anndata_setup(self, adata=None, hide_state_registries=False) -> None:
@@ -182,6 +201,11 @@ class ScviModel(Analyses):
 
     def __repr__(self) -> str:
         return f"{self.summary_string}\nTraining status: {'Trained' if self.is_trained_ else 'Not Trained'}"
+
+
+def _registry(model: Model) -> dict[str, Any]:
+    names = {ours: theirs for theirs, ours in scvi_tools.MODELS.items()}
+    return {"model_name": names[model.name], "setup_args": vars(model.schema.fields)}
 
 
 def _model_of(reference) -> Model:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, StudentT
 
 from scduet.api import Model
 from scduet.errors import DataError, some
@@ -45,6 +46,18 @@ def differential_abundance(
     return table
 
 
+@torch.inference_mode()
+def aggregated_posterior(model: Model, adata=None, *, dof: float | None = 3.0) -> MixtureSameFamily:
+    """Even mixture of the posteriors of the cells: Student's t of `dof` degrees of freedom, None for normal.
+
+    Its scales are standard deviations; scvi-tools 1.4 takes variances for them.
+    """
+    parts = [(part.mean, part.variance) for part in states(model, adata)]
+    mean, deviation = torch.cat([m for m, _ in parts]), torch.cat([v for _, v in parts]).sqrt()
+    each = Normal(mean, deviation) if dof is None else StudentT(dof, mean, deviation)
+    return MixtureSameFamily(Categorical(logits=torch.ones_like(mean[:, 0])), Independent(each, 1))
+
+
 def _log_density(
     at: Float[Tensor, "cell latent"],
     mean: Float[Tensor, "component latent"],
@@ -53,11 +66,7 @@ def _log_density(
 ) -> Float[Tensor, " cell"]:
     """log density of an even mixture with these components."""
     size, found = max(1, PIECE // len(mean)), []
-    kind = (
-        torch.distributions.Normal(mean, deviation)
-        if dof is None
-        else torch.distributions.StudentT(dof, mean, deviation)
-    )
+    kind = Normal(mean, deviation) if dof is None else StudentT(dof, mean, deviation)
     for start in range(0, len(at), size):
         each = kind.log_prob(at[start : start + size, None]).sum(-1)
         found.append(each.logsumexp(1) - math.log(len(mean)))

@@ -112,6 +112,15 @@ def write_embedding(latent: Float[np.ndarray, "cell latent"], cells: Sequence[st
     place_whole(path, table.to_csv if path.suffix.lower() == ".csv" else lambda new: np.save(new, latent))
 
 
+def write_expression(found: pd.DataFrame, adata: AnnData, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write expression (cell x gene): .csv a table, .h5ad or .zarr cells with it as X, and obs and obsm of `adata`."""
+    path = Path(path).absolute()
+    if path.suffix.lower() == ".csv":
+        place_whole(path, found.rename_axis("cell").to_csv)
+    else:
+        write(AnnData(found, obs=adata.obs, obsm=dict(adata.obsm)), path, overwrite=overwrite)
+
+
 def add_embedding(source: str | Path, target: str | Path, key: str, latent: Float[np.ndarray, "cell latent"]) -> None:
     """Write a copy of the .h5ad or .zarr `source`, with `latent` in obsm[key], as `target`; the counts are not read."""
 

@@ -10,29 +10,58 @@ import numpy as np
 from torch import Tensor
 
 from scduet.api import Model
-from scduet.contract import VAE, CellBatch, Loss, Step
+from scduet.contract import VAE, Bounds, CellBatch
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.errors import DataError, OptionError
 from scduet.nn.layers import rsample
 from scduet.tasks.latent import BATCH_SIZE, is_minified, seeded, states, vae_of
 
-NOT_OF_CELLS = ("classification", "accuracy", "kl_genes")  # terms of a loss that are no part of the bound
-
 
 @torch.inference_mode()
-def elbo(model: Model, adata=None, *, batch_size: int = BATCH_SIZE, seed: int | None = 0) -> float:
+def elbo(
+    model: Model, adata=None, *, return_mean: bool = True, batch_size: int = BATCH_SIZE, seed: int | None = 0
+) -> float | np.ndarray:
     """Evidence lower bound, mean over cells, with full weight of the KL terms; higher is better.
 
     It is negative; the history's losses are of the other sign. A draw: `seed` fixes it, None uses torch's own stream.
+    return_mean: False for the value of each cell (cell).
     """
-    return -_mean_of_terms(model, adata, None, batch_size, seed)
+    found = -sum(terms_of_cells(model, adata, batch_size=batch_size, seed=seed).values(), np.zeros(1))
+    return float(found.mean()) if return_mean else found
 
 
 @torch.inference_mode()
-def reconstruction_error(model: Model, adata=None, *, batch_size: int = BATCH_SIZE, seed: int | None = 0) -> float:
-    """-log p(x | z), summed over genes, mean over cells, at a draw of each state; lower is better."""
-    return _mean_of_terms(model, adata, "reconstruction", batch_size, seed)
+def reconstruction_error(
+    model: Model, adata=None, *, return_mean: bool = True, batch_size: int = BATCH_SIZE, seed: int | None = 0
+) -> float | np.ndarray:
+    """-log p(x | z), summed over genes, mean over cells, at a draw of each state; lower is better.
+
+    return_mean: False for the value of each cell (cell).
+    """
+    found = terms_of_cells(model, adata, batch_size=batch_size, seed=seed)["reconstruction"]
+    return float(found.mean()) if return_mean else found
+
+
+@torch.inference_mode()
+def terms_of_cells(
+    model: Model, adata=None, *, batch_size: int = BATCH_SIZE, seed: int | None = 0
+) -> dict[str, np.ndarray]:
+    """The terms of each cell's negative evidence lower bound, at a draw of its state; `elbo` is minus their sum.
+
+    Of each term a float64 array (cell): "reconstruction", "kl", and the model's own.
+    """
+    _refuse_minified(adata)
+    module = model.module
+    if not isinstance(module, Bounds):
+        raise OptionError(f"{model.name!r} has no bound of the likelihood", "use e.g. scvi or scanvi")
+    cells, parts = model.encode(adata), []
+    model.module.eval()
+    with seeded(seed):
+        for batch in minibatches(cells, sequential(len(cells)), batch_size):
+            assert isinstance(batch, CellBatch)
+            parts.append(module.cell_terms(batch.to(model.device)))
+    return {name: torch.cat([part[name] for part in parts]).double().cpu().numpy() for name in parts[0]}
 
 
 @torch.inference_mode()
@@ -112,21 +141,6 @@ def latent_library_size(
 def _library(vae: VAE, cells: CellBatch):
     """Posterior and prior of the library size, mean and variance each; None where it is observed."""
     return (vae.library_posterior(cells), vae.library_prior(cells)) if vae.learns_library else None
-
-
-def _mean_of_terms(model: Model, adata, term: str | None, batch_size: int, seed: int | None) -> float:
-    """Mean over cells of one term of the loss, or of all that are of cells."""
-    _refuse_minified(adata)
-    vae_of(model)
-    cells, total = model.encode(adata), 0.0
-    model.module.eval()
-    with seeded(seed):
-        for batch in minibatches(cells, sequential(len(cells)), batch_size):
-            assert isinstance(batch, CellBatch)
-            loss: Loss = model.module(batch.to(model.device), Step(kl_weight=1.0))
-            chosen = [v for name, v in loss.terms.items() if (name == term if term else name not in NOT_OF_CELLS)]
-            total += float(sum(chosen)) * len(batch)
-    return total / len(cells)
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from conftest import make_counts
 
 import scduet as sd
+from scduet import scvi
 from scduet.errors import FormatError, ScduetWarning
 
 OPTIONS = dict(batch_key="batch", labels_key="cell_type", n_latent=4, n_hidden=16, max_epochs=1)
@@ -101,6 +102,14 @@ def test_the_three_files_of_before_0_15(tmp_path):
     loaded = sd.load(tmp_path / "old")
     assert np.array_equal(loaded.embed(counts), model.embed())
     assert loaded.schema.levels == model.schema.levels
+    scvi.model.SCVI.convert_legacy_save(tmp_path / "old", tmp_path / "converted")
+    assert np.array_equal(sd.load(tmp_path / "converted").embed(counts), model.embed())
+    known = scvi.model.SCVI.load_registry(tmp_path / "converted")
+    assert (known["model_name"], known["setup_args"]["batch_key"]) == ("SCVI", "batch")
+    model.save(tmp_path / "ours")
+    assert scvi.model.SCVI.load_registry(tmp_path / "ours")["setup_args"]["batch_key"] == "batch"
+    with pytest.raises(FormatError, match="exists"):
+        scvi.model.SCVI.convert_legacy_save(tmp_path / "old", tmp_path / "converted")
     (tmp_path / "old" / "attr.pkl").unlink()
     with pytest.raises(FormatError, match=r"attr\.pkl is missing"):
         sd.load(tmp_path / "old")

@@ -13,6 +13,7 @@
 #' @param max.cells Cells perturbed for each gene, a random choice; `NULL` for all that hold it.
 #' @param ... Options of Geneformer: `emb_layer`, `pooling`, `max_length`, `precision`.
 #' @inheritParams RunPretrained
+#' @inheritParams RunModel
 #' @returns A data frame with a row for each gene or set, the largest effect first: `n_expressed` and `n_held` (cells that
 #'   count it; those in which the model reads it), `n_cells`, `shift` (mean of 1 - cosine), `random_shift`, `z`, `p_value`,
 #'   `fdr`; with a goal also `towards` and its companions. `attr(, "cells")` has the values of every cell.
@@ -21,7 +22,9 @@
 #' @export
 #' @examples
 #' \dontrun{
-#' PerturbGenes(obj, "Geneformer-V2-104M", c("TBX5", "GATA4"), labels = "state", start = "healthy", goal = "failing")
+#' PerturbGenes(obj, "Geneformer-V2-104M", c("TBX5", "GATA4"),
+#'   labels = "state", start = "healthy", goal = "failing"
+#' )
 #' }
 PerturbGenes <- function(object, model, genes, how = "delete", labels = NULL, start = NULL, goal = NULL, n.random = 20,
                          max.cells = 200, assay = NULL, layer = "counts", gene.names = NULL, seed.use = 42,

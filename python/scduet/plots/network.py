@@ -57,11 +57,11 @@ def strongest(network: pd.DataFrame, genes=None, group: str | None = None, n_lin
     if group not in groups:
         raise DataError(f"the network has no group {group!r}", f"pass group=, one of {some(groups, 9)}")
     links = network[(network["group"] == group) & network["by_model"]]
-    if genes is not None:
-        wanted = [genes] if isinstance(genes, str) else list(genes)
-        links = links[links["gene"].isin(wanted) | links["other"].isin(wanted)]
+    wanted = [genes] if isinstance(genes, str) else genes
+    if wanted is not None:
+        links = links[links["gene"].isin(list(wanted)) | links["other"].isin(list(wanted))]
     if not len(links):
-        raise DataError(f"no links {'' if genes is None else f'of {some(wanted)} '}in the network", "ask for others")
+        raise DataError(f"no links {'' if wanted is None else f'of {some(wanted)} '}in the network", "ask for others")
     size = links["difference" if "difference" in links else "weight"].abs()
     return links.assign(size=size).nlargest(n_links, "size")
 

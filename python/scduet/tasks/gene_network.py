@@ -69,6 +69,8 @@ def gene_network(
     Raises DataError for genes, groups or cells that do not fit, OptionError for methods that the model lacks.
     Source: Cui et al., Nature Methods 2024 (scGPT), networks from embeddings and attention.
     """
+    if n_neighbors is not None and n_neighbors < 1:
+        raise OptionError(f"n_neighbors cannot be {n_neighbors}", "it is at least 1, or None for all pairs")
     model = model_of(model)
     groups = _groups(adata, groupby, control)
     place = _chosen(adata, genes, layer)

@@ -62,6 +62,8 @@ def _communities(links: pd.DataFrame, method: str, resolution: float, min_genes:
     _, weight, difference = METHODS[method]
     score = links[difference if difference in links else weight].to_numpy(float)
     links, score = links[score > 0], score[score > 0]
+    if not len(links):
+        return []
     codes, names = pd.factorize(pd.concat([links["gene"], links["other"]]))
     graph = igraph.Graph(n=len(names), edges=codes.reshape(2, -1).T, directed=False)
     igraph.set_random_number_generator(random.Random(seed))

@@ -107,7 +107,7 @@ class _Data:
         cells, tokenizer = model.prepared(adata[rows], **where)
         tokens = joined(list(windows(tokenizer, cells.counts)))
         match = model.match(adata[rows], layer=where["layer"], gene_column=where["gene_column"])
-        n_tokens = model.module.config.n_tokens
+        n_tokens = len(model.module.genes())
         known = np.flatnonzero(match.token >= 0)
         to_token = sp.csr_matrix(
             (np.ones(len(known)), (known, match.token[known])), shape=(len(match.token), n_tokens)

@@ -141,7 +141,7 @@ class _Runner:
             return float(F.cosine_similarity(old.vector, new.vector, dim=0))
         kept_new = ~np.isin(new.genes, change)
         kept_old = np.flatnonzero(~np.isin(old.genes, change))[: kept_new.sum()]
-        return float(F.cosine_similarity(old.states[kept_old], new.states[kept_new]).mean())
+        return float(F.cosine_similarity(old.states[kept_old], new.states[np.flatnonzero(kept_new)]).mean())
 
     def _embed(self, tokens: TokenBatch) -> Tensor:
         return self.module.embed(tokens, self.options)

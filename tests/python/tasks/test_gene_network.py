@@ -33,8 +33,8 @@ def planted():
 
 @pytest.fixture(scope="module")
 def fitted(planted):
-    options = {"max_epochs": 150, "n_latent": 4, "n_hidden": 32}
-    return {name: sd.fit(planted, name, **options) for name in ("ldvae", "scvi")}
+    epochs = {"ldvae": 150, "scvi": 60}
+    return {name: sd.fit(planted, name, max_epochs=n, n_latent=4, n_hidden=32) for name, n in epochs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +113,19 @@ def test_what_does_not_fit_is_told(planted, fitted):
         sd.gene_network(model, planted, groupby="half")
     with pytest.raises(OptionError, match="groupby"):
         sd.gene_network(model, planted, control="a")
+    with pytest.raises(OptionError, match="n_neighbors"):
+        sd.gene_network(model, planted, n_neighbors=0)
     strangers = planted.copy()
     strangers.var_names = [f"other{i}" for i in range(30)]
     with pytest.raises(DataError, match="knows 0"):
         sd.gene_network(model, strangers)
     with pytest.raises(DataError, match="by_model"):
         sd.gene_programs(pd.DataFrame({"gene": ["a"], "other": ["b"], "weight": [1.0]}))
+
+
+def test_links_of_no_positive_weight_make_no_program(planted, fitted):
+    network = sd.gene_network(fitted["ldvae"], planted).assign(weight=-0.1)
+    assert set(sd.gene_programs(network, resolution=1.0)["method"]) == {"coexpression"}
 
 
 def test_the_figure_draws_the_links_that_it_says(planted, fitted):

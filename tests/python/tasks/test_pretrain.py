@@ -23,7 +23,7 @@ def cells():
 
 @pytest.fixture(scope="module")
 def gpt(cells):
-    return pretrain(cells, "scgpt", max_epochs=26, lr=4e-3, zeros=0.5, **SMALL)
+    return pretrain(cells, "scgpt", max_epochs=26, lr=4e-3, zeros=0.5, **{**SMALL, "n_layers": 1})
 
 
 @pytest.fixture(scope="module")

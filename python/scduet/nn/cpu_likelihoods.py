@@ -74,7 +74,7 @@ def _shared_out(
 ):
     """The cells in as many parts as threads."""
     for k in numba.prange(len(edges) - 1):
-        rows = edges[k], edges[k + 1]
+        rows = edges[k : k + 2]  # an array as where there is one part: the same code, so the same bits
         _cells(rows, x, column, pointer, logits, log_library, r, dropout, by_logits, by_library, by_r, by_dropout, cost)
 
 

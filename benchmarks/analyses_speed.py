@@ -5,7 +5,7 @@
 Differential expression between two groups of half the cells each, and normalized expression of all cells, 2,000 genes
 (the PBMC atlas, its cells repeated where more are asked for). With --census: a model of the size of the CELLxGENE
 Census' (11,000 batches, 8,000 genes, 2 layers, untrained), embedding and decoding 2,000 simulated cells. Every call is
-a fresh process, the two sides in turn.
+a fresh process, the two sides in turn, each with its own default size of minibatches.
 """
 
 from __future__ import annotations
@@ -110,11 +110,11 @@ def _ours(adata, folder: Path, task: str):
     model = sd.load(folder)
     return {
         "differential expression": lambda: sd.differential_expression(
-            model, adata, "half", "left", "right", verbose=False, batch_size=128
+            model, adata, "half", "left", "right", verbose=False
         ),
-        "normalized expression": lambda: sd.normalized_expression(model, adata, batch_size=128),
-        "embedding": lambda: model.embed(adata, batch_size=128),
-        "decoding": lambda: sd.normalized_expression(model, adata, batch_size=128),
+        "normalized expression": lambda: sd.normalized_expression(model, adata),
+        "embedding": lambda: model.embed(adata),
+        "decoding": lambda: sd.normalized_expression(model, adata),
     }[task]
 
 

@@ -15,11 +15,11 @@ checkpoint <- function(family) {
   folder
 }
 
-# 30 cells of two kinds, which count the first or the last 45 of the checkpoint's genes five times as often.
-two_kinds <- function(names = paste0("GENE", 0:89)) {
-  kind <- rep(c("T", "B"), 15)
+# Cells of two kinds, which count the first or the last 45 of the checkpoint's genes five times as often.
+two_kinds <- function(names = paste0("GENE", 0:89), n = 30) {
+  kind <- rep(c("T", "B"), n / 2)
   base <- outer(rep(c("T", "B"), each = 45), kind, "==") * 2 + 0.5
-  x <- matrix(qpois((seq_len(90 * 30) * 0.618034) %% 1, base), 90, 30, dimnames = list(names, paste0("cell", 1:30)))
+  x <- matrix(qpois((seq_len(90 * n) * 0.618034) %% 1, base), 90, n, dimnames = list(names, paste0("cell", seq_len(n))))
   data <- data.frame(kind = kind, row.names = colnames(x))
   suppressWarnings(SeuratObject::CreateSeuratObject(methods::as(x, "CsparseMatrix"), meta.data = data))
 }

@@ -56,9 +56,9 @@ test_that("a gene sets file is read, and a wrong one is an error with a class", 
 test_that("a transformer's attention by condition differs from the control", {
   skip_if_no_engine()
   skip_if_no_seurat()
-  object <- two_kinds()
+  object <- two_kinds(n = 240)[paste0("GENE", 0:39), ] # enough cells of each kind in which both genes of a pair are read
   network <- GeneNetwork(object, model = checkpoint("geneformer"), genes = paste0("GENE", 0:11), method = "attention",
-    group.by = "kind", control = "B", n.neighbors = NULL, max_length = 40)
+    group.by = "kind", control = "B", n.neighbors = NULL, max_length = 48)
   expect_identical(unique(network$group), "T")
   expect_gt(sum(network$by_model), 20)
   expect_false(is.unsorted(-abs(network$difference[network$by_model])))

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numba
 import numpy as np
 from jaxtyping import Float, Int
 
+from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
 from scduet.transformers.tokens import Tokens, framed, known, piecewise, sort_rows
@@ -102,7 +102,7 @@ def ascending(value: Float[np.ndarray, " entry"], pointer: Int[np.ndarray, " row
     return sort_rows(value.view(np.uint32).astype(np.uint64) << np.uint64(16), pointer)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def bins_of_sorted(value, pointer, draw, quantiles):
     """The bins of values that are sorted within rows. The edges are the row's quantiles, by numpy's arithmetic.
 
@@ -126,7 +126,7 @@ def bins_of_sorted(value, pointer, draw, quantiles):
     return bins
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def uniform(seed, cell, gene):
     """Numbers in [0, 1) that look random and depend on seed, cell and gene alone (SplitMix64, Steele et al. 2014)."""
     out = np.empty(len(gene))

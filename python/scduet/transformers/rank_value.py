@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import numba
 import numpy as np
 from jaxtyping import Float, Int
 
+from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
 from scduet.transformers.tokens import Tokens, known, piecewise, sort_rows, sums
@@ -50,7 +50,7 @@ class RankTokenizer:
         return Tokens(genes, None, pointer, rows.index)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _relative(value, gene, median):
     """Each count over the usual count of its gene."""
     out = np.empty(len(value))
@@ -59,7 +59,7 @@ def _relative(value, gene, median):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _framed(gene, order, pointer, length, specials):
     """The first genes of each row in their order, after the first of `specials` and before the second (-1: none)."""
     frame = (specials[0] >= 0) + (specials[1] >= 0)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
+from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
 
@@ -103,7 +103,7 @@ def joined(parts: list[Tokens]) -> Tokens:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def known_entries(values, column, pointer, token):
     """Token, count and row pointer of the positive counts whose gene has a token (-1: none)."""
     gene, value = np.empty(len(values), np.int64), np.empty(len(values), np.float32)

@@ -105,7 +105,8 @@ def _refuse_unknown_genes(model: Pretrained, genes: Sequence[str], what: str, al
 
 
 def _refuse_unprompted(model: Pretrained, prompt: AnnData, allowed: torch.Tensor, how: dict) -> None:
-    cells, tokenizer = model.prepared(prompt, **how)
+    resources = ("precision", "tokens_at_once", "progress")
+    cells, tokenizer = model.prepared(prompt, **{name: value for name, value in how.items() if name not in resources})
     token = tokenizer.token  # type: ignore[attr-defined]
     useful = ((token >= 0) & allowed.cpu().numpy()[np.maximum(token, 0)]).astype(np.float32)
     source, empty = cells.counts, []

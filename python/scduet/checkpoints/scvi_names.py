@@ -12,6 +12,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -128,14 +129,16 @@ def _split(name: str, value: Tensor, ours: Mapping[str, Tensor]) -> list[tuple[s
 
 def _unused(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """What scvi-tools allocates beside: the library's encoder, and heads of the decoder."""
-    hidden, genes = module.config.n_hidden, module.reference.n_genes
+    config: Any = module.config
+    reference: Any = module.reference
+    hidden, genes = config.n_hidden, reference.n_genes
     rows = {"l_encoder.mean_encoder": 1, "l_encoder.var_encoder": 1}
     rows |= {"decoder.px_r_decoder": genes, "decoder.px_dropout_decoder": genes}
     first = "z_encoder.encoder.fc_layers.Layer 0."  # the library's encoder has one layer like this
     unused = {name.replace("z_", "l_", 1): torch.zeros_like(v) for name, v in theirs.items() if name.startswith(first)}
     for name, n in rows.items():
         unused |= {f"{name}.weight": torch.zeros(n, hidden), f"{name}.bias": torch.zeros(n)}
-    levels = {"gene-batch": (module.reference.n_batches,), "gene-label": (module.reference.n_labels,)}
-    if module.config.dispersion != "gene-cell":
-        unused["px_r"] = torch.zeros(genes, *levels.get(module.config.dispersion, ()))
+    levels = {"gene-batch": (reference.n_batches,), "gene-label": (reference.n_labels,)}
+    if config.dispersion != "gene-cell":
+        unused["px_r"] = torch.zeros(genes, *levels.get(config.dispersion, ()))
     return unused

@@ -49,7 +49,10 @@ class Pairs:
 
 def probability_higher(pairs: Pairs) -> Float[np.ndarray, " gene"]:
     """Share of the pairs whose first draw is higher."""
-    return sum(_counted(first > second) for _, first, second in pairs.blocks()) / len(pairs)
+    higher = np.zeros(pairs.share.shape[1])
+    for _, first, second in pairs.blocks():
+        higher += _counted(first > second)
+    return higher / len(pairs)
 
 
 def probability_changed(pairs: Pairs, offset: float, delta: float, test_mode: str) -> Float[np.ndarray, " gene"]:
@@ -103,7 +106,9 @@ def estimated_delta(pairs: Pairs, offset: float) -> float:
     """0.6 of the distance of the outer two of three Gaussians of mean fold changes from zero, at least 0.1."""
     from sklearn.mixture import GaussianMixture
 
-    change = sum(torch.from_numpy(ratio).log2_().sum(0).numpy() for _, ratio in pairs.ratios(offset)) / len(pairs)
+    change = np.zeros(pairs.share.shape[1])
+    for _, ratio in pairs.ratios(offset):
+        change += torch.from_numpy(ratio).log2_().sum(0).numpy() / len(pairs)
     means = np.sort(GaussianMixture(3, random_state=0).fit(change[:, None]).means_.ravel())
     return max(0.1, 0.6 * float(np.abs(means[[0, -1]]).mean()))
 

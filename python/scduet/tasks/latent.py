@@ -68,11 +68,11 @@ def states(model: Model, adata=None, rows: np.ndarray | None = None, batch_size:
         batch = batch.to(model.device)
         assert isinstance(batch, CellBatch)
         if kept is None:
-            yield States(batch, *vae.posterior(batch), vae.log_library)
+            mean, variance = vae.posterior(batch)
+            yield States(batch, mean, variance, vae.log_library)
         else:
-            yield States(
-                batch, *(_at(batch, known) for known in (kept.mean, kept.variance)), partial(_at, known=kept.log)
-            )
+            mean, variance = (_at(batch, known) for known in (kept.mean, kept.variance))
+            yield States(batch, mean, variance, partial(_at, known=kept.log))
 
 
 def write_shares(

@@ -237,13 +237,13 @@ def _explain(crew: list[_Helper], error: RuntimeError) -> None:
     if isinstance(error, ScduetError):
         return
     remedy = "the last kept state is safe: with checkpoint=, run again to go on from there"
+    if "timed out" in str(error).lower():  # before the helpers are looked at, who end because this process gave up
+        raise TrainingError(f"training stopped: a process was silent for {PATIENCE}", remedy) from error
     for _ in range(50):  # the network may tell of the end before the system does
         for helper in crew:
             if helper.process.poll() is not None:
                 raise TrainingError(f"training stopped: {helper.ending()}", remedy) from error
         time.sleep(0.1)
-    if "timed out" in str(error).lower():
-        raise TrainingError(f"training stopped: a process was silent for {PATIENCE}", remedy) from error
 
 
 def _backend(device: torch.device) -> str:

@@ -24,7 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints.txt)
 	$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	$(PY) -m pip install --quiet --no-compile --no-deps $$(grep -E '^(scgpt|scib|Deprecated|wrapt)==' constraints.txt)  # peers that ask for too much
+	$(PY) -m pip install --quiet --no-compile --no-deps $$(grep -E '^(scgpt|scib|leidenalg|Deprecated|wrapt)==' constraints.txt)  # peers that ask for too much
 	@! command -v R >/dev/null || $(PY) -m pip install --quiet --constraint constraints.txt --editable '.[r]' \
 		|| echo "rpy2 could not be built; going on without it"
 	touch $@

@@ -116,7 +116,7 @@ def run_theirs(path: str) -> dict:
     from scib_metrics.benchmark import Benchmarker
 
     logging.disable(logging.WARNING)
-    threads = int(os.environ.get("NUMBA_NUM_THREADS", os.cpu_count() or 1))
+    threads = int(os.environ.get("NUMBA_NUM_THREADS", len(os.sched_getaffinity(0))))
     data = np.load(path)
     obs = pd.DataFrame({"batch": data["batch"], "label": data["labels"]}, index=[str(i) for i in range(len(data["x"]))])
     obs = obs.astype(str).astype("category")

@@ -37,6 +37,12 @@ class SparseRows:
         """Place of each entry in the flattened dense view."""
         return self.row * self.shape[1] + self.column
 
+    @cached_property
+    def pointer(self) -> Int[Tensor, " row+1"]:
+        """Where the entries of each row begin, and where the last row ends."""
+        rows = torch.arange(len(self) + 1, dtype=self.row.dtype, device=self.row.device)
+        return torch.searchsorted(self.row, rows)
+
     def dense(self, values: Float[Tensor, " entry"] | None = None) -> Float[Tensor, "row column"]:
         """The rows written out, with `values` (e.g. a function of the stored ones) or the stored values."""
         given = self.values if values is None else values

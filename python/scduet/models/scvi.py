@@ -29,6 +29,7 @@ from scduet.nn import likelihoods, sparse_likelihoods
 from scduet.nn.heads import head
 from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample
 from scduet.nn.sparse_likelihoods import Link
+from scduet.nn.written_out import written_out
 
 
 @dataclass(frozen=True)
@@ -236,8 +237,8 @@ class SCVI(nn.Module):
         values = cells.x.values.log1p() if self.config.log_variational else cells.x.values
         if self.config.encode_covariates:
             return self._joined(cells.x.dense(values), cells, cells.batch), self._codes(cells, cells.batch)
-        if torch.is_grad_enabled():  # the gradient needs them written out; doing it here shares the entries' places
-            return cells.x.dense(values), ()
+        if torch.is_grad_enabled():  # the gradient needs them written out
+            return written_out(cells.x, values), ()
         return replace(cells.x, values=values), ()
 
     def _hidden(

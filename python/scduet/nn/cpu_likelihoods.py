@@ -47,9 +47,9 @@ def negative_binomial(
 ) -> Float[Tensor, " cell"]:
     """-log p of each cell. Writes its slopes by logits, log-library, log r and dropout, over the logits if so asked."""
     n, genes = x.shape
-    pointer = torch.searchsorted(x.row, torch.arange(n + 1, dtype=x.row.dtype))
     cost, none = torch.empty_like(log_library), logits.new_empty(0, genes)
-    given = (x.values, x.column, pointer, logits, log_library, r.view(-1, genes), none if dropout is None else dropout)
+    dropout = none if dropout is None else dropout
+    given = (x.values, x.column, x.pointer, logits, log_library, r.view(-1, genes), dropout)
     slopes = (by_logits, by_library, by_r, none if by_dropout is None else by_dropout)
     arrays = [t.detach().contiguous().numpy() for t in (*given, *slopes, cost)]
     threads = min(torch.get_num_threads(), 1 + n * genes // ENOUGH) if _may_share_out() else 1

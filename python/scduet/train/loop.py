@@ -18,6 +18,7 @@ from scduet.contract import Loss, MakeBatch, Step
 from scduet.data.cells import Cells
 from scduet.data.samplers import split
 from scduet.errors import TrainingError
+from scduet.nn.adam import Adam
 from scduet.train import device as devices
 from scduet.train import processes
 from scduet.train.config import TrainConfig
@@ -205,9 +206,7 @@ def _adam(module: nn.Module, player: str, config: TrainConfig) -> torch.optim.Op
     """Adam over the weights of `player`; a module with several players says which weights are whose."""
     owned = module.parameters() if len(module.players) == 1 else module.parameters_of(player)  # type: ignore[attr-defined, operator]
     trained = [parameter for parameter in owned if parameter.requires_grad]
-    return torch.optim.Adam(
-        trained, lr=config.lr or 1e-3, weight_decay=config.weight_decay or 0.0, eps=config.adam_eps or 1e-8, fused=True
-    )
+    return Adam(trained, lr=config.lr or 1e-3, weight_decay=config.weight_decay or 0.0, eps=config.adam_eps or 1e-8)
 
 
 def _several(batches: Batches, n: int) -> Iterator[list]:

@@ -164,8 +164,7 @@ def fit(
             outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata))
     finally:
         getattr(listener, "close", lambda: None)()
-    if outcome.stopped == "interrupted":
-        warnings.warn(f"training was interrupted after {len(outcome.history)} epochs", ScduetWarning, stacklevel=2)
+    _tell_interrupted(outcome)
     return Model(model, module, schema, reference, config, training, outcome, cells)
 
 
@@ -181,17 +180,26 @@ def train_module(
     training: TrainConfig,
     callback: Listener | None = None,
     make_batch: MakeBatch | None = None,
+    checkpoint: resume.Checkpoint | None = None,
 ) -> tuple[TrainConfig, Outcome]:
-    """The same for a module alone, with minibatches as it wants them; returns the options, all decided."""
+    """The same for a module alone, with minibatches as it wants them; returns the options, all decided.
+
+    checkpoint: keeps the state of the run; one that was cut off there goes on where it was.
+    """
     callback = processes.reporter(callback)
     listener = callback or default_listener()
     try:
         with _warnings_to(callback), torch.random.fork_rng():
             torch.manual_seed(training.seed)
             training = resolved(training, len(cells))
-            return training, Trainer(module, cells, training, make_batch).run(listener)
+            trainer = Trainer(module, cells, training, make_batch)
+            if checkpoint is not None:
+                resume.restore(trainer, checkpoint)
+            outcome = trainer.run(listener, None if checkpoint is None else checkpoint.keep)
     finally:
         getattr(listener, "close", lambda: None)()
+    _tell_interrupted(outcome)
+    return training, outcome
 
 
 def load(folder: str | Path, base: Pretrained | str | Path | None = None) -> Model | Pretrained | Tuned:
@@ -267,6 +275,11 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
     checkpoint = resume.Checkpoint(folder, {"model": model, "cells": cells, **options})
     resume.restore(trainer, checkpoint)
     return checkpoint.keep
+
+
+def _tell_interrupted(outcome: Outcome) -> None:
+    if outcome.stopped == "interrupted":
+        warnings.warn(f"training was interrupted after {len(outcome.history)} epochs", ScduetWarning, stacklevel=3)
 
 
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

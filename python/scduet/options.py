@@ -19,10 +19,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from scduet.errors import OptionError
 
 Group = Literal["data", "training", "model"]
-SHARED: tuple[tuple[Group, str], ...] = (
-    ("data", "scduet.data.schema:Fields"),
-    ("training", "scduet.train.config:TrainConfig"),
-)
+TRAINING: tuple[Group, str] = ("training", "scduet.train.config:TrainConfig")
+SHARED: tuple[tuple[Group, str], ...] = (("data", "scduet.data.schema:Fields"), TRAINING)
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,11 @@ def options_of(model: str) -> list[Option]:
     """
     from scduet.models import path_of
 
-    places: list[tuple[Group, str]] = [*SHARED, ("model", f"{path_of(model).partition(':')[0]}:Config")]
+    return options_at(*SHARED, ("model", f"{path_of(model).partition(':')[0]}:Config"))
+
+
+def options_at(*places: tuple[Group, str]) -> list[Option]:
+    """The fields of the dataclasses at these places, each a group and "module:Class"."""
     return [option for group, place in places for option in _options_in(group, place)]
 
 
@@ -119,7 +121,7 @@ def _options_in(group: Group, place: str) -> tuple[Option, ...]:
     node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls)
     found: dict[str, Option] = {}
     for base in node.bases:
-        found |= {option.name: option for option in _options_in(group, _resolve(base, tree))}
+        found |= {option.name: option for option in _options_in(group, _resolve(base, tree, module))}
     for field, after in zip(node.body, [*node.body[1:], None], strict=True):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             found[field.target.id] = _option(group, field, after)
@@ -141,8 +143,10 @@ def _choices(annotation: ast.expr) -> tuple[str, ...]:
     return ()
 
 
-def _resolve(base: ast.expr, tree: ast.Module) -> str:
-    """The place "module:Class" of a base class written as `name.Class`, `name` being imported in the same file."""
+def _resolve(base: ast.expr, tree: ast.Module, module: str) -> str:
+    """The place "module:Class" of a base class: one of the same file, or `name.Class` with `name` imported there."""
+    if isinstance(base, ast.Name) and base.id in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}:
+        return f"{module}:{base.id}"
     if not (isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name)):
         raise OptionError(f"cannot find the base class {ast.unparse(base)}", "write it as module.Class")
     for node in tree.body:

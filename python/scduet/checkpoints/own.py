@@ -16,6 +16,7 @@ from torch import Tensor
 from scduet.checkpoints import native
 from scduet.checkpoints.rename import fill
 from scduet.errors import FormatError
+from scduet.train import processes
 from scduet.transformers import geneformer, scfoundation, scgpt
 from scduet.transformers.performer import PerformerConfig
 from scduet.transformers.pretrained import Pretrained
@@ -36,7 +37,12 @@ def recognise(folder: Path) -> bool:
 
 
 def write(model: Pretrained, folder: Path, overwrite: bool = False) -> None:
-    """Write `model` to `folder`; raises FormatError when something is there that is not to be replaced."""
+    """Write `model` to `folder`; raises FormatError when something is there that is not to be replaced.
+
+    Of several processes under torchrun only the first writes.
+    """
+    if not processes.is_first():
+        return
     manifest = {
         "kind": KIND,
         "model": model.name,

@@ -26,6 +26,7 @@ from scduet.checkpoints.own import fingerprint
 from scduet.contract import TokenBatch
 from scduet.errors import DataError, FormatError, OptionError, some
 from scduet.options import build
+from scduet.train import processes
 from scduet.train.config import TrainConfig
 from scduet.train.loop import Outcome
 from scduet.transformers.finetune import Annotator, Encoder, changed_weights
@@ -82,7 +83,12 @@ class Tuned:
         return self._mapped(embed, adata, how)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write what training changed to `folder`. The base is not copied: `load` needs it again, and checks it."""
+        """Write what training changed to `folder`. The base is not copied: `load` needs it again, and checks it.
+
+        Of several processes under torchrun only the first writes.
+        """
+        if not processes.is_first():
+            return
         manifest = {
             "kind": KIND,
             "task": self.task,

@@ -13,8 +13,10 @@ from scduet.cli.analyses import annotate, de, expression, map_
 from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, recommend, report, say, score
 from scduet.cli.flags import with_options
 from scduet.cli.network import network
+from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.errors import OptionError
 from scduet.models import MODELS
+from scduet.options import options_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build(model: str = DEFAULT_MODEL) -> typer.Typer:
-    """The command line, with the options of `model` on the commands that train."""
+    """The command line, with the options of `model` on the commands that train; of another name, a transformer's."""
     app = typer.Typer(
         help="Deep models for single-cell counts: train, apply, score, report.",
         no_args_is_help=True,
@@ -46,9 +48,13 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_common)
-    for command in (fit, integrate, annotate):
-        app.command()(with_options(command, model))
-    app.command("map")(with_options(map_, model, ("training",)))
+    options = options_of(model if model in MODELS else DEFAULT_MODEL)
+    for command in (fit, integrate):
+        app.command()(with_options(command, options))
+    app.command()(with_options(annotate, options if model in MODELS else teaching("labels_key")))
+    app.command("map")(with_options(map_, [option for option in options if option.group == "training"]))
+    app.command()(with_options(finetune, teaching()))
+    app.command()(with_options(pretrain, pretraining()))
     for command in (embed, de, expression, network, recommend, score, report, convert, doctor):
         app.command()(command)
     return app
@@ -77,9 +83,10 @@ def _with_dashes(word: str) -> str:
 def _model_named_in(arguments: list[str]) -> str:
     """The model whose options the help must show: looked up before the arguments are parsed."""
     for word, after in pairwise([*arguments, ""]):
-        name = after if word == "--model" else word.removeprefix("--model=")
-        if name in MODELS:
-            return name
+        if word == "--model":
+            return after
+        if word.startswith("--model="):
+            return word.removeprefix("--model=")
     return DEFAULT_MODEL
 
 

@@ -9,7 +9,6 @@ from scduet.cli.commands import (
     Data,
     Folder,
     KeyAdded,
-    ModelName,
     Output,
     Overwrite,
     Quiet,
@@ -17,15 +16,27 @@ from scduet.cli.commands import (
     listener,
 )
 from scduet.errors import OptionError
+from scduet.models import MODELS
 
 Seed = Annotated[int, typer.Option(help="Of the random draws.")]
 
 
+def _known(model: str) -> str:
+    if model in MODELS or model.startswith("hf://") or Path(model).is_dir():
+        return model
+    raise typer.BadParameter(f"{model!r} is neither one of {', '.join(MODELS)} nor a folder")
+
+
 def annotate(
     query: Data,
-    reference: Annotated[Path, typer.Option("--reference", "-r", help="Labeled cells, or a folder of a scANVI.")],
+    reference: Annotated[
+        Path,
+        typer.Option("--reference", "-r", help="Labeled cells, or a folder of a scANVI or of a tuned transformer."),
+    ],
     output: Output,
-    model: ModelName = "scanvi",
+    model: Annotated[
+        str, typer.Option("--model", callback=_known, help="scanvi, or the folder of a transformer to fine-tune.")
+    ] = "scanvi",
     unknown: Annotated[
         float | None, typer.Option(help='Call cells above this share of the largest entropy "unknown" (0 to 1).')
     ] = None,
@@ -38,7 +49,8 @@ def annotate(
     """Name cells by a labeled reference.
 
     Writes the cells with the types and their probabilities, and prints how well the model, kNN on PCA and logistic
-    regression do on labeled cells that none of them was shown. Options are those of the scVI that is trained.
+    regression do on labeled cells that none of them was shown. Options are those of the scVI that is trained; with
+    --model FOLDER those of fine-tuning, which --help then lists.
     """
     from scduet.tasks.convert import check_target, file_size, place_whole, read, write
 

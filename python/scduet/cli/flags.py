@@ -1,21 +1,21 @@
-"""Options of models, training and data -> flags on the command line, from what `options_of` reads."""
+"""Options of models, training and data -> flags on the command line, from what `scduet.options` reads."""
 
 import functools
 import inspect
 import re
 from collections.abc import Callable
 from enum import Enum
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
-from scduet.options import Group, Option, options_of
+from scduet.options import Option
 
 
-def with_options(command: Callable, model: str, groups: tuple[Group, ...] = get_args(Group)) -> Callable:
-    """`command` with a flag for each option of `model` in `groups`; it gets those given. typer reads the signature."""
+def with_options(command: Callable, options: list[Option]) -> Callable:
+    """`command` with a flag for each of `options`; it gets those given. typer reads the signature."""
     own = [p for p in inspect.signature(command).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    table = {option.name: option for option in options_of(model) if option.group in groups}
+    table = {option.name: option for option in options}
 
     @functools.wraps(command)
     def run(**given: Any) -> None:

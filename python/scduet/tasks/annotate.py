@@ -70,7 +70,7 @@ def annotate(
         refuse_unknown(options, (), "annotate with a trained model")
         found, table = _by_model(query, reference, callback)
     elif not isinstance(reference, AnnData):
-        found, table = reference.predict(query, **options), _seen(reference)
+        found, table = _by_tuned(query, reference, options)
     elif not isinstance(model, str) or _is_transformer(model):
         found, table = _by_transformer(query, reference, labels_key, model, seed, callback, options)
     else:
@@ -113,6 +113,15 @@ def _by_model(query: AnnData, model: Model, callback: Listener | None) -> tuple[
         raise OptionError(f"{model.name!r} tells no cell types", "pass a scANVI, or the labeled reference itself")
     mapped = map_query(query, model, callback=callback)
     return predict(mapped).set_axis(query.obs_names), _seen(model)
+
+
+def _by_tuned(query: AnnData, model: Tuned | Pretrained, options: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
+    from scduet.checkpoints.tuned import Tuned
+
+    if not isinstance(model, Tuned):
+        hint = "pass it as model=, and labeled cells as the reference; or teach it with finetune()"
+        raise OptionError(f"the {model.name} was not taught any cell types", hint)
+    return model.predict(query, **options), _seen(model)
 
 
 def _seen(model: Model | Tuned) -> pd.DataFrame:

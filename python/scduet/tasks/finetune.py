@@ -5,7 +5,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from jaxtyping import Int
 
 from scduet.api import train_module
 from scduet.checkpoints import pretrained
+from scduet.checkpoints.own import fingerprint
 from scduet.checkpoints.tuned import Tuned, batch_codes, rebuilt
 from scduet.data.cells import Cells
 from scduet.data.samplers import split
@@ -22,8 +23,10 @@ from scduet.errors import DataError, OptionError, some
 from scduet.metrics.transfer import accuracy, macro_f1
 from scduet.options import build, refuse_unknown
 from scduet.tasks.annotate import labels_of
+from scduet.train import resume
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
+from scduet.train.resume import Checkpoint
 from scduet.transformers import integration
 from scduet.transformers.finetune import Config
 from scduet.transformers.pretrained import Pretrained
@@ -43,6 +46,7 @@ def finetune(
     gene_column: str | None = None,
     max_length: int | None = None,
     callback: Listener | None = None,
+    checkpoint: str | Path | None = None,
     **options,
 ) -> Tuned:
     """Train a head on `model` that tells the cell types obs[labels_key], and with it what option `tuning` names.
@@ -50,6 +54,7 @@ def finetune(
     adata: AnnData with raw counts (cell, gene) in X or `layer`; cells without a label are left out. Not changed.
     model: a transformer, its folder or "hf://" address; it stays as it is, what is returned holds a copy.
     gene_column: column of var with the names of genes; None looks for it. max_length: most tokens of a cell.
+    checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
     options: of `transformers.finetune.Config` (tuning "lora", "full", "last" or "frozen", rank, ...) and TrainConfig.
 
     Returns a model with `predict`, `embed`, `history` and `save`, which writes only what was trained.
@@ -66,19 +71,33 @@ def finetune(
     tokens = tokens_options(layer, gene_column, max_length)
     cells, tokenizer = base.prepared(adata[known], **tokens)
     cells = replace(cells, label=codes.astype(np.int64))
-    return tuned(
-        "annotation", base, labels_key, tuple(map(str, names)), options, tokens, cells, tokenizer, training, callback
-    )
+    levels, kept = tuple(map(str, names)), (checkpoint, zip(adata.obs_names[known], codes, strict=True))
+    return tuned("annotation", base, labels_key, levels, options, tokens, cells, tokenizer, training, callback, kept)
 
 
-def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, training, callback) -> Tuned:
-    """Build the module of a task on a copy of `base`, and train it on `cells`."""
+def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, training, callback, kept) -> Tuned:
+    """Build the module of a task on a copy of `base`, and train it on `cells`.
+
+    kept: the folder for the state of the run (None: none), and the names and codes of the cells.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)
         given = {name: value for name, value in options.items() if name not in option_names()}
         module, config = rebuilt(task, base, len(levels), given)
-    training, outcome = train_module(module, cells, training, callback, WithCodes(tokenizer))
+    state = run_in(*kept, base, cells, training, config, {**tokens, "task": task, "key": key, "levels": levels})
+    training, outcome = train_module(module, cells, training, callback, WithCodes(tokenizer), state)
     return Tuned(task, base, module, key, levels, config, tokens, training, outcome)
+
+
+def run_in(
+    folder, names, base: Pretrained, cells: Cells, training, config, more: Mapping[str, Any]
+) -> Checkpoint | None:
+    """What keeps the state of a run in `folder`, and tells it from runs on other cells, weights or options."""
+    if folder is None:
+        return None
+    run = {"model": base.name, "weights": fingerprint(base.module.state_dict())}
+    run["cells"] = resume.fingerprint(cells.total, names)
+    return Checkpoint(folder, {**run, **asdict(config), **asdict(training), **more})
 
 
 def finetune_integration(
@@ -91,6 +110,7 @@ def finetune_integration(
     max_length: int = 1_200,
     zeros: bool = True,
     callback: Listener | None = None,
+    checkpoint: str | Path | None = None,
     **options,
 ) -> Tuned:
     """Train a scGPT to embed the cells of the batches obs[batch_key] together. `integrate` calls this.
@@ -109,8 +129,9 @@ def finetune_integration(
     levels = schema.levels[batch_key]
     tokens = {**tokens_options(layer, gene_column, max_length), "zeros": zeros}
     cells, tokenizer = base.prepared(adata, **tokens)
-    cells = replace(cells, batch=batch_codes(adata, batch_key, levels))
-    return tuned("integration", base, batch_key, levels, options, tokens, cells, tokenizer, training, callback)
+    codes = batch_codes(adata, batch_key, levels)
+    cells, kept = replace(cells, batch=codes), (checkpoint, zip(adata.obs_names, codes, strict=True))
+    return tuned("integration", base, batch_key, levels, options, tokens, cells, tokenizer, training, callback, kept)
 
 
 def evaluate(model: Tuned, adata, labels_key: str | None = None, **how) -> dict[str, float]:

@@ -18,7 +18,7 @@ from scduet.checkpoints import pretrained
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, OptionError, some
 from scduet.options import build, refuse_unknown
-from scduet.tasks.finetune import option_names
+from scduet.tasks.finetune import option_names, run_in
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
 from scduet.transformers.pretrained import Pretrained
@@ -36,6 +36,7 @@ def pretrain(
     layer: str | None = None,
     gene_column: str | None = None,
     callback: Listener | None = None,
+    checkpoint: str | Path | None = None,
     **options,
 ) -> Pretrained:
     """Pre-train a transformer on the cells of `adata`.
@@ -44,6 +45,7 @@ def pretrain(
     model: "geneformer" (masked genes) or "scgpt" (values of genes from those of others): a new one whose vocabulary is
         the genes of `adata` with counts. Or a transformer of these families, or its folder, to train further.
     gene_column: column of var with the names of genes to take; None: var_names (looked for, in training further).
+    checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
     options: of `transformers.scratch.Size` (width, n_layers, max_length, gradient_checkpointing, ...), of the objective
         (mask_share of Geneformer; asked_shares and zeros of scGPT) and of TrainConfig (max_epochs, lr, seed, ...).
 
@@ -65,14 +67,13 @@ def pretrain(
         cells, tokenizer = start.prepared(adata, layer=layer, gene_column=gene_column, **tokens)
         module = objective(copy.deepcopy(start.module), _tokens(tokenizer), config)
     _take_heads(module, head_weights(module, family, start.set_aside))
-    return _trained(start, module, cells, tokenizer, training, size.gradient_checkpointing, callback)
+    state = run_in(checkpoint, adata.obs_names, start, cells, training, config, tokens)
+    module.encoder.trunk.recomputes = size.gradient_checkpointing
+    return _trained(start, module, replace(cells, label=None), WithCodes(tokenizer), training, callback, state)
 
 
-def _trained(
-    start: Pretrained, module, cells, tokenizer, training: TrainConfig, recomputes: bool, callback
-) -> Pretrained:
-    module.encoder.trunk.recomputes = recomputes
-    training, outcome = train_module(module, replace(cells, label=None), training, callback, WithCodes(tokenizer))
+def _trained(start: Pretrained, module, cells, make_batch, training: TrainConfig, callback, state) -> Pretrained:
+    _, outcome = train_module(module, cells, training, callback, make_batch, state)
     module.encoder.trunk.recomputes = False
     heads = {name: weight for name, weight in module.state_dict().items() if not name.startswith("encoder.")}
     history = pd.DataFrame(outcome.history).set_index("epoch")

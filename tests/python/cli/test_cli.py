@@ -183,7 +183,7 @@ def test_progress_off_a_terminal_is_a_few_lines(folder, tmp_path, capsys):
 
 def test_help_and_version_import_no_torch():
     code = "import sys; from scduet.cli import main; code = main({}); print('torch' in sys.modules, code)"
-    for arguments in (["--help"], ["fit", "--help"], ["--version"]):
+    for arguments in (["--help"], ["fit", "--help"], ["pretrain", "--help"], ["finetune", "--help"], ["--version"]):
         done = subprocess.run(
             [sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, check=True
         )

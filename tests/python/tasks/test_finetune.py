@@ -11,7 +11,8 @@ from transformer_toys import make_cells, transformer
 
 import scduet as sd
 from scduet.errors import DataError, FormatError, OptionError
-from scduet.tasks.finetune import evaluate, finetune
+from scduet.tasks.finetune import evaluate, finetune, finetune_integration
+from scduet.train import resume
 from scduet.transformers.embedding import in_order
 
 FAST = dict(max_epochs=6, batch_size=16, accelerator="cpu", lr=3e-3)
@@ -59,6 +60,35 @@ def test_without_cls_the_mean_is_read(reference):
     with torch.no_grad():
         every = encoder.states(batch, encoder.Options(emb_layer=0)).split((~batch.padding).sum(1).tolist())
     torch.testing.assert_close(states, torch.stack([cell.mean(0) for cell in every]), atol=1e-5, rtol=1e-5)
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed(event):
+    if event.epoch == 2:
+        raise Killed  # before the state of this epoch is kept
+
+
+@pytest.mark.parametrize("task", ["annotation", "integration"])
+def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN", 0.0)
+    cells, base = make_cells(100, 1, batches=True), transformer("scgpt")
+    learn, key = (finetune, "type") if task == "annotation" else (finetune_integration, "run")
+    options = {"max_epochs": 3, "batch_size": 20, "accelerator": "cpu"}
+    whole = learn(cells, base, key, **options)
+    with pytest.raises(Killed):
+        learn(cells, base, key, checkpoint=tmp_path, callback=killed, **options)
+    resumed = learn(cells, base, key, checkpoint=tmp_path, **options)
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
+    relabeled = cells.copy()
+    relabeled.obs[key] = np.roll(cells.obs[key], 1)
+    with pytest.raises(FormatError, match=r"another run .*cells: '"):
+        learn(relabeled, base, key, checkpoint=tmp_path, **options)
+    with pytest.raises(FormatError, match=r"another run .*weights: '"):
+        learn(cells, transformer("scgpt", seed=1), key, checkpoint=tmp_path, **options)
 
 
 @pytest.fixture(scope="module")

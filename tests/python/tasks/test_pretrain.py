@@ -11,6 +11,7 @@ from scduet.metrics.perturbation import energy_distance
 from scduet.tasks.finetune import evaluate, finetune
 from scduet.tasks.generate import generate, prompt_vectors
 from scduet.tasks.pretrain import pretrain
+from scduet.train import resume
 from scduet.transformers.scratch import usual_counts
 
 SMALL = dict(width=32, n_layers=2, n_heads=4, feedforward=64, accelerator="cpu", batch_size=10)
@@ -114,6 +115,39 @@ def test_saved_it_still_generates_and_trains_on(gpt, cells, tmp_path):
 def test_pretrained_it_annotates(bert, cells):
     model = finetune(cells, bert, "type", tuning="lora", max_epochs=5, lr=3e-3, batch_size=16, accelerator="cpu")
     assert evaluate(model, make_cells(90, 2))["accuracy"] > 0.8
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_in(epoch):
+    def listener(event):
+        if event.kind == "epoch" and event.epoch == epoch:
+            raise Killed  # before the state of this epoch is kept
+
+    return listener
+
+
+@pytest.mark.parametrize("family", ["geneformer", "scgpt"])
+def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(family, cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN", 0.0)
+    options = {**SMALL, "n_layers": 1, "max_epochs": 4, "batch_size": 20, "dropout": 0.1}
+    few = cells[:100].copy()
+    whole = pretrain(few, family, **options)
+    for moment in (2, 4):
+        with pytest.raises(Killed):
+            pretrain(few, family, checkpoint=tmp_path, callback=killed_in(moment), **options)
+    resumed = pretrain(few, family, checkpoint=tmp_path, **options)
+    same = {**whole.module.state_dict(), **whole.set_aside}
+    for name, value in {**resumed.module.state_dict(), **resumed.set_aside}.items():
+        assert np.array_equal(value, same[name]), name
+    losses = [run.history.drop(columns="seconds") for run in (whole, resumed)]
+    pd.testing.assert_frame_equal(*losses, check_exact=True)
+    with pytest.raises(FormatError, match=r"another run \('lr: 0.0005 there, 0.1 now'\)"):
+        pretrain(few, family, checkpoint=tmp_path, lr=0.1, **options)
+    with pytest.raises(FormatError, match=r"another run .*cells: '"):
+        pretrain(few[::-1].copy(), family, checkpoint=tmp_path, **options)
 
 
 def test_the_usual_count_is_the_median_over_cells_that_express(cells, bert):

@@ -1,0 +1,93 @@
+"""Commands that train transformers: on labeled cells, or without labels on the user's own."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scduet.cli.commands import Checkpoint, Data, Overwrite, Quiet, check_model_folder, listener, say
+from scduet.options import SHARED, TRAINING, Option, options_at
+
+FAMILIES = {"geneformer": "MaskedConfig", "scgpt": "GenerativeConfig"}  # and the options of their objectives
+TOKENS = [
+    Option("gene_column", "str | None", None, (), "Column of var with the names of genes; default looked for.", "data"),
+    Option("max_length", "int | None", None, (), "Most tokens of a cell.", "data"),
+]
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to make; put in place only when complete.")]
+
+
+def teaching(*more: str) -> list[Option]:
+    """Options of fine-tuning a transformer to name cells; `more`: of where the data are."""
+    own = options_at(("model", "scduet.transformers.finetune:Config"), TRAINING)
+    return [*_places(*more, "unlabeled_category", "layer"), *TOKENS, *own]
+
+
+def pretraining() -> list[Option]:
+    """Options of pre-training, those of one family marked with its name."""
+    shared = options_at(("model", "scduet.transformers.scratch:Size"), TRAINING)
+    own = [
+        replace(option, help=f"{family}: {option.help}")
+        for family, config in FAMILIES.items()
+        for option in options_at(("model", f"scduet.transformers.pretraining:{config}"))
+    ]
+    return [*_places("layer"), TOKENS[0], *own, *shared]
+
+
+def finetune(
+    data: Data,
+    output: Output,
+    model: Annotated[str, typer.Option("--model", "-m", help='Folder of a transformer, or "hf://owner/name".')],
+    labels_key: Annotated[str, typer.Option(help="Column of obs with the cell types.")],
+    checkpoint: Checkpoint = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    **options,
+) -> None:
+    """Teach a transformer the cell types of labeled cells.
+
+    The folder gets what training changed, and the sha256 of the transformer, which stays where it is. Name cells by
+    scduet annotate CELLS --reference FOLDER. How well that works beside kNN and logistic regression, on cells that
+    none of them saw, is told by scduet annotate CELLS --reference LABELED --model TRANSFORMER.
+    """
+    from scduet.tasks.convert import read
+
+    check_model_folder(output, overwrite)
+    import scduet
+
+    adata, callback = read(data), listener(quiet)
+    tuned = scduet.finetune(adata, model, labels_key, callback=callback, checkpoint=checkpoint, **options)
+    tuned.save(output, overwrite)
+    if "accuracy_validation" in tuned.history and not quiet:
+        say(f"accuracy on cells held out: {tuned.history['accuracy_validation'].dropna().iloc[-1]:.3f}")
+
+
+def pretrain(
+    data: Data,
+    output: Output,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="geneformer or scgpt for a new one; or a folder, to train it further.")
+    ] = "geneformer",
+    checkpoint: Checkpoint = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    **options,
+) -> None:
+    """Train a transformer on cells without labels.
+
+    A new one has the genes of the cells for its vocabulary, and the size that the options say. For several processes or
+    machines: torchrun -m scduet pretrain.
+    """
+    from scduet.tasks.convert import read
+
+    check_model_folder(output, overwrite)
+    import scduet
+
+    trained = scduet.pretrain(read(data), model, callback=listener(quiet), checkpoint=checkpoint, **options)
+    trained.save(output, overwrite)
+
+
+def _places(*names: str) -> list[Option]:
+    """Options of where the user keeps things."""
+    return [option for option in options_at(SHARED[0]) if option.name in names]

@@ -1,8 +1,10 @@
-# Vectors, matrices and data frames to and from the engine as raw bytes, a chunk at a time. reticulate moves a raw vector
-# as it is, in every version; its converters of arrays, sparse matrices and data frames are not used (they lose NA, copy
+# Vectors, matrices and data frames to and from the engine. Python copies a vector straight out of R's memory and back into
+# it where it can see it (`is_direct()`), else it passes as raw bytes, a chunk at a time, which reticulate moves as they are
+# in every version. reticulate's converters of arrays, sparse matrices and data frames are not used (they lose NA, copy
 # several times, and break with NumPy 2).
 
 BYTES <- c(float64 = 8L, int32 = 4L, uint8 = 1L)
+TYPES <- c(float64 = "double", int32 = "integer", uint8 = "raw") # of R
 BLOCK_CELLS <- 10000L # cells of a dense or on-disk matrix turned sparse at a time
 
 # Bytes moved at a time: more costs memory, fewer time. An option so that tests can make it tiny.
@@ -11,6 +13,11 @@ chunk_bytes <- function() getOption("scduet.chunk_bytes", 2^24)
 sink_for <- function(kind, size = 0, shrink = FALSE) codec()$Vector(kind, as.double(size), shrink)
 
 fill <- function(sink, x, kind) {
+  if (typeof(x) != TYPES[[kind]]) storage.mode(x) <- TYPES[[kind]]
+  if (length(x) && is_direct()) {
+    sink$take_from(rlang::obj_address(x), as.double(length(x)))
+    return(sink)
+  }
   step <- max(1, chunk_bytes() %/% BYTES[[kind]])
   for (from in seq(1, by = step, length.out = ceiling(length(x) / step))) {
     to <- min(from + step - 1, length(x))
@@ -114,7 +121,12 @@ send_column <- function(x, kind) {
 
 # `n` numbers of a Python array, as R's type for `kind`.
 receive <- function(array, kind, n) {
-  mode <- c(float64 = "double", int32 = "integer", uint8 = "raw")[[kind]]
+  mode <- TYPES[[kind]]
+  if (n > 0 && is_direct()) {
+    out <- vector(mode, n)
+    write_direct(array, kind, rlang::obj_address(out))
+    return(out)
+  }
   step <- max(1, chunk_bytes() %/% BYTES[[kind]])
   read <- function(from, to) {
     bytes <- raw_chunk(array, from - 1, to, kind)

@@ -30,9 +30,23 @@ codec <- function() engine()$codec
 
 # Bytes [from, to) of a Python array as a raw vector. Converted at once, so that Python lets go of each chunk; a Python
 # object that R holds lives until R's next garbage collection.
-raw_chunk <- function(array, from, to, kind) {
-  if (is.null(the$chunk)) the$chunk <- reticulate::import("scduet.interop.codec", convert = TRUE)$chunk
-  the$chunk(array, from, to, kind)
+raw_chunk <- function(array, from, to, kind) converting("codec")$chunk(array, from, to, kind)
+
+# Python writes `array` into the new R vector at this address.
+write_direct <- function(array, kind, address) converting("r_memory")$write(array, kind, address)
+
+# Whether Python sees R's vectors where they lie; found out once, on two numbers.
+is_direct <- function() {
+  if (is.null(the$direct)) {
+    known <- c(1.5, -2)
+    the$direct <- isTRUE(tryCatch(converting("r_memory")$reads(rlang::obj_address(known), as.list(known)), error = function(e) FALSE))
+  }
+  the$direct && getOption("scduet.direct", TRUE)
+}
+
+converting <- function(module) {
+  if (is.null(the[[module]])) the[[module]] <- reticulate::import(paste0("scduet.interop.", module), convert = TRUE)
+  the[[module]]
 }
 
 is_anndata <- function(x) inherits(x, "anndata._core.anndata.AnnData")

@@ -20,7 +20,7 @@ object <- suppressMessages(UpdateSeuratObject(pbmc_small))
 object$half <- rep(c("yes", NA), 40)
 object$day <- c(NA, 2:80)
 object$sure <- rep(c(TRUE, NA, FALSE, TRUE), 20)
-old <- options(scduet.chunk_bytes = 512)
+options(scduet.chunk_bytes = 512, scduet.direct = FALSE) # as bytes, in many chunks; elsewhere from memory to memory
 WriteH5AD(object, "{0}/from_r.h5ad", verbose = FALSE)
 a <- object[["RNA"]]
 counts <- if (inherits(a, "StdAssay")) LayerData(a, layer = "counts") else methods::slot(a, "counts")

@@ -1,4 +1,4 @@
-"""Numbers, text and data frames to and from R as raw bytes, a chunk at a time.
+"""Numbers, text and data frames to and from R, out of its memory or as raw bytes, a chunk at a time.
 
 reticulate moves a raw vector as it is (R raw <-> bytearray), in every version and with every NumPy; its own converters
 of arrays, sparse matrices and data frames are not used: they lose missing values and break with NumPy 2.
@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scduet.interop import r_memory
+
 NA_INTEGER = np.iinfo(np.int32).min  # R's NA of integer, logical and factor codes
 DAY = 86_400
 GROWTH = 1.5
+PIECE = 2**17  # numbers looked at together: they stay in the processor's cache
 
 
 class Vector:
@@ -29,17 +32,29 @@ class Vector:
         self._filled = 0
 
     def take(self, chunk: bytearray) -> None:
-        values = np.frombuffer(chunk, self._wire)
+        """The next numbers, as bytes."""
+        self._take(np.frombuffer(chunk, self._wire))
+
+    def take_from(self, address: str, size: float) -> None:
+        """The next numbers, straight from the R vector at `address`."""
+        self._take(r_memory.view(address, self._wire.name, size))
+
+    def _take(self, values: np.ndarray) -> None:
         stop = self._filled + len(values)
         if stop > len(self._array):
             self._array.resize(max(stop, int(len(self._array) * GROWTH)), refcheck=False)
+        for start in range(0, len(values), PIECE):
+            self._add(values[start : start + PIECE])
+
+    def _add(self, values: np.ndarray) -> None:
+        stop = self._filled + len(values)
         with np.errstate(over="ignore"):  # too large for float32 is one way not to be exact
-            exact = self._array.dtype == self._wire or bool((values.astype(self._array.dtype) == values).all())
-        if not exact:
+            self._array[self._filled : stop] = values
+        if self._array.dtype != self._wire and not (self._array[self._filled : stop] == values).all():
             wider = np.empty(len(self._array), self._wire)
             wider[: self._filled] = self._array[: self._filled]  # the rest is not set yet
+            wider[self._filled : stop] = values
             self._array = wider
-        self._array[self._filled : stop] = values
         self._filled = stop
 
     def array(self) -> np.ndarray:

@@ -33,7 +33,7 @@ test_that("missing and not-a-number stay what they were", {
 test_that("a data frame passes in chunks of a few bytes too", {
   skip_if_no_engine()
   data <- frame_of_every_type()
-  old <- options(scduet.chunk_bytes = 16)
+  old <- options(scduet.chunk_bytes = 16, scduet.direct = FALSE)
   on.exit(options(old))
   expect_identical(round_trip(data), data)
 })
@@ -57,14 +57,29 @@ back_and_forth <- function(x) receive_matrix(ask("part", adata = as_anndata(x), 
 test_that("a dgCMatrix comes back with the same arrays, whatever the size of the chunks", {
   skip_if_no_engine()
   x <- counts_of_two_batches()
-  for (bytes in c(8, 1000, 2^24)) {
-    old <- options(scduet.chunk_bytes = bytes)
+  for (bytes in c(8, 1000, 2^24, NA)) { # NA: not as bytes, but straight from memory to memory
+    old <- options(scduet.chunk_bytes = bytes, scduet.direct = is.na(bytes))
     back <- back_and_forth(x)
     options(old)
     expect_identical(back@x, x@x)
     expect_identical(back@i, x@i)
     expect_identical(back@p, x@p)
   }
+})
+
+test_that("on Linux Python sees the vectors of R, and a vector that it fills is a new one", {
+  skip_if_no_engine()
+  skip_if_not(Sys.info()[["sysname"]] == "Linux")
+  expect_true(is_direct())
+  sent <- c(0.1, NA, NaN, -Inf)
+  got <- receive_all(ask("dense", values = send(sent, "float64"), n_rows = 4, n_columns = 1)$ravel(), "float64")
+  expect_identical(got, sent)
+  expect_identical(is.nan(got), c(FALSE, FALSE, TRUE, FALSE))
+  got[1] <- 7
+  expect_identical(sent[1], 0.1)
+  expect_identical(receive_all(send(1:3, "int32")$array(), "int32"), 1:3)
+  expect_identical(receive_all(send(as.raw(1:3), "uint8")$array(), "uint8"), as.raw(1:3))
+  expect_identical(receive_all(send(c(TRUE, NA), "int32")$array(), "int32"), c(1L, NA))
 })
 
 test_that("counts travel as float32 only while that is exact", {
@@ -99,6 +114,28 @@ test_that("a matrix on disk arrives by blocks of cells", {
   x <- counts_of_two_batches()
   expect_identical(as.matrix(back_and_forth(DelayedArray::DelayedArray(x))), unname(as.matrix(x)))
   expect_length(as_blocks(DelayedArray::DelayedArray(matrix(0, 1, BLOCK_CELLS + 1))), 2)
+})
+
+# Stands for BPCells, which is not in the package repositories of the test machines: a class that is no matrix, has `dim`,
+# dimnames and `[`, and becomes a dgCMatrix by as(). It notes how many cells are taken at a time.
+test_that("a class of on-disk matrices that only knows `[` and as() arrives by blocks of cells", {
+  skip_if_no_engine()
+  taken <- integer()
+  here <- topenv(environment())
+  methods::setClass("OnDisk", representation(held = "dgCMatrix"), where = here)
+  methods::setMethod("dim", "OnDisk", function(x) dim(x@held), where = here)
+  methods::setMethod("dimnames", "OnDisk", function(x) dimnames(x@held), where = here)
+  methods::setMethod("[", "OnDisk", function(x, i, j, ..., drop = TRUE) methods::new("OnDisk", held = x@held[i, j, drop = FALSE]), where = here)
+  methods::setAs("OnDisk", "dgCMatrix", function(from) {
+    taken <<- c(taken, ncol(from))
+    from@held
+  }, where = here)
+  on.exit(methods::removeClass("OnDisk", where = here))
+  x <- counts_of_two_batches()
+  adata <- with_mocked("BLOCK_CELLS", 50L, as_anndata(methods::new("OnDisk", held = x)))
+  expect_identical(taken, c(50L, 50L, 20L))
+  expect_identical(receive_matrix(ask("part", adata = adata, place = "X"))@x, x@x)
+  expect_identical(receive_text(ask("names", adata = adata, axis = "var")), rownames(x))
 })
 
 test_that("layers with different genes meet over all of them, with zeros", {

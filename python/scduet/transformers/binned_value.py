@@ -8,15 +8,16 @@ differ between runs. Here the draw belongs to (seed, cell, gene) and is the same
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, framed, known, piecewise, sort_rows
+from scduet.transformers.tokens import Tokens, ascending, piecewise, summed
 
 
 @dataclass(frozen=True)
@@ -36,103 +37,90 @@ class BinTokenizer:
     zeros: bool = False  # genes without counts have tokens, too, after the others
 
     def tokens(self, rows: Rows) -> Tokens:
-        return piecewise(self._piece, rows)
+        rows, token = summed(rows, self.token) if self.repeated else (rows, self.token)
+        others = np.unique(token[token >= 0]) if self.zeros else np.empty(0, token.dtype)
+        return piecewise(partial(self._piece, token=token, others=others), rows)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
-    def _piece(self, rows: Rows) -> Tokens:
-        gene, value, pointer = known(rows, self.token, self.repeated)
-        order = ascending(value, pointer)
-        gene, value = gene[order], value[order]
-        cell = np.repeat(self.cell[rows.index], np.diff(pointer))
-        draw = uniform(self.seed, cell, gene) if self.ties == "random" else np.full(len(gene), 0.5)
-        bins = bins_of_sorted(value, pointer, draw, np.linspace(0, 1, self.n_bins - 1))
-        if self.zeros:
-            gene, bins, pointer = self._with_zeros(gene, bins, pointer)
-            cell = np.repeat(self.cell[rows.index], np.diff(pointer))
-        if np.diff(pointer).max(initial=0) >= self.length:
-            chosen = self._chosen(gene, cell, pointer)
-            gene, bins = gene[chosen], bins[chosen]
-            pointer = np.concatenate([[0], np.cumsum(np.minimum(np.diff(pointer), self.length - 1))])
-        genes = framed(gene, pointer, np.array(self.cls), None)
-        values = framed(bins, pointer, np.array(self.cls_value), None)
-        return Tokens(genes, values, pointer + np.arange(len(pointer)), rows.index)
-
-    def _with_zeros(self, gene: np.ndarray, bins: np.ndarray, pointer: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Each cell with all further genes of the data, in bin 0."""
-        every, row = np.unique(self.token[self.token >= 0]), np.repeat(np.arange(len(pointer) - 1), np.diff(pointer))
-        absent = np.ones((len(pointer) - 1, len(every)), bool)
-        absent[row, np.searchsorted(every, gene)] = False
-        more_row, more = absent.nonzero()
-        order = np.argsort(np.concatenate([row, more_row]), kind="stable")
-        longer = np.arange(len(pointer)) * len(every)
-        zeros = np.zeros(len(more), bins.dtype)
-        return np.concatenate([gene, every[more]])[order], np.concatenate([bins, zeros])[order], longer
-
-    def _chosen(self, gene: np.ndarray, cell: np.ndarray, pointer: np.ndarray) -> Int[np.ndarray, " chosen"]:
-        """Entries that are kept: of a cell with too many, those with the smallest draws."""
-        kept, room = np.ones(len(gene), bool), self.length - 1
-        for row in np.flatnonzero(np.diff(pointer) > room):
-            a, b = pointer[row], pointer[row + 1]
-            draw = uniform(self.seed + 1, cell[a:b], gene[a:b])
-            kept[a + np.argpartition(draw, room)[room:]] = False
-        return np.flatnonzero(kept)
-
-
-def quantile_bins(
-    value: Float[np.ndarray, " entry"],
-    pointer: Int[np.ndarray, " row+1"],
-    draw: Float[np.ndarray, " entry"],
-    n_bins: int = 51,
-) -> Float[np.ndarray, " entry"]:
-    """The bin, 1 to n_bins - 1, of each positive value among its row.
-
-    A value that lies on several edges gets one of their bins by `draw`, uniform in [0, 1). With the draws of the
-    official code the result is equal to its, to the bit.
-    """
-    value, bins = value.astype(np.float32, copy=False), np.empty(len(value), np.float32)
-    order = ascending(value, pointer)
-    bins[order] = bins_of_sorted(value[order], pointer, draw[order], np.linspace(0, 1, n_bins - 1))
-    return bins
-
-
-def ascending(value: Float[np.ndarray, " entry"], pointer: Int[np.ndarray, " row+1"]) -> Int[np.ndarray, " entry"]:
-    """Positions that sort each row of positive float32 from small to large; equal ones keep their order."""
-    return sort_rows(value.view(np.uint32).astype(np.uint64) << np.uint64(16), pointer)
+    def _piece(self, rows: Rows, token: np.ndarray, others: np.ndarray) -> Tokens:
+        counts, draws = (rows.values, rows.column, rows.pointer), (self.ties == "random", self.seed)
+        edges, first = np.linspace(0, 1, self.n_bins - 1), (self.cls, np.float32(self.cls_value))
+        made = _binned(*counts, token, others, self.cell[rows.index], draws, edges, self.length, first)
+        return Tokens(*made, rows.index)
 
 
 @compiled()
-def bins_of_sorted(value, pointer, draw, quantiles):
-    """The bins of values that are sorted within rows. The edges are the row's quantiles, by numpy's arithmetic.
-
-    `until` edges are <= a value and `before` edges < it; it may have any bin between.
-    """
-    bins, edges = np.empty(len(value), np.float32), np.empty(len(quantiles))
+def _binned(values, column, pointer, token, others, cell, draws, quantiles, length, first):
+    """Genes and bins of each row behind `first`: the expressed ones, then those of `others` that are not."""
+    random, seed = draws
+    longest = np.diff(pointer) + len(others)
+    genes, n = np.empty(np.minimum(longest + 1, length).sum(), np.int64), 0
+    bins, new = np.empty(len(genes), np.float32), np.zeros(len(pointer), np.int64)
+    gene, value = np.empty(longest.max(), np.int64), np.empty(longest.max(), np.float32)
+    seen = np.full(others.max() + 1 if len(others) else 0, -1)
     for row in range(len(pointer) - 1):
-        start, n = pointer[row], pointer[row + 1] - pointer[row]
-        for i in range(len(quantiles) if n else 0):
-            place = (n - 1) * quantiles[i]
-            below = int(np.floor(place))
-            part, low, high = place - below, value[start + below], value[start + min(below + 1, n - 1)]
-            edges[i] = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
-        until = before = 0
-        for i in range(start, start + n):
-            while until < len(edges) and edges[until] <= value[i]:
-                until += 1
-            while before < len(edges) and edges[before] < value[i]:
-                before += 1
-            bins[i] = np.ceil(draw[i] * (before - until) + until)
+        m = np.uint32(0)
+        for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
+            gene[m], value[m] = token[np.uint32(column[entry])], values[entry]
+            m += np.uint32((gene[m] >= 0) & (value[m] > 0))
+        draw = uniform(seed, cell[row], gene[:m]) if random else np.full(m, 0.5)
+        value[:m] = quantile_bins(value[:m], draw, quantiles)
+        if len(others):
+            seen[gene[:m]] = row
+            for other in others:
+                gene[m], value[m] = other, 0
+                m += np.uint32(seen[other] != row)
+        genes[n], bins[n] = first
+        n += 1
+        for i in _chosen(gene[:m], length - 1, seed, cell[row]):
+            genes[n], bins[n] = gene[i], value[i]
+            n += 1
+        new[row + 1] = n
+    return genes[:n], bins[:n], new
+
+
+@compiled()
+def _chosen(gene, room, seed, cell):
+    """Places of the genes that are kept: all, or those with the smallest draws."""
+    if len(gene) <= room:
+        return np.arange(len(gene)).astype(np.uint32)
+    return np.sort(ascending(uniform(seed + 1, cell, gene).view(np.uint64))[:room])
+
+
+@compiled()
+def quantile_bins(value, draw, quantiles):
+    """The bin, 1 to len(quantiles), of each positive float32 among those of a cell, with numpy's arithmetic.
+
+    `until` edges are <= a value and `before` edges < it. A value that lies on several edges gets one of their bins by
+    `draw`, uniform in [0, 1). With the draws of the official code the result is equal to its, to the bit.
+    """
+    n, bins, edges = len(value), np.empty(len(value), np.float32), np.empty(len(quantiles))
+    if n == 0:
+        return bins
+    order = ascending(value.view(np.uint32).astype(np.uint64))
+    for i in range(len(quantiles)):
+        place = (n - 1) * quantiles[i]
+        below = int(np.floor(place))
+        part, low, high = place - below, value[order[below]], value[order[min(below + 1, n - 1)]]
+        edges[i] = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
+    until = before = 0
+    for i in order:
+        while until < len(edges) and edges[until] <= value[i]:
+            until += 1
+        while before < len(edges) and edges[before] < value[i]:
+            before += 1
+        bins[i] = np.ceil(draw[i] * (before - until) + until)
     return bins
 
 
 @compiled()
 def uniform(seed, cell, gene):
     """Numbers in [0, 1) that look random and depend on seed, cell and gene alone (SplitMix64, Steele et al. 2014)."""
-    out = np.empty(len(gene))
+    out, start = np.empty(len(gene)), np.uint64(cell) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
     for i in range(len(gene)):
-        z = np.uint64(cell[i]) + np.uint64(gene[i] + 1) * np.uint64(0x9E3779B97F4A7C15)
-        z += np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
+        z = start + np.uint64(gene[i] + 1) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         out[i] = ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53

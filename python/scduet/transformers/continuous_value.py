@@ -7,14 +7,16 @@ has, both as log10 of a total count.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
+from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, framed, known, piecewise, sums
+from scduet.transformers.tokens import Tokens, piecewise, summed
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,15 @@ class DepthTokenizer:
     pad: int = 0
 
     def tokens(self, rows: Rows) -> Tokens:
-        return piecewise(self._piece, rows)
+        rows, token = summed(rows, self.token) if self.repeated else (rows, self.token)
+        return piecewise(partial(self._piece, token=token), rows)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
-    def _piece(self, rows: Rows) -> Tokens:
-        gene, value, pointer = known(rows, self.token, self.repeated)
-        total, lengths = sums(value, pointer), np.diff(pointer)
+    def _piece(self, rows: Rows, token: np.ndarray) -> Tokens:
+        counts, depths = (rows.values, rows.column, rows.pointer), (self.n_genes, self.n_genes + 1)
+        gene, value, pointer, total = _log_normalised(*counts, token, depths)
         with np.errstate(divide="ignore"):  # a cell without counts, which the caller refuses
             held = np.log10(total)
         wished = {
@@ -46,9 +49,25 @@ class DepthTokenizer:
             "fold": held + np.log10(self.amount),
             "add": held + self.amount,
         }
-        values = np.log1p(value / np.repeat(total, lengths) * 1e4).astype(np.float32)
-        for extra, number in ((self.n_genes, wished[self.depth]), (self.n_genes + 1, held)):
-            values = framed(values, pointer, None, number.astype(np.float32))
-            gene = framed(gene, pointer, None, np.array(extra))
-            pointer = pointer + np.arange(len(pointer))
-        return Tokens(gene, values, pointer, rows.index)
+        value[pointer[1:] - 2], value[pointer[1:] - 1] = wished[self.depth], held
+        return Tokens(gene, value, pointer, rows.index)
+
+
+@compiled()
+def _log_normalised(values, column, pointer, token, depths):
+    """Genes and values of each row, with room for the values of the two tokens `depths`; and the total of each row."""
+    gene = np.empty(len(values) + 2 * len(pointer), np.int64)
+    value, total = np.empty(len(gene), np.float32), np.zeros(len(pointer) - 1)
+    new, n = np.zeros(len(pointer), np.int64), 0
+    for row in range(len(pointer) - 1):
+        for entry in range(pointer[row], pointer[row + 1]):
+            if token[column[entry]] >= 0 and values[entry] > 0:
+                gene[n], value[n] = token[column[entry]], values[entry]
+                total[row] += values[entry]
+                n += 1
+        for i in range(new[row], n):
+            value[i] = np.log1p(value[i] / total[row] * 1e4)
+        gene[n], gene[n + 1] = depths
+        n += 2
+        new[row + 1] = n
+    return gene[:n], value[:n], new, total

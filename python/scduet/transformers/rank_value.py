@@ -6,7 +6,8 @@ gene. The total of the cell divides all its genes alike, so it does not change t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int
 from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, known, piecewise, sort_rows, sums
+from scduet.transformers.tokens import Tokens, ascending, piecewise, summed
 
 
 @dataclass(frozen=True)
@@ -34,70 +35,54 @@ class RankTokenizer:
     ties: Literal["stable", "reference"] = "stable"
 
     def tokens(self, rows: Rows) -> Tokens:
-        return piecewise(self._piece, rows)
+        counts, token = summed(rows, self.token) if self.repeated else (rows, self.token)
+        # beside an infinite usual count every count is 0: genes without a token are not expressed
+        usual = np.where(token >= 0, self.median[token], np.inf)
+        if self.ties == "reference":
+            counts, usual = _as_official(counts, usual, rows.counts.sum(1).A1), np.where(token >= 0, 1.0, np.inf)
+        return piecewise(partial(self._piece, token=token, usual=usual), counts)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
-    def _piece(self, rows: Rows) -> Tokens:
-        gene, value, pointer = known(rows, self.token, self.repeated)
-        if self.ties == "stable":
-            order = descending(_relative(value, gene, self.median), pointer)
-        else:
-            order = _as_official(value, gene, pointer, self.median, sums(rows.values, rows.pointer))
-        specials = np.array([-1 if token is None else token for token in (self.cls, self.eos)])
-        genes, pointer = _framed(gene, order, pointer, self.length, specials)
-        return Tokens(genes, None, pointer, rows.index)
+    def _piece(self, rows: Rows, token: np.ndarray, usual: np.ndarray) -> Tokens:
+        specials = np.array([-1 if special is None else special for special in (self.cls, self.eos)])
+        gene, pointer = _ranked(rows.values, rows.column, rows.pointer, token, usual, self.length, specials)
+        return Tokens(gene, None, pointer, rows.index)
 
 
 @compiled()
-def _relative(value, gene, median):
-    """Each count over the usual count of its gene."""
-    out = np.empty(len(value))
-    for i in range(len(value)):
-        out[i] = value[i] / median[gene[i]]
-    return out
-
-
-@compiled()
-def _framed(gene, order, pointer, length, specials):
+def _ranked(values, column, pointer, token, usual, length, specials):
     """The first genes of each row in their order, after the first of `specials` and before the second (-1: none)."""
-    frame = (specials[0] >= 0) + (specials[1] >= 0)
-    out = np.empty(len(gene) + frame * len(pointer), np.int64)
-    new, n = np.zeros(len(pointer), np.int64), 0
+    room, widest = length - (specials[0] >= 0) - (specials[1] >= 0), np.diff(pointer).max()
+    out = np.empty(np.minimum(np.diff(pointer) + 2, length).sum(), np.int64)
+    new, made = np.zeros(len(pointer), np.int64), np.uint64(0)
+    relative, expressed = np.empty(widest), np.empty(widest, np.uint32)
     for row in range(len(pointer) - 1):
+        n = np.uint32(0)
+        for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
+            gene = np.uint32(column[entry])
+            relative[n], expressed[n] = values[entry] / usual[gene], gene
+            n += np.uint32(relative[n] > 0)
         if specials[0] >= 0:
-            out[n] = specials[0]
-            n += 1
-        for place in range(pointer[row], min(pointer[row + 1], pointer[row] + length - frame)):
-            out[n] = gene[order[place]]
-            n += 1
+            out[made] = specials[0]
+            made += np.uint64(1)
+        if n:
+            for i in ascending(~relative[:n].view(np.uint64))[:room]:
+                out[made] = token[expressed[i]]
+                made += np.uint64(1)
         if specials[1] >= 0:
-            out[n] = specials[1]
-            n += 1
-        new[row + 1] = n
-    return out[:n], new
+            out[made] = specials[1]
+            made += np.uint64(1)
+        new[row + 1] = made
+    return out[:made], new
 
 
-def descending(value: Float[np.ndarray, " entry"], pointer: Int[np.ndarray, " row+1"]) -> Int[np.ndarray, " entry"]:
-    """Positions that sort each row of positive numbers from large to small; equal ones keep their order.
-
-    The sort sees the leading 48 bits of a number. A row that these did not tell apart (about 1 in 10 million
-    neighbours) is sorted again.
-    """
-    order = sort_rows(~value.view(np.uint64), pointer)
-    arranged = value[order]
-    rises = np.flatnonzero(arranged[1:] > arranged[:-1]) + 1
-    for row in np.unique(np.searchsorted(pointer, np.setdiff1d(rises, pointer), side="right") - 1):
-        a, b = pointer[row], pointer[row + 1]
-        order[a:b] = a + np.argsort(-value[a:b], kind="stable")
-    return order
-
-
-def _as_official(
-    value: np.ndarray, gene: np.ndarray, pointer: np.ndarray, median: np.ndarray, total: np.ndarray
-) -> Int[np.ndarray, " entry"]:
-    """The order that the official code's arithmetic and sort give."""
-    factor = np.repeat(1 / np.maximum(total, 1), np.diff(pointer))
-    scaled = value * factor * 10_000 * (1 / median[gene])
-    return np.concatenate([a + np.argsort(-scaled[a:b]) for a, b in pairwise(pointer)])
+def _as_official(rows: Rows, usual: Float[np.ndarray, " gene"], total: Float[np.ndarray, " cell"]) -> Rows:
+    """Numbers in place of the counts, in the order that the official code's arithmetic and sort give."""
+    factor = np.repeat(1 / np.maximum(total, 1), np.diff(rows.pointer))
+    scaled = rows.values * factor * 10_000 * (1 / usual[rows.column])
+    known, numbers = np.flatnonzero(scaled > 0), np.zeros(len(scaled), np.float32)
+    for a, b in pairwise(np.searchsorted(known, rows.pointer)):
+        numbers[known[a:b][np.argsort(-scaled[known[a:b]])]] = np.arange(b - a, 0, -1)
+    return replace(rows, values=numbers)

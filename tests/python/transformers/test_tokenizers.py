@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,8 @@ from scduet.data.loader import Rows
 from scduet.transformers import tokens as tokens_module
 from scduet.transformers.binned_value import BinTokenizer, quantile_bins, uniform
 from scduet.transformers.continuous_value import DepthTokenizer
-from scduet.transformers.rank_value import RankTokenizer, descending
+from scduet.transformers.rank_value import RankTokenizer
+from scduet.transformers.tokens import ascending
 
 N_GENES = 60
 RNG = np.random.default_rng(0)
@@ -63,19 +65,38 @@ def test_ranks_without_special_tokens():
         assert len(gene) <= 20
 
 
-def test_values_that_48_bits_do_not_tell_apart_are_still_ranked():
-    value = np.array([1.0, 1 + 2**-50, 1 + 2**-51, 3.0, 1.0, 0.5, 0.5 + 2**-52])
-    pointer = np.array([0, 5, 5, 7])
-    np.testing.assert_array_equal(descending(value, pointer), [3, 1, 2, 0, 4, 6, 5])
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, allow_infinity=True) | st.integers(1, 5).map(float), min_size=1, max_size=80))
+def test_ascending_is_a_stable_sort(values):
+    """Also of keys of any range, where the leading bits tell nothing apart."""
+    key = np.array(values).view(np.uint64)
+    for bits in (key, ~key):
+        np.testing.assert_array_equal(ascending(bits), np.argsort(bits, kind="stable"))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.floats(0, 1e6, width=32), max_size=30), min_size=1, max_size=5))
-def test_descending_is_a_stable_sort_of_each_row(rows):
-    pointer = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    value = np.concatenate([np.array(row, float) for row in rows])
-    truth = np.concatenate([a + np.argsort(-value[a:b], kind="stable") for a, b in pairwise(pointer)])
-    np.testing.assert_array_equal(descending(value, pointer), truth)
+@pytest.mark.parametrize("far", [0, 2**63], ids=["dense", "one far from the rest"])
+def test_ascending_sorts_many_keys_stably(far):
+    key = np.random.default_rng(0).integers(0, 3_000_000, 20_000).astype(np.uint64)
+    key[7] += np.uint64(far)
+    np.testing.assert_array_equal(ascending(key), np.argsort(key, kind="stable"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["counts", "large counts", "real values"]), st.integers(1, 300))
+def test_ranks_are_a_plain_sort_of_each_cell(seed, kind, n_genes):
+    """Also of many more genes, of usual counts that many genes share, and of values next to each other."""
+    rng = np.random.default_rng(seed)
+    token = np.where(rng.random(n_genes) < 0.2, -1, rng.permutation(n_genes))
+    median = rng.choice(
+        [rng.lognormal(0, 2, n_genes), rng.integers(1, 4, n_genes) / 3, np.nextafter(np.ones(n_genes), 2)]
+    )
+    x = rng.poisson(rng.lognormal(-1, 5 if kind == "large counts" else 1, (6, n_genes)).clip(0, 1e6)).astype(np.float32)
+    x = x * rng.random(x.shape, np.float32) if kind == "real values" else x
+    made = RankTokenizer(token, median, length=n_genes + 1).tokens(rows_of(x))
+    for row, (gene, _) in zip(x, cells(made), strict=True):
+        known = np.flatnonzero((row > 0) & (token >= 0))
+        order = np.argsort(-row[known] / median[token[known]], kind="stable")
+        np.testing.assert_array_equal(gene, token[known[order]])
 
 
 def _bins_by_search(row: np.ndarray, draw: np.ndarray, n_bins: int = 51) -> np.ndarray:
@@ -86,18 +107,35 @@ def _bins_by_search(row: np.ndarray, draw: np.ndarray, n_bins: int = 51) -> np.n
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.lists(st.integers(1, 6) | st.floats(0.0078125, 100, width=32), max_size=80), min_size=1, max_size=4),
+    st.lists(st.integers(1, 6) | st.floats(0.0078125, 100, width=32), min_size=1, max_size=200),
     st.integers(3, 60),
     st.integers(0, 99),
 )
-def test_bins_are_their_definition(rows, n_bins, seed):
-    pointer = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    value, draw = (
-        np.concatenate([np.array(r, np.float32) for r in rows]),
-        np.random.default_rng(seed).random(pointer[-1]),
-    )
-    truth = [_bins_by_search(value[a:b], draw[a:b], n_bins) for a, b in pairwise(pointer) if b > a]
-    np.testing.assert_array_equal(quantile_bins(value, pointer, draw, n_bins), np.concatenate([*truth, []]))
+def test_bins_are_their_definition(cell, n_bins, seed):
+    value, draw = np.array(cell, np.float32), np.random.default_rng(seed).random(len(cell))
+    made = quantile_bins(value, draw, np.linspace(0, 1, n_bins - 1))
+    np.testing.assert_array_equal(made, _bins_by_search(value, draw, n_bins))
+
+
+def test_tokens_of_a_cell_have_the_bins_of_its_draws():
+    x, tokenizer = counts(), dataclasses.replace(BINS, length=999, seed=3)
+    for i, (gene, value) in enumerate(cells(tokenizer.tokens(rows_of(x)))):
+        known = np.flatnonzero((x[i] > 0) & (TOKEN >= 0))
+        draw = uniform(3, BINS.cell[i], TOKEN[known])
+        np.testing.assert_array_equal(gene, [2, *TOKEN[known]])
+        np.testing.assert_array_equal(value, [-2, *_bins_by_search(x[i, known].astype(np.float32), draw)])
+
+
+def test_genes_without_counts_come_last_in_bin_0():
+    x, tokenizer = counts(), dataclasses.replace(BINS, length=999)
+    every = np.sort(TOKEN[TOKEN >= 0])
+    for (gene, value), (all_genes, all_values) in zip(
+        cells(tokenizer.tokens(rows_of(x))),
+        cells(dataclasses.replace(tokenizer, zeros=True).tokens(rows_of(x))),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(all_genes, [*gene, *np.setdiff1d(every, gene)])
+        np.testing.assert_array_equal(all_values, np.pad(value, (0, len(all_genes) - len(gene))))
 
 
 def test_bins_of_normalised_values_are_those_of_counts():
@@ -147,7 +185,7 @@ def test_a_long_cell_keeps_each_gene_equally_often():
 
 
 def test_draws_are_uniform():
-    draw = uniform(3, np.repeat(np.arange(100, dtype=np.uint64), 1000), np.tile(np.arange(1000), 100))
+    draw = np.concatenate([uniform(3, np.uint64(cell), np.arange(1000)) for cell in range(100)])
     assert np.abs(np.histogram(draw, 50, (0, 1))[0] / 2000 - 1).max() < 0.12
     assert abs(np.corrcoef(draw[:-1], draw[1:])[0, 1]) < 0.01
 
@@ -190,6 +228,8 @@ def test_pieces_and_explicit_zeros_change_nothing(tokenizer, monkeypatch):
     rows = rows_of(x + 1)
     with_zeros = dataclasses.replace(rows, values=rows.values - 1)
     monkeypatch.setattr(tokens_module, "SMALL", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert len(tokens_module.pieces(rows, 4)) == 4
     for other in (tokenizer.tokens(rows_of(x)), tokenizer.tokens(with_zeros)):
         np.testing.assert_array_equal(other.gene, whole.gene)
         np.testing.assert_array_equal(other.pointer, whole.pointer)

@@ -3,11 +3,13 @@
 #' Trains scVI and then scANVI on both data sets and predicts the cell types of the query. Prints, and keeps, the honest
 #' table: the model beside k nearest neighbours and logistic regression, on reference cells whose labels none had seen.
 #'
-#' @param query,reference Seurat objects or SingleCellExperiments with raw counts.
+#' @param query,reference Seurat objects or SingleCellExperiments with raw counts. The reference may also be the folder of a
+#'   transformer that [FinetuneTransformer()] taught; then nothing is trained.
 #' @param labels Column of the reference's metadata with the cell types.
-#' @param model Name of the model.
+#' @param model "scanvi", or the folder of a transformer, which is then fine-tuned on the reference.
 #' @param batch Column in the metadata of both with the technical batch; `NULL` to take them for two batches.
-#' @param features Genes to use; `NULL` for the variable features of the reference, else all, that both share.
+#' @param features Genes to use; `NULL` for the variable features of the reference, else all, that both share. A
+#'   transformer takes all.
 #' @param unknown Share (0 to 1) of the largest possible entropy above which a cell is called "unknown"; `NULL` never.
 #' @param assay Assay with the counts, in the query; in the reference it is the default one.
 #' @inheritParams RunModel
@@ -25,16 +27,30 @@
 AnnotateCells <- function(query, reference, labels, model = "scanvi", batch = NULL, assay = NULL, layer = "counts",
                           features = NULL, unknown = NULL, seed.use = 42, verbose = TRUE, ...) {
   check_text(labels, "labels")
+  check_text(model, "model")
   options <- list(...)
   check_option_names(options, rlang::current_env())
   seed <- check_whole(seed.use, "seed.use")
   new <- parts_of(query, assay, layer)
+  if (is.character(reference)) {
+    check_text(reference, "reference")
+    fixed <- Filter(Negate(is.null), list(unknown = unknown))
+    found <- ask("annotate",
+      query = anndata_of(new), reference = path_of(reference), options = c(fixed, lapply(options, as_option)),
+      callback = py_callback(new_reporter(verbose))
+    )
+    return(put_annotation(query, found, labels, verbose))
+  }
   known <- parts_of(reference, NULL, layer)
   check_column(known$cells, labels, "labels", may_miss = TRUE)
   check_column(known$cells, batch, "batch")
   check_column(new$cells, batch, "batch")
+  if (dir.exists(model) || startsWith(model, "hf://")) { # a transformer, which reads all genes
+    model <- path_of(model)
+    if (is.null(features)) features <- known$genes
+  }
   genes <- shared_features(features, reference, known$genes, new$genes, verbose)
-  fixed <- list(labels_key = labels, model = model, batch_key = batch, unknown = unknown, seed = seed)
+  fixed <- list(labels_key = labels, model = as.character(model), batch_key = batch, unknown = unknown, seed = seed)
   found <- ask("annotate",
     query = anndata_of(new, genes, as.character(batch)), reference = anndata_of(known, genes, c(labels, batch)),
     options = c(Filter(Negate(is.null), fixed), lapply(options, as_option)), callback = py_callback(new_reporter(verbose))

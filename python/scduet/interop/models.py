@@ -17,6 +17,7 @@ import scduet
 from scduet.errors import FormatError
 from scduet.interop import codec, objects
 
+Options = dict[str, Any] | tuple[()]  # R's list without elements comes as an empty list
 CALLS_A_SECOND = 5  # more slow the console of R down
 noted: list[str] = []  # warnings that came as events during a call; `reticulate.ask` empties it
 
@@ -104,9 +105,10 @@ def expression(folder: str, sha256: str, adata, options: dict[str, Any]) -> Gene
     return Genes(codec.as_text(table.columns), objects.block(table.to_numpy()))
 
 
-def annotate(query, reference, options: dict[str, Any], callback: Callable | None = None) -> Annotated:
-    """Cell types of the query by an annotated reference, and how well the model and the baselines do."""
-    table = scduet.annotate(query, reference, callback=listener(callback), **options)
+def annotate(query, reference, options: Options, callback: Callable | None = None) -> Annotated:
+    """Cell types of the query by an annotated reference (or a taught model's folder), and how well that works."""
+    known = scduet.load(reference) if isinstance(reference, str) else reference
+    table = scduet.annotate(query, known, callback=listener(callback), **plain(options))
     share, told = query.obsm["predicted_probability"], query.obs[["predicted", "predicted_score"]]
     types, cells = codec.as_text(share.columns), codec.columns_of(told)
     return Annotated(cells, types, objects.block(share.to_numpy()), codec.columns_of(_indexed(table, "method")))
@@ -196,6 +198,12 @@ def _fitting(adata, model):
     if layer is not None and layer not in adata.layers:
         adata.layers[layer] = adata.X
     return adata
+
+
+def plain(options: Options) -> dict[str, Any]:
+    """Options with whole numbers as such: R's are all of floating point."""
+    whole = {k: int(v) for k, v in dict(options).items() if isinstance(v, float) and v.is_integer()}
+    return {**dict(options), **whole}
 
 
 def listener(callback: Callable | None) -> Callable:

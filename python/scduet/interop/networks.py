@@ -9,8 +9,7 @@ import pandas as pd
 
 import scduet
 from scduet.interop import codec
-from scduet.interop.models import saved
-from scduet.interop.transformers import Options, plain
+from scduet.interop.models import Options, plain, saved
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,7 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (versions, models.train, models.embed, models.describe, models.save, models.score)},
     **{f.__name__: f for f in (models.map_query, models.expression, models.annotate, models.markers, models.report)},
     **{f.__name__: f for f in (transformers.embed_pretrained, transformers.embed_genes, transformers.perturb_genes)},
+    **{f.__name__: f for f in (transformers.pretrain, transformers.finetune, transformers.predict_genes)},
     **{f.__name__: f for f in (networks.gene_network, networks.network_drawing)},
     **{f.__name__: f for f in (codec.text, codec.csr, codec.dense, codec.column, codec.frame)},
     **{f.__name__: f for f in (objects.new, objects.put, objects.select, objects.contents, objects.names)},

@@ -1,4 +1,4 @@
-"""What R asks of published transformers: vectors of cells and genes. Objects in, what R keeps out."""
+"""What R asks of transformers: vectors, perturbed and predicted genes, training. Objects in, what R keeps out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 import scduet
 from scduet.errors import OptionError
 from scduet.interop import codec, objects
-from scduet.interop.models import Genes, Scored, listener, scored
+from scduet.interop.models import Genes, Options, Scored, listener, plain, saved, scored
 
-Options = dict[str, Any] | tuple[()]  # R's list without elements comes as an empty list
 R_NAMES = {"geneformer": "RunGeneformer", "scgpt": "RunScGPT", "scfoundation": "RunScFoundation"}
 
 
@@ -56,10 +57,39 @@ def perturb_genes(
     return Perturbed(codec.columns_of(table.reset_index()), codec.columns_of(table.attrs["cells"]))
 
 
-def plain(options: Options) -> dict[str, Any]:
-    """Options with whole numbers as such: R's are all of floating point."""
-    whole = {k: int(v) for k, v in dict(options).items() if isinstance(v, float) and v.is_integer()}
-    return {**dict(options), **whole}
+@dataclass(frozen=True)
+class Told:
+    """How well each method predicts genes, and what the model says of every one."""
+
+    methods: list[codec.Column]
+    genes: list[codec.Column]
+
+
+def predict_genes(adata, known: pd.DataFrame, folder: str, sha256: str | None, options: Options) -> Told:
+    """Classes or numbers of genes by a saved model (`sha256` known) or by the transformer in `folder`."""
+    model = scduet.load(folder) if sha256 is None else saved(folder, sha256)
+    by_gene = pd.Series(known["known"].to_numpy(), index=known["gene"].astype(str))
+    table = scduet.predict_genes(model, by_gene, adata, **plain(options))
+    genes = table.attrs["genes"].rename_axis("gene").reset_index()
+    return Told(codec.columns_of(table.reset_index()), codec.columns_of(genes))
+
+
+def pretrain(
+    adata, model: str, options: Options, to: str, overwrite: bool, callback: Callable | None = None
+) -> list[codec.Column]:
+    """Pre-train a transformer and save it in `to`; its training curves."""
+    trained = scduet.pretrain(adata, model, callback=listener(callback), **plain(options))
+    trained.save(to, overwrite)
+    return codec.columns_of(trained.history.reset_index())
+
+
+def finetune(
+    adata, folder: str, labels: str, options: Options, to: str, overwrite: bool, callback: Callable | None = None
+) -> list[codec.Column]:
+    """Teach the transformer in `folder` the cell types, save what was trained in `to`; its training curves."""
+    trained = scduet.finetune(adata, folder, labels, callback=listener(callback), **plain(options))
+    trained.save(to, overwrite)
+    return codec.columns_of(trained.history.reset_index())
 
 
 def _read(folder: str, family: str | None = None):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import anndata
 import numpy as np
@@ -14,8 +13,6 @@ from scipy import sparse
 
 from scduet.cli import main
 from scduet.interop import r_files
-
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "files"
 
 
 @pytest.fixture
@@ -60,15 +57,14 @@ def test_cells_become_a_seurat_object_and_come_back(r, tmp_path, monkeypatch, ca
     "name",
     ["seurat/pbmc_small_seurat_v2.0.0.rda", "seurat/pbmc_small_seuratobject_v4.0.0.rda", "sce/muscat_example_sce.rda"],
 )
-def test_real_files_of_r_become_h5ad_without_r(tmp_path, monkeypatch, name):
+def test_real_files_of_r_become_h5ad_without_r(tmp_path, monkeypatch, real_file, name):
     pytest.importorskip("rdata", reason="rdata is not installed: pip install scduet[r]")
-    if not (DATA / name).is_file():
-        pytest.skip("the folder with real R files is not beside this checkout")
+    file = real_file(name)
     from scduet.interop.rds import read_rds
 
     monkeypatch.setenv("PATH", "/nowhere")
-    assert main(["convert", str(DATA / name), str(tmp_path / "x.h5ad")]) == 0
-    found, expected = anndata.read_h5ad(tmp_path / "x.h5ad"), read_rds(DATA / name)
+    assert main(["convert", str(file), str(tmp_path / "x.h5ad")]) == 0
+    found, expected = anndata.read_h5ad(tmp_path / "x.h5ad"), read_rds(file)
     assert (sparse.csr_matrix(found.X) != sparse.csr_matrix(expected.X)).nnz == 0
     assert sorted(found.obsm) == sorted(expected.obsm)
     assert list(found.obs) == list(expected.obs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ pytest.importorskip("rdata", reason="rdata is not installed: pip install scduet[
 from scduet.errors import FormatError
 from scduet.interop.rds import read_rds
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "files"
 FILES = {  # file -> R's way to the counts, the number of reductions, a column of the metadata
     "seurat/pbmc_small_seurat_v2.0.0.rda": ('attr(o, "raw.data")', ["X_pca", "X_tsne"], "res.0.8"),
     "seurat/pbmc_small_seurat_v3.0.0.9000.rda": (
@@ -38,15 +36,9 @@ cat(sprintf("[%d, %d, %.10g, %.10g, %.10g, %d]", nrow(x), ncol(x), sum(x), sum(M
 """
 
 
-def _file(name: str) -> Path:
-    if not (DATA / name).is_file():
-        pytest.skip("the folder with real R files is not beside this checkout")
-    return DATA / name
-
-
 @pytest.mark.parametrize("name", FILES)
-def test_seurat_objects_of_every_version_hold_what_r_finds(host_r, name):
-    file, (counts, reductions, column) = _file(name), FILES[name]
+def test_seurat_objects_of_every_version_hold_what_r_finds(host_r, real_file, name):
+    file, (counts, reductions, column) = real_file(name), FILES[name]
     code = R.format(file=file, counts=counts, column=column)
     said = subprocess.run(["Rscript", "-e", code], capture_output=True, text=True, check=True).stdout
     genes, cells, total, by_cell, by_gene, levels = json.loads(said)
@@ -58,8 +50,8 @@ def test_seurat_objects_of_every_version_hold_what_r_finds(host_r, name):
     assert adata.obs[column].nunique(dropna=False) == levels
 
 
-def test_an_old_and_a_new_single_cell_experiment_are_read():
-    old, new = read_rds(_file("sce/clustifyr_sce_small.rda")), read_rds(_file("sce/muscat_example_sce.rda"))
+def test_an_old_and_a_new_single_cell_experiment_are_read(real_file):
+    old, new = read_rds(real_file("sce/clustifyr_sce_small.rda")), read_rds(real_file("sce/muscat_example_sce.rda"))
     assert old.shape == (200, 200)
     assert list(old.layers) == ["data"]
     assert new.shape == (1556, 1267)

@@ -19,7 +19,10 @@ from scduet.tasks.convert import WRITERS, check_target, file_size, place_whole, 
 
 ENDINGS = (".rds", ".rda", ".rdata")
 
-READY = 'cat("ready:", requireNamespace("SeuratObject", quietly = TRUE), requireNamespace("scduet", quietly = TRUE))'
+READY = """
+here <- function(package) nzchar(system.file(package = package)) # without loading: Seurat's takes seconds
+cat("ready:", here("SeuratObject"), here("scduet"))
+"""
 
 SAVE = """
 arguments <- commandArgs(trailingOnly = TRUE)

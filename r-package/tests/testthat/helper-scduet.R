@@ -9,6 +9,14 @@ skip_if_no_seurat <- function(v5 = FALSE) {
   skip_if_not_installed("Seurat")
 }
 
+# The folder with real objects that others made. CI must have it.
+real_objects <- function() {
+  folder <- Sys.getenv("SCDUET_TEST_DATA")
+  if (!nzchar(folder) && nzchar(Sys.getenv("CI"))) stop("CI must have the real objects: SCDUET_TEST_DATA is not set")
+  skip_if(!nzchar(folder), "no folder with real objects (SCDUET_TEST_DATA)")
+  folder
+}
+
 # Texts differ between versions of rlang and cli; the newer R of the two that are tested keeps them.
 expect_text <- function(object) {
   skip_if(getRversion() < "4.5", "texts are compared under R >= 4.5; classes under every version")

@@ -125,7 +125,9 @@ test_that("a class of on-disk matrices that only knows `[` and as() arrives by b
   methods::setClass("OnDisk", representation(held = "dgCMatrix"), where = here)
   methods::setMethod("dim", "OnDisk", function(x) dim(x@held), where = here)
   methods::setMethod("dimnames", "OnDisk", function(x) dimnames(x@held), where = here)
-  methods::setMethod("[", "OnDisk", function(x, i, j, ..., drop = TRUE) methods::new("OnDisk", held = x@held[i, j, drop = FALSE]), where = here)
+  methods::setMethod("[", "OnDisk", function(x, i, j, ..., drop = TRUE) {
+    methods::new("OnDisk", held = if (missing(i)) x@held[, j, drop = FALSE] else x@held[i, j, drop = FALSE])
+  }, where = here)
   methods::setAs("OnDisk", "dgCMatrix", function(from) {
     taken <<- c(taken, ncol(from))
     from@held

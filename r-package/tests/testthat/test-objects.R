@@ -113,8 +113,7 @@ test_that("a file holds what the object holds, and is never half written", {
 test_that("real objects of others can be converted", {
   skip_if_no_engine()
   skip_if_no_seurat()
-  folder <- Sys.getenv("SCDUET_TEST_DATA")
-  skip_if(!nzchar(folder), "no folder with real objects (SCDUET_TEST_DATA)")
+  folder <- real_objects()
   skip_if(getRversion() < "4.1")
   space <- new.env()
   load(file.path(folder, "seurat", "pbmc_small_seuratobject_v4.0.0.rda"), space)

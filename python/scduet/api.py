@@ -231,7 +231,7 @@ def _load_ours(folder: str | Path) -> Model:
     manifest, tensors = native.read(Path(folder))
     cls = find(manifest["model"])
     arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}
-    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["reference"].items()}
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["reference"].items()}
     reference, config = Reference(**sizes, arrays=arrays), build(cls.Config, manifest["config"])
     with torch.random.fork_rng():
         module = cls(reference, config)

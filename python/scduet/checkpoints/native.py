@@ -122,14 +122,10 @@ def _aside(folder: Path, which: str) -> Path:
 def _sha256(path: Path) -> str:
     if not path.is_file():
         raise FormatError(f"{path} is missing", "save or copy the model again")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:
     digest = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,7 +110,9 @@ class Schema:
 
     @classmethod
     def from_json(cls, state: dict) -> Schema:
-        lists_to_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in state["fields"].items()}
+        lists_to_tuples: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in state["fields"].items()
+        }
         levels = {key: tuple(values) for key, values in state["levels"].items()}
         return cls(Fields(**lists_to_tuples), tuple(state["genes"]), levels, state["expects"])
 

@@ -27,9 +27,8 @@ from scduet.contract import CellBatch, Expects, Loss, Reference, SparseRows, Ste
 from scduet.errors import OptionError
 from scduet.nn import likelihoods, sparse_likelihoods
 from scduet.nn.heads import head
-from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample
+from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample, written_out
 from scduet.nn.sparse_likelihoods import Link
-from scduet.nn.written_out import written_out
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class Adam(torch.optim.Adam):
     def __init__(self, params, **options):
         super().__init__(params, fused=True, **options)
         self._together: tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]] | None = None
-        self.register_state_dict_pre_hook(Adam._settle)
+        self.register_state_dict_pre_hook(lambda optimizer: self._settle())
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -47,8 +47,8 @@ class Adam(torch.optim.Adam):
         self._together = None
         result = super().step(closure)
         weights = self.param_groups[0]["params"]
-        states = [self.state.get(weight) for weight in weights]
-        on_cpu = all(state and state["exp_avg"].device.type == "cpu" for state in states)  # elsewhere reading stalls
+        states = [self.state.get(weight, {}) for weight in weights]
+        on_cpu = all("exp_avg" in state and state["exp_avg"].device.type == "cpu" for state in states)
         if len(self.param_groups) == 1 and on_cpu and len({float(state["step"]) for state in states}) == 1:
             first, second = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
             self._together = states[0]["step"].clone(), weights, first, second

@@ -62,10 +62,10 @@ def negative_binomial(
 def _may_share_out() -> bool:
     """Whether numba has OpenMP, hence torch's threads; its own would compete with them, and cannot be called twice."""
     try:
-        from numba.np.ufunc import omppool  # noqa: F401
+        from numba.np.ufunc import omppool  # type: ignore[attr-defined] # noqa: F401
     except ImportError:
         return False
-    return numba.config.THREADING_LAYER in ("default", "omp", "threadsafe", "safe")
+    return numba.config.THREADING_LAYER in ("default", "omp", "threadsafe", "safe")  # type: ignore[attr-defined]
 
 
 @compiled(parallel=True)
@@ -101,13 +101,13 @@ def _exp(x):
     p = p * y + f32(4.1665795894e-2)
     p = p * y + f32(1.6666665459e-1)
     p = p * y + f32(5.0000001201e-1)
-    return (p * y * y + y + ONE) * _float_of((i32(n) + i32(127)) << i32(23))
+    return (p * y * y + y + ONE) * _float_of((i32(n) + i32(127)) << i32(23))  # type: ignore[call-arg]
 
 
 @compiled(inline="always", fastmath=REORDERED)
 def _log(x):
     """log x for a positive normal number."""
-    bits = _bits_of(x)
+    bits = _bits_of(x)  # type: ignore[call-arg]
     n = (bits - i32(0x3F3504F3)) >> i32(23)  # x = 2^n (1 + m), 1 + m between the square roots of 1/2 and 2
     m = _float_of(bits - (n << i32(23))) - ONE
     p = f32(7.0376836292e-2)

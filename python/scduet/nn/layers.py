@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scduet._numba import compiled
 from scduet.contract import SparseRows
 
 FLOOR = 1e-4  # of the posterior's variance, as in scvi-tools
@@ -115,6 +116,23 @@ class GaussianEncoder(nn.Module):
         """Mean and variance."""
         hidden = self.body(x, codes)
         return self.mean(hidden), self.log_variance(hidden).exp() + FLOOR
+
+
+def written_out(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
+    """`x.dense(values)`, for values that need no gradient; on a CPU in one compiled pass."""
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        return x.dense(values)
+    out = torch.empty(x.shape)
+    _write(*(array.numpy() for array in (values, x.column, x.pointer, out)))
+    return out
+
+
+@compiled()
+def _write(values, column, pointer, out):
+    for row in range(len(out)):
+        out[row] = 0
+        for entry in range(pointer[row], pointer[row + 1]):
+            out[row, column[entry]] = values[entry]
 
 
 def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

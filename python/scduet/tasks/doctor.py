@@ -122,7 +122,7 @@ def _folder(folder: Path) -> Finding:
 
 def _model(folder: str | Path) -> list[Finding]:
     """Can the model be read, and for a published transformer: is it whole and of the published size?"""
-    from scduet.api import load
+    from scduet.api import Model, load
     from scduet.checkpoints import pretrained
 
     if pretrained.recognise(folder):
@@ -131,7 +131,8 @@ def _model(folder: str | Path) -> list[Finding]:
         model = load(folder)
     except ScduetError as error:
         return [Finding("model", error.message, False, error.hint)]
-    return [Finding("model", f"{model.name} of {len(model.genes)} genes, trained for {len(model.history)} epochs")]
+    sort = f"{model.name} of {len(model.genes)} genes" if isinstance(model, Model) else f"{model.name}, fine-tuned"
+    return [Finding("model", f"{sort}, trained for {len(model.history)} epochs")]
 
 
 def _version(package: str) -> str | None:

@@ -24,7 +24,7 @@ def comparisons(adata, groupby, group1, group2, idx1, idx2) -> Iterator[tuple[tu
     values = adata.obs[groupby]
     present = list(dict.fromkeys(values.dropna())) if group1 is None else None  # unused categories are no groups
     given = [group1] if isinstance(group1, (str, int, float, bool, np.generic)) else group1
-    chosen = sorted(present, key=str) if present is not None else list(given)
+    chosen = sorted(present, key=str) if present is not None else list(given or [])
     if present is not None and len(present) < 2:
         raise DataError(f"obs[{groupby!r}] has one group only: {some(present)}", "two are needed")
     for name in [*chosen, *([] if group2 is None else [group2])]:

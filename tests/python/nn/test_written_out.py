@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scduet.contract import SparseRows
-from scduet.nn.written_out import written_out
+from scduet.nn.layers import written_out
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])

@@ -20,13 +20,23 @@ test_that("loading is quick and starts no Python; without the engine the error a
 })
 
 test_that("a chosen Python without the engine is named in the error and in the report", {
-  python <- Sys.which("python3")
-  skip_if(!nzchar(python) || startsWith(python, dirname(Sys.getenv("RETICULATE_PYTHON"))))
-  said <- answers(paste0("RETICULATE_PYTHON=", python))
+  python <- setdiff(unname(Sys.which(c("python3", "python3.11", "python3.13"))), "")
+  python <- Filter(function(path) !startsWith(path, dirname(Sys.getenv("RETICULATE_PYTHON"))), python)
+  skip_if(!length(python), "no Python beside that of the engine")
+  said <- answers(paste0("RETICULATE_PYTHON=", python[1]))
   expect_identical(said[1:2], c("FALSE", "scduet_error_no_engine"))
-  expect_words(said[3], python)
-  expect_match(said[3], paste0(python, ".*install_scduet"))
+  expect_match(said[3], "cannot load the engine of scduet.*install_scduet")
   expect_match(said[5], "cannot load scduet.*install_scduet")
+})
+
+# Without words of reticulate or Python: these differ from version to version.
+test_that("a Python that cannot load the engine is named, and so is the remedy", {
+  skip_if_no_engine()
+  python <- reticulate::py_config()$python
+  old <- options(cli.width = 1000) # the path is longer here, shorter there
+  on.exit(options(old))
+  error <- simpleError("ModuleNotFoundError: No module named 'scduet'\nRun `reticulate::py_last_error()` for details.")
+  expect_refused("no_engine", abort_no_engine(error, NULL), python)
 })
 
 test_that("a chosen Python that does not exist is named in the error and in the report", {
@@ -60,6 +70,63 @@ test_that("a Python that does not exist, cannot make an environment or cannot in
   expect_refused("install", suppressMessages(pip("/bin/false", c("install", "x"))))
   expect_refused("install", report_installed(list(problem = "cannot load scduet: no numpy"), "/py"))
   expect_told("message", report_installed(list(scduet = "1", torch = "2", device = "cpu"), "/py"), c("Ready.", "Installed. Restart R: this session already runs another Python."))
+})
+
+# What install_scduet() runs, in order, where every command succeeds and these programs are found on the path.
+commands_of <- function(..., programs = character(), chosen = NULL) {
+  lines <- character()
+  listen <- function(python, arguments) {
+    force(c(python, arguments)) # may themselves be found by a command
+    lines <<- c(lines, paste(sub("^import sys.*", "<suits>", arguments), collapse = " "))
+    list(status = 0L, output = "True")
+  }
+  path <- tempfile("path")
+  dir.create(path)
+  for (program in file.path(path, programs)) {
+    writeLines("#!/bin/sh", program)
+    Sys.chmod(program, "755")
+  }
+  old <- Sys.getenv("PATH")
+  Sys.setenv(PATH = path)
+  on.exit(Sys.setenv(PATH = old))
+  works <- list(scduet = "1", torch = "2", device = "cpu")
+  suppressMessages(with_mocked("run_python", listen, with_mocked("chosen_python", function() chosen, with_mocked(
+    "probe", function(python) works, install_scduet(python = "/py", source = engine, envname = "/env/r-scduet", ...)
+  ))))
+  gsub(engine, "<engine>", lines, fixed = TRUE)
+}
+engine <- tempfile(fileext = ".whl")
+file.create(engine)
+
+test_that("installing makes an environment, takes the asked torch, and the engine from its file", {
+  skip_on_os("windows")
+  install <- "-m pip install"
+  from <- "--no-index --find-links /wheels"
+  expect_identical(commands_of(find_links = "/wheels", offline = TRUE), c(
+    "-c <suits>", "-m venv /env/r-scduet", paste(install, "torch", from),
+    paste(install, "--force-reinstall --no-deps <engine>", from), paste(install, "<engine>", from)
+  ))
+  with_uv <- commands_of(find_links = "/wheels", programs = "uv")
+  expect_identical(with_uv[2], "venv --seed --python /py /env/r-scduet")
+  torch <- function(...) commands_of(...)[3]
+  expect_identical(torch(torch = "torch==2.7.1", index_url = "https://my.index"), paste(install, "torch==2.7.1 --index-url https://my.index"))
+  expect_identical(torch(torch = "cuda"), paste(install, "torch"))
+  expect_identical(torch(programs = "nvidia-smi"), paste(install, "torch"))
+  skip_if_not(Sys.info()[["sysname"]] == "Linux")
+  small <- paste(install, "--no-deps --retries 1 --index-url", CPU_TORCH, "torch")
+  expect_identical(torch(), small)
+  expect_identical(torch(torch = "cpu", programs = "nvidia-smi"), small)
+})
+
+test_that("a Python that the user chose is used, no other made; without leave nothing is installed", {
+  skip_on_os("windows")
+  chosen <- tempfile()
+  file.create(chosen)
+  ran <- commands_of(chosen = chosen, force = TRUE, find_links = "/wheels")
+  expect_identical(ran[1], "-m pip install torch --find-links /wheels")
+  expect_false(any(grepl("venv", ran)))
+  expect_length(commands_of(chosen = chosen), 0) # it works already
+  expect_length(with_mocked("agreed", function(python) FALSE, commands_of(chosen = chosen, force = TRUE, ask = TRUE)), 0)
 })
 
 test_that("inside R on Linux torch sees its own BLAS first", {

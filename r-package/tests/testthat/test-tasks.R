@@ -90,7 +90,11 @@ test_that("scANVI uses labels; as a method of IntegrateLayers() it wants them by
 test_that("the report is one page that names batch and labels", {
   skip_if_no_engine()
   skip_if_no_seurat()
-  object <- run(kinds_of_cells(), batch = "donor")
+  # two dimensions are drawn as they are: UMAP of Python is not what is tested here, and takes long to load
+  object <- RunSCVI(kinds_of_cells(), batch = "donor", max_epochs = 2, n_latent = 2, n_hidden = 16, verbose = FALSE)
+  counts <- as.matrix(counts_in(object))
+  logged <- log1p(t(t(counts) / colSums(counts)) * 1e4)
+  object[["pca"]] <- make_reduction(stats::prcomp(t(logged), rank. = 2)$x, colnames(object), "pca", "RNA")
   path <- tempfile(fileext = ".html")
   WriteReport(object, path, labels = "kind", title = "Three kinds <of> cells")
   page <- paste(readLines(path, warn = FALSE), collapse = "\n")

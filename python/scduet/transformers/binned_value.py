@@ -63,8 +63,9 @@ def _binned(values, column, pointer, token, others, cell, draws, quantiles, leng
     for row in range(len(pointer) - 1):
         m = np.uint32(0)
         for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
-            gene[m], value[m] = token[np.uint32(column[entry])], values[entry]
-            m += np.uint32((gene[m] >= 0) & (value[m] > 0))
+            known, count = token[np.uint32(column[entry])], values[entry]
+            gene[m], value[m] = known, count
+            m += np.uint32((known >= 0) & (count > 0))
         draw = uniform(seed, cell[row], gene[:m]) if random else np.full(m, 0.5)
         value[:m] = quantile_bins(value[:m], draw, quantiles)
         if len(others):
@@ -99,20 +100,52 @@ def quantile_bins(value, draw, quantiles):
     n, bins, edges = len(value), np.empty(len(value), np.float32), np.empty(len(quantiles))
     if n == 0:
         return bins
-    order = ascending(value.view(np.uint32).astype(np.uint64))
+    level, ends, of = _levels(value)
+    k = 0
     for i in range(len(quantiles)):
         place = (n - 1) * quantiles[i]
         below = int(np.floor(place))
-        part, low, high = place - below, value[order[below]], value[order[min(below + 1, n - 1)]]
+        while ends[k] <= below:
+            k += 1
+        part, low, high = place - below, level[k], level[k + (ends[k] <= min(below + 1, n - 1))]
         edges[i] = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
-    until = before = 0
-    for i in order:
-        while until < len(edges) and edges[until] <= value[i]:
-            until += 1
-        while before < len(edges) and edges[before] < value[i]:
-            before += 1
-        bins[i] = np.ceil(draw[i] * (before - until) + until)
+    until, before = np.searchsorted(edges, level, side="right"), np.searchsorted(edges, level, side="left")
+    for i in range(n):
+        u = until[of[i]]
+        bins[i] = np.ceil(draw[i] * (before[of[i]] - u) + u)
     return bins
+
+
+SMALL = 256  # counts up to here are told apart by counting them
+
+
+@compiled()
+def _levels(value):
+    """The different values, ascending, how many of `value` are not above each, and which of them each of `value` is."""
+    of, number, small = np.empty(len(value), np.uint32), np.zeros(SMALL, np.int64), True
+    for x in value:
+        small &= (x < SMALL) & (x == np.floor(x))
+    if not small:
+        return _sorted_levels(value, of)
+    for x in value:
+        number[np.uint32(x)] += 1
+    level = np.flatnonzero(number)
+    ends, place = np.cumsum(number[level]), np.cumsum(number > 0) - 1
+    for i in range(len(value)):
+        of[i] = place[np.uint32(value[i])]
+    return level.astype(np.float32), ends, of
+
+
+@compiled()
+def _sorted_levels(value, of):
+    """The same of any numbers."""
+    level, ends, k = np.empty(len(value), np.float32), np.empty(len(value), np.int64), 0
+    order = ascending(value.view(np.uint32).astype(np.uint64))
+    level[0] = value[order[0]]
+    for j in range(len(value)):
+        k += value[order[j]] != level[k]
+        level[k], ends[k], of[order[j]] = value[order[j]], j + 1, k
+    return level[: k + 1], ends[: k + 1], of
 
 
 @compiled()

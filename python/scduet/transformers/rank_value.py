@@ -62,8 +62,9 @@ def _ranked(values, column, pointer, token, usual, length, specials):
         n = np.uint32(0)
         for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
             gene = np.uint32(column[entry])
-            relative[n], expressed[n] = values[entry] / usual[gene], gene
-            n += np.uint32(relative[n] > 0)
+            rate = values[entry] / usual[gene]
+            relative[n], expressed[n] = rate, gene
+            n += np.uint32(rate > 0)
         if specials[0] >= 0:
             out[made] = specials[0]
             made += np.uint64(1)

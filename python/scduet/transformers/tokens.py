@@ -124,43 +124,65 @@ def ascending(key):
     A radix sort by the 18 bits that lead in their differences from the least. Few keys are alike in these: the larger
     of them step on one by one. With positive floats, take their bits for `key`.
     """
-    low, high = key[0], key[0]
-    for k in key:
-        low, high = min(low, k), max(high, k)
-    shift = np.uint64(0)
-    while (high - low) >> shift >= np.uint64(1 << 2 * DIGIT):
-        shift += np.uint64(1)
-    lead = np.empty(len(key), np.uint32)
+    lead, mask = _leading(key), np.uint32((1 << DIGIT) - 1)
+    ends, upper_ends = np.zeros(1 << DIGIT, np.uint32), np.zeros(1 << DIGIT, np.uint32)
+    for x in lead:
+        ends[x & mask] += np.uint32(1)
+        upper_ends[x >> np.uint32(DIGIT)] += np.uint32(1)
+    _starts(ends)
+    _starts(upper_ends)
+    made, order = np.empty(len(key), np.uint32), np.empty(len(key), np.uint32)
     for i in range(len(key)):
-        lead[i] = (key[i] - low) >> shift
-    order = _by_digit(lead, np.uint32(DIGIT), _by_digit(lead, np.uint32(0), np.arange(len(key)).astype(np.uint32)))
+        digit = lead[i] & mask
+        end = ends[digit]
+        made[end], ends[digit] = i, end + np.uint32(1)
+    for j in range(len(key)):
+        i = made[j]
+        digit = lead[i] >> np.uint32(DIGIT)
+        end = upper_ends[digit]
+        order[end], upper_ends[digit] = i, end + np.uint32(1)
     return order if _settled(key, order) else np.argsort(key, kind="mergesort").astype(np.uint32)
 
 
 @compiled()
-def _by_digit(number, bit, order):
-    """`order` arranged by the DIGIT bits of `number` from `bit` on: a counting sort."""
-    mask, ends, made = np.uint32((1 << DIGIT) - 1), np.zeros((1 << DIGIT) + 1, np.uint32), np.empty_like(order)
-    for x in number:
-        ends[((x >> bit) & mask) + np.uint32(1)] += np.uint32(1)
-    for digit in range(1 << DIGIT):
-        ends[digit + 1] += ends[digit]
-    for i in order:
-        digit = (number[i] >> bit) & mask
-        made[ends[digit]] = i
-        ends[digit] += np.uint32(1)
-    return made
+def _leading(key):
+    """The 2 DIGIT bits that lead in the differences of the keys from the least."""
+    low, high = key[0], key[0]
+    for k in key:
+        low = min(low, k)
+    for k in key:  # two loops, each of which is a vector instruction
+        high = max(high, k)
+    shift, lead = np.uint64(0), np.empty(len(key), np.uint32)
+    while (high - low) >> shift >= np.uint64(1 << 2 * DIGIT):
+        shift += np.uint64(1)
+    for i in range(len(key)):
+        lead[i] = (key[i] - low) >> shift
+    return lead
+
+
+@compiled()
+def _starts(counts):
+    """Turns how many have each digit into where they begin."""
+    total = np.uint32(0)
+    for digit in range(len(counts)):
+        number = counts[digit]
+        counts[digit] = total
+        total += number
 
 
 @compiled()
 def _settled(key, order):
     """Sort what is nearly sorted, in place. False if it takes too many steps, as when one key is far from the rest."""
-    steps = 8 * len(order)
+    one, steps = np.uint64(1), 8 * len(order)
     for j in range(1, len(order)):
-        i, place = order[j], np.uint64(j)
-        while place > 0 and key[order[place - np.uint64(1)]] > key[i]:
-            order[place] = order[place - np.uint64(1)]
-            place -= np.uint64(1)
+        place = np.uint64(j)
+        i = order[place]
+        own = key[i]
+        if key[order[place - one]] <= own:
+            continue
+        while place > 0 and key[order[place - one]] > own:
+            order[place] = order[place - one]
+            place -= one
             steps -= 1
         order[place] = i
         if steps < 0:

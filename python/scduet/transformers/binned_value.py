@@ -74,19 +74,20 @@ def _binned(values, column, pointer, token, others, cell, draws, quantiles, leng
                 gene[m], value[m] = other, 0
                 m += np.uint32(seen[other] != row)
         genes[n], bins[n] = first
-        n += 1
-        for i in _chosen(gene[:m], length - 1, seed, cell[row]):
-            genes[n], bins[n] = gene[i], value[i]
-            n += 1
-        new[row + 1] = n
+        new[row + 1] = n + 1 + min(m, length - 1)
+        here = slice(n + 1, new[row + 1])
+        if m < length:
+            genes[here], bins[here] = gene[:m], value[:m]
+        else:
+            kept = _chosen(gene[:m], length - 1, seed, cell[row])
+            genes[here], bins[here] = gene[kept], value[kept]
+        n = new[row + 1]
     return genes[:n], bins[:n], new
 
 
 @compiled()
 def _chosen(gene, room, seed, cell):
-    """Places of the genes that are kept: all, or those with the smallest draws."""
-    if len(gene) <= room:
-        return np.arange(len(gene)).astype(np.uint32)
+    """Places of the genes that are kept, of more than there is room for: those with the smallest draws."""
     return np.sort(ascending(uniform(seed + 1, cell, gene).view(np.uint64))[:room])
 
 
@@ -109,10 +110,10 @@ def quantile_bins(value, draw, quantiles):
             k += 1
         part, low, high = place - below, level[k], level[k + (ends[k] <= min(below + 1, n - 1))]
         edges[i] = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
-    until, before = np.searchsorted(edges, level, side="right"), np.searchsorted(edges, level, side="left")
+    until = np.searchsorted(edges, level, side="right").astype(np.float64)
+    span = np.searchsorted(edges, level, side="left") - until
     for i in range(n):
-        u = until[of[i]]
-        bins[i] = np.ceil(draw[i] * (before[of[i]] - u) + u)
+        bins[i] = np.ceil(draw[i] * span[of[i]] + until[of[i]])
     return bins
 
 
@@ -122,17 +123,18 @@ SMALL = 256  # counts up to here are told apart by counting them
 @compiled()
 def _levels(value):
     """The different values, ascending, how many of `value` are not above each, and which of them each of `value` is."""
-    of, number, small = np.empty(len(value), np.uint32), np.zeros(SMALL, np.int64), True
-    for x in value:
-        small &= (x < SMALL) & (x == np.floor(x))
-    if not small:
-        return _sorted_levels(value, of)
-    for x in value:
-        number[np.uint32(x)] += 1
-    level = np.flatnonzero(number)
-    ends, place = np.cumsum(number[level]), np.cumsum(number > 0) - 1
+    of, number, largest, broken = np.empty(len(value), np.uint32), np.zeros(SMALL, np.int64), np.uint32(0), np.uint32(0)
     for i in range(len(value)):
-        of[i] = place[np.uint32(value[i])]
+        count = np.uint32(value[i])
+        of[i], largest, broken = count, max(largest, count), broken | np.uint32(np.float32(count) != value[i])
+    if broken or largest >= SMALL:
+        return _sorted_levels(value, of)
+    for count in of:
+        number[count] += 1
+    level = np.flatnonzero(number)
+    ends, place = np.cumsum(number[level]), np.cumsum(number > 0).astype(np.uint32) - np.uint32(1)
+    for i in range(len(value)):
+        of[i] = place[of[i]]
     return level.astype(np.float32), ends, of
 
 

@@ -17,6 +17,9 @@ from jaxtyping import Float, Int
 from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
+from scduet.nn.memory import keep_freed_blocks
+
+keep_freed_blocks()
 
 
 @dataclass(frozen=True)

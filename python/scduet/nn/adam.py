@@ -13,10 +13,10 @@ class Adam(torch.optim.Adam):
     On a CPU, while all weights are moved in every step, one call moves them and one counter counts for all.
     """
 
+    _together: tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]] | None = None  # counter, weights, both means
+
     def __init__(self, params, **options):
         super().__init__(params, fused=True, **options)
-        self._together: tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]] | None = None
-        self.register_state_dict_pre_hook(lambda optimizer: self._settle())
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -36,6 +36,14 @@ class Adam(torch.optim.Adam):
         for group in self.param_groups:
             for weight in group["params"]:
                 weight.grad = None
+
+    def state_dict(self):
+        self._settle()
+        return super().state_dict()
+
+    def __getstate__(self):
+        self._settle()
+        return super().__getstate__()
 
     def load_state_dict(self, state_dict) -> None:
         super().load_state_dict(state_dict)

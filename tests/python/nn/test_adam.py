@@ -1,7 +1,9 @@
 """The lean Adam is torch's, to the bit."""
 
 import copy
+import pickle
 
+import pytest
 import torch
 from torch import nn
 
@@ -43,12 +45,21 @@ def test_its_steps_are_torchs_with_and_without_a_gradient_for_every_weight():
         assert all(torch.equal(state[name], value) for name, value in expected.items())
 
 
-def test_a_state_that_is_read_goes_on_as_it_was():
-    whole, _ = trained(ours, [0.5, 1.0, -2.0, 0.7, 0.2])
-    layer, optimizer = trained(ours, [0.5, 1.0, -2.0])
+def read(layer, optimizer):
     kept = copy.deepcopy(optimizer.state_dict())
     optimizer = ours(layer)
     optimizer.load_state_dict(kept)
+    return layer, optimizer
+
+
+def sent(layer, optimizer):
+    return pickle.loads(pickle.dumps((layer, optimizer)))
+
+
+@pytest.mark.parametrize("way", [read, sent])
+def test_a_state_that_is_read_or_sent_to_a_process_goes_on_as_it_was(way):
+    whole, _ = trained(ours, [0.5, 1.0, -2.0, 0.7, 0.2])
+    layer, optimizer = way(*trained(ours, [0.5, 1.0, -2.0]))
     for factor in (0.7, 0.2):
         optimizer.zero_grad()
         (factor * (layer.weight.sum() + layer.bias)).pow(2).sum().backward()

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in two processes side by side
+for threads in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # the tests run in two processes side by side
+    os.environ.setdefault(threads, "1")
 # one cache for all processes, and for R in a root of its own: each loop is compiled once
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".make" / "numba"))
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"

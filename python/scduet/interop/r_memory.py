@@ -19,7 +19,8 @@ def view(address: str, kind: str, size: float) -> np.ndarray:
     """The `size` numbers of the R vector at `address`, which must be of the type that `kind` names."""
     wire = np.dtype(kind)
     begin = _beginning(kind)(int(address, 16))
-    return np.frombuffer((ctypes.c_char * (int(size) * wire.itemsize)).from_address(begin), wire)
+    memory = (ctypes.c_char * (int(size) * wire.itemsize)).from_address(begin)
+    return np.frombuffer(memory, wire)  # type: ignore[arg-type]
 
 
 def write(array: np.ndarray, kind: str, address: str) -> None:

@@ -84,7 +84,9 @@ def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, tra
         torch.manual_seed(training.seed)
         given = {name: value for name, value in options.items() if name not in option_names()}
         module, config = rebuilt(task, base, len(levels), given)
-    state = run_in(*kept, base, cells, training, config, {**tokens, "task": task, "key": key, "levels": levels})
+    folder, names = kept
+    told = {**tokens, "task": task, "key": key, "levels": levels}
+    state = run_in(folder, names, base, cells, training, config, told)
     training, outcome = train_module(module, cells, training, callback, WithCodes(tokenizer), state)
     return Tuned(task, base, module, key, levels, config, tokens, training, outcome)
 

@@ -48,7 +48,7 @@ class BinTokenizer:
         counts, draws = (rows.values, rows.column, rows.pointer), (self.ties == "random", self.seed)
         edges, first = np.linspace(0, 1, self.n_bins - 1), (self.cls, np.float32(self.cls_value))
         made = _binned(*counts, token, others, self.cell[rows.index], draws, edges, self.length, first)
-        return Tokens(*made, rows.index)
+        return Tokens(*made, rows.index)  # type: ignore[call-arg]
 
 
 @compiled()

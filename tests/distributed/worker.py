@@ -1,14 +1,22 @@
 """One of the processes that torchrun starts in the tests: trains on counts of its own making and tells what it saw."""
 
+import atexit
 import json
 import os
 import sys
+from pathlib import Path
 
 import torch
 from conftest import make_counts
 from toys import Profile, silent, trainer
 
 from scduet.data.schema import Fields, Schema
+
+
+def tell_threads(folder: str) -> None:
+    """Registered before training, thus called after all that training left for the end."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+    Path(folder, f"{os.environ['RANK']}.threads").write_text("\n".join(names))
 
 
 def main(folder: str, n_cells: int, options: dict) -> None:
@@ -29,4 +37,5 @@ def main(folder: str, n_cells: int, options: dict) -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(tell_threads, sys.argv[1])
     main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))

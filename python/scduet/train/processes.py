@@ -114,7 +114,7 @@ def joined(device: torch.device) -> Group:
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         return ALONE
     if not dist.is_initialized():
-        dist.init_process_group(_backend(device), timeout=PATIENCE)
+        _init(device)
         atexit.register(_leave)
     return Group(dist.get_rank(), dist.get_world_size())
 
@@ -221,10 +221,17 @@ def _wait_until_ready(crew: list[_Helper], store: dist.TCPStore) -> None:
 
 def _enter(trainer: Trainer, store: dist.TCPStore, group: Group) -> None:
     with _loopback():
-        dist.init_process_group(
-            _backend(trainer.device), store=store, rank=group.number, world_size=group.of, timeout=PATIENCE
-        )
+        _init(trainer.device, store=store, rank=group.number, world_size=group.of)
     trainer.group = group
+
+
+def _init(device: torch.device, **where: Any) -> None:
+    """Make the group of torch. torch.optim imports torch._dynamo, some of whose functions take the group of that moment
+    as a default argument: imported after the group was made, it keeps the group's threads alive past the interpreter's
+    end, where one that still has a tensor to free aborts the process."""
+    import torch._dynamo  # noqa: F401
+
+    dist.init_process_group(_backend(device), timeout=PATIENCE, **where)
 
 
 def _leave() -> None:

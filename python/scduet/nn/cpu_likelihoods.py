@@ -52,9 +52,12 @@ def negative_binomial(
     given = (x.values, x.column, x.pointer, logits, log_library, r.view(-1, genes), dropout)
     slopes = (by_logits, by_library, by_r, none if by_dropout is None else by_dropout)
     arrays = [t.detach().contiguous().numpy() for t in (*given, *slopes, cost)]
-    threads = min(torch.get_num_threads(), 1 + n * genes // ENOUGH) if _may_share_out() else 1
+    allowed = torch.get_num_threads()
+    threads = min(allowed, 1 + n * genes // ENOUGH) if _may_share_out() else 1
     edges = np.linspace(0, n, threads + 1).astype(np.int64)
     _shared_out(edges, *arrays) if threads > 1 else _cells(edges, *arrays)
+    if torch.get_num_threads() != allowed:  # numba's OpenMP made it its own number at its first loop
+        torch.set_num_threads(allowed)
     return cost[:, 0]
 
 

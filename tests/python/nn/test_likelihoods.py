@@ -1,5 +1,10 @@
 """Likelihoods: the textbook forms against scipy, the sparse-aware forms against the textbook, gradients too."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
@@ -217,3 +222,19 @@ def test_a_head_equals_its_logits(likelihood, link, dtype, tolerance):
 def test_a_head_that_is_more_than_linear_is_applied():
     layer, hidden = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Softplus()), torch.randn(5, 3)
     torch.testing.assert_close(head(layer, hidden), layer(hidden))
+
+
+def test_sharing_the_work_leaves_torch_its_number_of_threads():
+    """numba's OpenMP sets it to its own when it starts, and the bits of all later training hang on it."""
+    code = """
+import torch
+from test_likelihoods import as_rows, cpu_likelihoods, drawn, sparse_aware
+cpu_likelihoods.ENOUGH = 1
+x, parameters = drawn(9, 40, True, dtype=torch.float32)
+sparse_aware("nb", "softmax", as_rows(x), *parameters)
+print(cpu_likelihoods._may_share_out(), torch.get_num_threads())
+"""
+    here = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = os.environ | here | {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "4"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() in (["True", "2"], ["False", "2"])

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, ascending, piecewise, summed
+from scduet.transformers.tokens import Room, Tokens, ascending, piecewise, summed
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,24 @@ class BinTokenizer:
     def tokens(self, rows: Rows) -> Tokens:
         rows, token = summed(rows, self.token) if self.repeated else (rows, self.token)
         others = np.unique(token[token >= 0]) if self.zeros else np.empty(0, token.dtype)
-        return piecewise(partial(self._piece, token=token, others=others), rows)
+        room = Room(more=1, most=self.length, least=len(others))
+        return piecewise(partial(self._fill, token=token, others=others), rows, token, room, valued=True)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
-    def _piece(self, rows: Rows, token: np.ndarray, others: np.ndarray) -> Tokens:
+    def _fill(self, rows: Rows, made: Tokens, token: np.ndarray, others: np.ndarray) -> None:
         counts, draws = (rows.values, rows.column, rows.pointer), (self.ties == "random", self.seed)
         edges, first = np.linspace(0, 1, self.n_bins - 1), (self.cls, np.float32(self.cls_value))
-        made = _binned(*counts, token, others, self.cell[rows.index], draws, edges, self.length, first)
-        return Tokens(*made, rows.index)  # type: ignore[call-arg]
+        _bin(*counts, token, others, self.cell[rows.index], draws, edges, first, made.pointer, made.gene, made.value)
 
 
 @compiled()
-def _binned(values, column, pointer, token, others, cell, draws, quantiles, length, first):
-    """Genes and bins of each row behind `first`: the expressed ones, then those of `others` that are not."""
+def _bin(values, column, pointer, token, others, cell, draws, quantiles, first, places, genes, bins):
+    """Write the genes and bins of each row behind `first`: the expressed ones, then those of `others` that are not."""
     random, seed = draws
-    longest = np.diff(pointer) + len(others)
-    genes, n = np.empty(np.minimum(longest + 1, length).sum(), np.int64), 0
-    bins, new = np.empty(len(genes), np.float32), np.zeros(len(pointer), np.int64)
-    gene, value = np.empty(longest.max(), np.int64), np.empty(longest.max(), np.float32)
+    longest = np.diff(pointer).max() + len(others)
+    gene, value = np.empty(longest, np.int64), np.empty(longest, np.float32)
     seen = np.full(others.max() + 1 if len(others) else 0, -1)
     for row in range(len(pointer) - 1):
         m = np.uint32(0)
@@ -73,16 +71,13 @@ def _binned(values, column, pointer, token, others, cell, draws, quantiles, leng
             for other in others:
                 gene[m], value[m] = other, 0
                 m += np.uint32(seen[other] != row)
-        genes[n], bins[n] = first
-        new[row + 1] = n + 1 + min(m, length - 1)
-        here = slice(n + 1, new[row + 1])
-        if m < length:
+        genes[places[row]], bins[places[row]] = first
+        here = slice(places[row] + 1, places[row + 1])
+        if m == here.stop - here.start:
             genes[here], bins[here] = gene[:m], value[:m]
         else:
-            kept = _chosen(gene[:m], length - 1, seed, cell[row])
+            kept = _chosen(gene[:m], here.stop - here.start, seed, cell[row])
             genes[here], bins[here] = gene[kept], value[kept]
-        n = new[row + 1]
-    return genes[:n], bins[:n], new
 
 
 @compiled()

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, piecewise, summed
+from scduet.transformers.tokens import Room, Tokens, piecewise, summed
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class DepthTokenizer:
 
     def tokens(self, rows: Rows) -> Tokens:
         rows, token = summed(rows, self.token) if self.repeated else (rows, self.token)
-        return piecewise(partial(self._piece, token=token), rows)
+        return piecewise(partial(self._fill, token=token), rows, token, Room(more=2), valued=True)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
-    def _piece(self, rows: Rows, token: np.ndarray) -> Tokens:
-        counts, depths = (rows.values, rows.column, rows.pointer), (self.n_genes, self.n_genes + 1)
-        gene, value, pointer, total = _log_normalised(*counts, token, depths)
+    def _fill(self, rows: Rows, made: Tokens, token: np.ndarray) -> None:
+        depths = self.n_genes, self.n_genes + 1
+        total = _log_normalise(rows.values, rows.column, rows.pointer, token, depths, made.gene, made.value)
         with np.errstate(divide="ignore"):  # a cell without counts, which the caller refuses
             held = np.log10(total)
         wished = {
@@ -49,25 +49,23 @@ class DepthTokenizer:
             "fold": held + np.log10(self.amount),
             "add": held + self.amount,
         }
-        value[pointer[1:] - 2], value[pointer[1:] - 1] = wished[self.depth], held
-        return Tokens(gene, value, pointer, rows.index)
+        assert made.value is not None
+        made.value[made.pointer[1:] - 2], made.value[made.pointer[1:] - 1] = wished[self.depth], held
 
 
 @compiled()
-def _log_normalised(values, column, pointer, token, depths):
-    """Genes and values of each row, with room for the values of the two tokens `depths`; and the total of each row."""
-    gene = np.empty(len(values) + 2 * len(pointer), np.int64)
-    value, total = np.empty(len(gene), np.float32), np.zeros(len(pointer) - 1)
-    new, n = np.zeros(len(pointer), np.int64), 0
+def _log_normalise(values, column, pointer, token, depths, gene, value):
+    """Write the genes and values of each row, and the two tokens `depths` without values. Returns each row's total."""
+    total, n = np.zeros(len(pointer) - 1), 0
     for row in range(len(pointer) - 1):
+        first = n
         for entry in range(pointer[row], pointer[row + 1]):
             if token[column[entry]] >= 0 and values[entry] > 0:
                 gene[n], value[n] = token[column[entry]], values[entry]
                 total[row] += values[entry]
                 n += 1
-        for i in range(new[row], n):
+        for i in range(first, n):
             value[i] = np.log1p(value[i] / total[row] * 1e4)
         gene[n], gene[n + 1] = depths
         n += 2
-        new[row + 1] = n
-    return gene[:n], value[:n], new, total
+    return total

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Tokens, ascending, piecewise, summed
+from scduet.transformers.tokens import Room, Tokens, ascending, piecewise, summed
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,22 @@ class RankTokenizer:
         usual = np.where(token >= 0, self.median[token], np.inf)
         if self.ties == "reference":
             counts, usual = _as_official(counts, usual, rows.counts.sum(1).A1), np.where(token >= 0, 1.0, np.inf)
-        return piecewise(partial(self._piece, token=token, usual=usual), counts)
+        specials = np.array([-1 if special is None else special for special in (self.cls, self.eos)])
+        room = Room(more=int((specials >= 0).sum()), most=self.length)
+        return piecewise(partial(_fill, token=token, usual=usual, specials=specials), counts, token, room, valued=False)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
-    def _piece(self, rows: Rows, token: np.ndarray, usual: np.ndarray) -> Tokens:
-        specials = np.array([-1 if special is None else special for special in (self.cls, self.eos)])
-        gene, pointer = _ranked(rows.values, rows.column, rows.pointer, token, usual, self.length, specials)
-        return Tokens(gene, None, pointer, rows.index)
+
+def _fill(rows: Rows, made: Tokens, token: np.ndarray, usual: np.ndarray, specials: np.ndarray) -> None:
+    _rank(rows.values, rows.column, rows.pointer, token, usual, specials, made.pointer, made.gene)
 
 
 @compiled()
-def _ranked(values, column, pointer, token, usual, length, specials):
-    """The first genes of each row in their order, after the first of `specials` and before the second (-1: none)."""
-    room, widest = length - (specials[0] >= 0) - (specials[1] >= 0), np.diff(pointer).max()
-    out = np.empty(np.minimum(np.diff(pointer) + 2, length).sum(), np.int64)
-    new, made = np.zeros(len(pointer), np.int64), np.uint64(0)
+def _rank(values, column, pointer, token, usual, specials, places, out):
+    """Write the first genes of each row in their order, after the first of `specials` and before the second (-1: none)."""
+    widest = np.diff(pointer).max()
     relative, expressed = np.empty(widest), np.empty(widest, np.uint32)
     for row in range(len(pointer) - 1):
         n = np.uint32(0)
@@ -65,18 +64,17 @@ def _ranked(values, column, pointer, token, usual, length, specials):
             rate = values[entry] / usual[gene]
             relative[n], expressed[n] = rate, gene
             n += np.uint32(rate > 0)
+        made, end = np.uint64(places[row]), np.uint64(places[row + 1])
         if specials[0] >= 0:
             out[made] = specials[0]
             made += np.uint64(1)
+        if specials[1] >= 0:
+            end -= np.uint64(1)
+            out[end] = specials[1]
         if n:
-            for i in ascending(~relative[:n].view(np.uint64))[:room]:
+            for i in ascending(~relative[:n].view(np.uint64))[: end - made]:
                 out[made] = token[expressed[i]]
                 made += np.uint64(1)
-        if specials[1] >= 0:
-            out[made] = specials[1]
-            made += np.uint64(1)
-        new[row + 1] = made
-    return out[:made], new
 
 
 def _as_official(rows: Rows, usual: Float[np.ndarray, " gene"], total: Float[np.ndarray, " cell"]) -> Rows:

@@ -35,6 +35,13 @@ class Tokens:
     def lengths(self) -> Int[np.ndarray, " cell"]:
         return np.diff(self.pointer)
 
+    def between(self, start: int, stop: int) -> Tokens:
+        """The cells from `start` to `stop`, without a copy."""
+        pointer = self.pointer[start : stop + 1]
+        taken = slice(pointer[0], pointer[-1])
+        value = None if self.value is None else self.value[taken]
+        return Tokens(self.gene[taken], value, pointer - pointer[0], self.index[start:stop])
+
     def batch(self, cells: Int[np.ndarray, " chosen"] | None = None, pad: int = 0) -> TokenBatch:
         """The cells (all, or those at `cells`), padded with token `pad` to the longest of them."""
         cells = np.arange(len(self.index)) if cells is None else cells
@@ -71,13 +78,47 @@ class WithCodes:
 SMALL = 1 << 16  # counts that are worth a thread
 
 
-def piecewise(function: Callable[[Rows], Tokens], rows: Rows) -> Tokens:
-    """The tokens of all cells, made by several threads at once if there are many counts (compiled code lets them)."""
+def piecewise(
+    fill: Callable[[Rows, Tokens], None], rows: Rows, token: Int[np.ndarray, " gene"], room: Room, valued: bool
+) -> Tokens:
+    """The tokens of all cells: `fill` writes those of some cells into their place.
+
+    Several threads do so at once if there are many counts, for compiled code lets them.
+    """
     n = min(torch.get_num_threads(), max(1, len(rows.values) // SMALL))
-    if n == 1:
-        return function(rows)
+    parts, known = pieces(rows, n), token >= 0
     with ThreadPoolExecutor(n) as pool:
-        return joined(list(pool.map(function, pieces(rows, n))))
+        each = pool.map if n > 1 else map
+        lengths = each(lambda part: room.of(_held(part.values, part.column, part.pointer, known)), parts)
+        pointer = np.concatenate([[0], np.cumsum(np.concatenate(list(lengths)))])
+        value = np.empty(pointer[-1], np.float32) if valued else None
+        made = Tokens(np.empty(pointer[-1], np.int32), value, pointer, rows.index)
+        edges = np.cumsum([0, *(len(part.index) for part in parts)])
+        list(each(fill, parts, [made.between(a, b) for a, b in pairwise(edges)]))
+    return made
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many tokens a cell gets for its known expressed genes: some more, at most so many."""
+
+    more: int
+    most: int | None = None
+    least: int = 0  # of genes, where those that are not expressed have tokens too
+
+    def of(self, n_genes: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
+        wanted = np.maximum(n_genes, self.least) + self.more
+        return wanted if self.most is None else np.minimum(wanted, self.most)
+
+
+@compiled()
+def _held(values, column, pointer, known):
+    """How many known genes each row expresses."""
+    held = np.zeros(len(pointer) - 1, np.int64)
+    for row in range(len(held)):
+        for entry in range(pointer[row], pointer[row + 1]):
+            held[row] += known[np.uint32(column[entry])] & (values[entry] > 0)
+    return held
 
 
 def pieces(rows: Rows, n: int) -> list[Rows]:

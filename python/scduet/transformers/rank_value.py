@@ -54,7 +54,7 @@ def _fill(rows: Rows, made: Tokens, token: np.ndarray, usual: np.ndarray, specia
 
 @compiled()
 def _rank(values, column, pointer, token, usual, specials, places, out):
-    """Write the first genes of each row in their order, after the first of `specials` and before the second (-1: none)."""
+    """Write the first genes of each row in order, after the first of `specials` and before the second (-1: none)."""
     widest = np.diff(pointer).max()
     relative, expressed = np.empty(widest), np.empty(widest, np.uint32)
     for row in range(len(pointer) - 1):

@@ -1,6 +1,8 @@
 """Fine-tuning transformers to annotate: that it learns, what it leaves alone, what is saved, and what is refused."""
 
 import copy
+import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from transformer_toys import make_cells, transformer
 
 import scduet as sd
 from scduet.errors import DataError, FormatError, OptionError
+from scduet.tasks.doctor import examine
 from scduet.tasks.finetune import evaluate, finetune, finetune_integration
 from scduet.train import resume
 from scduet.transformers.embedding import in_order
@@ -129,6 +132,29 @@ def test_another_base_is_refused(saved):
     assert sd.load(root / "tuned", base=transformer("scgpt")).levels == ("B", "NK", "T")
     with pytest.raises(FormatError, match="that it is in now"):
         sd.load(root / "tuned", base=root / "nowhere")
+
+
+def test_doctor_examines_it_and_its_base(saved, tmp_path):
+    root, _ = saved
+
+    def found(folder):
+        return [finding for finding in examine(folder, tmp_path) if finding.what.startswith("model")]
+
+    model, base = found(root / "tuned")
+    assert model.ok
+    assert model.found == "scgpt fine-tuned for annotation: 3 levels of obs['type'], trained for 2 epochs"
+    assert base.ok
+    assert str(root / "base") in base.found
+    shutil.copytree(root, tmp_path / "copy")
+    elsewhere = tmp_path / "copy" / "tuned"
+    manifest = json.loads((elsewhere / "scduet.json").read_text())
+    transformer("scgpt", seed=1).save(tmp_path / "other")
+    for place, why in ((tmp_path / "nowhere", "is not at"), (tmp_path / "other", "tuned on another transformer")):
+        (elsewhere / "scduet.json").write_text(json.dumps(manifest | {"base": str(place)}))
+        (bad,) = found(elsewhere)
+        assert bad.ok is False
+        assert why in bad.found
+        assert "base=" in bad.remedy
 
 
 def test_a_saved_transformer_embeds_the_same(saved, reference):

@@ -1,12 +1,14 @@
 """Official folders: each naming is read, and whatever does not belong together is refused by name."""
 
 import json
+import os
 import pickle
 
 import numpy as np
 import pytest
 import torch
 
+import scduet as sd
 from scduet.errors import FormatError, ScduetWarning
 
 
@@ -56,8 +58,17 @@ def test_a_norm_for_each_batch_is_said_to_be_left_out(readers, write, tmp_path):
         readers["scgpt"].read(tmp_path)
 
 
-FILES = {"geneformer": "pytorch_model.bin", "scgpt": "best_model.pt"}
-A_WEIGHT = {"geneformer": "bert.encoder.layer.1.output.dense.bias", "scgpt": "transformer_encoder.layers.1.norm2.bias"}
+FILES = {"geneformer": "pytorch_model.bin", "scgpt": "best_model.pt", "scfoundation": "models.ckpt"}
+A_WEIGHT = {
+    "geneformer": "bert.encoder.layer.1.output.dense.bias",
+    "scgpt": "transformer_encoder.layers.1.norm2.bias",
+    "scfoundation": "model.encoder.norm.bias",
+}
+
+
+def _state(family, content):
+    """The weights in what a checkpoint file holds."""
+    return content["cell"]["state_dict"] if family == "scfoundation" else content
 
 
 @pytest.mark.parametrize("family", FILES)
@@ -71,9 +82,28 @@ def test_missing_extra_misshaped_and_broken_weights_are_named(family, readers, w
     }
     for message, change in faults.items():
         write[family](tmp_path)
-        _weights(tmp_path / FILES[family], change)
+        _weights(tmp_path / FILES[family], lambda content, change=change: change(_state(family, content)))
         with pytest.raises(FormatError, match=message):
             readers[family].read(tmp_path)
+
+
+class _Harm:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["HARM"],)
+
+
+@pytest.mark.parametrize("family", FILES)
+def test_malicious_weights_are_refused_and_not_run(family, write, tmp_path, monkeypatch):
+    harmed = tmp_path / "harmed"
+    monkeypatch.setenv("HARM", str(harmed))
+    (tmp_path / "folder").mkdir()
+    path = write[family](tmp_path / "folder") / FILES[family]
+    _weights(path, lambda content: content.update(harm=_Harm()))
+    with pytest.raises(FormatError, match="mkdir"):
+        sd.load(path.parent)
+    assert not harmed.exists()
+    torch.load(path, weights_only=False)
+    assert harmed.exists(), "the file would have done harm"
 
 
 def test_a_part_of_a_fused_weight_that_is_missing_is_noticed(readers, write, tmp_path):

@@ -8,10 +8,17 @@ import torch
 
 import scduet as sd
 from scduet.checkpoints import pretrained
+from scduet.cli import main
 from scduet.data.simulate import simulate
 from scduet.errors import FormatError
-from scduet.tasks.doctor import examine
+from scduet.tasks.doctor import Finding, examine
 from scduet.tasks.embed_pretrained import HVG_PCA, embed_pretrained, hvg_pca
+from scduet.transformers import geneformer as gf
+from scduet.transformers import scfoundation as sf
+from scduet.transformers import scgpt as sg
+from scduet.transformers.pretrained import Pretrained
+from scduet.transformers.trunk import TrunkConfig
+from scduet.transformers.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize("family", ["geneformer", "scgpt", "scfoundation"])
@@ -64,6 +71,63 @@ def test_a_download_is_checked(write, tmp_path):
     assert not only.passed
 
 
+CONFIGURATIONS = {  # of config.json and args.json of the publishers: heads, inner width, positions
+    ("geneformer", 6, 256, 25_426): (4, 512, 2_048),
+    ("geneformer", 12, 512, 25_426): (8, 1_024, 2_048),
+    ("geneformer", 12, 512, 20_275): (8, 1_024, 4_096),
+    ("geneformer", 20, 896, 20_275): (14, 1_792, 4_096),
+    ("geneformer", 12, 768, 20_275): (12, 3_072, 4_096),
+    ("geneformer", 18, 1152, 20_275): (18, 4_608, 4_096),
+    ("scgpt", 12, 512, 60_697): (8, 512, None),
+    ("scgpt", 12, 512, 36_574): (8, 512, None),
+    ("scfoundation", 12, 768, 19_264): (12, 3_072, None),
+}
+
+
+@pytest.mark.parametrize("size", pretrained.PUBLISHED)
+def test_the_published_numbers_are_those_of_the_published_configurations(size):
+    family, n_layers, width, n_tokens = size
+    n_heads, inner, length = CONFIGURATIONS[size]
+    trunk = TrunkConfig(width, n_layers, n_heads, inner, 0.1, final_norm=family == "scfoundation")
+    special = {"<pad>": 0, "<cls>": 1}
+    genes = {f"g{i}": i for i in range(n_tokens - (0 if family == "scfoundation" else 2))}
+    vocabulary = Vocabulary(genes, "symbol", {} if family == "scfoundation" else special)
+    with torch.device("meta"):
+        module = {
+            "geneformer": lambda: gf.Geneformer(gf.Config(n_tokens, length, trunk), vocabulary),
+            "scgpt": lambda: sg.ScGPT(sg.Config(n_tokens, trunk), vocabulary),
+            "scfoundation": lambda: sf.ScFoundation(sf.Config(n_tokens, trunk=trunk), vocabulary),
+        }[family]()
+    checks = list(pretrained._check_size(Pretrained(family, module, "")))
+    assert [check.what for check in checks if check.passed] == ["size is a published one", "number of weights"]
+
+
+def test_a_whole_download_of_a_published_size_passes_and_the_command_says_so(write, tmp_path, monkeypatch, capsys):
+    """The small model, were it the published one; then with other dictionaries, then of another width inside."""
+    monkeypatch.setattr("scduet.tasks.doctor._matrix_product", lambda: Finding("speed of torch", "not timed here"))
+    size, folder = ("geneformer", 2, 16, 94), write["geneformer"](tmp_path)
+    count = sum(weight.numel() for weight in sd.load(folder).module.state_dict().values()) / 1e6
+    monkeypatch.setattr(pretrained, "PUBLISHED", {size: ("Toy-V2", count)})
+    assert all(check.passed for check in pretrained.verify(folder))
+    assert main(["doctor", "--model", str(folder), "--folder", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "ok   model: size is a published one: 2 blocks of width 16, 94 tokens" in told
+    assert "Toy-V2" in told
+    monkeypatch.setattr(pretrained, "PUBLISHED", {(*size[:3], 92): ("Toy-V1", count)})
+    assert main(["doctor", "--model", str(folder), "--folder", str(tmp_path)]) == 1
+    assert "no published model; Toy-V1 has 92 tokens" in capsys.readouterr().out
+    monkeypatch.setattr(pretrained, "PUBLISHED", {size: ("Toy-V2", 1.1 * count)})
+    assert [check.what for check in pretrained.verify(folder) if not check.passed] == ["number of weights"]
+
+
+def test_of_a_transformer_trained_here_no_published_size_is_asked(model, tmp_path):
+    model.save(tmp_path / "own")
+    checks = pretrained.verify(tmp_path / "own")
+    assert checks[0].passed
+    assert not any("published" in check.what for check in checks)
+    assert any(check.what.startswith("weights trunk") for check in checks)
+
+
 def test_two_blocks_with_the_same_weights_are_noticed(write, tmp_path):
     write["scgpt"](tmp_path)
     weights = torch.load(tmp_path / "best_model.pt")
@@ -92,6 +156,19 @@ def test_the_embedding_is_written_and_scored_beside_pca(write, tmp_path):
     assert told[-1].epoch == told[-1].max_epochs == 120
     assert (before != cells.X).sum() == 0
     np.testing.assert_allclose(cells.obsm[model.key], model.embed(cells), atol=1e-5)
+
+
+def test_scvi_is_scored_beside_it_if_asked(write, tmp_path):
+    model = pretrained.read(write["geneformer"](tmp_path))
+    cells = simulate(n_cells=120, n_genes=90, n_batches=2, n_types=3, seed=0)
+    cells.var_names = list(model.vocabulary.token)[:90]
+    told = []
+    table = embed_pretrained(
+        cells, model, labels_key="cell_type", batch_key="batch", with_scvi=True, accelerator="cpu", callback=told.append
+    )
+    assert {model.key, HVG_PCA, "X_scVI"} <= set(table.index)
+    assert cells.obsm["X_scVI"].shape == (120, 10)
+    assert table.loc["X_scVI", "bio"] != table.loc[model.key, "bio"]
 
 
 def test_without_labels_nothing_is_scored(model, adata):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 from pathlib import Path
 
 import pytest
+from notebooks import VIGNETTES, executed
 
-VIGNETTES = Path(__file__).parents[2] / "vignettes"
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "cellbench_3cl_3tech_890g.h5ad"
 RIGHT = (
     0.9 if DATA.is_file() else 0.6
@@ -43,9 +42,8 @@ def test_the_story_of_r_and_python_in_one_document(r):
 
 
 def test_the_story_in_python(monkeypatch):
-    shown, facts = _executed(
-        monkeypatch, "integrate.ipynb", "[scores['batch'].to_dict(), right, len(new.obsm['X_scVI'])]"
-    )
+    asked = "[scores['batch'].to_dict(), right, len(new.obsm['X_scVI'])]"
+    shown, facts = executed("integrate.ipynb", asked, monkeypatch)
     batch, right, new = facts
     assert batch["X_scVI"] > batch["X_pca"]
     assert right > RIGHT
@@ -57,7 +55,7 @@ def test_the_story_of_seurat_in_a_notebook(host_r, monkeypatch):
     if importlib.util.find_spec("rpy2") is None:
         pytest.skip("rpy2 is not installed: pip install scduet[r]")
     facts = "[same, scores['batch'].to_dict(), sorted(obj.obsm), obj.obs['cluster'].nunique(), list(top)]"
-    shown, (same, batch, embeddings, clusters, columns) = _executed(monkeypatch, "rpy2.ipynb", facts)
+    shown, (same, batch, embeddings, clusters, columns) = executed("rpy2.ipynb", facts, monkeypatch)
     assert same
     assert batch["X_scVI"] > batch["X_pca"]
     assert {"X_pca", "X_scVI", "X_umap.scvi"} <= set(embeddings)
@@ -80,18 +78,3 @@ def _rendered(r, name: str, facts: list[str], images: int) -> list[str]:
     page = here.joinpath(name).with_suffix(".html").read_text(encoding="utf-8")
     assert page.count("<img ") == images
     return said.rpartition("found:")[2].split()
-
-
-def _executed(monkeypatch, name: str, facts: str) -> tuple[int, list]:
-    """Run a notebook; the number of its pictures, and the value of `facts` in it at the end."""
-    nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed: pip install scduet[test]")
-    client = pytest.importorskip("nbclient", reason="nbclient is not installed: pip install scduet[test]")
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")
-    notebook = nbformat.read(VIGNETTES / name, 4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not kept in git"
-    notebook.cells.append(nbformat.v4.new_code_cell(f"import json; print(json.dumps({facts}, default=float))"))
-    place = {"metadata": {"path": str(VIGNETTES)}}
-    client.NotebookClient(notebook, timeout=300, resources=place, coalesce_streams=True).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    pictures = sum("image/png" in output.get("data", {}) for output in outputs)
-    return pictures, json.loads(outputs[-1]["text"])

@@ -3,8 +3,18 @@
 abort_scduet <- function(message, hint = NULL, class, call = rlang::caller_env(), ...) {
   rlang::abort(
     c(message, if (length(hint)) rlang::set_names(hint, rep("i", length(hint)))),
-    class = c(paste0("scduet_error_", class), "scduet_error"), call = call, use_cli_format = TRUE, ...
+    class = c(paste0("scduet_error_", class), "scduet_error"), call = what_was_called(call), use_cli_format = TRUE, ...
   )
+}
+
+# The function of this package that the user called: its name, not that of a helper, stands in the error.
+what_was_called <- function(call) {
+  for (place in seq_len(sys.nframe())) {
+    if (identical(environment(sys.function(place)), topenv())) {
+      return(sys.frame(place))
+    }
+  }
+  call
 }
 
 warn_scduet <- function(message, class = NULL) {

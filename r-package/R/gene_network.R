@@ -28,7 +28,7 @@
 #' @export
 #' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
 #' genes <- rownames(SeuratObject::pbmc_small)
-#' obj <- RunLDVAE(SeuratObject::pbmc_small, features = genes, max_epochs = 5, verbose = FALSE)
+#' obj <- RunLDVAE(SeuratObject::pbmc_small, features = genes, max_epochs = 2, verbose = FALSE)
 #' network <- GeneNetwork(obj, n.neighbors = 5, resolution = 1)
 #' head(network)
 #' head(attr(network, "programs"))

@@ -70,7 +70,7 @@ choose_features <- function(features, variable, known, verbose, call = rlang::ca
     inform_scduet(sprintf("Using the %d variable features of %d.", length(variable), length(known)), verbose)
     return(known[known %in% variable])
   }
-  inform_scduet(sprintf("Using all %d features; `FindVariableFeatures()` first usually does better.", length(known)), verbose)
+  inform_scduet(sprintf("Using all %d features; the variable ones alone, by `FindVariableFeatures()` or as `features`, usually do better.", length(known)), verbose)
   known
 }
 

@@ -20,7 +20,7 @@ scduet_sitrep <- function() {
     scduet = version_of("scduet"), reticulate = version_of("reticulate"), Matrix = version_of("Matrix"),
     Seurat = version_of("Seurat"), SeuratObject = version_of("SeuratObject"),
     SingleCellExperiment = version_of("SingleCellExperiment"),
-    Python = paste0(python, if (chosen) " (chosen by you)" else " (made by install_scduet())"),
+    Python = paste0(python, if (chosen) " (chosen by you)" else if (file.exists(python)) " (made by install_scduet())" else ", not there yet"),
     engine = if (is.null(found$scduet)) "not found" else paste0("scduet ", found$scduet, ", Python ", found$python),
     stack = if (!is.null(found$torch)) sprintf("torch %s, numpy %s, anndata %s", found$torch, found$numpy, found$anndata),
     device = found$device

@@ -29,7 +29,7 @@
 #' \dontrun{
 #' model <- PretrainTransformer(cells, "geneformer", path = "my_geneformer", width = 64, n_layers = 2)
 #' PlotHistory(model)
-#' query <- AnnotateCells(query, labeled, labels = "cell_type", model = model) # with the table of accuracies
+#' query <- AnnotateCells(query, labeled, labels = "cell_type", model = model) # with accuracies
 #'
 #' taught <- FinetuneTransformer(labeled, model, labels = "cell_type", path = "my_annotator")
 #' query <- AnnotateCells(query, taught, labels = "cell_type") # teaches nothing any more

@@ -55,8 +55,14 @@ def test_cells_become_a_seurat_object_and_come_back(r, tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize(
     "name",
-    ["seurat/pbmc_small_seurat_v2.0.0.rda", "seurat/pbmc_small_seuratobject_v4.0.0.rda", "sce/muscat_example_sce.rda"],
+    [
+        "seurat/pbmc_small_seurat_v2.0.0.rda",
+        "seurat/pbmc_small_seuratobject_v4.0.0.rda",
+        "sce/muscat_example_sce.rda",
+        "sce/rds2py_simple_sce.rds",
+    ],
 )
+@pytest.mark.filterwarnings("ignore:left out")
 def test_real_files_of_r_become_h5ad_without_r(tmp_path, monkeypatch, real_file, name):
     pytest.importorskip("rdata", reason="rdata is not installed: pip install scduet[r]")
     file = real_file(name)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 
+import anndata
 import numpy as np
 import pytest
 
 pytest.importorskip("rdata", reason="rdata is not installed: pip install scduet[r]")
 
-from scduet.errors import FormatError
+import scduet
+from scduet.errors import FormatError, ScduetWarning
 from scduet.interop.rds import read_rds
 
 FILES = {  # file -> R's way to the counts, the number of reductions, a column of the metadata
@@ -57,6 +59,62 @@ def test_an_old_and_a_new_single_cell_experiment_are_read(real_file):
     assert new.shape == (1556, 1267)
     assert "X_tsne" in new.obsm
     assert set(new.obs["group_id"].cat.categories) == {"ctrl", "stim"}
+
+
+EXPERIMENT = """
+suppressPackageStartupMessages(library(SingleCellExperiment)); o <- readRDS("{file}"); x <- assay(o, 1)
+cat(sprintf('{{"shape": [%d, %d], "sums": [%.10g, %.10g, %.10g], "first": ["%s", "%s"], "aligned": %.10g,\n  "missing": %d}}',
+  ncol(o), nrow(o), sum(x), sum(colSums(x)^2), sum(rowSums(x)^2), rownames(o)[1], colnames(o)[1], sum(o$NALIGNED),
+  sum(is.na(o$Animal.ID))))
+"""
+
+
+def test_an_rds_of_a_single_cell_experiment_holds_what_r_finds(host_r, real_file):
+    file = real_file("sce/rds2py_simple_sce.rds")
+    said = subprocess.run(["Rscript", "-e", EXPERIMENT.format(file=file)], capture_output=True, text=True, check=True)
+    truth = json.loads(said.stdout)
+    with pytest.warns(ScduetWarning, match="alternative experiments 'ERCC'"):
+        adata = scduet.read_rds(file)
+    per_cell, per_gene = (np.asarray(adata.X.sum(axis)).ravel().astype(float) for axis in (1, 0))
+    np.testing.assert_allclose([per_cell.sum(), (per_cell**2).sum(), (per_gene**2).sum()], truth["sums"])
+    assert list(adata.shape) == truth["shape"]
+    assert [adata.var_names[0], adata.obs_names[0]] == truth["first"]
+    assert adata.obs["NALIGNED"].sum() == pytest.approx(truth["aligned"])
+    assert adata.obs["Animal.ID"].isna().sum() == truth["missing"]
+
+
+def test_genes_of_an_experiment_keep_what_is_known_of_them(host_r, tmp_path):
+    made = """suppressPackageStartupMessages(library(SingleCellExperiment)); f <- commandArgs(TRUE)
+    x <- matrix(1:6, 2, dimnames = list(c("g", "h"), c("a", "b", "c"))); d <- DataFrame(length = c(7L, NA))
+    saveRDS(SingleCellExperiment(list(counts = x), rowData = d), f)"""
+    subprocess.run(["Rscript", "-e", made, tmp_path / "x.rds"], capture_output=True, check=True)
+    adata = read_rds(tmp_path / "x.rds")
+    assert adata.X.toarray().tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert adata.var["length"].isna().tolist() == [False, True]
+    assert adata.var.loc["g", "length"] == 7
+
+
+def test_graphs_loadings_and_identities_are_those_that_the_r_package_hands_over(r, real_file):
+    """The same object, read here without R and by as_anndata() in R."""
+    file, place = real_file("seurat/pbmc_small_seuratobject_v4.0.0.rda"), r.shared / "whole.h5ad"
+    r.run(
+        f"""suppressMessages({{ library(SeuratObject); library(scduet) }}); load({str(file)!r})
+        o <- UpdateSeuratObject(pbmc_small); counts <- GetAssayData(o[["RNA"]], "counts")
+        o[["ADT"]] <- CreateAssayObject(counts = counts[1:5, ])
+        saveRDS(o, {str(r.shared_in_r / "whole.rds")!r})
+        WriteH5AD(o, {str(r.shared_in_r / "whole.h5ad")!r}, verbose = FALSE)"""
+    )
+    here, there = read_rds(r.shared / "whole.rds"), anndata.read_h5ad(place)
+    assert list(here.obs["ident"]) == list(there.obs["ident"])
+    assert sorted(here.obsm) == sorted(there.obsm)
+    assert (here.obsm["ADT"] != there.obsm["ADT"]).nnz == 0
+    np.testing.assert_array_equal(here.varm["PCs"], there.varm["PCs"])
+    assert here.obsp["RNA_snn"].nnz == there.obsp["RNA_snn"].nnz > 0
+    np.testing.assert_array_equal(here.obsp["RNA_snn"].toarray(), there.obsp["RNA_snn"].toarray())
+    notes = [json.loads(adata.uns["scduet"]) for adata in (here, there)]
+    assert (
+        notes[0]["assays"] == notes[1]["assays"] == {"ADT": {"layer": "counts", "features": list(here.var_names[:5])}}
+    )
 
 
 def test_a_file_that_is_none_says_so(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 
@@ -30,13 +31,12 @@ MIXED = ["all(page$same)", "length(page$same)", "'scvi' %in% names(page$back)", 
 
 
 def test_the_story_in_seurat(r):
-    better, right, layers = _rendered(r, "seurat.Rmd", SEURAT, images=4)
+    better, right, layers = _rendered(r, "seurat.Rmd", SEURAT, images=4, tells=r"epoch \d+ of 40: .*loss")
     assert better == "TRUE"
     assert float(right) > RIGHT
     assert layers == ("TRUE" if r.name == "seurat5" else "NA")
 
 
-@pytest.mark.parametrize("r", ["host"], indirect=True)
 def test_the_story_of_r_and_python_in_one_document(r):
     assert _rendered(r, "mixed.Rmd", MIXED, images=2) == ["TRUE", "5", "TRUE", "TRUE"]
 
@@ -64,8 +64,8 @@ def test_the_story_of_seurat_in_a_notebook(host_r, monkeypatch):
     assert shown == 1, "the picture that R drew"
 
 
-def _rendered(r, name: str, facts: list[str], images: int) -> list[str]:
-    """Render a page in a folder of its own; what R says of `facts`."""
+def _rendered(r, name: str, facts: list[str], images: int, tells: str = "") -> list[str]:
+    """Render a page in a folder of its own; what R says of `facts`. tells: what the page must say of progress."""
     if "TRUE" not in r.run('cat(requireNamespace("rmarkdown", quietly = TRUE) && nzchar(Sys.which("pandoc")))'):
         pytest.skip("rmarkdown or pandoc is not installed: make system-deps")
     here = r.shared / Path(name).stem
@@ -77,4 +77,5 @@ def _rendered(r, name: str, facts: list[str], images: int) -> list[str]:
     said = r.run(RENDER.format(folder=r.shared_in_r / here.name, name=name, data=data, facts=", ".join(facts)))
     page = here.joinpath(name).with_suffix(".html").read_text(encoding="utf-8")
     assert page.count("<img ") == images
+    assert re.search(tells, page)
     return said.rpartition("found:")[2].split()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scduet.errors import FormatError, some
+from scduet.errors import FormatError, ScduetWarning, some
+from scduet.interop.objects import NOTES, put
 from scduet.interop.r_tree import Node, open_file
 from scduet.tasks.integrate import KEYS
 
@@ -20,7 +23,9 @@ def read_rds(path: str | Path, name: str | None = None) -> AnnData:
     path: .rds, .rda or .RData. name: of the object, where an .rda holds several.
 
     Gives counts (else normalised values) in X, normalised values in layers["data"], metadata in obs and var, variable
-    features in var["highly_variable"], reductions in obsm. Raises FormatError for a file that holds no such object.
+    features in var["highly_variable"], reductions and other assays in obsm, loadings in varm, graphs in obsp, the
+    active identity in obs["ident"]. Images and alternative experiments are left out, which a ScduetWarning says. Raises
+    FormatError for a file that holds no such object.
     """
     found = {key: node for key, node in open_file(str(path)).items() if _class(node) in READERS}
     if not found or (name is not None and name not in found):
@@ -47,13 +52,30 @@ def _seurat2(node: Node) -> AnnData:
 
 
 def _seurat(node: Node) -> AnnData:
-    active = node.slot("active.assay").text()[0]
-    assay = node.slot("assays").items[active]
+    """Other assays go to obsm with a note of their features, as R's as_anndata() puts them; graphs to obsp."""
+    active, assays = node.slot("active.assay").text()[0], node.slot("assays").items
     obs = node.slot("meta.data").frame()
-    adata = _layered(assay, obs) if "layers" in assay.slots else _plain(assay, obs)
+    adata = _assay(assays.pop(active), obs)
+    adata.obs["ident"] = node.slot("active.ident").vector()
     for name, reduction in node.slot("reductions").items.items():
         _embed(adata, name, reduction.slot("cell.embeddings"))
+        _load(adata, name, reduction.slot("feature.loadings"))
+    for name, graph in node.slot("graphs").items.items():
+        adata.obsp[name] = graph.matrix()[0].T.tocsr()
+    others = {name: _assay(assay, obs) for name, assay in assays.items()}
+    adata.obsm.update({name: part.X for name, part in others.items()})
+    notes = {name: {"layer": _layer(part.X), "features": list(part.var_names)} for name, part in others.items()}
+    put(adata, "uns", NOTES, {"assay": active, "x": _layer(adata.X), "assays": notes})
+    _tell_left_out("images", node.slots["images"].items if "images" in node.slots else ())
     return adata
+
+
+def _assay(assay: Node, obs: pd.DataFrame) -> AnnData:
+    return _layered(assay, obs) if "layers" in assay.slots else _plain(assay, obs)
+
+
+def _layer(x: sparse.csr_matrix) -> str:
+    return "counts" if (x.data == np.rint(x.data)).all() else "data"
 
 
 def _plain(assay: Node, obs: pd.DataFrame) -> AnnData:
@@ -96,8 +118,10 @@ def _experiment(node: Node) -> AnnData:
     inside = assays["data"] if "data" in assays else assays[".xData"].items[".->data"]
     layers = {"data" if name == "logcounts" else name: item for name, item in inside.items.items()}
     names = _row_names(node)
-    adata = _assembled(layers, obs, pd.DataFrame(index=names), [], names)
+    adata = _assembled(layers, obs, _row_data(node, names), [], names)
     internal = node.slot("int_colData").items
+    if "altExps" in internal:
+        _tell_left_out("alternative experiments", internal["altExps"].items)
     reductions = internal["reducedDims"] if "reducedDims" in internal else node.slots.get("reducedDims")
     for name, matrix in reductions.items.items() if reductions is not None else ():
         _embed(adata, name.lower() if name.isupper() else name, matrix)
@@ -111,6 +135,13 @@ def _row_names(node: Node) -> list[str]:
         inner = ranges.slots.get("partitioning", ranges.slots.get("ranges"))
         places.append(None if inner is None else inner.slots.get("NAMES"))
     return next((place.text() for place in places if place is not None and place.text()), [])
+
+
+def _row_data(node: Node, names: list[str]) -> pd.DataFrame:
+    """What is known of the genes: beside the assays, or in the ranges."""
+    table = node.slots.get("rowRanges", node).slots.get("elementMetadata")
+    frame = table.frame() if table is not None and table.items else pd.DataFrame()
+    return frame.set_axis(names) if len(frame) == len(names) else pd.DataFrame(index=names)
 
 
 def _assembled(
@@ -150,6 +181,19 @@ def _built(layers: dict, cells: list[str], genes: list[str], obs, var, variable:
     if variable:
         adata.var["highly_variable"] = adata.var_names.isin(variable)
     return adata
+
+
+def _load(adata: AnnData, name: str, loadings: Node) -> None:
+    """varm entry of a reduction; genes that it does not cover are zero."""
+    if 0 not in np.shape(loadings.raw.value) and "dim" in loadings.slots:
+        value, genes, _ = loadings.matrix()
+        if set(genes) <= set(adata.var_names) and value.size:
+            put(adata, "varm", "PCs" if name == "pca" else name, np.asarray(value).T, rows=genes)
+
+
+def _tell_left_out(what: str, names: Collection[str]) -> None:
+    if names:
+        warnings.warn(f"left out, as AnnData has no place for them: {what} {some(names)}", ScduetWarning, stacklevel=4)
 
 
 def _embed(adata: AnnData, name: str, matrix: Node) -> None:

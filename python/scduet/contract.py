@@ -51,8 +51,9 @@ class SparseRows:
 
     def sum(self) -> Float[Tensor, " row"]:
         """Total of each row."""
-        total = torch.zeros(self.shape[0], dtype=self.values.dtype, device=self.values.device)
-        return total.index_add_(0, self.row, self.values)
+        if self.values.device.type == "cpu":  # several times as fast there
+            return torch.segment_reduce(self.values, "sum", offsets=self.pointer, initial=0)
+        return self.values.new_zeros(len(self)).index_add_(0, self.row, self.values)
 
     def to(self, device: torch.device | str) -> SparseRows:
         return _moved(self, device)

@@ -242,8 +242,7 @@ def _by_logits(by_mean: Tensor, by_library: Tensor, logits: Tensor, mean: _Mean,
 def _row_sums(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, " cell"]:
     if values.device.type != "cpu":
         return values.new_zeros(len(x)).index_add_(0, x.row, values)
-    ends = torch.searchsorted(x.row, torch.arange(len(x) + 1, dtype=x.row.dtype))
-    return torch.segment_reduce(values, "sum", offsets=ends, initial=0)  # three times as fast there
+    return torch.segment_reduce(values, "sum", offsets=x.pointer, initial=0)  # three times as fast there
 
 
 def _outside_autocast(

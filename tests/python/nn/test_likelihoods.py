@@ -235,6 +235,6 @@ sparse_aware("nb", "softmax", as_rows(x), *parameters)
 print(cpu_likelihoods._may_share_out(), torch.get_num_threads())
 """
     here = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    environment = os.environ | here | {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "4"}
+    environment = os.environ | here | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "4"}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.split() in (["True", "2"], ["False", "2"])

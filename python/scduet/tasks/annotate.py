@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from anndata.utils import make_index_unique
 from jaxtyping import Float, Int
 
 from scduet.api import Model, fit
@@ -48,7 +49,7 @@ def annotate(
     """Predict the cell types of `query` from those of `reference`, and return the table that says how well that works.
 
     query: AnnData with raw counts; gains obs[key_added] (categorical), obs[key_added + "_score"] (probability of that
-        type, 0 to 1) and obsm[key_added + "_probability"] (cell x type).
+        type, 0 to 1) and obsm[key_added + "_probability"] (cell x type; "-" for "/", which no file may hold in a name).
     reference: AnnData with raw counts and obs[labels_key]; or a trained scANVI onto which the query is mapped, or a
         transformer that `finetune` taught.
     model: "scanvi", or a transformer (or its folder or "hf://" address) that is fine-tuned on the reference.
@@ -270,4 +271,5 @@ def _write(query: AnnData, found: pd.DataFrame, unknown: float | None, key: str)
         called, names = np.where(entropy(share) > unknown, "unknown", called), [*names, "unknown"]
     query.obs[key] = pd.Categorical(called, categories=list(dict.fromkeys(names)))
     query.obs[f"{key}_score"] = share.max(1)
-    query.obsm[f"{key}_probability"] = found
+    columns = make_index_unique(found.columns.astype(str).str.replace("/", "-"))  # .h5ad takes "/" for a folder
+    query.obsm[f"{key}_probability"] = found.set_axis(columns, axis=1)

@@ -13,6 +13,7 @@ from transformer_toys import make_cells, transformer
 
 import scduet as sd
 from scduet.errors import DataError, FormatError, OptionError
+from scduet.tasks import convert
 from scduet.tasks.doctor import examine
 from scduet.tasks.finetune import evaluate, finetune, finetune_integration
 from scduet.train import resume
@@ -176,6 +177,20 @@ def test_annotate_is_the_same_call(reference):
     model = finetune(reference, transformer("scgpt"), "type", **{**FAST, "max_epochs": 1})
     again = sd.annotate(query, model)
     assert again.loc["scgpt", "accuracy"] == model.history["accuracy_validation"].iloc[-1]
+
+
+def test_types_with_slashes_in_their_names_can_be_written(reference, tmp_path):
+    """In a file "T/NK" would be an entry of a group "T", which is there already."""
+    labeled, query = reference.copy(), make_cells(30, 4)
+    labeled.obs["type"] = labeled.obs["type"].replace({"NK": "T/NK"})
+    model = finetune(labeled, transformer("scgpt"), "type", tuning="frozen", **{**FAST, "max_epochs": 1})
+    sd.annotate(query, model)
+    assert list(query.obs["predicted"].cat.categories) == ["B", "T", "T/NK"]
+    for name in ("named.h5ad", "named.zarr"):
+        convert.write(query, tmp_path / name)
+        share = convert.read(tmp_path / name).obsm["predicted_probability"]
+        assert list(share.columns) == ["B", "T", "T-NK"]
+        np.testing.assert_array_equal(share.to_numpy(), query.obsm["predicted_probability"].to_numpy())
 
 
 def test_what_cannot_work_is_refused(reference):

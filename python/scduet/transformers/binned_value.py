@@ -40,25 +40,26 @@ class BinTokenizer:
         rows, token = summed(rows, self.token) if self.repeated else (rows, self.token)
         others = np.unique(token[token >= 0]) if self.zeros else np.empty(0, token.dtype)
         room = Room(more=1, most=self.length, least=len(others))
-        return piecewise(partial(self._fill, token=token, others=others), rows, token, room, valued=True)
+        return piecewise(partial(self._fill, token=token, others=others), rows, room, valued=True)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
-    def _fill(self, rows: Rows, made: Tokens, token: np.ndarray, others: np.ndarray) -> None:
+    def _fill(self, rows: Rows, made: Tokens, token: np.ndarray, others: np.ndarray) -> np.ndarray:
         counts, draws = (rows.values, rows.column, rows.pointer), (self.ties == "random", self.seed)
         edges, first = np.linspace(0, 1, self.n_bins - 1), (self.cls, np.float32(self.cls_value))
-        _bin(*counts, token, others, self.cell[rows.index], draws, edges, first, made.pointer, made.gene, made.value)
+        given = (*counts, token, others, self.cell[rows.index], draws, edges)
+        return _bin(*given, first, np.diff(made.pointer), made.gene, made.value)
 
 
 @compiled()
-def _bin(values, column, pointer, token, others, cell, draws, quantiles, first, places, genes, bins):
+def _bin(values, column, pointer, token, others, cell, draws, quantiles, first, room, genes, bins):
     """Write the genes and bins of each row behind `first`: the expressed ones, then those of `others` that are not."""
     random, seed = draws
-    longest = np.diff(pointer).max() + len(others)
+    longest, lengths, n = np.diff(pointer).max() + len(others), np.empty(len(room), np.int64), 0
     gene, value = np.empty(longest, np.int64), np.empty(longest, np.float32)
     seen = np.full(others.max() + 1 if len(others) else 0, -1)
-    for row in range(len(pointer) - 1):
+    for row in range(len(room)):
         m = np.uint32(0)
         for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
             known, count = token[np.uint32(column[entry])], values[entry]
@@ -71,19 +72,24 @@ def _bin(values, column, pointer, token, others, cell, draws, quantiles, first, 
             for other in others:
                 gene[m], value[m] = other, 0
                 m += np.uint32(seen[other] != row)
-        genes[places[row]], bins[places[row]] = first
-        here = slice(places[row] + 1, places[row + 1])
-        if m == here.stop - here.start:
-            genes[here], bins[here] = gene[:m], value[:m]
-        else:
-            kept = _chosen(gene[:m], here.stop - here.start, seed, cell[row])
-            genes[here], bins[here] = gene[kept], value[kept]
+        genes[n], bins[n] = first
+        if m >= room[row]:
+            m = _choose(gene[:m], value[:m], room[row] - 1, seed, cell[row])
+        genes[n + 1 : n + 1 + m], bins[n + 1 : n + 1 + m] = gene[:m], value[:m]
+        lengths[row] = m + 1
+        n += lengths[row]
+    return lengths
 
 
 @compiled()
-def _chosen(gene, room, seed, cell):
-    """Places of the genes that are kept, of more than there is room for: those with the smallest draws."""
-    return np.sort(ascending(uniform(seed + 1, cell, gene).view(np.uint64))[:room])
+def _choose(gene, value, room, seed, cell):
+    """Move to the front the genes that are kept, of more than there is room for: those with the smallest draws."""
+    draw, kept = uniform(seed + 1, cell, gene), np.uint32(0)
+    last = draw[ascending(draw.view(np.uint64))[room - 1]]
+    for i in range(len(gene)):
+        gene[kept], value[kept] = gene[i], value[i]
+        kept += np.uint32((draw[i] <= last) & (kept < room))
+    return kept
 
 
 @compiled()
@@ -153,5 +159,5 @@ def uniform(seed, cell, gene):
         z = start + np.uint64(gene[i] + 1) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+        out[i] = np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
     return out

@@ -34,14 +34,14 @@ class DepthTokenizer:
 
     def tokens(self, rows: Rows) -> Tokens:
         rows, token = summed(rows, self.token) if self.repeated else (rows, self.token)
-        return piecewise(partial(self._fill, token=token), rows, token, Room(more=2), valued=True)
+        return piecewise(partial(self._fill, token=token), rows, Room(more=2), valued=True)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
-    def _fill(self, rows: Rows, made: Tokens, token: np.ndarray) -> None:
-        depths = self.n_genes, self.n_genes + 1
-        total = _log_normalise(rows.values, rows.column, rows.pointer, token, depths, made.gene, made.value)
+    def _fill(self, rows: Rows, made: Tokens, token: np.ndarray) -> np.ndarray:
+        counts, depths = (rows.values, rows.column, rows.pointer), (self.n_genes, self.n_genes + 1)
+        lengths, total = _log_normalise(*counts, token, depths, made.gene, made.value)
         with np.errstate(divide="ignore"):  # a cell without counts, which the caller refuses
             held = np.log10(total)
         wished = {
@@ -49,15 +49,17 @@ class DepthTokenizer:
             "fold": held + np.log10(self.amount),
             "add": held + self.amount,
         }
+        ends = np.cumsum(lengths)
         assert made.value is not None
-        made.value[made.pointer[1:] - 2], made.value[made.pointer[1:] - 1] = wished[self.depth], held
+        made.value[ends - 2], made.value[ends - 1] = wished[self.depth], held
+        return lengths
 
 
 @compiled()
 def _log_normalise(values, column, pointer, token, depths, gene, value):
-    """Write the genes and values of each row, and the two tokens `depths` without values. Returns each row's total."""
-    total, n = np.zeros(len(pointer) - 1), 0
-    for row in range(len(pointer) - 1):
+    """Write genes and values of each row, and the two tokens `depths` without values; lengths and totals of rows."""
+    lengths, total, n = np.empty(len(pointer) - 1, np.int64), np.zeros(len(pointer) - 1), 0
+    for row in range(len(total)):
         first = n
         for entry in range(pointer[row], pointer[row + 1]):
             if token[column[entry]] >= 0 and values[entry] > 0:
@@ -68,4 +70,5 @@ def _log_normalise(values, column, pointer, token, depths, gene, value):
             value[i] = np.log1p(value[i] / total[row] * 1e4)
         gene[n], gene[n + 1] = depths
         n += 2
-    return total
+        lengths[row] = n - first
+    return lengths, total

@@ -42,39 +42,41 @@ class RankTokenizer:
             counts, usual = _as_official(counts, usual, rows.counts.sum(1).A1), np.where(token >= 0, 1.0, np.inf)
         specials = np.array([-1 if special is None else special for special in (self.cls, self.eos)])
         room = Room(more=int((specials >= 0).sum()), most=self.length)
-        return piecewise(partial(_fill, token=token, usual=usual, specials=specials), counts, token, room, valued=False)
+        return piecewise(partial(_fill, token=token, usual=usual, specials=specials), counts, room, valued=False)
 
     def __call__(self, rows: Rows) -> TokenBatch:
         return self.tokens(rows).batch(pad=self.pad)
 
 
-def _fill(rows: Rows, made: Tokens, token: np.ndarray, usual: np.ndarray, specials: np.ndarray) -> None:
-    _rank(rows.values, rows.column, rows.pointer, token, usual, specials, made.pointer, made.gene)
+def _fill(rows: Rows, made: Tokens, token: np.ndarray, usual: np.ndarray, specials: np.ndarray) -> np.ndarray:
+    return _rank(rows.values, rows.column, rows.pointer, token, usual, specials, np.diff(made.pointer), made.gene)
 
 
 @compiled()
-def _rank(values, column, pointer, token, usual, specials, places, out):
+def _rank(values, column, pointer, token, usual, specials, room, out):
     """Write the first genes of each row in order, after the first of `specials` and before the second (-1: none)."""
-    widest = np.diff(pointer).max()
+    widest, lengths, made = np.diff(pointer).max(), np.empty(len(room), np.int64), np.uint64(0)
     relative, expressed = np.empty(widest), np.empty(widest, np.uint32)
-    for row in range(len(pointer) - 1):
+    for row in range(len(room)):
         n = np.uint32(0)
         for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
             gene = np.uint32(column[entry])
             rate = values[entry] / usual[gene]
             relative[n], expressed[n] = rate, gene
             n += np.uint32(rate > 0)
-        made, end = np.uint64(places[row]), np.uint64(places[row + 1])
+        before = made
         if specials[0] >= 0:
             out[made] = specials[0]
             made += np.uint64(1)
-        if specials[1] >= 0:
-            end -= np.uint64(1)
-            out[end] = specials[1]
         if n:
-            for i in ascending(~relative[:n].view(np.uint64))[: end - made]:
+            for i in ascending(~relative[:n].view(np.uint64))[: room[row] - (specials >= 0).sum()]:
                 out[made] = token[expressed[i]]
                 made += np.uint64(1)
+        if specials[1] >= 0:
+            out[made] = specials[1]
+            made += np.uint64(1)
+        lengths[row] = made - before
+    return lengths
 
 
 def _as_official(rows: Rows, usual: Float[np.ndarray, " gene"], total: Float[np.ndarray, " cell"]) -> Rows:

@@ -78,47 +78,43 @@ class WithCodes:
 SMALL = 1 << 16  # counts that are worth a thread
 
 
-def piecewise(
-    fill: Callable[[Rows, Tokens], None], rows: Rows, token: Int[np.ndarray, " gene"], room: Room, valued: bool
-) -> Tokens:
-    """The tokens of all cells: `fill` writes those of some cells into their place.
+def piecewise(fill: Callable[[Rows, Tokens], np.ndarray], rows: Rows, room: Room, valued: bool) -> Tokens:
+    """The tokens of all cells. `fill` writes those of some cells, end to end, and returns how many each of them has.
 
     Several threads do so at once if there are many counts, for compiled code lets them.
     """
     n = min(torch.get_num_threads(), max(1, len(rows.values) // SMALL))
-    parts, known = pieces(rows, n), token >= 0
+    parts, at_most = pieces(rows, n), np.concatenate([[0], np.cumsum(room.of(np.diff(rows.pointer)))])
+    value = np.empty(at_most[-1], np.float32) if valued else None
+    made = Tokens(np.empty(at_most[-1], np.int32), value, at_most, rows.index)
+    edges = np.cumsum([0, *(len(part.index) for part in parts)])
+    places = [made.between(a, b) for a, b in pairwise(edges)]
     with ThreadPoolExecutor(n) as pool:
-        each = pool.map if n > 1 else map
-        lengths = each(lambda part: room.of(_held(part.values, part.column, part.pointer, known)), parts)
-        pointer = np.concatenate([[0], np.cumsum(np.concatenate(list(lengths)))])
-        value = np.empty(pointer[-1], np.float32) if valued else None
-        made = Tokens(np.empty(pointer[-1], np.int32), value, pointer, rows.index)
-        edges = np.cumsum([0, *(len(part.index) for part in parts)])
-        list(each(fill, parts, [made.between(a, b) for a, b in pairwise(edges)]))
-    return made
+        lengths = list(pool.map(fill, parts, places) if n > 1 else map(fill, parts, places))
+    pointer = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    gene, value = (None if a is None else _closed(a, at_most[edges], pointer[edges]) for a in (made.gene, made.value))
+    return Tokens(gene, value, pointer, rows.index)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many tokens a cell gets for its known expressed genes: some more, at most so many."""
+    """How many tokens a cell with so many counts may need: some more, at most so many."""
 
     more: int
     most: int | None = None
-    least: int = 0  # of genes, where those that are not expressed have tokens too
+    least: int = 0  # where genes that are not expressed have tokens too
 
-    def of(self, n_genes: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
-        wanted = np.maximum(n_genes, self.least) + self.more
+    def of(self, n_counts: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
+        wanted = n_counts + self.least + self.more
         return wanted if self.most is None else np.minimum(wanted, self.most)
 
 
-@compiled()
-def _held(values, column, pointer, known):
-    """How many known genes each row expresses."""
-    held = np.zeros(len(pointer) - 1, np.int64)
-    for row in range(len(held)):
-        for entry in range(pointer[row], pointer[row + 1]):
-            held[row] += known[np.uint32(column[entry])] & (values[entry] > 0)
-    return held
+def _closed(array: np.ndarray, starts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """What lies from each of `starts` on, moved to where it is wanted, without gaps; in the same memory."""
+    view = memoryview(array)
+    for start, (begin, end) in zip(starts, pairwise(wanted), strict=False):
+        view[begin:end] = view[start : start + end - begin]
+    return array[: wanted[-1]]
 
 
 def pieces(rows: Rows, n: int) -> list[Rows]:

@@ -124,14 +124,18 @@ SMALL = 256  # counts up to here are told apart by counting them
 @compiled()
 def _levels(value):
     """The different values, ascending, how many of `value` are not above each, and which of them each of `value` is."""
-    of, number, largest, broken = np.empty(len(value), np.uint32), np.zeros(SMALL, np.int64), np.uint32(0), np.uint32(0)
+    of, number, second = np.empty(len(value), np.uint32), np.zeros(SMALL, np.int64), np.zeros(SMALL, np.int64)
+    largest, broken = np.uint32(0), np.uint32(0)
     for i in range(len(value)):
         count = np.uint32(value[i])
         of[i], largest, broken = count, max(largest, count), broken | np.uint32(np.float32(count) != value[i])
     if broken or largest >= SMALL:
         return _sorted_levels(value, of)
-    for count in of:
-        number[count] += 1
+    for i in range(0, len(of) - 1, 2):  # in turn in two places, since a sum waits for the last one in the same place
+        number[of[i]] += 1
+        second[of[i + 1]] += 1
+    number[of[-1]] += len(of) % 2
+    number += second
     level = np.flatnonzero(number)
     ends, place = np.cumsum(number[level]), np.cumsum(number > 0).astype(np.uint32) - np.uint32(1)
     for i in range(len(value)):

@@ -199,13 +199,11 @@ def scgpt_rows(adata, folder: Path, options) -> dict:
     official = partial(
         embedding, known_cells, model=reference, vocab=vocab, model_configs=SCGPT, gene_ids=match.token[kept]
     )
-    n_tokenised = min(512, adata.n_obs)
-    to_tokenise = adata[:n_tokenised, kept].X.toarray()
-    few = model._cells(adata[:n_tokenised].copy(), None, False)
+    to_tokenise, cells = adata[:, kept].X.toarray(), model._cells(adata, None, False)
     return {
         "scGPT tokens": (
-            n_tokenised,
-            lambda: list(windows(tokenizer, few.counts)),
+            len(cells),
+            lambda: list(windows(tokenizer, cells.counts)),
             lambda: official_collation(official_package, to_tokenise, match.token[kept], vocab),
         ),
         "scGPT 12 layers, fp32": (options.cells, partial(embed, precision="32"), official),

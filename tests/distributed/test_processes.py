@@ -116,11 +116,18 @@ def test_too_many_processes_are_refused(cells):
         trainer(cells, Profile(), devices=4, batch_size=6)
 
 
-def test_the_command_under_torchrun_reports_and_saves_once(counts, tmp_path):
+COMMANDS = {
+    "fit": ["--n-hidden", "8", "--on-disk"],
+    "pretrain": ["--width", "16", "--n-layers", "1", "--feedforward", "16", "--batch-size", "20"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_under_torchrun_reports_and_saves_once(command, counts, tmp_path):
     counts.write_h5ad(tmp_path / "cells.h5ad")
-    options = ["--max-epochs", "2", "--n-hidden", "8", "--on-disk", "--checkpoint", str(tmp_path / "state")]
-    command = ["-m", "scduet", "fit", str(tmp_path / "cells.h5ad"), "-o", str(tmp_path / "model"), *options]
-    process = subprocess.Popen([*TORCHRUN, *command], env=environment(), stderr=subprocess.PIPE, text=True)
+    options = ["--max-epochs", "2", "--checkpoint", str(tmp_path / "state"), *COMMANDS[command]]
+    asked = ["-m", "scduet", command, str(tmp_path / "cells.h5ad"), "-o", str(tmp_path / "model"), *options]
+    process = subprocess.Popen([*TORCHRUN, *asked], env=environment(), stderr=subprocess.PIPE, text=True)
     try:
         told = process.communicate(timeout=SECONDS)[1]
     finally:

@@ -18,7 +18,7 @@ from scduet.transformers.trunk import TrunkConfig
 from scduet.transformers.vocabulary import Vocabulary
 
 LICENCE = "MIT"
-FILES = ("best_model.pt", "args.json", "vocab.json")
+WEIGHTS = "best_model.pt"
 SPECIAL = ("<pad>", "<cls>", "<eoc>")
 _LAYER = r"(?:module\.)?transformer_encoder\.layers\.(\d+)\."
 _FUSED = r"self_attn\.(?:_impl\.)?(?:Wqkv\.|in_proj_)"  # flash-attn's name, and PyTorch's
@@ -42,14 +42,14 @@ _DEFAULTS = {"input_emb_style": "continuous", "pre_norm": False, "input_style": 
 
 def recognise(folder: Path) -> bool:
     """Does this folder look like one of scGPT?"""
-    return all((folder / name).is_file() for name in FILES)
+    return (folder / WEIGHTS).is_file()  # what else is missing, reading tells
 
 
 def read(folder: str | Path) -> Pretrained:
     """The model in `folder`. Raises FormatError when something is missing, or does not belong together."""
     folder = Path(folder)
     args, names = _json(folder / "args.json"), _json(folder / "vocab.json")
-    weights, aside = rename(read_torch(folder / "best_model.pt"), NAMES, folder.name)
+    weights, aside = rename(read_torch(folder / WEIGHTS), NAMES, folder.name)
     vocabulary = vocabulary_of(names, args.get("pad_token", "<pad>"))
     n_rows = len(weights.get("gene.weight", ()))
     if len(vocabulary) != n_rows:

@@ -92,7 +92,7 @@ class Tuned:
         manifest = {
             "kind": KIND,
             "task": self.task,
-            "base": self.base.origin,
+            "base": _lasting(self.base.origin),
             "base_sha256": fingerprint(self.base.module.state_dict()),
             "key": self.key,
             "levels": self.levels,
@@ -156,6 +156,11 @@ def _base(place: str | Path, folder: str | Path) -> Pretrained:
     except FormatError as error:
         message = f"the transformer that {folder} was tuned on is not at {str(place)!r} ({error.message})"
         raise FormatError(message, "pass base= with the folder that it is in now") from error
+
+
+def _lasting(origin: str) -> str:
+    """A place that means the same from whatever folder it is looked for later."""
+    return str(Path(origin).absolute()) if origin and Path(origin).exists() else origin
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], folder: str | Path) -> None:

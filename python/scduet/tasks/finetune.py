@@ -33,6 +33,7 @@ from scduet.transformers.pretrained import Pretrained
 from scduet.transformers.tokens import WithCodes
 
 RECIPE = dict(max_epochs=10, batch_size=32, weight_decay=0.0, adam_eps=1e-8, clip_gradient=1.0)  # scGPT's tutorials
+STEPS, EPOCHS = 600, (15, 100)  # of integration: scGPT's epochs, but more for few cells, whose types are else lost
 RATES = {"lora": 1e-3, "full": 1e-4, "last": 1e-4, "frozen": 1e-3}  # new weights bear a higher rate than trained ones
 
 
@@ -118,15 +119,17 @@ def finetune_integration(
     """Train a scGPT to embed the cells of the batches obs[batch_key] together. `integrate` calls this.
 
     zeros: genes without counts are tokens, too, as in the official recipe; take highly variable genes then, for of more
-        than max_length - 1 genes each cell keeps a random choice.
-    options: of `transformers.integration.Config` (mask_ratio, similarity_weight, ...) and TrainConfig.
+        than max_length - 1 genes each cell keeps a random choice. False is several times as fast.
+    options: of `transformers.integration.Config` (mask_ratio, similarity_weight, ...) and TrainConfig. By default 15
+        epochs, as in the paper, or as many (to 100) as 600 steps need; lr 1e-4 at the published width of 512, narrower
+        models more in proportion.
     Raises DataError where there are fewer than two batches, OptionError for a transformer other than scGPT.
     """
     base = model if isinstance(model, Pretrained) else pretrained.read(model)
     if base.name != "scgpt":
         raise OptionError(f"{base.name} is not trained to integrate", "take a scGPT, or embed_pretrained()")
     refuse_unknown(options, option_names(integration.Config), "integrating with scGPT")
-    training = build(TrainConfig, {**RECIPE, "max_epochs": 15, "lr": 1e-4, **options})
+    training = build(TrainConfig, {**RECIPE, **_enough(base, adata.n_obs, options), **options})
     schema = Schema.learn(adata, Fields(layer=layer, batch_key=batch_key, genes=tuple(adata.var_names)))
     levels = schema.levels[batch_key]
     tokens = {**tokens_options(layer, gene_column, max_length), "zeros": zeros}
@@ -134,6 +137,15 @@ def finetune_integration(
     codes = batch_codes(adata, batch_key, levels)
     cells, kept = replace(cells, batch=codes), (checkpoint, zip(adata.obs_names, codes, strict=True))
     return tuned("integration", base, batch_key, levels, options, tokens, cells, tokenizer, training, callback, kept)
+
+
+def _enough(base: Pretrained, n_cells: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Epochs and rate of integration."""
+    steps = max(n_cells // int(options.get("batch_size") or RECIPE["batch_size"]), 1)
+    return {
+        "max_epochs": int(np.clip(-(-STEPS // steps), *EPOCHS)),
+        "lr": RATES["full"] * max(1.0, 512 / base.module.config.trunk.width),
+    }
 
 
 def evaluate(model: Tuned, adata, labels_key: str | None = None, **how) -> dict[str, float]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scduet.errors import DataError, OptionError, some
+from scduet.tasks.attached import Attached
 from scduet.tasks.gene_sets import GeneSets, enrichment, gene_sets_of
 
 METHODS = {"model": ("by_model", "weight", "difference"),
@@ -86,7 +87,8 @@ def _named(programs: pd.DataFrame, network: pd.DataFrame, gene_sets: GeneSets) -
         terms = terms.rename(columns={"group": "program", "cells": "group"}).astype({"program": int})
         best = terms.drop_duplicates([*keys, "program"]).rename(columns={"genes": "term_genes"})
         programs = programs.merge(best.drop(columns="group_size"), "left", [*keys, "program"])
-    programs.attrs = {"enrichment": terms, "links": _agreement(network, gene_sets, background)}
+    links = _agreement(network, gene_sets, background)
+    programs.attrs = {"enrichment": Attached(terms), "links": Attached(links)}
     return programs
 
 

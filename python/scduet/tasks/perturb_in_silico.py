@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control
 
 from scduet.errors import DataError, OptionError, some
+from scduet.tasks.attached import Attached
 from scduet.tasks.gene_vectors import AnyModel, model_of
 from scduet.train import device as devices
 from scduet.train.events import Event
@@ -257,7 +258,7 @@ def _table(measured, data: _Data, names, goal: str | None) -> pd.DataFrame:
     for p, fdr in (("p_value", "fdr"), ("p_towards", "fdr_towards")):
         if p in table:
             table.insert(int(table.columns.get_loc(p)) + 1, fdr, false_discovery_control(table[p]))  # pyright: ignore
-    table.attrs["cells"] = pd.concat(cells, ignore_index=True)
+    table.attrs["cells"] = Attached(pd.concat(cells, ignore_index=True))
     return table
 
 

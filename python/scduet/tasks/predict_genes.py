@@ -18,6 +18,7 @@ from scduet.api import Model
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.genes import mean_and_variance
 from scduet.metrics.transfer import accuracy, macro_f1
+from scduet.tasks.attached import Attached
 from scduet.tasks.baselines import log_normalized
 from scduet.tasks.gene_vectors import (
     AnyModel,
@@ -74,7 +75,8 @@ def predict_genes(
     said = {name: cross_validated(x, task.target, task.fold, task.goal, seed) for name, x in features.items()}
     rows = {name: task.scores(out) for name, out in said.items()} | {"constant": task.scores(task.constant())}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").assign(n_genes=len(task.row))
-    table.attrs["genes"] = _everywhere(task, said[model.name], vectors, adata.var_names[place], seed)
+    genes = _everywhere(task, said[model.name], vectors, adata.var_names[place], seed)
+    table.attrs["genes"] = Attached(genes)
     return table
 
 

@@ -158,6 +158,16 @@ def test_doctor_examines_it_and_its_base(saved, tmp_path):
         assert "base=" in bad.remedy
 
 
+def test_the_base_is_found_from_another_folder(reference, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    transformer("scgpt").save("base")
+    model = finetune(reference, "base", "type", tuning="frozen", **{**FAST, "max_epochs": 1})
+    model.save("tuned")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pd.testing.assert_frame_equal(sd.load("../tuned").predict(reference[:9]), model.predict(reference[:9]), atol=1e-6)
+
+
 def test_a_saved_transformer_embeds_the_same(saved, reference):
     root, _ = saved
     np.testing.assert_array_equal(sd.load(root / "base").embed(reference), transformer("scgpt").embed(reference))

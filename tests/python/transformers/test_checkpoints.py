@@ -187,8 +187,19 @@ def test_files_that_are_missing_or_damaged_are_named(readers, write, tmp_path):
     (tmp_path / "vocab.json").write_text("{")
     with pytest.raises(FormatError, match=r"vocab\.json is damaged"):
         readers["scgpt"].read(tmp_path)
-    write["geneformer"](tmp_path)
-    (tmp_path / "pytorch_model.bin").unlink()
-    with pytest.raises(FormatError, match="no weights"):
-        readers["geneformer"].read(tmp_path)
-    assert not readers["geneformer"].recognise(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "said"),
+    [
+        ("geneformer", "pytorch_model.bin", r"no weights; one of 'model.safetensors', 'pytorch_model.bin' must"),
+        ("geneformer", "token_dictionary_x.json", "no token dictionary with 94 entries"),
+        ("scgpt", "vocab.json", r"vocab.json is missing; download the whole folder"),
+        ("scgpt", "args.json", r"args.json is missing; download the whole folder"),
+        ("scfoundation", "OS_scRNA_gene_index.19264.tsv", "list of genes .* is not beside"),
+    ],
+)
+def test_of_a_download_that_is_not_whole_the_missing_file_is_named(family, file, said, write, tmp_path):
+    (write[family](tmp_path) / file).unlink()
+    with pytest.raises(FormatError, match=said):
+        sd.load(tmp_path)

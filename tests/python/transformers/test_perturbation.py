@@ -1,6 +1,9 @@
 """In-silico perturbation: it does to the ranks what other counts would do, and knows what random genes would do."""
 
+import io
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
@@ -107,6 +110,21 @@ def test_a_gene_that_matters_stands_out_of_random_genes_of_like_expression(write
     assert (table["fdr"] >= table["p_value"]).all()
     counted = np.asarray((adata[:, "GENE7"].X > 0).sum())
     assert table.loc["GENE7", "n_expressed"] == counted >= table.loc["GENE7", "n_held"]
+
+
+def test_the_table_can_be_printed_joined_and_read_again_with_what_it_carries(geneformer, adata):
+    table = sd.perturb_in_silico(geneformer, adata, ["GENE3", "GENE5"], n_random=1, max_cells=4)
+    with pd.option_context("display.width", 40, "display.max_columns", 3):
+        assert "GENE3" in str(table)
+        assert "GENE3" in table.to_html()
+    other = sd.perturb_in_silico(geneformer, adata, "GENE8", n_random=1, max_cells=4)
+    assert sorted(pd.concat([table, other]).index) == ["GENE3", "GENE5", "GENE8"]
+    cells = table.round(3).attrs["cells"]
+    assert set(cells["gene"]) == {"GENE3", "GENE5"}
+    assert (cells == cells.copy()).all().all()  # of its cells, beside any other table
+    table.to_pickle(buffer := io.BytesIO())
+    buffer.seek(0)
+    assert set(pd.read_pickle(buffer).attrs["cells"]["gene"]) == {"GENE3", "GENE5"}
 
 
 def test_genes_together_are_one_row_and_the_seed_decides(geneformer, adata):

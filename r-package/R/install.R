@@ -42,6 +42,7 @@ install_scduet <- function(python = NULL, torch = "auto", find_links = NULL, ind
     if (!is.null(find_links)) c("--find-links", path.expand(find_links)),
     if (!is.null(index_url)) c("--index-url", index_url)
   )
+  inform_scduet("Downloading torch and what the engine needs takes some minutes; the commands are shown as they run.")
   install_torch(target, torch, where)
   wheel <- as_wheel(target, engine, where)
   pip(target, c("install", "--force-reinstall", "--no-deps", wheel, where))
@@ -88,7 +89,8 @@ agreed <- function(python) {
   tolower(substr(answer, 1, 1)) == "y"
 }
 
-# A Python that reticulate can load: new enough, not too new for this reticulate, with a shared library.
+# A Python that reticulate can load: new enough, not too new for this reticulate, with a shared library that is there
+# (Debian's is in a package of its own), and able to make an environment (Debian: likewise).
 find_python <- function(python, call = rlang::caller_env()) {
   bridge <- package_version(getNamespaceVersion("reticulate"))
   newest <- if (bridge >= "1.40") 13 else if (bridge >= "1.33") 12 else 11
@@ -99,15 +101,27 @@ find_python <- function(python, call = rlang::caller_env()) {
     }
   }
   abort_scduet(
-    sprintf("No Python from 3.10 to 3.%d with a shared library was found.", newest),
+    c(
+      sprintf("No Python from 3.10 to 3.%d with a shared library and venv was found.", newest),
+      if (!is.null(python)) sprintf("%s cannot be used.", python)
+    ),
     "Install one (e.g. `apt install python3-venv libpython3-dev`, or `brew install python@3.11`), or pass `python`.",
     "no_python", call
   )
 }
 
-SUITS <- "import sys, sysconfig as s; v = sys.version_info; print(v.major == 3 and 10 <= v.minor <= %d and (bool(s.get_config_var('Py_ENABLE_SHARED')) or bool(s.get_config_var('PYTHONFRAMEWORK')) or sys.platform == 'win32'))"
+SUITS <- "import os, sys, sysconfig
+from importlib.util import find_spec
+get = sysconfig.get_config_var
+folders = [get('LIBDIR'), os.path.join(sys.base_prefix, 'lib'), os.path.join(sys.base_prefix, 'lib', get('MULTIARCH') or '')]
+there = any(os.path.isfile(os.path.join(folder or '', get('INSTSONAME') or '')) for folder in folders)
+loads = sys.platform == 'win32' or bool(get('PYTHONFRAMEWORK')) or (bool(get('Py_ENABLE_SHARED')) and there)
+print((3, 10) <= sys.version_info[:2] <= (3, %d) and loads and (%s or find_spec('ensurepip') is not None))"
 
-suits <- function(path, newest) identical(run_python(path, c("-c", sprintf(SUITS, newest)))$output, "True")
+suits <- function(path, newest) {
+  uv <- if (nzchar(Sys.which("uv"))) "True" else "False" # makes environments without ensurepip
+  identical(run_python(path, c("-c", sprintf(SUITS, newest, uv)))$output, "True")
+}
 
 make_environment <- function(folder, python, call = rlang::caller_env()) {
   uv <- Sys.which("uv")
@@ -118,9 +132,11 @@ make_environment <- function(folder, python, call = rlang::caller_env()) {
     run_python(python, c("-m", "venv", folder))
   }
   if (made$status != 0) {
+    unlink(folder, recursive = TRUE) # half an environment would be taken for a whole one
     abort_scduet(
       sprintf("The virtual environment %s could not be made.", folder),
-      c("On Debian and Ubuntu: `apt install python3-venv`.", made$output), "no_environment", call
+      c("On Debian and Ubuntu: `apt install python3-venv`.", if (any(nzchar(made$output))) paste(trimws(made$output), collapse = " ")),
+      "no_environment", call
     )
   }
 }

@@ -37,19 +37,40 @@ MapToReference <- function(object, reference, reduction = NULL, assay = NULL, la
   grown <- new_model(py_value(mapped$facts), receive_frame(mapped$history), to, keep = FALSE)
   assay <- if (inherits(object, "Seurat")) default_assay(object, assay)
   object <- put_embedding(object, receive_matrix(mapped$embedding), name, assay, grown)
-  project_umap(object, name, reference, reduction, model, umap)
+  project_umap(object, name, reference, reduction, model, umap, verbose)
 }
 
-project_umap <- function(object, name, reference, reduction, model, umap) {
-  ready <- inherits(reference, "Seurat") && inherits(object, "Seurat") && umap %in% SeuratObject::Reductions(reference)
-  if (!ready || is.null(methods::slot(reference[[umap]], "misc")$model)) {
+project_umap <- function(object, name, reference, reduction, model, umap, verbose = TRUE) {
+  if (!inherits(reference, "Seurat") || !inherits(object, "Seurat")) {
+    return(object)
+  }
+  from <- if (is.null(reduction)) model$name else reduction
+  reason <- unfit_umap(reference, umap, from)
+  if (!is.null(reason)) {
+    remedy <- sprintf("`RunUMAP(reference, reduction = \"%s\", dims = 1:%d, return.model = TRUE)` makes one.", from, ncol(object[[name]]))
+    inform_scduet(sprintf("The cells are not placed on a UMAP: %s. %s", reason, remedy), verbose)
     return(object)
   }
   check_installed("Seurat", "Placing cells on the reference's UMAP")
   dims <- seq_len(ncol(object[[name]]))
   suppressMessages(suppressWarnings(Seurat::ProjectUMAP(
     query = object, query.reduction = name, query.dims = dims, reference = reference,
-    reference.reduction = if (is.null(reduction)) model$name else reduction, reference.dims = dims,
-    reduction.model = umap, reduction.name = "ref.umap", reduction.key = "refumap_"
+    reference.reduction = from, reference.dims = dims,
+    reduction.model = umap, reduction.name = "ref.umap", reduction.key = "refumap_", verbose = FALSE
   )))
 }
+
+# Why cells cannot be placed on this UMAP, or NULL: it is not there, has no model, or was made of another reduction.
+unfit_umap <- function(reference, umap, from) {
+  if (!umap %in% SeuratObject::Reductions(reference)) {
+    return(sprintf("the reference has no reduction \"%s\" (see `umap`)", umap))
+  }
+  if (is.null(methods::slot(reference[[umap]], "misc")$model)) {
+    return(sprintf("\"%s\" holds no model", umap))
+  }
+  made <- Filter(function(command) identical(command$reduction.name, umap), lapply(methods::slot(reference, "commands"), logged))
+  of <- if (length(made)) made[[length(made)]]$reduction
+  if (!is.null(of) && of != from) sprintf("\"%s\" was made of \"%s\", not of \"%s\"", umap, of, from)
+}
+
+logged <- function(command) if (methods::is(command, "SeuratCommand")) methods::slot(command, "params")

@@ -21,7 +21,6 @@ parts_of <- function(object, assay, layer, call = rlang::caller_env()) {
   )
 }
 
-
 need_assay <- function(object, layer, call = rlang::caller_env()) {
   present <- SummarizedExperiment::assayNames(object)
   if (!layer %in% present) {
@@ -29,6 +28,25 @@ need_assay <- function(object, layer, call = rlang::caller_env()) {
     abort_scduet(sprintf("The object has no assay \"%s\" with raw counts.", layer), have, "no_counts", call)
   }
   SummarizedExperiment::assay(object, layer)
+}
+
+# Embeddings of the object into the AnnData. One of a part of the cells, which Seurat 5 has, is refused if it was asked
+# for by name, else left out.
+put_embeddings <- function(adata, parts, wanted, verbose = TRUE, call = rlang::caller_env()) {
+  sizes <- vapply(parts$embeddings, nrow, 0L)
+  partial <- names(sizes)[sizes < nrow(parts$cells)]
+  refused <- intersect(partial, wanted)
+  if (length(refused)) {
+    said <- sprintf("The reduction \"%s\" covers %d of %d cells.", refused[1], sizes[[refused[1]]], nrow(parts$cells))
+    remedy <- sprintf("Keep these cells alone: `subset(obj, cells = Cells(obj[[\"%s\"]]))`.", refused[1])
+    abort_scduet(said, remedy, "reduction", call)
+  }
+  if (length(partial) && is.null(wanted)) {
+    inform_scduet(sprintf("Left out, as they do not cover all cells: reductions %s.", some(partial, 9)), verbose)
+  }
+  for (name in setdiff(names(sizes), partial)) {
+    ask("put", adata = adata, place = "obsm", key = embedding_name(name), value = send_dense(unname(parts$embeddings[[name]])))
+  }
 }
 
 # Counts of `genes` and `columns` of the metadata as an AnnData; the genes may be named otherwise in the object.

@@ -29,9 +29,7 @@ WriteReport <- function(object, path, reductions = NULL, batch = NULL, labels = 
   check_column(parts$cells, batch, "batch")
   check_column(parts$cells, labels, "labels", may_miss = TRUE)
   adata <- anndata_of(parts, columns = unique(c(batch, labels, intersect(model$columns, names(parts$cells)))))
-  for (name in names(parts$embeddings)) {
-    ask("put", adata = adata, place = "obsm", key = embedding_name(name), value = send_dense(unname(parts$embeddings[[name]])))
-  }
+  put_embeddings(adata, parts, reductions)
   named <- list(
     batch_key = batch, labels_key = labels, overwrite = overwrite,
     embeddings = if (!is.null(reductions)) as.list(embedding_name(reductions))

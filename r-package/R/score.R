@@ -32,10 +32,8 @@ ScoreIntegration <- function(object, reductions = NULL, batch = NULL, labels = N
     abort_scduet(sprintf("There is no reduction %s in the object.", some(absent)), have, "reduction")
   }
   columns <- as.character(c(batch, labels))
-  adata <- new_anndata(data$blocks, data$genes, data$cells[, columns, drop = FALSE], empty_frame(data$genes))
-  for (name in names(data$embeddings)) {
-    ask("put", adata = adata, place = "obsm", key = embedding_name(name), value = send_dense(unname(data$embeddings[[name]])))
-  }
+  adata <- new_anndata(data$blocks, data$genes, data$cells[, columns, drop = FALSE], empty_frame(data$genes), verbose)
+  put_embeddings(adata, data, reductions, verbose)
   named <- if (!is.null(reductions)) as.list(embedding_name(reductions))
   options <- c(list(batch_key = batch, labels_key = labels, metrics = as_option(metrics)), lapply(list(...), as_option))
   as_scores(ask("score", adata = adata, embeddings = named, options = Filter(Negate(is.null), options)))

@@ -65,6 +65,16 @@ def test_every_exported_function_has_one_place_in_the_reference_of_the_site():
     assert not [name for name in exported if f"\\alias{{{name}}}" not in pages], "a help page for each"
 
 
+def test_examples_fit_the_page_of_the_manual():
+    """R CMD check notes lines of more than 100 characters."""
+    pages = {
+        page.name: page.read_text().partition("\\examples{")[2].partition("\n}\n")[0]
+        for page in (PACKAGE / "man").glob("*.Rd")
+    }
+    long = [(name, line) for name, text in pages.items() for line in text.splitlines() if len(line) > 100]
+    assert not [(name, line) for name, line in long if "examplesIf" not in line]
+
+
 def test_every_model_has_its_short_form_in_r():
     from scduet.models import MODELS
 

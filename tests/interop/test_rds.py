@@ -63,7 +63,8 @@ def test_an_old_and_a_new_single_cell_experiment_are_read(real_file):
 
 EXPERIMENT = """
 suppressPackageStartupMessages(library(SingleCellExperiment)); o <- readRDS("{file}"); x <- assay(o, 1)
-cat(sprintf('{{"shape": [%d, %d], "sums": [%.10g, %.10g, %.10g], "first": ["%s", "%s"], "aligned": %.10g,\n  "missing": %d}}',
+cat(sprintf('{{"shape": [%d, %d], "sums": [%.10g, %.10g, %.10g], "first": ["%s", "%s"], "aligned": %.10g,
+  "missing": %d}}',
   ncol(o), nrow(o), sum(x), sum(colSums(x)^2), sum(rowSums(x)^2), rownames(o)[1], colnames(o)[1], sum(o$NALIGNED),
   sum(is.na(o$Animal.ID))))
 """

@@ -1,4 +1,5 @@
 # What several tests need: small counts, the engine, snapshots that hold for one version of R.
+loadNamespace("Matrix") # as() to its classes needs it
 
 skip_if_no_engine <- function() {
   skip_if_not(scduet_available(), "the Python engine is not installed")

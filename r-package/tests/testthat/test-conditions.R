@@ -104,6 +104,61 @@ test_that("messages say what was done and what was left out", {
   expect_told("message", tell_unused(list(layers = "spliced", other = "neighbors", raw = TRUE), TRUE))
 })
 
+test_that("messages of the tasks say what was used, what it gave, and what could not be done", {
+  expect_told("message", shared_features(NULL, NULL, c("a", "b", "c"), c("c", "b"), TRUE))
+  expect_told("message", tell_scores(data.frame(bio = c(0.5, 0.75), row.names = c("pca_hvg", "scgpt")), TRUE))
+  tell <- tell_cells(TRUE)
+  expect_told("message", for (done in 1:4) tell("epoch", sprintf("%d of 4 cells", done), done, 4, 0))
+  expect_told("message", with_mocked("is_v5", function() FALSE, covered_cells(c(TRUE, FALSE), "pca", TRUE)))
+  expect_refused("no_counts", new_seurat(list(), NULL, "gene", "cell", "RNA", list(), FALSE))
+  expect_refused("class", PlotGeneNetwork(data.frame()))
+  expect_refused("argument", known_genes("x"))
+  expect_refused("argument", named_anndata(list(genes = c("a", "b")), character(), "x"))
+  model <- structure(list(history = data.frame(epoch = 0:1, loss_train = 2:1)), class = "ScduetModel")
+  skip_if_not_installed("ggplot2")
+  expect_refused("argument", PlotHistory(model, terms = "kl"))
+})
+
+test_that("a reduction of a part of the cells is refused where it is asked for, else left out", {
+  parts <- list(cells = data.frame(row.names = c("a", "b")), embeddings = list(part = matrix(1, 1, 2)))
+  expect_refused("reduction", put_embeddings(NULL, parts, "part"))
+  expect_told("message", put_embeddings(NULL, parts, NULL))
+  skip_if_no_engine()
+  skip_if_no_seurat(v5 = TRUE)
+  object <- run(small_seurat(), batch = "donor")
+  half <- SeuratObject::Embeddings(object, "scvi")[1:60, ]
+  object[["half"]] <- SeuratObject::CreateDimReducObject(half, key = "half_", assay = "RNA")
+  score <- function(...) ScoreIntegration(object, ..., batch = "donor", metrics = "batch_entropy", with_baselines = FALSE)
+  expect_error(score("half"), "60 of 120 cells", class = "scduet_error_reduction")
+  expect_message(scores <- score(), "half", class = "scduet_message")
+  expect_identical(rownames(scores), "scvi")
+})
+
+test_that("an error names the function that the user called, not a helper of it", {
+  error <- tryCatch(RunSCVI(counts_of_two_batches(), batch = 1:3), error = identity)
+  expect_identical(as.character(conditionCall(error)[[1]]), "RunSCVI")
+})
+
+test_that("new cells are placed on a UMAP that was made of the model's reduction, quietly; else the reason is told", {
+  skip_if_no_seurat()
+  object <- small_seurat()
+  spread <- matrix(stats::qnorm((seq_len(480) * 0.618034) %% 1), 120, 4)
+  for (name in c("scvi", "other", "ref.scvi")) object[[name]] <- make_reduction(spread, colnames(object), name, "RNA")
+  place <- function(...) project_umap(object, "ref.scvi", object, "scvi", ...)
+  expect_told("message", place(list(), "umap"))
+  object[["umap"]] <- make_reduction(spread[, 1:2], colnames(object), "umap", "RNA")
+  expect_told("message", place(list(), "umap"))
+  object[["umap"]] <- NULL
+  umap <- function(from) {
+    suppressWarnings(Seurat::RunUMAP(object, reduction = from, dims = 1:4, umap.method = "uwot", return.model = TRUE, verbose = FALSE))
+  }
+  object <- umap("other")
+  expect_told("message", place(list(), "umap"))
+  object <- umap("scvi")
+  expect_identical(capture.output(placed <- place(list(), "umap")), character())
+  expect_identical(dim(placed[["ref.umap"]]), c(120L, 2L))
+})
+
 test_that("a reduction on a part of the cells is kept by Seurat 5, and filled up with NA for Seurat 4", {
   skip_if_no_engine()
   skip_if_no_seurat()

@@ -63,7 +63,8 @@ test_that("the engine travels inside the package", {
 
 test_that("a Python that does not exist, cannot make an environment or cannot install is refused", {
   skip_on_os("windows")
-  expect_refused("no_python", find_python(tempfile()), c("3.13", "3.12", "3.11"))
+  none <- tempfile()
+  expect_refused("no_python", find_python(none), c(none, "3.13", "3.12", "3.11"))
   skip_if(nzchar(Sys.which("uv")))
   folder <- tempfile()
   expect_refused("no_environment", make_environment(folder, "/bin/false"), folder)
@@ -72,12 +73,33 @@ test_that("a Python that does not exist, cannot make an environment or cannot in
   expect_told("message", report_installed(list(scduet = "1", torch = "2", device = "cpu"), "/py"), c("Ready.", "Installed. Restart R: this session already runs another Python."))
 })
 
+test_that("a Python whose shared library is missing is passed over, and half an environment is removed", {
+  skip_if_no_engine()
+  skip_on_os(c("windows", "mac"))
+  python <- reticulate::py_config()$python
+  expect_true(suits(python, 13))
+  script <- function(...) {
+    path <- tempfile()
+    writeLines(c("#!/bin/sh", ...), path)
+    Sys.chmod(path, "755")
+    path
+  }
+  hide <- "import sys, sysconfig; sysconfig.get_config_vars()['INSTSONAME'] = 'libnone.so'; exec(sys.argv[1])"
+  bare <- script(sprintf("exec %s -c \"%s\" \"$2\"", python, hide))
+  expect_false(suits(bare, 13))
+  expect_refused("no_python", find_python(bare), c(bare, "3.13", "3.12", "3.11"))
+  skip_if(nzchar(Sys.which("uv")))
+  folder <- tempfile()
+  expect_error(make_environment(folder, script("mkdir -p $3/bin", "exit 1")), class = "scduet_error_no_environment")
+  expect_false(dir.exists(folder))
+})
+
 # What install_scduet() runs, in order, where every command succeeds and these programs are found on the path.
 commands_of <- function(..., programs = character(), chosen = NULL) {
   lines <- character()
   listen <- function(python, arguments) {
     force(c(python, arguments)) # may themselves be found by a command
-    lines <<- c(lines, paste(sub("^import sys.*", "<suits>", arguments), collapse = " "))
+    lines <<- c(lines, paste(sub("^import os.*", "<suits>", arguments), collapse = " "))
     list(status = 0L, output = "True")
   }
   path <- tempfile("path")
@@ -126,6 +148,7 @@ test_that("a Python that the user chose is used, no other made; without leave no
   expect_identical(ran[1], "-m pip install torch --find-links /wheels")
   expect_false(any(grepl("venv", ran)))
   expect_length(commands_of(chosen = chosen), 0) # it works already
+  expect_told("message", with_mocked("probe", function(python) list(), with_mocked("chosen_python", function() chosen, install_scduet())), chosen)
   expect_length(with_mocked("agreed", function(python) FALSE, commands_of(chosen = chosen, force = TRUE, ask = TRUE)), 0)
 })
 

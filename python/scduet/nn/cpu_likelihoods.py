@@ -49,7 +49,7 @@ def negative_binomial(
     n, genes = x.shape
     cost, none = torch.empty_like(log_library), logits.new_empty(0, genes)
     dropout = none if dropout is None else dropout
-    given = (x.values, x.column, x.pointer, logits, log_library, r.view(-1, genes), dropout)
+    given = (x.values, x.column, x.pointer, logits, logits.amax(1), log_library, r.view(-1, genes), dropout)
     slopes = (by_logits, by_library, by_r, none if by_dropout is None else by_dropout)
     arrays = [t.detach().contiguous().numpy() for t in (*given, *slopes, cost)]
     allowed = torch.get_num_threads()
@@ -73,12 +73,13 @@ def _may_share_out() -> bool:
 
 @compiled(parallel=True)
 def _shared_out(
-    edges, x, column, pointer, logits, log_library, r, dropout, by_logits, by_library, by_r, by_dropout, cost
+    edges, x, column, pointer, logits, most, log_library, r, dropout, by_logits, by_library, by_r, by_dropout, cost
 ):
     """The cells in as many parts as threads."""
     for k in numba.prange(len(edges) - 1):
         rows = edges[k : k + 2]  # an array as where there is one part: the same code, so the same bits
-        _cells(rows, x, column, pointer, logits, log_library, r, dropout, by_logits, by_library, by_r, by_dropout, cost)
+        own = rows, x, column, pointer, logits, most, log_library, r, dropout
+        _cells(*own, by_logits, by_library, by_r, by_dropout, cost)
 
 
 @intrinsic
@@ -142,18 +143,10 @@ def _zinb_zero(nb, dropout):
     return cost, odds_kept * dropped, prior - dropped, prior
 
 
-@compiled(fastmath=REORDERED | {"nnan"})
-def _largest(values):
-    most = values[0]
-    for value in values:
-        most = max(most, value)
-    return most
-
-
 @compiled(fastmath=REORDERED)
-def _exponentials(logits, out):
+def _exponentials(logits, most, out):
     """Writes e^(logit - the largest); returns the sum."""
-    most, total = _largest(logits), f32(0)
+    total = f32(0)
     for g in range(len(logits)):
         out[g] = _exp(logits[g] - most)
         total += out[g]
@@ -264,14 +257,19 @@ def _no_dropouts(a, r, dropout, by_dropout):
 
 
 @compiled()
-def _cells(rows, x, column, pointer, logits, log_library, r, dropout, by_logits, by_library, by_r, by_dropout, cost):
-    """The cells from one row to another; `by_logits` may be `logits`, and `by_dropout` `dropout`."""
+def _cells(
+    rows, x, column, pointer, logits, most, log_library, r, dropout, by_logits, by_library, by_r, by_dropout, cost
+):
+    """The cells from one row to another; `by_logits` may be `logits`, and `by_dropout` `dropout`.
+
+    most: the largest logit of each cell, which torch finds ten times as fast.
+    """
     genes, inflated, shared = logits.shape[1], len(dropout) > 0, len(r) == 1
     shape, own_dropout, gene = np.empty(genes, np.float32), np.empty(genes, np.float32), np.empty(genes, np.int64)
     memory = np.empty((8, genes), np.float32)
     for i in range(rows[0], rows[1]):
         own_r, stored = r[0] if shared else r[i], slice(pointer[i], pointer[i + 1])
-        total = _exponentials(logits[i], shape)
+        total = _exponentials(logits[i], most[i], shape)
         scale = f32(math.exp(log_library[i, 0]) / total)
         if inflated:
             own_dropout[:] = dropout[i]  # which may be overwritten

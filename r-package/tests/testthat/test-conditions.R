@@ -172,3 +172,12 @@ test_that("a reduction on a part of the cells is kept by Seurat 5, and filled up
     expect_identical(unname(SeuratObject::Embeddings(object, "pca")), half)
   }
 })
+
+test_that("in a console a bar runs from the first epoch to the last, and is then gone", {
+  bars <- cli::cli_progress_num()
+  show <- show_bar(new.env())
+  for (epoch in 1:3) {
+    show(sprintf("loss %d", 4 - epoch), epoch, 3, 3 - epoch)
+    expect_identical(cli::cli_progress_num() - bars, if (epoch < 3) 1L else 0L)
+  }
+})

@@ -1,8 +1,8 @@
 """Two linear heads of an MLP of every cell with every level of a covariate, e.g. with every cell type it might be.
 
-Written out, all pairs would pass a gather, a sum and a batch normalisation. But a linear layer of a cell and a level
-is the sum of two parts, and mean and variance of such sums follow from the moments of the few inputs: the layer is
-normalised by scaling its weights, before the pairs are made.
+Written out, all pairs would pass a gather, a product, a sum and a batch normalisation. But a linear layer of a cell and
+a level is the sum of two parts, of which only the sum has the size of all pairs. The derivatives are worked out here
+too: autograd would take a hundred small steps. On a CPU each pass over the pairs is compiled (`cpu_enumerated`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from scduet.nn.layers import MLP, CovariateLinear
+from scduet.nn import cpu_enumerated
+from scduet.nn.layers import MLP
 
 Heads = tuple[nn.Linear, nn.Linear]
 Both = tuple[Float[Tensor, "level cell out"], Float[Tensor, "level cell out"]]
-BITS = 16  # random bits of a unit's dropout
 
 
 def each_level(mlp: MLP, heads: Heads, x: Float[Tensor, "#level cell in"], n_levels: int) -> Both:
@@ -33,38 +33,61 @@ def each_level(mlp: MLP, heads: Heads, x: Float[Tensor, "#level cell in"], n_lev
     if len(mlp.linear) > 1 or mlp.layer_norm or torch.is_autocast_enabled(x.device.type):
         found = F.linear(_written_out(mlp, x, n_levels), weight, bias)
     else:
-        layer = _scaled(mlp, mlp.linear[0], x, n_levels)  # type: ignore[arg-type]
+        layer: Any = mlp.linear[0]
+        shift = sum(layer.covariate.values(), layer.bias.expand(n_levels, -1)).contiguous()
+        norm: Any = mlp.norm[0] if mlp.norm else None
+        scaling = (None, None) if norm is None else (norm.weight, norm.bias)
         rate = mlp.dropout if mlp.training else 0.0
-        found = _OneLayer.apply(x, *layer, weight / (1 - rate), bias, rate)  # pyright: ignore[reportUnknownMemberType]
+        found = _OneLayer.apply(norm, rate, x, layer.weight, shift, *scaling, weight / (1 - rate), bias)  # pyright: ignore[reportUnknownMemberType]
     one, other = found.chunk(2, -1)
     return one, other
 
 
 class _OneLayer(Function):
-    """A linear layer of ReLU and dropout, and a linear layer of that, of all pairs; the derivatives in few passes.
+    """A linear layer, batch normalisation, ReLU, dropout and a linear layer of all pairs, in few passes.
 
-    The second weight comes divided by the share of units that dropout keeps.
+    The second weight comes divided by the share of units that dropout keeps. Of the first layer `product` is what comes
+    of the cell, and `shift` of the level; their sum is normalised as (product + shift - mean) * scale + norm_bias.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, shift: Tensor, after: Tensor, bias: Tensor, rate: float) -> Tensor:
-        hidden = torch.matmul(x, weight.t()) + shift[:, None]
-        hidden.relu_()
-        if rate:
-            hidden.mul_(_kept(hidden, rate))
-        ctx.save_for_backward(x, weight, after, hidden)
+    def forward(
+        ctx: Any,
+        norm: Any,
+        rate: float,
+        x: Float[Tensor, "#level cell in"],
+        weight: Float[Tensor, "hidden in"],
+        shift: Float[Tensor, "level hidden"],
+        norm_weight: Float[Tensor, " hidden"] | None,
+        norm_bias: Float[Tensor, " hidden"] | None,
+        after: Float[Tensor, "out hidden"],
+        bias: Float[Tensor, " out"],
+    ) -> Float[Tensor, "level cell out"]:
+        product, each, scale = torch.matmul(x, weight.t()), None, torch.ones_like(shift[0])
+        by_pairs = norm is not None and norm.training and len(shift) * product.shape[1] > 1
+        if norm_weight is not None and norm_bias is not None:
+            mean, variance = _moments(norm, product, shift) if by_pairs else (norm.running_mean, norm.running_var)
+            each, shift = torch.rsqrt(variance + norm.eps), shift - mean
+            scale = norm_weight * each
+        hidden = _units(product, scale, shift * scale if norm_bias is None else norm_bias + shift * scale, rate)
+        ctx.save_for_backward(x, weight, after, product, shift, hidden, each, scale)
+        ctx.by_pairs = by_pairs
         return F.linear(hidden, after, bias)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, weight, after, hidden = ctx.saved_tensors
+        x, weight, after, product, shift, hidden, each, scale = ctx.saved_tensors
         slope = slopes[0].reshape(-1, len(after))
-        by_after, by_bias = slope.t() @ hidden.flatten(0, 1), slope.sum(0)
-        by_hidden = torch.ops.aten.threshold_backward((slope @ after).view_as(hidden), hidden, 0)
-        by_shift = by_hidden.sum(1)
-        of_x = by_hidden.sum(0, keepdim=True) if len(x) == 1 else by_hidden
-        by_weight = of_x.flatten(0, 1).t() @ x.flatten(0, 1)
-        return of_x @ weight, by_weight, by_shift, by_after, by_bias, None
+        by_after, by_bias, by_hidden = slope.t() @ hidden.flatten(0, 1), slope.sum(0), (slope @ after).view_as(hidden)
+        by_norm_bias, by_norm = _cleared(by_hidden, hidden, product, shift)
+        of_norm = (None, None) if each is None else (by_norm.mul_(each), by_norm_bias)
+        move, along = torch.zeros_like(scale), torch.zeros_like(scale)
+        if ctx.by_pairs:  # the slopes lose their mean, and what changes only the spread of a unit
+            n = hidden.shape[0] * hidden.shape[1]
+            move, along = scale * by_norm_bias / -n, scale * each * by_norm / -n
+        by_shift, by_product = _passed_back(by_hidden, product, shift, (scale, move, along))
+        by_weight = by_product.flatten(0, 1).t() @ x.flatten(0, 1)
+        return None, None, by_product @ weight, by_weight, by_shift, *of_norm, by_after, by_bias
 
 
 def _written_out(mlp: MLP, x: Float[Tensor, "#level cell in"], n_levels: int) -> Float[Tensor, "level cell hidden"]:
@@ -73,48 +96,43 @@ def _written_out(mlp: MLP, x: Float[Tensor, "#level cell in"], n_levels: int) ->
     return mlp(x.expand(n_levels, -1, -1).flatten(0, 1), [code]).view(n_levels, n, -1)
 
 
-def _scaled(
-    mlp: MLP, linear: CovariateLinear, x: Float[Tensor, "#level cell in"], n_levels: int
-) -> tuple[Float[Tensor, "hidden in"], Float[Tensor, "level hidden"]]:
-    """Weight, and sum of bias and level, of the layer with its batch normalisation."""
-    assert linear.bias is not None
-    shift = sum(linear.covariate.values(), linear.bias.expand(n_levels, -1))
-    if not mlp.norm:
-        return linear.weight, shift
-    norm: Any = mlp.norm[0]
-    mean, variance, n_pairs = norm.running_mean, norm.running_var, n_levels * x.shape[1]
-    if norm.training and n_pairs > 1:
-        mean, variance = _moments(linear.weight, shift, x)
-        _remember(norm, mean.detach(), variance.detach() * (n_pairs / (n_pairs - 1)))
-    scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    return linear.weight * scale[:, None], torch.addcmul(norm.bias, shift - mean, scale)
-
-
-def _moments(
-    weight: Float[Tensor, "hidden in"], shift: Float[Tensor, "level hidden"], x: Float[Tensor, "#level cell in"]
-) -> tuple[Float[Tensor, " hidden"], Float[Tensor, " hidden"]]:
-    """Mean and variance over all pairs of x @ weight.T + shift."""
-    of_level, middle = x.mean(1), shift.mean(0)
-    center, level = of_level.mean(0), shift - middle
-    apart = (x - center).flatten(0, 1)
-    variance = ((weight @ (apart.t() @ apart)) * weight).sum(1) / len(apart) + level.square().mean(0)
-    if len(x) > 1:
-        variance = variance + 2 * (((of_level - center) @ weight.t()) * level).mean(0)
-    return weight @ center + middle, variance.clamp(min=0)
-
-
 @torch.no_grad()
-def _remember(norm: Any, mean: Tensor, variance: Tensor) -> None:
-    """Move the running statistics, as batch normalisation does."""
+def _moments(norm: Any, product: Float[Tensor, "#level cell hidden"], shift: Float[Tensor, "level hidden"]) -> Both:
+    """Mean and variance of the units over all pairs; moves the running ones, as batch normalisation does."""
+    n = len(shift) * product.shape[1]
+    if product.device.type == "cpu":
+        mean, variance = cpu_enumerated.moments(product, shift)
+    else:
+        variance, mean = torch.var_mean(product + shift[:, None], (0, 1), correction=0)
     norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance, norm.momentum)
+    norm.running_var.lerp_(variance * (n / (n - 1)), norm.momentum)
     norm.num_batches_tracked.add_(1)
+    return mean, variance
 
 
-def _kept(like: Tensor, rate: float) -> Tensor:
-    """1 for units that dropout keeps, else 0: on a CPU from 16 bits each, three times as fast as Bernoulli draws."""
-    if like.device.type != "cpu":
-        return torch.empty_like(like).bernoulli_(1 - rate)
-    words = torch.empty(-(-like.numel() * BITS // 64), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-    numbers = words.view(torch.int16)[: like.numel()].view(like.shape)
-    return (numbers >= round(rate * 2**BITS) - 2 ** (BITS - 1)).to(like.dtype)
+def _units(product: Tensor, scale: Tensor, shift: Tensor, rate: float) -> Float[Tensor, "level cell hidden"]:
+    if product.device.type == "cpu":
+        return cpu_enumerated.units(product, scale, shift, rate)
+    hidden = torch.addcmul(shift[:, None], product, scale).relu_()
+    return hidden.mul_(torch.empty_like(hidden).bernoulli_(1 - rate)) if rate else hidden
+
+
+def _cleared(
+    by_hidden: Tensor, hidden: Tensor, product: Tensor, shift: Tensor
+) -> tuple[Float[Tensor, " hidden"], Float[Tensor, " hidden"]]:
+    """Sets slopes of units that are zero to zero; sums of the slopes, and of the slopes times product + shift."""
+    if product.device.type == "cpu":
+        return cpu_enumerated.cleared(by_hidden, hidden, product, shift)
+    by_hidden.mul_(hidden > 0)
+    return by_hidden.sum((0, 1)), (by_hidden * (product + shift[:, None])).sum((0, 1))
+
+
+def _passed_back(
+    by_hidden: Tensor, product: Tensor, shift: Tensor, factors: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Float[Tensor, "level hidden"], Float[Tensor, "#level cell hidden"]]:
+    """Slopes by shift and product: by_hidden * factor + move + (product + shift) * along, added up."""
+    if product.device.type == "cpu":
+        return cpu_enumerated.passed_back(by_hidden, product, shift, factors)
+    factor, move, along = factors
+    slope = by_hidden * factor + move + (product + shift[:, None]) * along
+    return slope.sum(1), slope.sum(0, keepdim=True) if len(product) < len(shift) else slope

@@ -32,10 +32,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=150, help="of each technology, at most")
     parser.add_argument("--genes", type=int, default=120)
+    parser.add_argument("--pair", type=int, nargs="+", default=[0, 1], help="which of the pairs of technologies")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     whole = ad.read_h5ad(DATA / "cellbench_3cl_3tech_890g.h5ad")
-    for pair in PAIRS:
+    for pair in (PAIRS[i] for i in options.pair):
         cells = chosen(whole, pair, options.cells, options.genes)
         print(f"\n{' and '.join(pair)}: {cells.n_obs} cells, {cells.n_vars} genes\n{table(cells).round(3).to_string()}")
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from scduet._numba import compiled
 from scduet.api import Model
 from scduet.data.cells import Cells
 from scduet.errors import DataError, OptionError, some
@@ -248,12 +249,21 @@ def _pool(mask: np.ndarray, code: np.ndarray, wanted: int) -> np.ndarray:
 
 def _raw(cells: Cells, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Of the counts: means, shares of cells with any, means normalised to 10,000 a cell."""
-    sums, seen = np.zeros((cells.counts.n_genes, 2)), np.zeros(cells.counts.n_genes)
+    sums = np.zeros((3, cells.counts.n_genes))
     for start in range(0, len(rows), PIECE):
         index = rows[start : start + PIECE]
         part = cells.counts.rows(index)
-        sums += part.T @ np.stack([np.ones(len(index)), PER_CELL / np.maximum(cells.total[index], 1e-12)], 1)
-        part.data = (part.data != 0).astype(np.float32)
-        seen += part.T @ np.ones(len(index), np.float32)  # exact: so few cells can be counted in float32
-    n = len(rows)
-    return {"raw_mean": sums[:, 0] / n, "non_zeros_proportion": seen / n, "raw_normalized_mean": sums[:, 1] / n}
+        weight = PER_CELL / np.maximum(cells.total[index].astype(np.float64), 1e-12)
+        _add_counts(part.data, part.indices, part.indptr, weight, sums)
+    return dict(zip(("raw_mean", "non_zeros_proportion", "raw_normalized_mean"), sums / len(rows), strict=True))
+
+
+@compiled()
+def _add_counts(values, column, pointer, weight, sums):
+    """Adds to the sums of each gene: its counts, the cells that have any, and its counts times the cell's weight."""
+    for row in range(len(pointer) - 1):
+        for entry in range(pointer[row], pointer[row + 1]):
+            gene, count = column[entry], values[entry]
+            sums[0, gene] += count
+            sums[1, gene] += count != 0
+            sums[2, gene] += count * weight[row]

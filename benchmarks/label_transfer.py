@@ -24,10 +24,10 @@ DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 RESULTS = Path(__file__).resolve().parent / "results" / "label_transfer.csv"
 TRANSFER = Path(__file__).resolve().parent / "r" / "transfer.R"
 SEURAT = "Seurat TransferData"
-SETS = {  # file: (batch column, batch that is the query, labels); a random fifth where there is no batch
-    "cellbench_5cl_10x_celseq2_1900g": ("technology", "CEL-seq2", "cell_type"),
+SETS = {  # file: (batch column, batch that is the query, labels); a random fifth where there is no batch. Cheap ones first
     "cellbench_3cl_3tech_890g": ("batch", None, "cell_type"),
     "pbmc_3tech_savercat": ("batch", None, "cell_type"),
+    "cellbench_5cl_10x_celseq2_1900g": ("technology", "CEL-seq2", "cell_type"),
     "pbmc_purified_facs10": (None, None, "cell_type"),
     "pbmc_atlas_5studies_15k_2000g": ("study", None, "cell_type"),
 }

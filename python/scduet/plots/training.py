@@ -19,8 +19,8 @@ def training_curves(history: pd.DataFrame, *, size: float = 2.4, legend: bool = 
     """One panel a term of the loss, then the KL weight and the learning rate where they changed.
 
     `history`: `model.history`, one row an epoch, columns "<term>_train" and "<term>_validation". A dotted line marks
-    the epoch of the lowest validation loss. Terms are per cell, in nats. `size`: height of a panel in
-    inches. `legend=False` leaves the legend to the caller.
+    the epoch of the lowest validation loss. Terms of the autoencoders are per cell, in nats. `size`: height of a panel
+    in inches. `legend=False` leaves the legend to the caller.
     """
     terms = [column.removesuffix("_train") for column in history.columns if column.endswith("_train")]
     if not terms or not len(history):
@@ -38,7 +38,7 @@ def training_curves(history: pd.DataFrame, *, size: float = 2.4, legend: bool = 
         for axes in panels:
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        panels[0].set_ylabel("nats per cell")
+        panels[0].set_ylabel("nats per cell" if "kl" in terms else "loss")
         if legend:
             columns = 3 if n_panels > 1 else 1
             figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=columns)

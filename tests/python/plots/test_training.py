@@ -31,6 +31,8 @@ def test_a_panel_for_each_term_and_for_what_changed():
     assert [axes.get_title() for axes in figure.axes] == ["loss", "kl", "KL weight"]
     assert figure.axes[0].get_ylabel() == "nats per cell"
     assert all(axes.get_xlabel() == "epoch" for axes in figure.axes)
+    others = HISTORY.rename(columns=lambda name: name.replace("kl_", "mvc_"))
+    assert training_curves(others).axes[0].get_ylabel() == "loss", "only the autoencoders' terms are in nats"
 
 
 @pytest.mark.parametrize(("panel", "term"), [(0, "loss"), (1, "kl")])

@@ -119,7 +119,7 @@ def finetune_integration(
     """Train a scGPT to embed the cells of the batches obs[batch_key] together. `integrate` calls this.
 
     zeros: genes without counts are tokens, too, as in the official recipe; take highly variable genes then, for of more
-        than max_length - 1 genes each cell keeps a random choice. False is several times as fast.
+        than max_length - 1 genes each cell keeps a random choice. False is faster.
     options: of `transformers.integration.Config` (mask_ratio, similarity_weight, ...) and TrainConfig. By default 15
         epochs, as in the paper, or as many (to 100) as 600 steps need; lr 1e-4 at the published width of 512, narrower
         models more in proportion.

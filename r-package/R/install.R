@@ -36,7 +36,10 @@ install_scduet <- function(python = NULL, torch = "auto", find_links = NULL, ind
     return(invisible(target))
   }
   engine <- engine_source(source)
-  if (!file.exists(target)) make_environment(dirname(dirname(target)), find_python(python))
+  if (!file.exists(target)) {
+    found <- find_python(python) # looked for here, so that not finding one is the error that is seen
+    make_environment(dirname(dirname(target)), found)
+  }
   where <- c(
     if (offline) "--no-index",
     if (!is.null(find_links)) c("--find-links", path.expand(find_links)),

@@ -24,7 +24,7 @@ DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 RESULTS = Path(__file__).resolve().parent / "results" / "label_transfer.csv"
 TRANSFER = Path(__file__).resolve().parent / "r" / "transfer.R"
 SEURAT = "Seurat TransferData"
-SETS = {  # file: (batch column, batch that is the query, labels); a random fifth where there is no batch. Cheap ones first
+SETS = {  # file: (batch column, batch that is the query, labels), cheap ones first; no batch: a random fifth
     "cellbench_3cl_3tech_890g": ("batch", None, "cell_type"),
     "pbmc_3tech_savercat": ("batch", None, "cell_type"),
     "cellbench_5cl_10x_celseq2_1900g": ("technology", "CEL-seq2", "cell_type"),

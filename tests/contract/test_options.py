@@ -42,6 +42,8 @@ def test_unknown_options_name_the_nearest():
         refuse_unknown(["n_latnt"], ["n_latent", "n_hidden"], "model 'scvi'")
     with pytest.raises(OptionError, match="unknown model 'scv'; did you mean 'scvi'"):
         find("scv")
+    with pytest.raises(OptionError, match=r"unknown model 'scGPT'; a transformer is read with load"):
+        find("scGPT")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ def read(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """
     folder = folder.absolute()
     _recover(folder)
+    if not folder.exists():
+        raise FormatError(f"{folder} does not exist", "check the path")
     if not (folder / MANIFEST).is_file():
         raise FormatError(f"{folder} is not a scduet model", f"such a folder holds {MANIFEST} and {WEIGHTS}")
     manifest = _manifest(folder)

@@ -11,6 +11,7 @@ MODELS = {
     "ldvae": "scduet.models.ldvae:LDVAE",
     "autozi": "scduet.models.autozi:AutoZI",
 }
+TRANSFORMERS = ("geneformer", "scgpt", "scfoundation")  # come from a folder, or from pre-training
 
 
 def path_of(name: str) -> str:
@@ -18,6 +19,8 @@ def path_of(name: str) -> str:
     if name not in MODELS:
         near = get_close_matches(str(name).lower(), MODELS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {sorted(MODELS)}"
+        if str(name).lower() in TRANSFORMERS:
+            hint = "a transformer is read with load() from its folder, made with pretrain(), and taught with finetune()"
         raise OptionError(f"unknown model {name!r}", hint)
     return MODELS[name]
 

@@ -165,7 +165,7 @@ def test_broken_files_say_so(exported, tmp_path):
     (tmp_path / "cut" / "model.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FormatError, match="cut off"):
         sd.load(tmp_path / "cut")
-    with pytest.raises(FormatError, match="not a scduet model"):
+    with pytest.raises(FormatError, match="does not exist"):
         sd.load(tmp_path / "nothing")
 
 

@@ -101,7 +101,7 @@ def test_expression_as_cells_and_as_a_table(folder, tmp_path):
         (["annotate", "query.h5ad", "-r", "reference.h5ad", "-o", "x.h5ad"], 1, "pass labels_key"),
         (["annotate", "query.h5ad", "-r", "model", "-o", "x.h5ad"], 2, "tells no cell types"),
         (["annotate", "query.h5ad", "-r", "reference.h5ad", "-o", "x.h5ad", "--unknown", "3"], 2, "unknown=3.0"),
-        (["map", "query.h5ad", "--model", "nowhere", "-o", "x.h5ad"], 1, "not a scduet model"),
+        (["map", "query.h5ad", "--model", "nowhere", "-o", "x.h5ad"], 1, "does not exist"),
         (["map", "query.h5ad", "--model", "model", "-o", "query.h5ad"], 1, "query.h5ad exists"),
         (["map", "query.h5ad", "--model", "model", "-o", "x.h5ad", "--n-latent", "3"], 2, "--n-latent"),
         (["de", "query.h5ad", "--model", "model", "-o", "x.h5ad", "--groupby", "batch"], 1, "cannot write 'x.h5ad'"),

@@ -76,14 +76,8 @@ class SCANVI(nn.Module):
         return self._cell_terms(cells)[1]
 
     def companions(self, label: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Places of an epoch's labeled cells among cells with these labels: at most n_samples_per_label of each.
-
-        None where every cell is labeled and may be shown: then a minibatch's own labels give the same mean, and its
-        posterior is at hand.
-        """
+        """Places of an epoch's labeled cells among cells with these labels: at most n_samples_per_label of each."""
         most = self.config.n_samples_per_label
-        if most is None and (label >= 0).all():
-            return np.empty(0, dtype=np.int64)
         if most is None:
             return np.flatnonzero(label >= 0)
         kinds = [np.flatnonzero(label == code) for code in range(self.reference.n_labels)]

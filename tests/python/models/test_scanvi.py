@@ -32,8 +32,6 @@ def test_companions_are_labeled_training_cells_a_few_of_each_type():
     assert len(set(rows)) == len(rows)
     everything = SCANVI(Reference(10, n_labels=3), Config()).companions(label, np.random.default_rng(0))
     assert np.array_equal(everything, np.flatnonzero(label >= 0))
-    labeled = np.array([0, 1, 2, 2])  # whose own minibatches serve as well
-    assert len(SCANVI(Reference(10, n_labels=3), Config()).companions(labeled, np.random.default_rng(0))) == 0
 
 
 def test_the_trainer_gives_every_minibatch_companions_from_the_training_cells(counts):

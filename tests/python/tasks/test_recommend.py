@@ -17,7 +17,8 @@ def row(adata, task, **keys):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.task}, {rule.method[:30]}")
 def test_every_rule_is_whole(rule):
-    assert re.search(r"(19|20)\d\d, [A-Z]", rule.source), "a source is authors, year, journal"
+    for source in rule.source.split("; "):
+        assert re.match(r"[A-Z].* 20\d\d, [A-Z].* \d+:e?\d+", source), "a source is authors, year, journal, volume:page"
     assert rule.reason
     assert {trait for trait, _, _ in rule.when} <= {"n_cells", "n_batches", "n_labels", "counts"}
     if rule.deep:
@@ -44,7 +45,7 @@ def test_all_tasks_by_default(counts):
 
 @pytest.mark.parametrize(
     "task",
-    ["visualisation", "differential expression between conditions", "perturbation response", "denoising"],
+    ["visualisation", "annotation", "differential expression between conditions", "perturbation response", "denoising"],
 )
 def test_tasks_that_need_no_deep_model(counts, task):
     assert not row(counts, task)["deep_model"]

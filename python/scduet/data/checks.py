@@ -37,12 +37,14 @@ def check_values(counts: sp.csr_matrix, cells, where: str, expects: str, allow_n
     """
     _refuse(counts, cells, lambda v: ~np.isfinite(v), f"{where} holds NaN or infinite values", "remove or mend them")
     if expects != "lognormal":
-        _refuse(counts, cells, lambda v: v < 0, f"{where} holds negative values", _where_counts_are(where))
+        remedy = _needs_counts(where) if expects == "counts" else "remove or mend them"
+        _refuse(counts, cells, lambda v: v < 0, f"{where} holds negative values", remedy)
     if expects == "counts" and not allow_non_integer:
         largest = max((piece.max() for _, piece in _pieces(counts.data)), default=0)
         logged = " and looks log-normalised" if largest < 30 else ""
         message = f"{where} is not whole numbers{logged}"
-        _refuse(counts, cells, lambda v: v != np.rint(v), message, _where_counts_are(where))
+        remedy = f"{_needs_counts(where)}, or allow_non_integer=True if they are estimated counts"
+        _refuse(counts, cells, lambda v: v != np.rint(v), message, remedy)
     if expects == "binary":
         _refuse(counts, cells, lambda v: (v != 0) & (v != 1), f"{where} is not 0 and 1", "binarise it: X > 0")
 
@@ -55,9 +57,8 @@ def check_empty(totals: np.ndarray, cells) -> None:
         raise DataError(f"{len(empty)} cells have no counts in the genes used: {some(cells[empty])}", remedy)
 
 
-def _where_counts_are(where: str) -> str:
-    option = "allow_non_integer=True if they are estimated counts"
-    return f"this model needs raw counts: pass layer= if they are in another layer than {where}, or {option}"
+def _needs_counts(where: str) -> str:
+    return f"this model needs raw counts: pass layer= if they are in another layer than {where}"
 
 
 def _refuse(counts: sp.csr_matrix, cells, bad: Callable, message: str, remedy: str) -> None:

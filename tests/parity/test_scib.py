@@ -78,3 +78,20 @@ def test_isolated_f1(cells):
     ours = metrics.isolated_f1(after.X, labels, batch, neighbors=near)
     assert 0.3 < theirs < 1
     assert ours == pytest.approx(theirs, abs=0.05)  # both take the best of ten Leiden runs, with other seeds
+
+
+def test_trajectory_conservation_from_the_same_root():
+    """Theirs votes for the root; ours is given it. A graph of one piece, as theirs sets cells off the largest to 0."""
+    rng = np.random.default_rng(0)
+    time = np.sort(rng.uniform(size=N))
+    x = np.stack([np.cos(3 * time), np.sin(3 * time), *rng.normal(size=(6, N))], 1) * ([2.0] * 2 + [0.4] * 6)
+    observed = time + rng.normal(0, 0.1, N)
+    obs = pd.DataFrame({"label": (time * 4).astype(int).astype(str), "dpt_pseudotime": observed})
+    obs.index = [f"c{i}" for i in range(N)]
+    before, after = anndata.AnnData(x, obs=obs.copy()), anndata.AnnData(x, obs=obs[["label"]].copy())
+    after.obsp["connectivities"] = umap_weights(metrics.nearest_neighbors(x, 15)).tocsr()
+    after.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {"n_neighbors": 15, "method": "umap"}}
+    root = scib.metrics.trajectory.get_root(before.copy(), after.copy(), "label")[0]
+    theirs = scib.me.trajectory_conservation(before, after, "label")
+    assert 0.6 < theirs < 0.999
+    assert metrics.trajectory_conservation(observed, x, root=int(root)) == pytest.approx(theirs, abs=1e-4)

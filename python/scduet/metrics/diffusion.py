@@ -66,7 +66,7 @@ def _label_acceptance(graph: sparse.csr_array, batch: Int[np.ndarray, " cell"], 
 
 
 def pseudotime(
-    x: ArrayLike, root: int, n_neighbors: int = 15, n_components: int = 15, neighbors: Neighbors | None = None
+    x: ArrayLike, root: int, n_neighbors: int = 15, n_components: int = 10, neighbors: Neighbors | None = None
 ) -> Float[np.ndarray, " cell"]:
     """Diffusion pseudotime from the cell `root`, 0 to 1; NaN in components of the graph without the root.
 

@@ -181,3 +181,24 @@ test_that("in a console a bar runs from the first epoch to the last, and is then
     expect_identical(cli::cli_progress_num() - bars, if (epoch < 3) 1L else 0L)
   }
 })
+
+test_that("what was named, written otherwise or left out is told", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- small_seurat()
+  object$day <- as.Date("2024-01-01") + 0:119
+  expect_told("message", WriteH5AD(object, tempfile(fileext = ".h5ad")))
+  said <- capture_messages(AnnotateCells(object[, 1:30], object, "kind", max_epochs = 1, verbose = TRUE))
+  expect_words(gsub("[0-9.]+(,|\\.)", "<share>\\1", grep("Accuracy", said, value = TRUE)))
+  trained <- structure("folder", history = data.frame(epoch = 0:1), class = "scduet_transformer")
+  expect_words(capture.output(print(trained)))
+})
+
+test_that("alternative experiments are named when they are not carried over", {
+  skip_if_no_engine()
+  skip_if_not_installed("SingleCellExperiment")
+  x <- counts_of_two_batches()
+  object <- SingleCellExperiment::SingleCellExperiment(list(counts = x))
+  SingleCellExperiment::altExp(object, "ADT") <- SummarizedExperiment::SummarizedExperiment(list(counts = x[1:3, ]))
+  expect_told("message", as_anndata(object))
+})

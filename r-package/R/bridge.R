@@ -160,9 +160,12 @@ receive_matrix <- function(block) {
   if (!py_value(block$is_sparse)) {
     return(matrix(values, shape[1], shape[2]))
   }
-  methods::new("dgCMatrix",
-    i = receive_all(block$rows, "int32"), p = receive_all(block$pointers, "int32"), x = values, Dim = shape
-  )
+  out <- methods::new("dgCMatrix") # slot by slot: Python has sorted the rows, new() would look at every one of them again
+  out@i <- receive_all(block$rows, "int32")
+  out@p <- receive_all(block$pointers, "int32")
+  out@x <- values
+  out@Dim <- shape
+  out
 }
 
 receive_frame <- function(columns, row_names = NULL) {

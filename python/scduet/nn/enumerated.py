@@ -34,7 +34,8 @@ def each_level(mlp: MLP, heads: Heads, x: Float[Tensor, "#level cell in"], n_lev
         found = F.linear(_written_out(mlp, x, n_levels), weight, bias)
     else:
         layer: Any = mlp.linear[0]
-        shift = sum(layer.covariate.values(), layer.bias.expand(n_levels, -1)).contiguous()
+        shifts: Any = sum(layer.covariate.values(), layer.bias.expand(n_levels, -1))
+        shift = shifts.contiguous()
         norm: Any = mlp.norm[0] if mlp.norm else None
         scaling = (None, None) if norm is None else (norm.weight, norm.bias)
         rate = mlp.dropout if mlp.training else 0.0
@@ -65,7 +66,7 @@ class _OneLayer(Function):
     ) -> Float[Tensor, "level cell out"]:
         product, each, scale = torch.matmul(x, weight.t()), None, torch.ones_like(shift[0])
         by_pairs = norm is not None and norm.training and len(shift) * product.shape[1] > 1
-        if norm_weight is not None and norm_bias is not None:
+        if norm is not None and norm_weight is not None and norm_bias is not None:
             mean, variance = _moments(norm, product, shift) if by_pairs else (norm.running_mean, norm.running_var)
             each, shift = torch.rsqrt(variance + norm.eps), shift - mean
             scale = norm_weight * each

@@ -111,7 +111,7 @@ class Room:
 
 def _closed(array: np.ndarray, starts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """What lies from each of `starts` on, moved to where it is wanted, without gaps; in the same memory."""
-    view = memoryview(array)
+    view = memoryview(array)  # type: ignore[arg-type]
     for start, (begin, end) in zip(starts, pairwise(wanted), strict=False):
         view[begin:end] = view[start : start + end - begin]
     return array[: wanted[-1]]

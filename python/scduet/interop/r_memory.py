@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-PARTS = 2  # that are written at once
+PARTS, LARGE = 2, 1 << 20  # parts that are written at once, of so many numbers or more
 BEGINNINGS = {"float64": "REAL", "int32": "INTEGER", "uint8": "RAW"}  # functions of R's C interface
 
 
@@ -27,7 +27,11 @@ def view(address: str, kind: str, size: float) -> np.ndarray:
 
 def write(array: np.ndarray, kind: str, address: str) -> None:
     """Write `array` into the R vector at `address`: as long, and new, since R does not notice that it changes."""
-    seen, edges = view(address, kind, len(array)), np.linspace(0, len(array), PARTS + 1).astype(int)
+    seen = view(address, kind, len(array))
+    if len(array) < LARGE:
+        seen[:] = array
+        return
+    edges = np.linspace(0, len(array), PARTS + 1).astype(int)
     with ThreadPoolExecutor(PARTS) as pool:  # numpy lets others run while it copies
         list(pool.map(lambda a, b: np.copyto(seen[a:b], array[a:b], casting="unsafe"), edges[:-1], edges[1:]))
 

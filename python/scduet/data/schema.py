@@ -170,7 +170,9 @@ def _column(adata, key: str) -> pd.Series:
 def _text(values: pd.Series) -> pd.Series:
     """Levels as text, missing ones kept missing; whole floats as whole numbers, so that 1.0 and 1 are one level."""
     if isinstance(values.dtype, pd.CategoricalDtype):
-        values = values.astype(values.cat.categories.dtype)
+        used = values.cat.remove_unused_categories()
+        names = _text(pd.Series(used.cat.categories)).to_numpy(object)
+        return pd.Series(np.append(names, None)[used.cat.codes], values.index, object)  # the code -1 is of missing ones
     if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
     return values.astype("string").astype(object).where(values.notna(), None)

@@ -102,10 +102,9 @@ class MemorySource:
 
     def totals(self) -> np.ndarray:
         """Sum of each row over the genes."""
-        chosen = np.ones(self.matrix.shape[1], self.matrix.dtype) if self.genes is None else self._place >= 0
-        chosen, size = chosen.astype(self.matrix.dtype), max(1, int(self.entries_at_once / max(1, self.mean_entries)))
-        parts = [self.matrix[i : i + size] @ chosen for i in range(0, self.n_cells, size)]
-        return np.concatenate(parts)
+        chosen = np.ones(self.matrix.shape[1], np.float32) if self.genes is None else np.float32(self._place >= 0)
+        size = max(1, int(self.entries_at_once / max(1, self.mean_entries)))
+        return np.concatenate([between(self.matrix, i, i + size) @ chosen for i in range(0, self.n_cells, size)])
 
     def _picked(self, rows: sp.csr_matrix) -> sp.csr_matrix:
         place = self._place[rows.indices]
@@ -164,6 +163,13 @@ def joined(pieces: list) -> sp.csr_matrix:
     """The rows of all pieces, one after the other."""
     rows = sp.vstack(pieces, format="csr")
     return csr(rows.data, rows.indices, rows.indptr, rows.shape)
+
+
+def between(matrix: sp.csr_matrix, start: int, end: int) -> sp.csr_matrix:
+    """Rows `start` to `end`, without a copy of their entries."""
+    pointer = matrix.indptr[start : end + 1]
+    entries = slice(pointer[0], pointer[-1])
+    return csr(matrix.data[entries], matrix.indices[entries], pointer - pointer[0], (len(pointer) - 1, matrix.shape[1]))
 
 
 def csr(values: np.ndarray, column: np.ndarray, pointer: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:

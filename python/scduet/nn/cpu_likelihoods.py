@@ -3,7 +3,7 @@
 What `sparse_likelihoods` says in a dozen passes of whole matrices is said here gene by gene, in the same words: `a` is
 mean / r, `nb` is -log NB(0), and `u` its slope by the log-mean. The loops over genes have no branches, so that the
 compiler works on 8 or 16 genes at a time; exponential and logarithm are therefore polynomials (after Cephes' expf and
-logf, Moshier 1989; relative error below 2e-7).
+logf, Moshier 1989; relative error below 2e-7), and four logarithms of a sum are one of a product.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from scduet._numba import compiled
 from scduet.contract import SparseRows
+from scduet.nn.heads import Matrix
 from scduet.nn.likelihoods import EPS
 
 f32, i32 = np.float32, np.int32
@@ -30,28 +31,25 @@ ENOUGH = 2**15  # entries that are worth a thread of their own
 SMALL = 12  # counts up to this are summed up one by one; of UMI counts above zero about one in fifty is larger
 LARGE = 500  # dispersion that to the power of SMALL is a float32
 HALF_LOG_TAU = math.log(2 * math.pi) / 2
-ONE, HALF, GUARD, FAR = f32(1), f32(0.5), f32(EPS), f32(-80)  # e^80 is still a float32
+ONE, HALF, GUARD, FAR = f32(1), f32(0.5), f32(EPS), f32(-20)  # e^20 to the power of 4 is a float32
 REORDERED = {"contract", "reassoc", "nsz", "arcp"}  # lets sums be reordered; NaN and infinity stay what they are
 
 
 def negative_binomial(
     x: SparseRows,
-    logits: Float[Tensor, "cell gene"],
+    logits: Matrix,
     log_library: Float[Tensor, "cell 1"],
     r: Float[Tensor, "*#cell gene"],
-    dropout: Float[Tensor, "cell gene"] | None,
-    by_logits: Float[Tensor, "cell gene"],
+    dropout: Matrix | None,
     by_library: Float[Tensor, "cell 1"],
     by_r: Float[Tensor, "cell gene"],
-    by_dropout: Float[Tensor, "cell gene"] | None,
 ) -> Float[Tensor, " cell"]:
-    """-log p of each cell. Writes its slopes by logits, log-library, log r and dropout, over the logits if so asked."""
+    """-log p of each cell. Writes its slopes by log-library and log r, and those of the matrices."""
     n, genes = x.shape
-    cost, none = torch.empty_like(log_library), logits.new_empty(0, genes)
-    dropout = none if dropout is None else dropout
-    given = (x.values, x.column, x.pointer, logits, logits.amax(1), log_library, r.view(-1, genes), dropout)
-    slopes = (by_logits, by_library, by_r, none if by_dropout is None else by_dropout)
-    arrays = [t.detach().contiguous().numpy() for t in (*given, *slopes, cost)]
+    cost = torch.empty_like(log_library)
+    inflated = _matrix(logits, 0) if dropout is None else _matrix(dropout, n)
+    matrices = _arrays(x.values, x.column, x.pointer), _matrix(logits, n), inflated
+    arrays = *matrices, *_arrays(log_library, r.view(-1, genes), by_library, by_r, cost)
     allowed = torch.get_num_threads()
     threads = min(allowed, 1 + n * genes // ENOUGH) if _may_share_out() else 1
     edges = np.linspace(0, n, threads + 1).astype(np.int64)
@@ -59,6 +57,16 @@ def negative_binomial(
     if torch.get_num_threads() != allowed:  # numba's OpenMP made it its own number at its first loop
         torch.set_num_threads(allowed)
     return cost[:, 0]
+
+
+def _matrix(matrix: Matrix, n: int) -> tuple[np.ndarray, ...]:
+    """Of the first `n` cells: its values, what is added to each of them, and the memory of its slopes."""
+    bias = matrix.value.new_zeros(matrix.value.shape[1]) if matrix.bias is None else matrix.bias
+    return _arrays(matrix.value[:n], bias, matrix.slopes[:n])
+
+
+def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
 @cache
@@ -72,14 +80,11 @@ def _may_share_out() -> bool:
 
 
 @compiled(parallel=True)
-def _shared_out(
-    edges, x, column, pointer, logits, most, log_library, r, dropout, by_logits, by_library, by_r, by_dropout, cost
-):
+def _shared_out(edges, counts, logits, dropout, log_library, r, by_library, by_r, cost):
     """The cells in as many parts as threads."""
     for k in numba.prange(len(edges) - 1):
         rows = edges[k : k + 2]  # an array as where there is one part: the same code, so the same bits
-        own = rows, x, column, pointer, logits, most, log_library, r, dropout
-        _cells(*own, by_logits, by_library, by_r, by_dropout, cost)
+        _cells(rows, counts, logits, dropout, log_library, r, by_library, by_r, cost)
 
 
 @intrinsic
@@ -91,6 +96,17 @@ def _float_of(_, bits):
 @intrinsic
 def _bits_of(_, number):
     return types.int32(types.float32), lambda c, b, s, args: b.bitcast(args[0], ir.IntType(32))
+
+
+@intrinsic
+def _widest(_):
+    """Lets the loops of the function that says this use registers of 512 bits, where there are any."""
+
+    def code(context, builder, signature, args):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite names no such attribute
+        return context.get_dummy_value()
+
+    return types.void(), code
 
 
 @compiled(inline="always", fastmath=REORDERED)
@@ -134,59 +150,97 @@ def _nb_zero(a, r):
 
 @compiled(inline="always", fastmath=REORDERED)
 def _zinb_zero(nb, dropout):
-    """-log ZINB(0), the chance that the zero is no dropout, the slope by the dropout logit, and sigmoid(dropout)."""
+    """e^ of -log ZINB(0) but for what comes second, which is zero unless the chance of a dropout is tiny.
+
+    Also the chance that the zero is no dropout, the slope by the dropout logit, and sigmoid(dropout).
+    """
     logit = nb + dropout
     near, near_logit = max(dropout, FAR), max(logit, FAR)
     odds, odds_kept = _exp(-near), _exp(-near_logit)
-    prior, dropped = ONE / (ONE + odds), ONE / (ONE + odds_kept)
-    cost = _log((ONE + odds) * dropped) + (near - dropout) - (near_logit - logit)
-    return cost, odds_kept * dropped, prior - dropped, prior
+    both = ONE / ((ONE + odds) * (ONE + odds_kept))
+    prior, dropped = (ONE + odds_kept) * both, (ONE + odds) * both
+    more = (near - dropout) - (near_logit - logit)
+    return (ONE + odds) * dropped, more, odds_kept * dropped, prior - dropped, prior
 
 
 @compiled(fastmath=REORDERED)
-def _exponentials(logits, most, out):
-    """Writes e^(logit - the largest); returns the sum."""
-    total = f32(0)
+def _exponentials(logits, bias, out):
+    """Writes e^(logit + bias - the largest of these); returns the sum."""
+    _widest()
+    not_a_number = f32(0)
     for g in range(len(logits)):
-        out[g] = _exp(logits[g] - most)
+        out[g] = logits[g] + bias[g]
+        not_a_number += f32(0) * out[g]
+    total, most = f32(0), _largest(out)
+    for g in range(len(logits)):
+        out[g] = _exp(out[g] - most)
         total += out[g]
-    return total
+    return total + not_a_number
+
+
+@compiled()
+def _largest(x):
+    """The largest of these numbers; any number where one is none. Among integers, which the compiler orders fast."""
+    _widest()
+    most = _ordered(x[0])
+    for g in range(len(x)):
+        most = max(most, _ordered(x[g]))
+    return _float_of(most ^ ((most >> i32(31)) & i32(0x7FFFFFFF)))  # type: ignore[call-arg]
+
+
+@compiled(inline="always")
+def _ordered(x):
+    """An integer that is larger for larger numbers."""
+    bits = _bits_of(x)  # type: ignore[call-arg]
+    return bits ^ ((bits >> i32(31)) & i32(0x7FFFFFFF))
 
 
 @compiled(fastmath=REORDERED)
-def _nb_zeros(shape, scale, r, by_mean, by_r):
-    """-log NB of a cell without counts; writes its slopes."""
+def _nb_zeros(shape, scale, per_r, r, by_mean, by_r):
+    """-log NB of a cell without counts; writes its slopes. per_r: 1 / r."""
+    _widest()
     cost = f32(0)
     for g in range(len(shape)):
-        nb, u = _nb_zero(shape[g] * (scale / (r[g] + GUARD)), r[g])
+        nb, u = _nb_zero(shape[g] * (scale * per_r[g]), r[g])
         cost += nb
         by_r[g], by_mean[g] = nb - u, u
     return cost
 
 
 @compiled(fastmath=REORDERED)
-def _zinb_zeros(shape, scale, r, dropout, by_mean, by_r, by_dropout):
-    """-log ZINB of a cell without counts; writes its slopes."""
+def _zinb_zeros(shape, scale, per_r, r, dropout, by_mean, by_r, by_dropout, ratio):
+    """-log ZINB of a cell without counts; writes its slopes. `ratio`: memory of the same length."""
+    _widest()
     cost = f32(0)
     for g in range(len(shape)):
-        nb, u = _nb_zero(shape[g] * (scale / (r[g] + GUARD)), r[g])
-        zero, kept, by_dropout[g], _ = _zinb_zero(nb, dropout[g])
-        cost += zero
+        nb, u = _nb_zero(shape[g] * (scale * per_r[g]), r[g])
+        ratio[g], more, kept, by_dropout[g], _ = _zinb_zero(nb, dropout[g])
+        cost += more
         by_r[g], by_mean[g] = (nb - u) * kept, u * kept
-    return cost
+    return cost + _sum_of_logs(ratio)
+
+
+@compiled(inline="always", fastmath=REORDERED)
+def _sum_of_logs(x):
+    quarter, total = len(x) // 4, f32(0)
+    for k in range(quarter):
+        total += _log(x[k] * x[k + quarter] * x[k + 2 * quarter] * x[k + 3 * quarter])
+    for k in range(4 * quarter, len(x)):
+        total += _log(x[k])
+    return total
 
 
 @compiled()
 def _log_gamma(x):
     """log Γ(x) and its derivative, for x > 0: recurrence to 8, then Stirling's series (Abramowitz & Stegun 6.1.40)."""
-    product, slope = 1.0, 0.0
+    product, steep = 1.0, 0.0  # and its derivative
     while x < 8:
+        steep = steep * x + product
         product *= x
-        slope -= 1 / x
         x += 1
     s, log = 1 / (x * x), math.log(x)
     series = (1 / 12 - s * (1 / 360 - s * (1 / 1260 - s * (1 / 1680 - s / 1188)))) / x
-    slope += log - 0.5 / x - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s * (1 / 240 - s / 132))))
+    slope = log - steep / product - 0.5 / x - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s * (1 / 240 - s / 132))))
     return (x - 0.5) * log - x + HALF_LOG_TAU + series - math.log(product), slope
 
 
@@ -203,29 +257,31 @@ def _rising_factorial(count, r):
     return math.log(product), slope
 
 
-@compiled()
+@compiled(fastmath=REORDERED)
 def _rising_factorials(count, r, factor, log, slope):
     """The same for many, the logarithm as log(factor) + log: a loop without branches will take that of the factor."""
+    _widest()
+    for j in range(len(count)):
+        product, steep = r[j], ONE  # r (r + 1) ... / (1 * 2 ...) and its derivative
+        for k in range(1, SMALL):
+            upper, per = r[j] + f32(k), ONE / f32(k + 1)
+            steep = (steep * upper + product) * per if f32(k) < count[j] else steep
+            product = product * (upper * per) if f32(k) < count[j] else product
+        factor[j], log[j], slope[j] = product, f32(0), steep / product
     for j in range(len(count)):
         if count[j] > SMALL or r[j] > LARGE or count[j] != math.floor(count[j]):
-            large, steep = _rising_factorial(np.float64(count[j]), np.float64(r[j]))
-            factor[j], log[j], slope[j] = ONE, f32(large), f32(steep)
-            continue
-        product, total = r[j], ONE / r[j]
-        for k in range(1, int(count[j])):
-            product *= (r[j] + f32(k)) / f32(k + 1)
-            total += ONE / (r[j] + f32(k))
-        factor[j], log[j], slope[j] = product, f32(0), total
+            large, steep_ = _rising_factorial(np.float64(count[j]), np.float64(r[j]))
+            factor[j], log[j], slope[j] = ONE, f32(large), f32(steep_)
 
 
 @compiled()
-def _positive(values, column, shape, scale, r, gene, count, a, own_r):
+def _positive(values, column, shape, scale, per_r, r, gene, count, a, own_r):
     """Copies out what is known of the counts above zero; returns how many there are, for a zero may be stored too."""
     n = 0
     for j in range(len(values)):
         if values[j] != 0:
             g = column[j]
-            gene[n], count[n], a[n], own_r[n] = g, values[j], shape[g] * (scale / (r[g] + GUARD)), r[g]
+            gene[n], count[n], a[n], own_r[n] = g, values[j], shape[g] * (scale * per_r[g]), r[g]
             n += 1
     return n
 
@@ -250,33 +306,33 @@ def _no_dropouts(a, r, dropout, by_dropout):
     added = f32(0)
     for j in range(len(a)):
         nb, _ = _nb_zero(a[j], r[j])
-        zero, _, _, prior = _zinb_zero(nb, dropout[j])
-        added += max(dropout[j], f32(0)) + _log(ONE + _exp(-abs(dropout[j]))) + nb - zero
+        ratio, more, _, _, prior = _zinb_zero(nb, dropout[j])
+        added += max(dropout[j], f32(0)) + _log(ONE + _exp(-abs(dropout[j]))) + nb - _log(ratio) - more
         by_dropout[j] = prior
     return added
 
 
 @compiled()
-def _cells(
-    rows, x, column, pointer, logits, most, log_library, r, dropout, by_logits, by_library, by_r, by_dropout, cost
-):
-    """The cells from one row to another; `by_logits` may be `logits`, and `by_dropout` `dropout`.
-
-    most: the largest logit of each cell, which torch finds ten times as fast.
-    """
+def _cells(rows, counts, logits_of_cells, dropout_of_cells, log_library, r, by_library, by_r, cost):
+    """The cells from one row to another; the slopes may be where the values are."""
+    (x, column, pointer), (logits, bias, by_logits) = counts, logits_of_cells
+    dropout, shift, by_dropout = dropout_of_cells
     genes, inflated, shared = logits.shape[1], len(dropout) > 0, len(r) == 1
     shape, own_dropout, gene = np.empty(genes, np.float32), np.empty(genes, np.float32), np.empty(genes, np.int64)
-    memory = np.empty((8, genes), np.float32)
+    memory, per_r = np.empty((8, genes), np.float32), ONE / (r[0] + GUARD)
     for i in range(rows[0], rows[1]):
         own_r, stored = r[0] if shared else r[i], slice(pointer[i], pointer[i + 1])
-        total = _exponentials(logits[i], most[i], shape)
+        if not shared:
+            per_r = ONE / (own_r + GUARD)
+        total = _exponentials(logits[i], bias, shape)
         scale = f32(math.exp(log_library[i, 0]) / total)
         if inflated:
-            own_dropout[:] = dropout[i]  # which may be overwritten
-            zeros = _zinb_zeros(shape, scale, own_r, own_dropout, by_logits[i], by_r[i], by_dropout[i])
+            own_dropout[:] = dropout[i] + shift  # which may be overwritten
+            slopes = by_logits[i], by_r[i], by_dropout[i]
+            zeros = _zinb_zeros(shape, scale, per_r, own_r, own_dropout, *slopes, memory[0])
         else:
-            zeros = _nb_zeros(shape, scale, own_r, by_logits[i], by_r[i])
-        n = _positive(x[stored], column[stored], shape, scale, own_r, gene, memory[0], memory[1], memory[2])
+            zeros = _nb_zeros(shape, scale, per_r, own_r, by_logits[i], by_r[i])
+        n = _positive(x[stored], column[stored], shape, scale, per_r, own_r, gene, memory[0], memory[1], memory[2])
         at, count, a, r_at, factor = gene[:n], memory[0][:n], memory[1][:n], memory[2][:n], memory[3][:n]
         log, slope, by_mean, by_r_at = memory[4][:n], memory[5][:n], memory[6][:n], memory[7][:n]
         _rising_factorials(count, r_at, factor, log, slope)
@@ -296,6 +352,7 @@ def _cells(
 @compiled(fastmath=REORDERED)
 def _through_softmax(slopes, shape, total):
     """Turns slopes by the log-mean into slopes by the logits; returns their sum, the slope by the log-library."""
+    _widest()
     by_library = f32(0)
     for g in range(len(slopes)):
         by_library += slopes[g]

@@ -41,13 +41,15 @@ class Matrix(NamedTuple):
 
     value: Float[Tensor, "cell gene"]
     slopes: Float[Tensor, "cell gene"]
+    bias: Float[Tensor, " gene"] | None = None  # that has still to be added to the value
 
     @classmethod
-    def of(cls, logits: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Matrix:
+    def of(cls, logits: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, whole: bool = True) -> Matrix:
+        """whole: with the bias, whose addition is a pass of its own."""
         if weight is None or bias is None:
             return cls(logits, torch.empty_like(logits))
-        product = torch.addmm(bias, logits, weight.t())
-        return cls(product, product)
+        product = torch.addmm(bias, logits, weight.t()) if whole else logits @ weight.t()
+        return cls(product, product, None if whole else bias)
 
 
 def through(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from scduet._numba import compiled
 from scduet.contract import SparseRows
+from scduet.nn.cpu_dropout import dropout
 
 FLOOR = 1e-4  # of the posterior's variance, as in scvi-tools
 Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categorical covariate
@@ -97,7 +98,7 @@ class MLP(nn.Module):
                 hidden = _normalized(hidden, self.norm[i])
             if self.layer_norm:
                 hidden = F.layer_norm(hidden, hidden.shape[-1:])
-            hidden = F.dropout(F.relu(hidden), self.dropout, self.training)
+            hidden = dropout(F.relu(hidden), self.dropout if self.training else 0.0)
         return hidden
 
 

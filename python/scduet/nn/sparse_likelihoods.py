@@ -71,14 +71,15 @@ class _NegativeBinomial(Function):
     @staticmethod
     def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, log_r: Tensor, *parts: Any) -> Tensor:
         r = log_r.exp()
-        logits, dropout = Matrix.of(*parts[:3]), None if parts[3] is None else Matrix.of(*parts[3:])
-        by_r = torch.empty_like(logits.value)
-        slopes = _Slopes(logits.slopes, torch.empty_like(log_library), by_r, dropout and dropout.slopes)
-        inputs = logits.value, log_library, r, dropout and dropout.value
-        if r.device.type == "cpu" and r.dtype == torch.float32 and link == "softmax":
-            cost = cpu_likelihoods.negative_binomial(x, *inputs, *slopes)
+        compiled = r.device.type == "cpu" and r.dtype == torch.float32 and link == "softmax"
+        logits = Matrix.of(*parts[:3], whole=not compiled)
+        dropout = None if parts[3] is None else Matrix.of(*parts[3:], whole=not compiled)
+        by_library, by_r = torch.empty_like(log_library), torch.empty_like(logits.value)
+        slopes = _Slopes(logits.slopes, by_library, by_r, dropout and dropout.slopes)
+        if compiled:
+            cost = cpu_likelihoods.negative_binomial(x, logits, log_library, r, dropout, by_library, by_r)
         else:
-            cost = _nb_cost(x, link, *inputs, slopes)
+            cost = _nb_cost(x, link, logits.value, log_library, r, dropout and dropout.value, slopes)
         ctx.save_for_backward(*parts, *slopes)
         ctx.shared = log_r.dim() == 1
         return cost.neg_()

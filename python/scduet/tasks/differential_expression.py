@@ -10,25 +10,27 @@ from scduet._torch import torch
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from scduet._numba import compiled
 from scduet.api import Model
 from scduet.data.cells import Cells
+from scduet.data.sources import csr
 from scduet.errors import DataError, OptionError, some
 from scduet.tasks import fold_changes
 from scduet.tasks.fold_changes import Pairs
 from scduet.tasks.groups import comparisons
+from scduet.tasks.in_threads import in_threads
 from scduet.tasks.latent import BATCH_SIZE, as_batch, batch_codes, is_minified, seeded, states, vae_of, write_shares
 
 N_DRAWS = 5000
 NOT_EXPRESSED = 0.01  # mean count below which a gene is silent, as in scvi-tools
 PER_CELL = 10_000.0  # total that raw means are normalised to
-PIECE = 8192  # cells whose counts are summed together
+PIECE = 4096  # cells whose counts are summed together
 
 
 @torch.inference_mode()
@@ -249,21 +251,18 @@ def _pool(mask: np.ndarray, code: np.ndarray, wanted: int) -> np.ndarray:
 
 def _raw(cells: Cells, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Of the counts: means, shares of cells with any, means normalised to 10,000 a cell."""
+    parts = np.array_split(rows, torch.get_num_threads())
+    means = sum(in_threads(partial(_summed, cells), parts)) / len(rows)
+    return dict(zip(("raw_mean", "non_zeros_proportion", "raw_normalized_mean"), means, strict=True))
+
+
+def _summed(cells: Cells, rows: np.ndarray) -> Float[np.ndarray, "3 gene"]:
+    """Sums over cells: of the counts of each gene, of whether there are any, and of the counts per 10,000."""
     sums = np.zeros((3, cells.counts.n_genes))
     for start in range(0, len(rows), PIECE):
         index = rows[start : start + PIECE]
-        part = cells.counts.rows(index)
-        weight = PER_CELL / np.maximum(cells.total[index].astype(np.float64), 1e-12)
-        _add_counts(part.data, part.indices, part.indptr, weight, sums)
-    return dict(zip(("raw_mean", "non_zeros_proportion", "raw_normalized_mean"), sums / len(rows), strict=True))
-
-
-@compiled()
-def _add_counts(values, column, pointer, weight, sums):
-    """Adds to the sums of each gene: its counts, the cells that have any, and its counts times the cell's weight."""
-    for row in range(len(pointer) - 1):
-        for entry in range(pointer[row], pointer[row + 1]):
-            gene, count = column[entry], values[entry]
-            sums[0, gene] += count
-            sums[1, gene] += count != 0
-            sums[2, gene] += count * weight[row]
+        counts, once = cells.counts.rows(index), np.ones(len(index), np.float32)
+        any_at_all = csr(np.float32(counts.data != 0), counts.indices, counts.indptr, counts.shape)
+        weight = np.float32(PER_CELL / np.maximum(cells.total[index], 1e-12))
+        sums += once @ counts, once @ any_at_all, weight @ counts
+    return sums

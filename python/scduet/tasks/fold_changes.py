@@ -1,6 +1,7 @@
 """What pairs of draws say of each gene: how surely its expression differs, and by how much.
 
-Pairs are looked at a few at a time, so that what is computed of them stays in the processor's cache.
+Pairs are looked at a few at a time, so that what is computed of them stays in the processor's cache. All is numpy's:
+to start numba takes longer than all of this.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from scduet._torch import torch
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from scduet._numba import compiled
+from scduet.tasks.in_threads import in_threads
 
 SMALLEST_OFFSET, OFFSET_QUANTILE = 1e-10, 0.9  # of pseudocounts, as in scvi-tools
 EPS = 1e-8
 ELEMENTS = 1 << 16  # values looked at together
-GENES = 256  # genes described together
+GENES = 400  # genes described together; no power of two, whose multiples would share few lines of the cache
 MOST = 255  # pairs looked at together: their number fits in a byte
 
 
@@ -48,60 +50,72 @@ class Pairs:
             first /= second
             yield place, first
 
+    def by_genes(self) -> list[Pairs]:
+        """The same pairs, of some genes each."""
+        return [replace(self, share=self.share[:, i : i + GENES]) for i in range(0, self.share.shape[1], GENES)]
+
+    def by_threads(self) -> list[Pairs]:
+        """A part of the pairs for each thread."""
+        parts = (np.array_split(side, torch.get_num_threads()) for side in (self.first, self.second))
+        return [replace(self, first=first, second=second) for first, second in zip(*parts, strict=True)]
+
 
 def probability_higher(pairs: Pairs) -> Float[np.ndarray, " gene"]:
     """Share of the pairs whose first draw is higher."""
-    higher = np.zeros(pairs.share.shape[1])
+    return sum(in_threads(_counted_higher, pairs.by_threads())) / len(pairs)
+
+
+def _counted_higher(pairs: Pairs) -> Int[np.ndarray, " gene"]:
+    counts = np.zeros(pairs.share.shape[1], np.int64)
     for _, first, second in pairs.blocks():
-        higher += _counted(first > second)
-    return higher / len(pairs)
+        counts += _counted(first > second)
+    return counts
 
 
 def probability_changed(pairs: Pairs, offset: float, delta: float, test_mode: str) -> Float[np.ndarray, " gene"]:
     """Share of the pairs whose log2 fold change leaves [-delta, delta]; "three": to the likelier of the two sides."""
-    up, down = np.zeros((2, pairs.share.shape[1]), np.int32)
-    limits = np.float32(2**-delta), np.float32(2**delta)
-    _count_beyond(pairs.share, pairs.first, pairs.second, np.float32(offset), limits, down, up)
+    limits = {"low": np.float32(2**-delta), "high": np.float32(2**delta)}
+    down, up = sum(in_threads(partial(_counted_beyond, offset=offset, **limits), pairs.by_threads()))
     return (up + down if test_mode == "two" else np.maximum(up, down)) / len(pairs)
 
 
-@compiled()
-def _count_beyond(share, first, second, offset, limits, below, above):
-    """Adds the pairs whose ratio, with the offset, lies below and not below the limits."""
-    low, high = limits
-    for pair in range(len(first)):
-        one, other = share[first[pair]], share[second[pair]]
-        for gene in range(len(above)):
-            ratio = (one[gene] + offset) / (other[gene] + offset)
-            below[gene] += ratio < low
-            above[gene] += ratio >= high
+def _counted_beyond(pairs: Pairs, offset: float, low: np.float32, high: np.float32) -> Int[np.ndarray, "2 gene"]:
+    """Pairs whose ratio lies below `low`, and those whose ratio does not lie below `high`."""
+    counts = np.zeros((2, pairs.share.shape[1]), np.int64)
+    for _, ratio in pairs.ratios(offset):
+        counts[0] += _counted(ratio < low)
+        counts[1] += _counted(ratio >= high)
+    return counts
 
 
 def described(pairs: Pairs, offset: float) -> dict[str, Float[np.ndarray, " gene"]]:
     """Mean, median, standard deviation, minimum and maximum of the log2 fold changes of each gene."""
-    n_genes = pairs.share.shape[1]
-    parts = [_described(replace(pairs, share=pairs.share[:, i : i + GENES]), offset) for i in range(0, n_genes, GENES)]
-    return {f"lfc_{name}": np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    found = np.concatenate(in_threads(partial(_described, offset=offset), pairs.by_genes()), axis=1)
+    return {f"lfc_{name}": values for name, values in zip(("mean", "median", "std", "min", "max"), found, strict=True)}
 
 
-def _described(pairs: Pairs, offset: float) -> dict[str, Float[np.ndarray, " gene"]]:
-    """Of a few genes, whose fold changes are turned so that those of a gene lie side by side."""
-    change = np.empty((pairs.share.shape[1], len(pairs)), np.float32)
+def _described(pairs: Pairs, offset: float) -> Float[np.ndarray, "5 gene"]:
+    """The fold changes of a few genes at a time are put side by side."""
+    change = np.empty((len(pairs), pairs.share.shape[1]), np.float32)
     for place, ratio in pairs.ratios(offset):
-        torch.from_numpy(change[:, place]).copy_(torch.from_numpy(ratio).log2_().t())
+        np.log2(ratio, out=change[place])
     size = max(1, ELEMENTS // len(pairs))
-    parts = [_statistics(change[i : i + size]) for i in range(0, len(change), size)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    parts = [_statistics(change[:, i : i + size].T.copy()) for i in range(0, change.shape[1], size)]
+    return np.concatenate(parts, axis=1)
 
 
-def _statistics(change: Float[np.ndarray, "gene pair"]) -> dict[str, Float[np.ndarray, " gene"]]:
+def _statistics(change: Float[np.ndarray, "gene pair"]) -> Float[np.ndarray, "5 gene"]:
     """Of each row; leaves the rows in another order."""
-    half, even = change.shape[1] // 2, change.shape[1] % 2 == 0
-    mean = change.mean(1)
-    found = {"std": np.sqrt(np.square(change - mean[:, None]).mean(1)), "min": change.min(1), "max": change.max(1)}
+    n = change.shape[1]
+    half, mean, low, high = n // 2, change @ np.full(n, 1 / n, np.float32), change.min(1), change.max(1)
+    spread = _root_mean_square(change - mean[:, None])
     change.partition(half, axis=1)  # one place: asking numpy for both middle ones is five times slower
-    middle = change[:, half]
-    return {"mean": mean, "median": (middle + change[:, :half].max(1)) / 2 if even else middle.copy(), **found}
+    median = change[:, half] if n % 2 else (change[:, half] + change[:, :half].max(1)) / 2
+    return np.stack([mean, median, spread, low, high])
+
+
+def _root_mean_square(values: Float[np.ndarray, "gene pair"]) -> Float[np.ndarray, " gene"]:
+    return np.sqrt(np.einsum("ij,ij->i", values, values) / values.shape[1])
 
 
 def mean_share(share: Float[np.ndarray, "draw gene"]) -> Float[np.ndarray, " gene"]:
@@ -121,7 +135,7 @@ def estimated_delta(pairs: Pairs, offset: float) -> float:
 
     change = np.zeros(pairs.share.shape[1])
     for _, ratio in pairs.ratios(offset):
-        change += torch.from_numpy(ratio).log2_().sum(0).numpy() / len(pairs)
+        change += np.log2(ratio).sum(0) / len(pairs)
     means = np.sort(GaussianMixture(3, random_state=0).fit(change[:, None]).means_.ravel())
     return max(0.1, 0.6 * float(np.abs(means[[0, -1]]).mean()))
 
@@ -140,4 +154,4 @@ def called(probability: Float[np.ndarray, " gene"], target: float) -> Bool[np.nd
 
 
 def _counted(flags: Bool[np.ndarray, "pair gene"]) -> Int[np.ndarray, " gene"]:
-    return np.add.reduce(flags.view(np.uint8), axis=0, dtype=np.uint8).astype(np.int64)
+    return np.add.reduce(flags.view(np.uint8), axis=0, dtype=np.uint8)

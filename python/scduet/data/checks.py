@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from scduet.errors import DataError, ScduetWarning, some
 
-PIECE = 4_000_000  # values looked at together: bounds the memory of the checks
+PIECE = 1 << 18  # values looked at together: they stay in the processor's cache
 FEW_CELLS = 100
 
 
@@ -35,12 +35,15 @@ def check_values(counts: sp.csr_matrix, cells, where: str, expects: str, allow_n
 
     counts: (cell, gene), any number type. cells: their names. where: how the user calls the matrix, e.g. "X".
     """
-    _refuse(counts, cells, lambda v: ~np.isfinite(v), f"{where} holds NaN or infinite values", "remove or mend them")
-    if expects != "lognormal":
+    smallest, largest = _extremes(counts.data)
+    if not (np.isfinite(smallest) and np.isfinite(largest)):
+        _refuse(
+            counts, cells, lambda v: ~np.isfinite(v), f"{where} holds NaN or infinite values", "remove or mend them"
+        )
+    if expects != "lognormal" and smallest < 0:
         remedy = _needs_counts(where) if expects == "counts" else "remove or mend them"
         _refuse(counts, cells, lambda v: v < 0, f"{where} holds negative values", remedy)
     if expects == "counts" and not allow_non_integer:
-        largest = max((piece.max() for _, piece in _pieces(counts.data)), default=0)
         logged = " and looks log-normalised" if largest < 30 else ""
         message = f"{where} is not whole numbers{logged}"
         remedy = f"{_needs_counts(where)}, or allow_non_integer=True if they are estimated counts"
@@ -71,6 +74,12 @@ def _refuse(counts: sp.csr_matrix, cells, bad: Callable, message: str, remedy: s
             rows = np.unique(np.searchsorted(counts.indptr, entry, side="right") - 1)
             more = " (and perhaps more)" if start + len(values) < counts.nnz else ""
             raise DataError(f"{message}, in {len(rows)} cells{more}: {some(cells[rows])}", remedy)
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest; NaN if there is a NaN, which numpy lets through."""
+    found = [(piece.min(), piece.max()) for _, piece in _pieces(values)] or [(0, 0)]
+    return float(np.min(found)), float(np.max(found))
 
 
 def _pieces(values: np.ndarray):

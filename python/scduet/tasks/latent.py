@@ -23,7 +23,7 @@ from scduet.data.samplers import sequential
 from scduet.errors import DataError, OptionError, some
 from scduet.nn.layers import rsample
 
-BATCH_SIZE = 512  # cells decoded together
+BATCH_SIZE = 1024  # cells decoded together
 MINIFIED = "_scvi_adata_minify_type"  # key of uns that marks cells whose counts are gone: that of scvi-tools
 LATENT_KEYS = ("{}_latent_{}", "_{}_latent_{}", "X_latent_{}")  # of obsm, since 1.2.2, before, and of the user
 LIBRARY_KEYS = ("observed_lib_size", "_scvi_observed_lib_size")  # of obs

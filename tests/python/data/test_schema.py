@@ -34,6 +34,13 @@ def test_chosen_genes_come_in_the_order_asked(counts, n_genes):
     assert np.allclose(cells.total, np.ravel(counts[:, chosen].X.sum(1)))
 
 
+@pytest.mark.parametrize("genes", [None, ("gene0", "gene2")])
+def test_totals_of_small_integers_do_not_overflow(counts, genes):
+    counts.X = sp.csr_matrix(np.full(counts.shape, 200, np.uint8))
+    _, cells = encoded(counts, genes=genes)
+    assert (cells.total == 200 * (counts.n_vars if genes is None else 2)).all()
+
+
 def test_csr_counts_are_not_copied(counts):
     _, cells = encoded(counts)
     assert np.shares_memory(cells.counts.matrix.data, counts.X.data)
@@ -79,6 +86,13 @@ def test_missing_labels_mean_unlabeled(counts):
     _, cells = encoded(counts, labels_key="cell_type")
     assert (cells.label[:11] == -1).all()
     assert (cells.label[11:] >= 0).all()
+
+
+def test_whole_numbers_with_missing_ones_are_labels(counts):
+    counts.obs["type"] = pd.Series(np.arange(200) % 3, counts.obs_names).astype("category").where(np.arange(200) > 10)
+    schema, cells = encoded(counts, labels_key="type")
+    assert schema.levels["type"] == ("0", "1", "2")
+    assert (cells.label == np.where(np.arange(200) > 10, np.arange(200) % 3, -1)).all()
 
 
 def test_unused_categories_are_no_levels(counts):

@@ -1,5 +1,7 @@
 """Differential expression finds planted genes, and knows when it cries wolf."""
 
+from scduet._torch import torch
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -151,6 +153,16 @@ def test_fold_changes_are_those_of_all_pairs_at_once(n_pairs):
     found = described(pairs, offset)
     for name, function in statistics.items():
         assert np.allclose(found[f"lfc_{name}"], function(change, axis=0), rtol=1e-4, atol=1e-5), name
+
+
+def test_threads_change_nothing(planted, table):
+    allowed = torch.get_num_threads()
+    torch.set_num_threads(3 if allowed < 3 else 1)
+    try:
+        again = sd.differential_expression(*planted, "kind", "a", "b", verbose=False)
+    finally:
+        torch.set_num_threads(allowed)
+    pd.testing.assert_frame_equal(again.loc[table.index], table, rtol=1e-4, check_like=True)
 
 
 def test_batches_without_a_counterpart_are_compared_all_the_same(planted):

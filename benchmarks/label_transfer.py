@@ -106,7 +106,8 @@ def _ours(reference, query, seed: int, epochs: int | None):
 
     more = {} if epochs is None else {"max_epochs": epochs}
     sd.annotate(query, reference, "label", batch_key="batch", seed=seed, **more)
-    return query.obsm["predicted_probability"]
+    names = query.obs["predicted"].cat.categories  # those of the table have no "/"
+    return query.obsm["predicted_probability"].set_axis(names, axis=1)
 
 
 def _theirs(reference, query, seed: int, epochs: int | None):

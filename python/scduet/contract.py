@@ -22,11 +22,11 @@ Expects = Literal["counts", "lognormal", "binary"]
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Rows of a sparse matrix as the triplets of their stored entries, ordered by row."""
+    """Rows of a sparse matrix: the arrays of a CSR."""
 
     values: Float[Tensor, " entry"]
-    row: Int[Tensor, " entry"]  # row within these rows
     column: Int[Tensor, " entry"]
+    pointer: Int[Tensor, " row+1"]  # where the entries of each row begin, and where the last row ends
     shape: tuple[int, int]
 
     def __len__(self) -> int:
@@ -38,10 +38,10 @@ class SparseRows:
         return self.row * self.shape[1] + self.column
 
     @cached_property
-    def pointer(self) -> Int[Tensor, " row+1"]:
-        """Where the entries of each row begin, and where the last row ends."""
-        rows = torch.arange(len(self) + 1, dtype=self.row.dtype, device=self.row.device)
-        return torch.searchsorted(self.row, rows)
+    def row(self) -> Int[Tensor, " entry"]:
+        """Row of each entry, within these rows."""
+        rows = torch.arange(len(self), device=self.pointer.device)
+        return torch.repeat_interleave(rows, self.pointer.diff(), output_size=len(self.values))
 
     def dense(self, values: Float[Tensor, " entry"] | None = None) -> Float[Tensor, "row column"]:
         """The rows written out, with `values` (e.g. a function of the stored ones) or the stored values."""

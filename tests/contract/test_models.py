@@ -113,7 +113,7 @@ def test_a_minibatch_on_another_device_is_whole(counts, model):
     """`to` moves every tensor; "meta" is a device that is always there."""
     _, cells = built(counts, model)
     moved = cells.to("meta")
-    tensors = [moved.x.values, moved.x.row, moved.x.column, moved.index, moved.batch, moved.label]
+    tensors = [moved.x.values, moved.x.pointer, moved.x.column, moved.index, moved.batch, moved.label]
     tensors += [moved.covariates.categorical, moved.covariates.continuous]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 

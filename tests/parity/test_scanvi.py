@@ -32,7 +32,7 @@ def minibatch(label, make):
     row, column = x.nonzero(as_tuple=True)
     batch = torch.randint(N_BATCHES, (n,), generator=make)
     categorical = torch.stack([torch.randint(k, (n,), generator=make) for k in LEVELS], 1)
-    rows = SparseRows(x[row, column], row, column, (n, N_GENES))
+    rows = SparseRows(x[row, column], column, torch.searchsorted(row, torch.arange(n + 1)), (n, N_GENES))
     coded = torch.where(label < 0, N_LABELS, label)  # they number the unlabeled category last
     theirs = {"X": x, "batch": batch[:, None], "labels": coded[:, None], "extra_categorical_covs": categorical}
     return CellBatch(rows, torch.arange(n), batch, label, Covariates(categorical)), theirs

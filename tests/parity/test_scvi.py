@@ -45,7 +45,7 @@ def a_minibatch(library, covariates):
     categorical = torch.stack([torch.randint(n, (N_CELLS,), generator=make) for n in LEVELS], 1)
     continuous = torch.randn(N_CELLS, N_CONTINUOUS, generator=make)
     size_factor = torch.rand(N_CELLS, generator=make) + 0.5
-    rows = SparseRows(x[row, column], row, column, (N_CELLS, N_GENES))
+    rows = SparseRows(x[row, column], column, torch.searchsorted(row, torch.arange(N_CELLS + 1)), (N_CELLS, N_GENES))
     theirs = {"X": x, "batch": batch[:, None], "labels": label[:, None]}
     known = {}
     if covariates:

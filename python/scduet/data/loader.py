@@ -86,10 +86,9 @@ def epoch_order(
 
 def cell_batch(rows: Rows) -> CellBatch:
     """The minibatch of these cells for models that see counts."""
-    n = len(rows.index)
-    row = np.repeat(np.arange(n), np.diff(rows.pointer))
+    column, pointer = (_tensor(numbers.astype(np.int64)) for numbers in (rows.column, rows.pointer))
     return CellBatch(
-        x=SparseRows(_tensor(rows.values), _tensor(row), _tensor(rows.column.astype(np.int64)), (n, rows.n_genes)),
+        x=SparseRows(_tensor(rows.values), column, pointer, (len(rows.index), rows.n_genes)),
         index=_tensor(rows.index),
         batch=_tensor(rows.batch),
         label=_optional(rows.label),

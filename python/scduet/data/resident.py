@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from scduet.contract import CellBatch, Covariates, SparseRows
 from scduet.data.cells import Cells
@@ -39,12 +40,12 @@ class Resident:
             yield self._batch(rows[start:end], int(n_entries[end] - n_entries[start]))
 
     def _batch(self, index: Int[Tensor, " cell"], n_entries: int) -> CellBatch:
-        n, device = len(index), index.device
         first, length = self.pointer[index], self.pointer[index + 1] - self.pointer[index]
-        row = torch.repeat_interleave(torch.arange(n, device=device), length, output_size=n_entries)
-        entry = torch.arange(n_entries, device=device) + (first - (torch.cumsum(length, 0) - length))[row]
+        pointer = F.pad(torch.cumsum(length, 0), (1, 0))
+        moved = torch.repeat_interleave(first - pointer[:-1], length, output_size=n_entries)
+        entry = torch.arange(n_entries, device=index.device) + moved
         return CellBatch(
-            x=SparseRows(self.values[entry], row, self.column[entry].long(), (n, self.n_genes)),
+            x=SparseRows(self.values[entry], self.column[entry].long(), pointer, (len(index), self.n_genes)),
             index=index,
             batch=self.batch[index],
             label=None if self.label is None else self.label[index],

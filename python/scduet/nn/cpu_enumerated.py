@@ -12,9 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scduet._numba import compiled
-from scduet.nn.cpu_dropout import hash_of, hashed
 
-f32 = np.float32
+BITS = 32  # random bits of a unit's dropout
+u32, f32 = np.uint32, np.float32
+FIRST, SECOND = u32(0x7FEB352D), u32(0x846CA68B)  # factors of the hash "lowbias32" (Wellons 2018)
+GOLDEN = u32(0x9E3779B9)  # which spreads neighbours over all numbers
 Moments = tuple[Float[Tensor, " hidden"], Float[Tensor, " hidden"]]
 
 
@@ -37,7 +39,8 @@ def units(
 ) -> Float[Tensor, "level cell hidden"]:
     """ReLU of product * scale + shift, a share `rate` of it dropped."""
     hidden = product.new_empty(len(shift), *product.shape[1:])
-    _units(*_arrays(product, scale, shift, hidden), *hashed(rate))
+    seed = int(torch.empty((), dtype=torch.int64).random_(2**BITS)) if rate else 0
+    _units(*_arrays(product, scale, shift, hidden), u32(seed), u32(round(rate * 2**BITS)))
     return hidden
 
 
@@ -90,8 +93,16 @@ def _units(product, scale, shift, hidden, seed, least):
             place = (level * hidden.shape[1] + cell) * len(out)
             for k in range(len(out)):
                 unit = of_cell[k] * scale[k] + of_level[k]
-                dropped = hash_of(place + k, seed) < least
+                dropped = _hash(u32(u32(place + k) * GOLDEN) ^ seed) < least
                 out[k] = f32(0) if dropped or unit < f32(0) else unit  # which lets NaN through
+
+
+@compiled(inline="always")
+def _hash(x):
+    """A random-looking number for each number of 32 bits."""
+    x = u32(u32(x ^ (x >> u32(16))) * FIRST)
+    x = u32(u32(x ^ (x >> u32(15))) * SECOND)
+    return u32(x ^ (x >> u32(16)))
 
 
 @compiled(fastmath={"contract"})

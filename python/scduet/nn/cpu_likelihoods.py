@@ -2,8 +2,7 @@
 
 What `sparse_likelihoods` says in a dozen passes of whole matrices is said here gene by gene, in the same words: `a` is
 mean / r, `nb` is -log NB(0), and `u` its slope by the log-mean. The loops over genes have no branches, so that the
-compiler works on 8 or 16 genes at a time; exponential and logarithm are therefore polynomials (after Cephes' expf and
-logf, Moshier 1989; relative error below 2e-7), and four logarithms of a sum are one of a product.
+compiler works on 8 or 16 genes at a time.
 """
 
 from __future__ import annotations
@@ -16,23 +15,19 @@ from functools import cache
 import numba
 import numpy as np
 from jaxtyping import Float
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 from torch import Tensor
 
 from scduet._numba import compiled
 from scduet.contract import SparseRows
+from scduet.nn.cpu_math import REORDERED, exp, largest, log, log_gamma, sum_of_logs, widest
 from scduet.nn.heads import Matrix
 from scduet.nn.likelihoods import EPS
 
-f32, i32 = np.float32, np.int32
+f32 = np.float32
 ENOUGH = 2**15  # entries that are worth a thread of their own
 SMALL = 12  # counts up to this are summed up one by one; of UMI counts above zero about one in fifty is larger
 LARGE = 500  # dispersion that to the power of SMALL is a float32
-HALF_LOG_TAU = math.log(2 * math.pi) / 2
-ONE, HALF, GUARD, FAR = f32(1), f32(0.5), f32(EPS), f32(-20)  # e^20 to the power of 4 is a float32
-REORDERED = {"contract", "reassoc", "nsz", "arcp"}  # lets sums be reordered; NaN and infinity stay what they are
+ONE, GUARD, FAR = f32(1), f32(EPS), f32(-20)  # four factors of e^20 are a float32
 
 
 def negative_binomial(
@@ -87,65 +82,10 @@ def _shared_out(edges, counts, logits, dropout, log_library, r, by_library, by_r
         _cells(rows, counts, logits, dropout, log_library, r, by_library, by_r, cost)
 
 
-@intrinsic
-def _float_of(_, bits):
-    """The float32 of these bits."""
-    return types.float32(types.int32), lambda c, b, s, args: b.bitcast(args[0], ir.FloatType())
-
-
-@intrinsic
-def _bits_of(_, number):
-    return types.int32(types.float32), lambda c, b, s, args: b.bitcast(args[0], ir.IntType(32))
-
-
-@intrinsic
-def _widest(_):
-    """Lets the loops of the function that says this use registers of 512 bits, where there are any."""
-
-    def code(context, builder, signature, args):
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite names no such attribute
-        return context.get_dummy_value()
-
-    return types.void(), code
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _exp(x):
-    """e^x for x from -87 to 88; beyond, that of the nearest of these."""
-    x = min(max(x, f32(-87)), f32(88))
-    n = np.floor(x * f32(1.4426950408889634) + HALF)
-    y = x - n * f32(0.693359375) + n * f32(2.12194440e-4)  # x - n log 2
-    p = f32(1.9875691500e-4)
-    p = p * y + f32(1.3981999507e-3)
-    p = p * y + f32(8.3334519073e-3)
-    p = p * y + f32(4.1665795894e-2)
-    p = p * y + f32(1.6666665459e-1)
-    p = p * y + f32(5.0000001201e-1)
-    return (p * y * y + y + ONE) * _float_of((i32(n) + i32(127)) << i32(23))  # type: ignore[call-arg]
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _log(x):
-    """log x for a positive normal number."""
-    bits = _bits_of(x)  # type: ignore[call-arg]
-    n = (bits - i32(0x3F3504F3)) >> i32(23)  # x = 2^n (1 + m), 1 + m between the square roots of 1/2 and 2
-    m = _float_of(bits - (n << i32(23))) - ONE
-    p = f32(7.0376836292e-2)
-    p = p * m + f32(-1.1514610310e-1)
-    p = p * m + f32(1.1676998740e-1)
-    p = p * m + f32(-1.2420140846e-1)
-    p = p * m + f32(1.4249322787e-1)
-    p = p * m + f32(-1.6668057665e-1)
-    p = p * m + f32(2.0000714765e-1)
-    p = p * m + f32(-2.4999993993e-1)
-    p = p * m + f32(3.3333331174e-1)
-    return (m + (p * m * m * m - f32(n) * f32(2.12194440e-4) - HALF * m * m)) + f32(n) * f32(0.693359375)
-
-
 @compiled(inline="always", fastmath=REORDERED)
 def _nb_zero(a, r):
     """-log NB(0) and its slope by the log-mean."""
-    return r * _log(a + ONE), r * a / (a + ONE)
+    return r * log(a + ONE), r * a / (a + ONE)
 
 
 @compiled(inline="always", fastmath=REORDERED)
@@ -156,7 +96,7 @@ def _zinb_zero(nb, dropout):
     """
     logit = nb + dropout
     near, near_logit = max(dropout, FAR), max(logit, FAR)
-    odds, odds_kept = _exp(-near), _exp(-near_logit)
+    odds, odds_kept = exp(-near), exp(-near_logit)
     both = ONE / ((ONE + odds) * (ONE + odds_kept))
     prior, dropped = (ONE + odds_kept) * both, (ONE + odds) * both
     more = (near - dropout) - (near_logit - logit)
@@ -166,39 +106,22 @@ def _zinb_zero(nb, dropout):
 @compiled(fastmath=REORDERED)
 def _exponentials(logits, bias, out):
     """Writes e^(logit + bias - the largest of these); returns the sum."""
-    _widest()
+    widest()
     not_a_number = f32(0)
     for g in range(len(logits)):
         out[g] = logits[g] + bias[g]
         not_a_number += f32(0) * out[g]
-    total, most = f32(0), _largest(out)
+    total, most = f32(0), largest(out)
     for g in range(len(logits)):
-        out[g] = _exp(out[g] - most)
+        out[g] = exp(out[g] - most)
         total += out[g]
     return total + not_a_number
-
-
-@compiled()
-def _largest(x):
-    """The largest of these numbers; any number where one is none. Among integers, which the compiler orders fast."""
-    _widest()
-    most = _ordered(x[0])
-    for g in range(len(x)):
-        most = max(most, _ordered(x[g]))
-    return _float_of(most ^ ((most >> i32(31)) & i32(0x7FFFFFFF)))  # type: ignore[call-arg]
-
-
-@compiled(inline="always")
-def _ordered(x):
-    """An integer that is larger for larger numbers."""
-    bits = _bits_of(x)  # type: ignore[call-arg]
-    return bits ^ ((bits >> i32(31)) & i32(0x7FFFFFFF))
 
 
 @compiled(fastmath=REORDERED)
 def _nb_zeros(shape, scale, per_r, r, by_mean, by_r):
     """-log NB of a cell without counts; writes its slopes. per_r: 1 / r."""
-    _widest()
+    widest()
     cost = f32(0)
     for g in range(len(shape)):
         nb, u = _nb_zero(shape[g] * (scale * per_r[g]), r[g])
@@ -210,45 +133,21 @@ def _nb_zeros(shape, scale, per_r, r, by_mean, by_r):
 @compiled(fastmath=REORDERED)
 def _zinb_zeros(shape, scale, per_r, r, dropout, by_mean, by_r, by_dropout, ratio):
     """-log ZINB of a cell without counts; writes its slopes. `ratio`: memory of the same length."""
-    _widest()
+    widest()
     cost = f32(0)
     for g in range(len(shape)):
         nb, u = _nb_zero(shape[g] * (scale * per_r[g]), r[g])
         ratio[g], more, kept, by_dropout[g], _ = _zinb_zero(nb, dropout[g])
         cost += more
         by_r[g], by_mean[g] = (nb - u) * kept, u * kept
-    return cost + _sum_of_logs(ratio)
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _sum_of_logs(x):
-    quarter, total = len(x) // 4, f32(0)
-    for k in range(quarter):
-        total += _log(x[k] * x[k + quarter] * x[k + 2 * quarter] * x[k + 3 * quarter])
-    for k in range(4 * quarter, len(x)):
-        total += _log(x[k])
-    return total
-
-
-@compiled()
-def _log_gamma(x):
-    """log Γ(x) and its derivative, for x > 0: recurrence to 8, then Stirling's series (Abramowitz & Stegun 6.1.40)."""
-    product, steep = 1.0, 0.0  # and its derivative
-    while x < 8:
-        steep = steep * x + product
-        product *= x
-        x += 1
-    s, log = 1 / (x * x), math.log(x)
-    series = (1 / 12 - s * (1 / 360 - s * (1 / 1260 - s * (1 / 1680 - s / 1188)))) / x
-    slope = log - steep / product - 0.5 / x - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s * (1 / 240 - s / 132))))
-    return (x - 0.5) * log - x + HALF_LOG_TAU + series - math.log(product), slope
+    return cost + sum_of_logs(ratio)
 
 
 @compiled()
 def _rising_factorial(count, r):
     """log Γ(count + r) / (Γ(r) count!) and its derivative by r. For small counts a sum, which loses no digits."""
     if count > SMALL or count != math.floor(count):
-        (above, rise), (below, start), (whole, _) = _log_gamma(count + r), _log_gamma(r), _log_gamma(count + 1)
+        (above, rise), (below, start), (whole, _) = log_gamma(count + r), log_gamma(r), log_gamma(count + 1)
         return above - below - whole, rise - start
     product, slope = 1.0, 0.0
     for k in range(int(count)):
@@ -258,20 +157,20 @@ def _rising_factorial(count, r):
 
 
 @compiled(fastmath=REORDERED)
-def _rising_factorials(count, r, factor, log, slope):
-    """The same for many, the logarithm as log(factor) + log: a loop without branches will take that of the factor."""
-    _widest()
+def _rising_factorials(count, r, factor, logs, slope):
+    """The same for many, the logarithm as log(factor) + logs: a loop without branches will take that of the factor."""
+    widest()
     for j in range(len(count)):
         product, steep = r[j], ONE  # r (r + 1) ... / (1 * 2 ...) and its derivative
         for k in range(1, SMALL):
             upper, per = r[j] + f32(k), ONE / f32(k + 1)
             steep = (steep * upper + product) * per if f32(k) < count[j] else steep
             product = product * (upper * per) if f32(k) < count[j] else product
-        factor[j], log[j], slope[j] = product, f32(0), steep / product
+        factor[j], logs[j], slope[j] = product, f32(0), steep / product
     for j in range(len(count)):
         if count[j] > SMALL or r[j] > LARGE or count[j] != math.floor(count[j]):
             large, steep_ = _rising_factorial(np.float64(count[j]), np.float64(r[j]))
-            factor[j], log[j], slope[j] = ONE, f32(large), f32(steep_)
+            factor[j], logs[j], slope[j] = ONE, f32(large), f32(steep_)
 
 
 @compiled()
@@ -287,14 +186,14 @@ def _positive(values, column, shape, scale, per_r, r, gene, count, a, own_r):
 
 
 @compiled(fastmath=REORDERED)
-def _nb_counts(count, a, r, factor, log, slope, by_mean, by_r):
+def _nb_counts(count, a, r, factor, logs, slope, by_mean, by_r):
     """What these counts add to -log NB(0) of their cell; writes their slopes."""
     added = f32(0)
     for j in range(len(count)):
         nb, u = _nb_zero(a[j], r[j])
         guarded, total = r[j] + GUARD, a[j] + ONE
         upper, per_total = a[j] + GUARD / guarded, count[j] / total
-        added -= _log(factor[j]) + log[j] + count[j] * _log(upper / total)
+        added -= log(factor[j]) + logs[j] + count[j] * log(upper / total)
         by_mean[j] = u + per_total * a[j] * (GUARD / guarded - ONE) / upper
         by_r[j] = nb - u + (per_total / guarded - slope[j]) * r[j]
     return added
@@ -307,7 +206,7 @@ def _no_dropouts(a, r, dropout, by_dropout):
     for j in range(len(a)):
         nb, _ = _nb_zero(a[j], r[j])
         ratio, more, _, _, prior = _zinb_zero(nb, dropout[j])
-        added += max(dropout[j], f32(0)) + _log(ONE + _exp(-abs(dropout[j]))) + nb - _log(ratio) - more
+        added += max(dropout[j], f32(0)) + log(ONE + exp(-abs(dropout[j]))) + nb - log(ratio) - more
         by_dropout[j] = prior
     return added
 
@@ -334,17 +233,17 @@ def _cells(rows, counts, logits_of_cells, dropout_of_cells, log_library, r, by_l
             zeros = _nb_zeros(shape, scale, per_r, own_r, by_logits[i], by_r[i])
         n = _positive(x[stored], column[stored], shape, scale, per_r, own_r, gene, memory[0], memory[1], memory[2])
         at, count, a, r_at, factor = gene[:n], memory[0][:n], memory[1][:n], memory[2][:n], memory[3][:n]
-        log, slope, by_mean, by_r_at = memory[4][:n], memory[5][:n], memory[6][:n], memory[7][:n]
-        _rising_factorials(count, r_at, factor, log, slope)
-        added = _nb_counts(count, a, r_at, factor, log, slope, by_mean, by_r_at)
+        logs, slope, by_mean, by_r_at = memory[4][:n], memory[5][:n], memory[6][:n], memory[7][:n]
+        _rising_factorials(count, r_at, factor, logs, slope)
+        added = _nb_counts(count, a, r_at, factor, logs, slope, by_mean, by_r_at)
         for j in range(n):
             by_logits[i, at[j]], by_r[i, at[j]] = by_mean[j], by_r_at[j]
         if inflated:
             for j in range(n):
                 factor[j] = own_dropout[at[j]]
-            added += _no_dropouts(a, r_at, factor, log)
+            added += _no_dropouts(a, r_at, factor, logs)
             for j in range(n):
-                by_dropout[i, at[j]] = log[j]
+                by_dropout[i, at[j]] = logs[j]
         cost[i, 0] = zeros + added + f32(0) * scale  # a scale that is no number shows in the cost
         by_library[i, 0] = _through_softmax(by_logits[i], shape, total)
 
@@ -352,7 +251,7 @@ def _cells(rows, counts, logits_of_cells, dropout_of_cells, log_library, r, by_l
 @compiled(fastmath=REORDERED)
 def _through_softmax(slopes, shape, total):
     """Turns slopes by the log-mean into slopes by the logits; returns their sum, the slope by the log-library."""
-    _widest()
+    widest()
     by_library = f32(0)
     for g in range(len(slopes)):
         by_library += slopes[g]

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from scduet._numba import compiled
 from scduet.contract import SparseRows
-from scduet.nn.cpu_dropout import dropout
 
 FLOOR = 1e-4  # of the posterior's variance, as in scvi-tools
 Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categorical covariate
@@ -55,9 +54,8 @@ class CovariateLinear(nn.Module):
         state = (id(self.weight), self.weight._version, self.weight.data_ptr())
         if self._turned is None or self._turned[0] != state:
             self._turned = (state, self.weight, self.weight.t().contiguous())  # holding the weight keeps its id its own
-        starts = torch.searchsorted(x.row, torch.arange(len(x), dtype=x.row.dtype))
-        entries = x.values.to(self.weight.dtype)
-        out = F.embedding_bag(x.column, self._turned[2], starts, mode="sum", per_sample_weights=entries)
+        entries, turned = x.values.to(self.weight.dtype), self._turned[2]
+        out = F.embedding_bag(x.column, turned, x.pointer[:-1], mode="sum", per_sample_weights=entries)
         return out if self.bias is None else out + self.bias
 
 
@@ -98,7 +96,7 @@ class MLP(nn.Module):
                 hidden = _normalized(hidden, self.norm[i])
             if self.layer_norm:
                 hidden = F.layer_norm(hidden, hidden.shape[-1:])
-            hidden = dropout(F.relu(hidden), self.dropout if self.training else 0.0)
+            hidden = F.dropout(F.relu(hidden), self.dropout, self.training)
         return hidden
 
 

@@ -68,7 +68,7 @@ def sparse_and_written_out():
     x = torch.rand(20, 40) * (torch.rand(20, 40) < 0.2)
     x[0] = 0
     row, column = x.nonzero(as_tuple=True)
-    return SparseRows(x[row, column], row, column, (20, 40)), x
+    return SparseRows(x[row, column], column, torch.searchsorted(row, torch.arange(21)), (20, 40)), x
 
 
 @pytest.mark.parametrize("gradients", [True, False])

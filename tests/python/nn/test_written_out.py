@@ -12,12 +12,11 @@ def test_rows_are_written_out_with_the_values_given(kind):
     x = torch.randint(0, 3, (6, 9), generator=torch.Generator().manual_seed(0)).to(kind)
     x[2] = 0  # a cell without counts
     row, column = x.nonzero(as_tuple=True)
-    rows = SparseRows(x[row, column], row, column, (6, 9))
+    rows = SparseRows(x[row, column], column, torch.searchsorted(row, torch.arange(7)), (6, 9))
     assert torch.equal(written_out(rows, rows.values), x)
     assert torch.equal(written_out(rows, rows.values.log1p()), x.log1p())
 
 
-def test_the_pointer_says_where_rows_begin():
-    row, column = torch.tensor([0, 0, 3]), torch.tensor([1, 2, 0])
-    rows = SparseRows(torch.ones(3), row, column, (5, 4))
-    assert rows.pointer.tolist() == [0, 2, 2, 2, 3, 3]
+def test_the_row_of_each_entry():
+    rows = SparseRows(torch.ones(3), torch.tensor([1, 2, 0]), torch.tensor([0, 2, 2, 2, 3, 3]), (5, 4))
+    assert rows.row.tolist() == [0, 0, 3]

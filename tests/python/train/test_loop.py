@@ -167,6 +167,7 @@ def test_two_rules_for_the_rate_are_refused():
     assert resolved(TrainConfig(reduce_lr_on_plateau=True), 100).lr_schedule == "constant"
 
 
-def test_auto_stops_early_only_with_held_out_cells():
-    assert resolved(TrainConfig(), 1000).early_stopping
-    assert not resolved(TrainConfig(train_size=1.0), 1000).early_stopping
+def test_auto_trains_as_long_as_batches_take_to_mix():
+    """Early stopping would end it at the best held-out loss, where the batches of some data are still apart."""
+    assert not resolved(TrainConfig(), 1000).early_stopping
+    assert [resolved(TrainConfig(), n).max_epochs for n in (1000, 20_000, 40_000, 10**6)] == [200, 200, 100, 10]

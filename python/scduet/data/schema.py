@@ -133,16 +133,16 @@ class Schema:
     def _codes(self, adata, key: str) -> np.ndarray:
         """Code of each cell's level; -1 for cells without a label."""
         values = _column(adata, key)
-        text = _text(values)
-        codes = pd.Index(self.levels[key]).get_indexer(text)
-        may_miss = text.isna() | ((text == self.fields.unlabeled_category) & (key == self.fields.labels_key))
-        unseen = np.unique(text[(codes < 0) & ~may_miss].astype(str))
+        number, names = pd.factorize(_text(values))  # the number -1 is of missing ones
+        place = pd.Index(self.levels[key]).get_indexer(names)
+        may_miss = (names == self.fields.unlabeled_category) & (key == self.fields.labels_key)
+        unseen = np.unique(names[(place < 0) & ~may_miss].astype(str))
         if len(unseen):
             remedy = f"the model knows {some(self.levels[key])}; map_query() adds new batches to a model"
             raise DataError(f"{len(unseen)} levels of {key!r} were not seen in training: {some(unseen)}", remedy)
         if key != self.fields.labels_key:
             _refuse_missing(values, key)
-        return codes.astype(np.int64)
+        return np.append(place, -1)[number].astype(np.int64)
 
 
 def _source(adata, layer: str | None, genes: np.ndarray | None) -> Source:

@@ -32,7 +32,7 @@ def _bits_of(_, number):
 
 
 @intrinsic
-def widest(_):
+def widest(_=None):
     """Lets the loops of the function that says this use registers of 512 bits, where there are any."""
 
     def code(context, builder, signature, args):

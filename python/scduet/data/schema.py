@@ -172,7 +172,9 @@ def _text(values: pd.Series) -> pd.Series:
     if isinstance(values.dtype, pd.CategoricalDtype):
         used = values.cat.remove_unused_categories()
         names = _text(pd.Series(used.cat.categories)).to_numpy(object)
-        return pd.Series(np.append(names, None)[used.cat.codes], values.index, object)  # the code -1 is of missing ones
+        return pd.Series(
+            np.array([*names, None], object)[used.cat.codes], values.index, object
+        )  # the code -1 is of missing ones
     if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
     return values.astype("string").astype(object).where(values.notna(), None)

@@ -252,7 +252,7 @@ def _pool(mask: np.ndarray, code: np.ndarray, wanted: int) -> np.ndarray:
 def _raw(cells: Cells, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Of the counts: means, shares of cells with any, means normalised to 10,000 a cell."""
     parts = np.array_split(rows, torch.get_num_threads())
-    means = sum(in_threads(partial(_summed, cells), parts)) / len(rows)
+    means = np.sum(in_threads(partial(_summed, cells), parts), axis=0) / len(rows)
     return dict(zip(("raw_mean", "non_zeros_proportion", "raw_normalized_mean"), means, strict=True))
 
 
@@ -262,7 +262,7 @@ def _summed(cells: Cells, rows: np.ndarray) -> Float[np.ndarray, "3 gene"]:
     for start in range(0, len(rows), PIECE):
         index = rows[start : start + PIECE]
         counts, once = cells.counts.rows(index), np.ones(len(index), np.float32)
-        any_at_all = csr(np.float32(counts.data != 0), counts.indices, counts.indptr, counts.shape)
-        weight = np.float32(PER_CELL / np.maximum(cells.total[index], 1e-12))
+        any_at_all = csr((counts.data != 0).astype(np.float32), counts.indices, counts.indptr, counts.shape)
+        weight = (PER_CELL / np.maximum(cells.total[index], 1e-12)).astype(np.float32)
         sums += once @ counts, once @ any_at_all, weight @ counts
     return sums

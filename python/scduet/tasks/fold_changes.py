@@ -62,7 +62,7 @@ class Pairs:
 
 def probability_higher(pairs: Pairs) -> Float[np.ndarray, " gene"]:
     """Share of the pairs whose first draw is higher."""
-    return sum(in_threads(_counted_higher, pairs.by_threads())) / len(pairs)
+    return np.sum(in_threads(_counted_higher, pairs.by_threads()), axis=0) / len(pairs)
 
 
 def _counted_higher(pairs: Pairs) -> Int[np.ndarray, " gene"]:
@@ -75,7 +75,7 @@ def _counted_higher(pairs: Pairs) -> Int[np.ndarray, " gene"]:
 def probability_changed(pairs: Pairs, offset: float, delta: float, test_mode: str) -> Float[np.ndarray, " gene"]:
     """Share of the pairs whose log2 fold change leaves [-delta, delta]; "three": to the likelier of the two sides."""
     limits = {"low": np.float32(2**-delta), "high": np.float32(2**delta)}
-    down, up = sum(in_threads(partial(_counted_beyond, offset=offset, **limits), pairs.by_threads()))
+    down, up = np.sum(in_threads(partial(_counted_beyond, offset=offset, **limits), pairs.by_threads()), axis=0)
     return (up + down if test_mode == "two" else np.maximum(up, down)) / len(pairs)
 
 

@@ -15,8 +15,16 @@ DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Under CI all that the tests need is there: a skip is a failure."""
-    report = yield
+    return _no_skip_under_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _no_skip_under_ci((yield))
+
+
+def _no_skip_under_ci(report):
+    """Under CI all that the tests need is there: a skip, of a test or of a whole file, is a failure."""
     if report.skipped and os.environ.get("CI"):
         report.outcome, report.longrepr = "failed", f"skipped under CI: {report.longrepr}"
     return report

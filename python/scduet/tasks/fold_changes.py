@@ -1,7 +1,7 @@
 """What pairs of draws say of each gene: how surely its expression differs, and by how much.
 
-Pairs are looked at a few at a time, so that what is computed of them stays in the processor's cache. All is numpy's:
-to start numba takes longer than all of this.
+Pairs are looked at some at a time: few enough for the processor's cache, and so many that threads seldom wait for each
+other between two steps of numpy. All is numpy's: to start numba takes longer than all of this.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from scduet.tasks.in_threads import in_threads
 
 SMALLEST_OFFSET, OFFSET_QUANTILE = 1e-10, 0.9  # of pseudocounts, as in scvi-tools
 EPS = 1e-8
-ELEMENTS = 1 << 16  # values looked at together
-GENES = 400  # genes described together; no power of two, whose multiples would share few lines of the cache
+ELEMENTS = 1 << 18  # values looked at together
+GENES = 500  # at most, that are described together: bounds memory
 MOST = 255  # pairs looked at together: their number fits in a byte
 
 
@@ -51,8 +51,10 @@ class Pairs:
             yield place, first
 
     def by_genes(self) -> list[Pairs]:
-        """The same pairs, of some genes each."""
-        return [replace(self, share=self.share[:, i : i + GENES]) for i in range(0, self.share.shape[1], GENES)]
+        """The same pairs, of some genes each, as many for each thread."""
+        n_genes, n_threads = self.share.shape[1], torch.get_num_threads()
+        n_parts = min(n_genes, n_threads * -(-n_genes // (n_threads * GENES)))
+        return [replace(self, share=share) for share in np.array_split(self.share, n_parts, axis=1)]
 
     def by_threads(self) -> list[Pairs]:
         """A part of the pairs for each thread."""
@@ -95,27 +97,23 @@ def described(pairs: Pairs, offset: float) -> dict[str, Float[np.ndarray, " gene
 
 
 def _described(pairs: Pairs, offset: float) -> Float[np.ndarray, "5 gene"]:
-    """The fold changes of a few genes at a time are put side by side."""
-    change = np.empty((len(pairs), pairs.share.shape[1]), np.float32)
+    """The fold changes of each gene are put side by side."""
+    change = np.empty((pairs.share.shape[1], len(pairs)), np.float32)
     for place, ratio in pairs.ratios(offset):
-        np.log2(ratio, out=change[place])
+        change[:, place] = np.log2(ratio, out=ratio).T
     size = max(1, ELEMENTS // len(pairs))
-    parts = [_statistics(change[:, i : i + size].T.copy()) for i in range(0, change.shape[1], size)]
-    return np.concatenate(parts, axis=1)
+    return np.concatenate([_statistics(change[i : i + size]) for i in range(0, len(change), size)], axis=1)
 
 
 def _statistics(change: Float[np.ndarray, "gene pair"]) -> Float[np.ndarray, "5 gene"]:
-    """Of each row; leaves the rows in another order."""
+    """Of each row; leaves there the distances from its mean, in another order."""
     n = change.shape[1]
     half, mean, low, high = n // 2, np.einsum("ij->i", change) / n, change.min(1), change.max(1)
-    spread = _root_mean_square(change - mean[:, None])
+    change -= mean[:, None]
+    spread = np.sqrt(np.einsum("ij,ij->i", change, change) / n)
     change.partition(half, axis=1)  # one place: asking numpy for both middle ones is five times slower
     median = change[:, half] if n % 2 else (change[:, half] + change[:, :half].max(1)) / 2
-    return np.stack([mean, median, spread, low, high])
-
-
-def _root_mean_square(values: Float[np.ndarray, "gene pair"]) -> Float[np.ndarray, " gene"]:
-    return np.sqrt(np.einsum("ij,ij->i", values, values) / values.shape[1])
+    return np.stack([mean, mean + median, spread, low, high])
 
 
 def mean_share(share: Float[np.ndarray, "draw gene"]) -> Float[np.ndarray, " gene"]:

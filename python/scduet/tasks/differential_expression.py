@@ -19,7 +19,6 @@ from jaxtyping import Float, Int
 
 from scduet.api import Model
 from scduet.data.cells import Cells
-from scduet.data.sources import csr
 from scduet.errors import DataError, OptionError, some
 from scduet.tasks import fold_changes
 from scduet.tasks.fold_changes import Pairs
@@ -30,7 +29,7 @@ from scduet.tasks.latent import BATCH_SIZE, as_batch, batch_codes, is_minified, 
 N_DRAWS = 5000
 NOT_EXPRESSED = 0.01  # mean count below which a gene is silent, as in scvi-tools
 PER_CELL = 10_000.0  # total that raw means are normalised to
-PIECE = 4096  # cells whose counts are summed together
+PIECE = 2048  # cells whose counts are summed together
 
 
 @torch.inference_mode()
@@ -195,9 +194,9 @@ def _compared(
     model: Model, cells: Cells | None, draws: _Draws, rows1, rows2, options: _Options, all_stats: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The table of one comparison, in the order of the genes, and which genes are called."""
-    raw = None if cells is None else (_raw(cells, rows1), _raw(cells, rows2))
     pairs, shares = draws.pairs(), [draws.share[: draws.n_first], draws.share[draws.n_first :]]
     scales = {f"scale{i}": fold_changes.mean_share(share) for i, share in enumerate(shares, 1)}
+    raw = None if cells is None else (_raw(cells, rows1), _raw(cells, rows2))
     if options.mode == "vanilla":
         higher = fold_changes.probability_higher(pairs)
         table = {"proba_m1": higher, "proba_m2": 1 - higher, "bayes_factor": fold_changes.bayes_factor(higher)}
@@ -261,8 +260,10 @@ def _summed(cells: Cells, rows: np.ndarray) -> Float[np.ndarray, "3 gene"]:
     sums = np.zeros((3, cells.counts.n_genes))
     for start in range(0, len(rows), PIECE):
         index = rows[start : start + PIECE]
-        counts, once = cells.counts.rows(index), np.ones(len(index), np.float32)
-        any_at_all = csr((counts.data != 0).astype(np.float32), counts.indices, counts.indptr, counts.shape)
+        counts, once = cells.counts.rows(index).T, np.ones(len(index), np.float32)
         weight = (PER_CELL / np.maximum(cells.total[index], 1e-12)).astype(np.float32)
-        sums += once @ counts, once @ any_at_all, weight @ counts
+        sums[0] += counts @ once
+        sums[2] += counts @ weight
+        counts.data = (counts.data != 0).astype(np.float32)
+        sums[1] += counts @ once
     return sums

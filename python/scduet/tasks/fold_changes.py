@@ -117,14 +117,17 @@ def _statistics(change: Float[np.ndarray, "gene pair"]) -> Float[np.ndarray, "5 
 
 
 def mean_share(share: Float[np.ndarray, "draw gene"]) -> Float[np.ndarray, " gene"]:
-    return np.full(len(share), 1 / len(share), np.float32) @ share
+    """By torch's product: the threads of numpy's would be in the way of those that come after."""
+    return (torch.full((len(share),), 1 / len(share)) @ torch.from_numpy(share)).numpy()
 
 
 def estimated_offset(share: Float[np.ndarray, "draw gene"], silent: Bool[np.ndarray, " gene"]) -> float:
     """Pseudocount from the genes that were not seen in a group: their largest shares say what the model makes up."""
     if not silent.any():
         return SMALLEST_OFFSET
-    return max(SMALLEST_OFFSET, float(np.quantile(share.max(0)[silent], OFFSET_QUANTILE)) / share.shape[1])
+    parts = np.array_split(share, torch.get_num_threads())
+    largest = np.max(in_threads(partial(np.max, axis=0, initial=0), parts), axis=0)
+    return max(SMALLEST_OFFSET, float(np.quantile(largest[silent], OFFSET_QUANTILE)) / share.shape[1])
 
 
 def estimated_delta(pairs: Pairs, offset: float) -> float:

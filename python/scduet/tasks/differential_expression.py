@@ -24,9 +24,10 @@ from scduet.tasks import fold_changes
 from scduet.tasks.fold_changes import Pairs
 from scduet.tasks.groups import comparisons
 from scduet.tasks.in_threads import in_threads
-from scduet.tasks.latent import BATCH_SIZE, as_batch, batch_codes, is_minified, seeded, states, vae_of, write_shares
+from scduet.tasks.latent import as_batch, batch_codes, is_minified, seeded, states, vae_of, write_shares
 
 N_DRAWS = 5000
+TOGETHER = 2048  # cells decoded together
 NOT_EXPRESSED = 0.01  # mean count below which a gene is silent, as in scvi-tools
 PER_CELL = 10_000.0  # total that raw means are normalised to
 PIECE = 2048  # cells whose counts are summed together
@@ -54,7 +55,7 @@ def differential_expression(
     all_stats: bool = True,
     calibrate: bool = True,
     verbose: bool = True,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = TOGETHER,
     seed: int | None = 0,
 ) -> pd.DataFrame:
     """Compare the expression of groups of cells.

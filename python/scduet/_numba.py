@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from scduet._torch import torch
+
 from collections.abc import Callable
 
 import numba
+from numba.core import types
+from numba.extending import intrinsic
+from torch import Tensor
 
 
 def compiled(**options) -> Callable[[Callable], Callable]:
@@ -18,3 +23,23 @@ def compiled(**options) -> Callable[[Callable], Callable]:
             return numba.njit(**always)(function)
 
     return decorated
+
+
+@intrinsic
+def _pointer(_, address):
+    """A pointer to float32 numbers."""
+    kind = types.CPointer(types.float32)
+    return kind(address), lambda context, builder, sig, args: builder.inttoptr(args[0], context.get_value_type(kind))
+
+
+@compiled(inline="always")
+def floats(address, shape):
+    """The float32 numbers at an address, which a tensor tells sooner than it turns into an array."""
+    return numba.carray(_pointer(address), shape)  # type: ignore[call-arg]
+
+
+def address(tensor: Tensor) -> int:
+    """Where the numbers of a tensor are, for `floats`."""
+    if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+        raise TypeError(f"compiled loops want float32 side by side, not {tensor.dtype} with strides {tensor.stride()}")
+    return tensor.data_ptr()

@@ -134,7 +134,7 @@ def compare_numbers(ours, theirs, cells, tensors, options):
 
 def compare_gradients(ours, theirs, cells, tensors, options):
     """Gradients of a training step, dropout and minibatch statistics included, from the same random numbers."""
-    ours.train(), theirs.train()
+    ours.train(), draw_dropout_alike(theirs.train(), options)
     torch.manual_seed(3)
     ours(cells, Step(kl_weight=0.3)).total.backward()
     torch.manual_seed(3)
@@ -146,6 +146,28 @@ def compare_gradients(ours, theirs, cells, tensors, options):
         np.testing.assert_allclose(
             parameter.grad, expected[name], rtol=1e-3, atol=1e-5 * largest, err_msg=f"{name} {options}"
         )
+
+
+def draw_dropout_alike(theirs, options):
+    """Where our dropout is drawn by a hash (`nn/units.py`), theirs gets numbers of the same hash, in the same order."""
+    if options["use_batch_norm"] in ("both", "encoder") and options["use_layer_norm"] not in ("both", "encoder"):
+        for name in ("z_encoder", "l_encoder"):
+            for layer in getattr(theirs, name).encoder.fc_layers:
+                layer[-1] = HashedDropout(layer[-1].p)
+
+
+class HashedDropout(torch.nn.Module):
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x):
+        seed = np.uint32(torch.empty((), dtype=torch.int64).random_(2**32))
+        number = np.arange(x.numel(), dtype=np.uint32) * np.uint32(0x9E3779B9) ^ seed
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):  # "lowbias32" (Wellons 2018)
+            number = (number ^ (number >> np.uint32(shift))) * np.uint32(factor)
+        kept = (number ^ (number >> np.uint32(16))) >= np.uint32(round(self.rate * 2**32))
+        return x * torch.tensor(kept).view(x.shape) / (1 - self.rate)
 
 
 @pytest.mark.parametrize("dispersion", DISPERSIONS)

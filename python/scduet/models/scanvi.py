@@ -31,7 +31,8 @@ from scduet.errors import OptionError
 from scduet.models import scvi
 from scduet.models.scvi import SCVI
 from scduet.nn.enumerated import each_level
-from scduet.nn.layers import FLOOR, MLP, GaussianEncoder, kl_to_normal, rsample
+from scduet.nn.gaussians import draw, log_density, log_normal
+from scduet.nn.layers import MLP, GaussianEncoder, rsample
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Config(scvi.Config):
     classification_ratio: float = 50.0
     """Weight of the classification against the rest of the loss."""
     n_samples_per_label: int | None = None
-    """Labeled cells of each type that an epoch classifies at most; None for all."""
+    """Labeled cells of each type that an epoch classifies at most, beside the minibatches; None for all."""
 
 
 class SCANVI(nn.Module):
@@ -76,10 +77,13 @@ class SCANVI(nn.Module):
         return self._cell_terms(cells)[1]
 
     def companions(self, label: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Places of an epoch's labeled cells among cells with these labels: at most n_samples_per_label of each."""
-        most = self.config.n_samples_per_label
+        """Places of an epoch's labeled cells among cells with these labels: at most n_samples_per_label of each type.
+
+        Without that limit none where half of the cells have labels: those of each minibatch then do, in one pass.
+        """
+        most, labeled = self.config.n_samples_per_label, np.flatnonzero(label >= 0)
         if most is None:
-            return np.flatnonzero(label >= 0)
+            return labeled if 2 * len(labeled) < len(label) else labeled[:0]
         kinds = [np.flatnonzero(label == code) for code in range(self.reference.n_labels)]
         return np.concatenate([draw.choice(kind, min(most, len(kind)), replace=False) for kind in kinds])
 
@@ -116,13 +120,11 @@ class SCANVI(nn.Module):
     ) -> tuple[Float[Tensor, " cell"], Float[Tensor, " cell"]]:
         """log q(z|x) - E log p(z|u, y), and the KL terms of u and y; every cell is tried with every type."""
         n_labels, heads = self.reference.n_labels, (self.within.mean, self.within.log_variance)
-        u_mean, u_log_variance = each_level(self.within.body, heads, z[None], n_labels)
-        u_variance = u_log_variance.exp() + FLOOR
-        u, heads = rsample(u_mean, u_variance), (self.prior_mean, self.prior_log_variance)
-        log_p = log_normal(z, *each_level(self.prior, heads, u, n_labels))
+        u, kl = draw(each_level(self.within.body, heads, z[None], n_labels))
+        log_p = log_density(z, each_level(self.prior, (self.prior_mean, self.prior_log_variance), u, n_labels))
         log_share = self.logits(z).log_softmax(-1).t()  # (label, cell), as all that follows
         share = log_share.exp()
-        by_type = (share * (kl_to_normal(u_mean, u_variance) + log_share)).sum(0)
+        by_type = (share * (kl + log_share)).sum(0)
         state = log_normal(z, mean, variance.log()) - (share * log_p).sum(0)
         return state, by_type + math.log(n_labels)
 
@@ -143,8 +145,3 @@ class SCANVI(nn.Module):
 def scvi_config(config: Config) -> scvi.Config:
     """The options of the scVI inside."""
     return scvi.Config(**{f.name: getattr(config, f.name) for f in fields(scvi.Config)})
-
-
-def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Float[Tensor, "*cell"]:
-    """log density of a diagonal normal, summed over dimensions."""
-    return -0.5 * ((x - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi)).sum(-1)

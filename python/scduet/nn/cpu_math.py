@@ -14,9 +14,11 @@ from numba.extending import intrinsic
 
 from scduet._numba import compiled
 
-f32, i32 = np.float32, np.int32
+f32, i32, u32 = np.float32, np.int32, np.uint32
 HALF_LOG_TAU = math.log(2 * math.pi) / 2
 ONE, HALF = f32(1), f32(0.5)
+FIRST, SECOND = u32(0x7FEB352D), u32(0x846CA68B)  # factors of the hash "lowbias32" (Wellons 2018)
+GOLDEN = u32(0x9E3779B9)  # which spreads neighbours over all numbers
 REORDERED = {"contract", "reassoc", "nsz", "arcp"}  # lets sums be reordered; NaN and infinity stay what they are
 
 
@@ -115,3 +117,12 @@ def log_gamma(x):
     series = (1 / 12 - s * (1 / 360 - s * (1 / 1260 - s * (1 / 1680 - s / 1188)))) / x
     slope = log - steep / product - 0.5 / x - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s * (1 / 240 - s / 132))))
     return (x - 0.5) * log - x + HALF_LOG_TAU + series - math.log(product), slope
+
+
+@compiled(inline="always")
+def hashed(place, seed):
+    """A random-looking number of 32 bits for each place, another one for each seed."""
+    x = u32(u32(place * GOLDEN) ^ seed)
+    x = u32(u32(x ^ (x >> u32(16))) * FIRST)
+    x = u32(u32(x ^ (x >> u32(15))) * SECOND)
+    return u32(x ^ (x >> u32(16)))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from scduet._numba import compiled
 from scduet.contract import SparseRows
+from scduet.nn.units import can_compile, normalized_units
 
 FLOOR = 1e-4  # of the posterior's variance, as in scvi-tools
 Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categorical covariate
@@ -91,13 +92,28 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> Float[Tensor, "cell hidden"]:
         hidden: Any = x
         for i, linear in enumerate(self.linear):
-            hidden = linear(hidden, codes)
-            if self.norm:
-                hidden = _normalized(hidden, self.norm[i])
-            if self.layer_norm:
-                hidden = F.layer_norm(hidden, hidden.shape[-1:])
-            hidden = F.dropout(F.relu(hidden), self.dropout, self.training)
+            hidden = self.units(i, linear(hidden, codes))
         return hidden
+
+    def units(
+        self, i: int, x: Float[Tensor, "*#level cell hidden"], shift: Float[Tensor, "level hidden"] | None = None
+    ) -> Float[Tensor, "row hidden"]:
+        """What the hidden units of layer `i` make of the linear layer before them.
+
+        shift: what each level of a covariate adds to x; the rows are then all cells with the first level, and so on.
+        """
+        n_levels, n_cells = (1 if shift is None else len(shift)), x.shape[-2]
+        norm: Any = self.norm[i] if self.norm else None
+        if norm is not None and not self.layer_norm and n_levels * n_cells > 1 and can_compile(x, norm):
+            moved = x.new_zeros(1, x.shape[-1]) if shift is None else shift
+            return normalized_units(x if x.dim() == 3 else x[None], moved, norm, self.dropout).flatten(0, 1)
+        if shift is not None:
+            x = (x + shift[:, None]).flatten(0, 1)
+        if norm is not None:
+            x = _normalized(x, norm)
+        if self.layer_norm:
+            x = F.layer_norm(x, x.shape[-1:])
+        return F.dropout(F.relu(x), self.dropout, self.training)
 
 
 class GaussianEncoder(nn.Module):

@@ -30,8 +30,13 @@ def test_companions_are_labeled_training_cells_a_few_of_each_type():
     rows = module.companions(label, np.random.default_rng(0))
     assert np.bincount(label[rows]).tolist() == [4, 2, 4]
     assert len(set(rows)) == len(rows)
-    everything = SCANVI(Reference(10, n_labels=3), Config()).companions(label, np.random.default_rng(0))
-    assert np.array_equal(everything, np.flatnonzero(label >= 0))
+
+
+def test_where_half_of_the_cells_are_labeled_they_need_no_companions_but_all_labeled_ones_otherwise():
+    module, draw = SCANVI(Reference(10, n_labels=3), Config()), np.random.default_rng(0)
+    few = np.array([0] * 20 + [1] * 2 + [-1] * 30 + [2] * 7)
+    assert np.array_equal(module.companions(few, draw), np.flatnonzero(few >= 0))
+    assert len(module.companions(few[few >= 0], draw)) == len(module.companions(np.append(few, 2), draw)) == 0
 
 
 def test_the_trainer_gives_every_minibatch_companions_from_the_training_cells(counts):

@@ -26,20 +26,31 @@ def compiled(**options) -> Callable[[Callable], Callable]:
 
 
 @intrinsic
-def _pointer(_, address):
-    """A pointer to float32 numbers."""
+def _float_pointer(_, address):
     kind = types.CPointer(types.float32)
+    return kind(address), lambda context, builder, sig, args: builder.inttoptr(args[0], context.get_value_type(kind))
+
+
+@intrinsic
+def _integer_pointer(_, address):
+    kind = types.CPointer(types.int64)
     return kind(address), lambda context, builder, sig, args: builder.inttoptr(args[0], context.get_value_type(kind))
 
 
 @compiled(inline="always")
 def floats(address, shape):
     """The float32 numbers at an address, which a tensor tells sooner than it turns into an array."""
-    return numba.carray(_pointer(address), shape)  # type: ignore[call-arg]
+    return numba.carray(_float_pointer(address), shape)  # type: ignore[call-arg]
 
 
-def address(tensor: Tensor) -> int:
-    """Where the numbers of a tensor are, for `floats`."""
-    if tensor.dtype != torch.float32 or not tensor.is_contiguous():
-        raise TypeError(f"compiled loops want float32 side by side, not {tensor.dtype} with strides {tensor.stride()}")
+@compiled(inline="always")
+def integers(address, shape):
+    """The int64 numbers at an address."""
+    return numba.carray(_integer_pointer(address), shape)  # type: ignore[call-arg]
+
+
+def address(tensor: Tensor, kind: torch.dtype = torch.float32) -> int:
+    """Where the numbers of a tensor are, for `floats` and `integers`. The tensor must outlive the call it is for."""
+    if tensor.dtype != kind or not tensor.is_contiguous():
+        raise TypeError(f"compiled loops want {kind} side by side, not {tensor.dtype} with strides {tensor.stride()}")
     return tensor.data_ptr()

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from scduet._numba import compiled
+from scduet._numba import address, compiled, floats, integers
 from scduet.contract import SparseRows
 from scduet.nn.cpu_math import REORDERED, exp, largest, log, log_gamma, sum_of_logs, widest
 from scduet.nn.heads import Matrix
@@ -42,26 +42,25 @@ def negative_binomial(
     """-log p of each cell. Writes its slopes by log-library and log r, and those of the matrices."""
     n, genes = x.shape
     cost = torch.empty_like(log_library)
-    inflated = _matrix(logits, 0) if dropout is None else _matrix(dropout, n)
-    matrices = _arrays(x.values, x.column, x.pointer), _matrix(logits, n), inflated
-    arrays = *matrices, *_arrays(log_library, r.view(-1, genes), by_library, by_r, cost)
+    others = log_library.contiguous(), r, by_library, by_r, cost
+    inflated = (0, 0, 0) if dropout is None else _matrix(dropout)
+    places = *_matrix(logits), *inflated, *(address(tensor) for tensor in others)
+    counts = address(x.values), address(x.column, torch.int64), address(x.pointer, torch.int64)
+    sizes = n, genes, len(x.values), r.numel() // genes
     allowed = torch.get_num_threads()
     threads = min(allowed, 1 + n * genes // ENOUGH) if _may_share_out() else 1
-    edges = np.linspace(0, n, threads + 1).astype(np.int64)
-    _shared_out(edges, *arrays) if threads > 1 else _cells(edges, *arrays)
+    if threads > 1:
+        _shared_out(threads, sizes, counts, places)
+    else:
+        _cells(0, n, sizes, counts, places)
     if torch.get_num_threads() != allowed:  # numba's OpenMP made it its own number at its first loop
         torch.set_num_threads(allowed)
     return cost[:, 0]
 
 
-def _matrix(matrix: Matrix, n: int) -> tuple[np.ndarray, ...]:
-    """Of the first `n` cells: its values, what is added to each of them, and the memory of its slopes."""
-    bias = matrix.value.new_zeros(matrix.value.shape[1]) if matrix.bias is None else matrix.bias
-    return _arrays(matrix.value[:n], bias, matrix.slopes[:n])
-
-
-def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
-    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
+def _matrix(matrix: Matrix) -> tuple[int, int, int]:
+    """Addresses of its values, of what is added to each of them (0 for nothing), and of the memory of its slopes."""
+    return address(matrix.value), 0 if matrix.bias is None else address(matrix.bias), address(matrix.slopes)
 
 
 @cache
@@ -75,11 +74,10 @@ def _may_share_out() -> bool:
 
 
 @compiled(parallel=True)
-def _shared_out(edges, counts, logits, dropout, log_library, r, by_library, by_r, cost):
+def _shared_out(threads, sizes, counts, places):
     """The cells in as many parts as threads."""
-    for k in numba.prange(len(edges) - 1):
-        rows = edges[k : k + 2]  # an array as where there is one part: the same code, so the same bits
-        _cells(rows, counts, logits, dropout, log_library, r, by_library, by_r, cost)
+    for k in numba.prange(threads):
+        _cells(k * sizes[0] // threads, (k + 1) * sizes[0] // threads, sizes, counts, places)
 
 
 @compiled(inline="always", fastmath=REORDERED)
@@ -212,19 +210,28 @@ def _no_dropouts(a, r, dropout, by_dropout):
 
 
 @compiled()
-def _cells(rows, counts, logits_of_cells, dropout_of_cells, log_library, r, by_library, by_r, cost):
-    """The cells from one row to another; the slopes may be where the values are."""
-    (x, column, pointer), (logits, bias, by_logits) = counts, logits_of_cells
-    dropout, shift, by_dropout = dropout_of_cells
-    genes, inflated, shared = logits.shape[1], len(dropout) > 0, len(r) == 1
+def _added(place, genes):
+    """What is added to each value of a matrix."""
+    return floats(place, genes) if place else np.zeros(genes, np.float32)
+
+
+@compiled()
+def _cells(first, last, sizes, counts, places):
+    """The cells from `first` up to `last`; the slopes may be where the values are."""
+    (n, genes, entries, own), shape = sizes, (sizes[0], sizes[1])
+    x, column, pointer = floats(counts[0], entries), integers(counts[1], entries), integers(counts[2], n + 1)
+    logits, bias, by_logits = floats(places[0], shape), _added(places[1], genes), floats(places[2], shape)
+    dropout, shift, by_dropout = floats(places[3], shape), _added(places[4], genes), floats(places[5], shape)
+    log_library, r, by_library = floats(places[6], n), floats(places[7], (own, genes)), floats(places[8], n)
+    by_r, cost, inflated, shared = floats(places[9], shape), floats(places[10], n), places[3] != 0, own == 1
     shape, own_dropout, gene = np.empty(genes, np.float32), np.empty(genes, np.float32), np.empty(genes, np.int64)
     memory, per_r = np.empty((8, genes), np.float32), ONE / (r[0] + GUARD)
-    for i in range(rows[0], rows[1]):
+    for i in range(first, last):
         own_r, stored = r[0] if shared else r[i], slice(pointer[i], pointer[i + 1])
         if not shared:
             per_r = ONE / (own_r + GUARD)
         total = _exponentials(logits[i], bias, shape)
-        scale = f32(math.exp(log_library[i, 0]) / total)
+        scale = f32(math.exp(log_library[i]) / total)
         if inflated:
             own_dropout[:] = dropout[i] + shift  # which may be overwritten
             slopes = by_logits[i], by_r[i], by_dropout[i]
@@ -244,8 +251,8 @@ def _cells(rows, counts, logits_of_cells, dropout_of_cells, log_library, r, by_l
             added += _no_dropouts(a, r_at, factor, logs)
             for j in range(n):
                 by_dropout[i, at[j]] = logs[j]
-        cost[i, 0] = zeros + added + f32(0) * scale  # a scale that is no number shows in the cost
-        by_library[i, 0] = _through_softmax(by_logits[i], shape, total)
+        cost[i] = zeros + added + f32(0) * scale  # a scale that is no number shows in the cost
+        by_library[i] = _through_softmax(by_logits[i], shape, total)
 
 
 @compiled(fastmath=REORDERED)

@@ -47,6 +47,7 @@ class Matrix(NamedTuple):
     def of(cls, logits: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, whole: bool = True) -> Matrix:
         """whole: with the bias, whose addition is a pass of its own."""
         if weight is None or bias is None:
+            logits = logits.contiguous()
             return cls(logits, torch.empty_like(logits))
         product = torch.addmm(bias, logits, weight.t()) if whole else logits @ weight.t()
         return cls(product, product, None if whole else bias)

@@ -32,6 +32,8 @@ class Adam(torch.optim.Adam):
         torch._fused_adam_(weights, gradients, first, second, [], steps, **options, **rest)
         return None
 
+    step.hooked = True  # type: ignore[attr-defined]  # torch's wrapper, which looks for hooks, takes a tenth of the time
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         for group in self.param_groups:
             for weight in group["params"]:

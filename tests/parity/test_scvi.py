@@ -166,7 +166,7 @@ class HashedDropout(torch.nn.Module):
         number = np.arange(x.numel(), dtype=np.uint32) * np.uint32(0x9E3779B9) ^ seed
         for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):  # "lowbias32" (Wellons 2018)
             number = (number ^ (number >> np.uint32(shift))) * np.uint32(factor)
-        kept = (number ^ (number >> np.uint32(16))) >= np.uint32(round(self.rate * 2**32))
+        kept = (number ^ (number >> np.uint32(16))) >= np.uint32(int(self.rate * 2**32))
         return x * torch.tensor(kept).view(x.shape) / (1 - self.rate)
 
 

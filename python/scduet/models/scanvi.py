@@ -134,7 +134,9 @@ class SCANVI(nn.Module):
             mean, label = self.scvi.posterior(cells.companion)[0], cells.companion.label
         else:
             label = torch.full_like(cells.batch, -1) if cells.label is None else cells.label
-            mean, label = mean[label >= 0], label[label >= 0]
+            labeled = label >= 0
+            if not labeled.all():
+                mean, label = mean[labeled], label[labeled]
         if label is None or len(label) == 0:
             return {}
         logits = self.logits(mean)

@@ -137,11 +137,8 @@ def _density(shape, x, heads, density):
 @compiled(fastmath=REORDERED)
 def _density_back(shape, x, heads, slope, by_x, by_heads):
     levels, n, width = shape
-    x, heads, by_heads = (
-        floats(x, (n, width)),
-        floats(heads, (levels, n, 2 * width)),
-        floats(by_heads, (levels, n, 2 * width)),
-    )
+    x, both = floats(x, (n, width)), (levels, n, 2 * width)
+    heads, by_heads = floats(heads, both), floats(by_heads, both)
     slope, by_x = floats(slope, (levels, n)), floats(by_x, (n, width))
     for level in range(levels):
         for row in range(n):

@@ -45,15 +45,15 @@ class _Units(Function):
         ctx: Any, x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d, rate: float
     ) -> Float[Tensor, "level cell hidden"]:
         x, shape = x.contiguous(), (len(shift), *x.shape[1:])
-        out, apart, each = (
+        out, each, apart = (
             torch.empty(shape),
-            shift.clone(memory_format=torch.contiguous_format),
             torch.empty_like(bias),
+            shift.clone(memory_format=torch.contiguous_format),
         )
         seed = int(torch.empty((), dtype=torch.int64).random_(2**BITS)) if rate else 0
         tensors = x, apart, weight, bias, norm.running_mean, norm.running_var, out, each
-        options = norm.momentum, norm.eps, seed, round(rate * 2**BITS), 1 / (1 - rate)
-        _forward(shape, len(x), *(address(tensor) for tensor in tensors), *options)  # type: ignore[arg-type]
+        places = tuple(address(tensor) for tensor in tensors)  # type: ignore[arg-type]
+        _forward(shape, len(x), places, norm.momentum, norm.eps, 1 / (1 - rate), seed, int(rate * 2**BITS))
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         ctx.save_for_backward(x, apart, weight, out, each)
         ctx.rate = rate
@@ -64,36 +64,22 @@ class _Units(Function):
         x, apart, weight, out, each = ctx.saved_tensors
         found = torch.zeros_like(x), torch.zeros_like(apart), torch.empty_like(weight), torch.empty_like(weight)
         tensors = slopes[0].contiguous(), x, apart, weight, out, each, *found
-        _backward(tuple(out.shape), len(x), *(address(tensor) for tensor in tensors), 1 / (1 - ctx.rate))
+        _backward(tuple(out.shape), len(x), tuple(address(tensor) for tensor in tensors), 1 / (1 - ctx.rate))
         return *found, None, None
 
 
 @compiled(fastmath=REORDERED)
-def _forward(
-    shape,
-    own,
-    x,
-    apart,
-    weight,
-    bias,
-    running_mean,
-    running_variance,
-    out,
-    each,
-    momentum,
-    eps,
-    seed,
-    least,
-    kept,
-):
-    """own: levels of x. Turns `apart`, the shift of each level, into what takes x to its distance from the mean.
+def _forward(shape, own, places, momentum, eps, kept, seed, least):
+    """own: levels of x. kept: factor of the units that are not dropped, those whose number is `least` or more.
 
-    each: to be one over the standard deviation. least: the number from which on a unit is kept. kept: their factor.
+    Turns `apart`, the shift of each level, into what takes x to its distance from the mean; `each` is to be one over
+    the standard deviation.
     """
     levels, cells, width = shape
-    x, apart, out = floats(x, (own, cells, width)), floats(apart, (levels, width)), floats(out, shape)
-    weight, bias, each = floats(weight, width), floats(bias, width), floats(each, width)
-    running_mean, running_variance = floats(running_mean, width), floats(running_variance, width)
+    x, apart = floats(places[0], (own, cells, width)), floats(places[1], (levels, width))
+    weight, bias = floats(places[2], width), floats(places[3], width)
+    running_mean, running_variance = floats(places[4], width), floats(places[5], width)
+    out, each = floats(places[6], shape), floats(places[7], width)
     n, total, part = levels * cells, np.zeros(width), np.zeros(width, np.float32)
     for level in range(own):
         for cell in range(cells):
@@ -127,21 +113,16 @@ def _forward(
 
 
 @compiled(fastmath=REORDERED)
-def _backward(shape, own, slope, x, apart, weight, out, each, by_x, by_shift, by_weight, by_bias, kept):
+def _backward(shape, own, places, kept):
     levels, cells, width = shape
-    x, apart, out, slope = (
-        floats(x, (own, cells, width)),
-        floats(apart, (levels, width)),
-        floats(out, shape),
-        floats(slope, shape),
+    slope, x, apart = (
+        floats(places[0], shape),
+        floats(places[1], (own, cells, width)),
+        floats(places[2], (levels, width)),
     )
-    weight, each, by_weight, by_bias = (
-        floats(weight, width),
-        floats(each, width),
-        floats(by_weight, width),
-        floats(by_bias, width),
-    )
-    by_x, by_shift = floats(by_x, (own, cells, width)), floats(by_shift, (levels, width))
+    weight, out, each = floats(places[3], width), floats(places[4], shape), floats(places[5], width)
+    by_x, by_shift = floats(places[6], (own, cells, width)), floats(places[7], (levels, width))
+    by_weight, by_bias = floats(places[8], width), floats(places[9], width)
     n, kept, by_unit = levels * cells, f32(kept), np.empty(width, np.float32)
     of_weight, of_bias, parts = np.zeros(width), np.zeros(width), np.zeros((2, width), np.float32)
     for level in range(levels):

@@ -49,7 +49,7 @@ def main() -> None:
     for name in options.data:
         for seed in options.seeds:
             for method in methods:
-                if (name, method, str(seed)) not in _done(options.results):
+                if (_called(name, options.cells), method, str(seed)) not in _done(options.results):
                     _append(name, method, seed, options)
     _print(options.results)
 
@@ -61,7 +61,7 @@ def _append(name: str, method: str, seed: int, options: argparse.Namespace) -> N
     begun = time.perf_counter()
     share = METHODS[method](reference, query, seed, options.epochs)
     called = share.columns.to_numpy()[share.to_numpy().argmax(1)]
-    row = {"data": name, "method": method, "seed": seed, "n_cells": len(truth), "seconds": time.perf_counter() - begun}
+    row = {"data": _called(name, options.cells), "method": method, "seed": seed, "n_cells": len(truth), "seconds": time.perf_counter() - begun}
     row |= {"accuracy": accuracy(truth, called), "macro_f1": macro_f1(truth, called)}
     confidence = np.clip(share.to_numpy().max(1), 0, 1)
     row["calibration_error"] = expected_calibration_error(truth, called, confidence)
@@ -71,6 +71,10 @@ def _append(name: str, method: str, seed: int, options: argparse.Namespace) -> N
         if new:
             writer.writeheader()
         writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def _called(name: str, cells: int | None) -> str:
+    return name if cells is None else f"{name} ({cells} cells)"
 
 
 def _cells(name: str, seed: int, most: int | None):

@@ -42,7 +42,7 @@ def negative_binomial(
     """-log p of each cell. Writes its slopes by log-library and log r, and those of the matrices."""
     n, genes = x.shape
     cost = torch.empty_like(log_library)
-    others = log_library.contiguous(), r, by_library, by_r, cost
+    others = log_library.contiguous(), r.contiguous(), by_library, by_r, cost
     inflated = (0, 0, 0) if dropout is None else _matrix(dropout)
     places = *_matrix(logits), *inflated, *(address(tensor) for tensor in others)
     counts = address(x.values), address(x.column, torch.int64), address(x.pointer, torch.int64)

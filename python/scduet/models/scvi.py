@@ -9,8 +9,7 @@
     q(z | x) = Normal(encoder(log(1 + x)))      and the same for a learned log l
 
 Training minimises -log p(x | z, l) + kl_weight * KL(q(z|x) || p(z)) + KL(q(l|x) || p(l)), a mean over cells.
-Names of the options, initial distributions, constants and the order of random draws are those of scvi-tools 1.4, but
-for the draws of the dropout (`nn/units.py`).
+Options, initial distributions, constants and random draws, but for those of dropout, are those of scvi-tools 1.4.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ def _append(name: str, method: str, seed: int, options: argparse.Namespace) -> N
     begun = time.perf_counter()
     share = METHODS[method](reference, query, seed, options.epochs)
     called = share.columns.to_numpy()[share.to_numpy().argmax(1)]
-    row = {"data": _called(name, options.cells), "method": method, "seed": seed, "n_cells": len(truth), "seconds": time.perf_counter() - begun}
+    row = {"data": _called(name, options.cells), "method": method, "seed": seed, "n_cells": len(truth)}
+    row["seconds"] = time.perf_counter() - begun
     row |= {"accuracy": accuracy(truth, called), "macro_f1": macro_f1(truth, called)}
     confidence = np.clip(share.to_numpy().max(1), 0, 1)
     row["calibration_error"] = expected_calibration_error(truth, called, confidence)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import numba
 from numba.core import types
@@ -54,3 +56,22 @@ def address(tensor: Tensor, kind: torch.dtype = torch.float32) -> int:
     if tensor.dtype != kind or not tensor.is_contiguous():
         raise TypeError(f"compiled loops want {kind} side by side, not {tensor.dtype} with strides {tensor.stride()}")
     return tensor.data_ptr()
+
+
+@contextmanager
+def threads_for(work: int, enough: int) -> Iterator[int]:
+    """How many of torch's threads share `work`, of which `enough` is worth a thread of its own."""
+    allowed = torch.get_num_threads()
+    yield min(allowed, 1 + work // enough) if _may_share_out() else 1
+    if torch.get_num_threads() != allowed:  # numba's OpenMP made it its own number at its first loop
+        torch.set_num_threads(allowed)
+
+
+@cache
+def _may_share_out() -> bool:
+    """Whether numba has OpenMP, hence torch's threads; its own would compete with them, and cannot be called twice."""
+    try:
+        from numba.np.ufunc import omppool  # type: ignore[attr-defined] # noqa: F401
+    except ImportError:
+        return False
+    return numba.config.THREADING_LAYER in ("default", "omp", "threadsafe", "safe")  # type: ignore[attr-defined]

@@ -257,7 +257,10 @@ Part = TypeVar("Part", SparseRows, Covariates, CellBatch, TokenBatch)
 
 
 def _moved(part: Part, device: torch.device | str) -> Part:
-    """A copy of the dataclass with every tensor in it on `device`."""
+    """The dataclass with every tensor in it on `device`: itself where its cells are there already."""
+    here = getattr(part, "index", None)
+    if isinstance(here, Tensor) and here.device == torch.device(device):
+        return part
     return replace(part, **{f.name: _to(getattr(part, f.name), device) for f in fields(part)})
 
 

@@ -11,6 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
+from scduet.data.passes import row_sums
+from scduet.errors import DataError
+
 DENSE_PIECE = 1024  # rows of a dense matrix made sparse together
 KEEP_WHOLE = 0.4  # a choice of genes that holds more than this share of the entries is made per minibatch, not copied
 
@@ -102,7 +105,9 @@ class MemorySource:
 
     def totals(self) -> np.ndarray:
         """Sum of each row over the genes."""
-        chosen = np.ones(self.matrix.shape[1], np.float32) if self.genes is None else np.float32(self._place >= 0)
+        if self.genes is None:
+            return row_sums(self.matrix.data, self.matrix.indptr)
+        chosen = np.float32(self._place >= 0)
         size = max(1, int(self.entries_at_once / max(1, self.mean_entries)))
         return np.concatenate([between(self.matrix, i, i + size) @ chosen for i in range(0, self.n_cells, size)])
 
@@ -137,11 +142,18 @@ def in_memory(matrix, genes: np.ndarray | None = None) -> MemorySource:
 
 
 def canonical(matrix) -> sp.csr_matrix:
-    """The matrix as CSR with each entry stored once; the same arrays where they are so already."""
+    """The matrix as CSR with each entry stored once, ascending; the same arrays where they are so already.
+
+    Raises DataError for entries that lie outside of the matrix, as in a damaged file.
+    """
     rows = matrix if matrix.format == "csr" else matrix.tocsr()
     if not rows.has_canonical_format:
         rows = rows.copy() if rows is matrix else rows
         rows.sum_duplicates()
+    full = np.flatnonzero(np.diff(rows.indptr))
+    first, last = rows.indices[rows.indptr[full]], rows.indices[rows.indptr[full + 1] - 1]
+    if len(full) and not (first.min() >= 0 and last.max() < rows.shape[1]):
+        raise DataError(f"entries lie outside of the {rows.shape[1]} columns", "the matrix is damaged: make it anew")
     return csr(rows.data, rows.indices, rows.indptr, rows.shape)
 
 

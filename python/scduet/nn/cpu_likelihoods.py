@@ -10,14 +10,13 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import math
-from functools import cache
 
 import numba
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from scduet._numba import address, compiled, floats, integers
+from scduet._numba import address, compiled, floats, integers, threads_for
 from scduet.contract import SparseRows
 from scduet.nn.cpu_math import REORDERED, exp, largest, log, log_gamma, sum_of_logs, widest
 from scduet.nn.heads import Matrix
@@ -47,30 +46,17 @@ def negative_binomial(
     places = *_matrix(logits), *inflated, *(address(tensor) for tensor in others)
     counts = address(x.values), address(x.column, torch.int64), address(x.pointer, torch.int64)
     sizes = n, genes, len(x.values), r.numel() // genes
-    allowed = torch.get_num_threads()
-    threads = min(allowed, 1 + n * genes // ENOUGH) if _may_share_out() else 1
-    if threads > 1:
-        _shared_out(threads, sizes, counts, places)
-    else:
-        _cells(0, n, sizes, counts, places)
-    if torch.get_num_threads() != allowed:  # numba's OpenMP made it its own number at its first loop
-        torch.set_num_threads(allowed)
+    with threads_for(n * genes, ENOUGH) as threads:
+        if threads > 1:
+            _shared_out(threads, sizes, counts, places)
+        else:
+            _cells(0, n, sizes, counts, places)
     return cost[:, 0]
 
 
 def _matrix(matrix: Matrix) -> tuple[int, int, int]:
     """Addresses of its values, of what is added to each of them (0 for nothing), and of the memory of its slopes."""
     return address(matrix.value), 0 if matrix.bias is None else address(matrix.bias), address(matrix.slopes)
-
-
-@cache
-def _may_share_out() -> bool:
-    """Whether numba has OpenMP, hence torch's threads; its own would compete with them, and cannot be called twice."""
-    try:
-        from numba.np.ufunc import omppool  # type: ignore[attr-defined] # noqa: F401
-    except ImportError:
-        return False
-    return numba.config.THREADING_LAYER in ("default", "omp", "threadsafe", "safe")  # type: ignore[attr-defined]
 
 
 @compiled(parallel=True)

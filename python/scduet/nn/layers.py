@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from scduet._numba import compiled
 from scduet.contract import SparseRows
+from scduet.nn.sparse_products import padded, product
 from scduet.nn.units import can_compile, normalized_units
 
 FLOOR = 1e-4  # of the posterior's variance, as in scvi-tools
@@ -50,14 +51,13 @@ class CovariateLinear(nn.Module):
 
     def _of_rows(self, x: SparseRows) -> Float[Tensor, "cell out"]:
         """On a CPU and without gradients each stored entry adds a row of the turned weight; else x is written out."""
-        if torch.is_grad_enabled() or self.training or self.weight.device.type != "cpu" or self.weight.is_inference():
+        looking = not (torch.is_grad_enabled() or self.training or self.weight.is_inference())
+        if not looking or self.weight.device.type != "cpu" or not self.weight.dtype == x.values.dtype == torch.float32:
             return F.linear(x.dense(), self.weight, self.bias)
         state = (id(self.weight), self.weight._version, self.weight.data_ptr())
         if self._turned is None or self._turned[0] != state:
-            self._turned = (state, self.weight, self.weight.t().contiguous())  # holding the weight keeps its id its own
-        entries, turned = x.values.to(self.weight.dtype), self._turned[2]
-        out = F.embedding_bag(x.column, turned, x.pointer[:-1], mode="sum", per_sample_weights=entries)
-        return out if self.bias is None else out + self.bias
+            self._turned = (state, self.weight, padded(self.weight.t()))  # holding the weight keeps its id its own
+        return product(x, self._turned[2], self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias)
 
 
 class MLP(nn.Module):

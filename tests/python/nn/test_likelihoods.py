@@ -228,11 +228,12 @@ def test_sharing_the_work_leaves_torch_its_number_of_threads():
     """numba's OpenMP sets it to its own when it starts, and the bits of all later training hang on it."""
     code = """
 import torch
+from scduet import _numba
 from test_likelihoods import as_rows, cpu_likelihoods, drawn, sparse_aware
 cpu_likelihoods.ENOUGH = 1
 x, parameters = drawn(9, 40, True, dtype=torch.float32)
 sparse_aware("nb", "softmax", as_rows(x), *parameters)
-print(cpu_likelihoods._may_share_out(), torch.get_num_threads())
+print(_numba._may_share_out(), torch.get_num_threads())
 """
     here = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     environment = os.environ | here | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "4"}

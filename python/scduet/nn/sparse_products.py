@@ -1,0 +1,117 @@
+"""Rows of sparse counts times a dense matrix on a CPU, as an encoder that only looks needs it.
+
+A stored entry adds a row of the matrix, which for thousands of genes is larger than the processor's near caches. So
+the genes are gone through in blocks: all cells have their entries of a block added while its rows are near. What they
+add up to stays in registers, which the compiler does not find out for itself.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from collections.abc import Callable
+
+import numba
+from jaxtyping import Float
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from torch import Tensor
+from torch.nn import functional as F
+
+from scduet._numba import address, compiled, integers, threads_for
+from scduet.contract import SparseRows
+from scduet.nn.cpu_math import widest
+
+WIDE, NARROW = 64, 16  # numbers of a row that are summed up together: four registers of 512 bits, or one
+BLOCK = 512  # genes whose rows of the matrix stay in the processor's second cache: 256 kB at 128 hidden units
+ENOUGH = 2**11  # entries that are worth a thread of their own
+
+
+def padded(matrix: Float[Tensor, "column out"]) -> Float[Tensor, "column width"]:
+    """The matrix with columns of zeros added, as `product` wants it."""
+    return F.pad(matrix, (0, -matrix.shape[1] % NARROW)).contiguous()
+
+
+def product(
+    x: SparseRows, matrix: Float[Tensor, "column width"], start: Float[Tensor, " out"]
+) -> Float[Tensor, "row out"]:
+    """`x.dense() @ matrix + start`, float32, of a `padded` matrix. Entries may be in any order; ascending is fast."""
+    out = torch.empty(len(x), matrix.shape[1])
+    out.copy_(F.pad(start, (0, matrix.shape[1] - len(start))))
+    sizes = *x.shape, len(x.values), matrix.shape[1]
+    columns = address(x.column, torch.int64), address(x.pointer, torch.int64)
+    places = address(x.values), *columns, address(matrix), address(out)
+    with threads_for(len(x.values), ENOUGH) as threads:
+        if threads > 1:
+            _shared_out(threads, sizes, places)
+        else:
+            _add(0, len(x), sizes, places)
+    return out[:, : len(start)]
+
+
+def _adder(lanes: int) -> Callable:
+    """A function for compiled loops that adds to `lanes` numbers those of some rows of a matrix, each times its value.
+
+    total, matrix: addresses of the first number of the sum, and of row 0. stride: bytes from row to row. value, column:
+    addresses of the `n` entries.
+    """
+    number, integer, numbers = ir.FloatType(), ir.IntType(64), ir.VectorType(ir.FloatType(), lanes)
+    same = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+
+    def code(context, builder, signature, args):
+        total, matrix, stride, value, column, n = args
+
+        def at(address, kind):
+            return builder.inttoptr(address, kind.as_pointer())
+
+        def nth(address, index, kind, size):
+            return builder.load(at(builder.add(address, builder.mul(index, integer(size))), kind))
+
+        out, sums = at(total, numbers), cgutils.alloca_once(builder, numbers)
+        builder.store(builder.load(out, align=4), sums)
+        with cgutils.for_range(builder, n) as loop:
+            place = builder.mul(nth(column, loop.index, integer, 8), stride)
+            row = builder.load(at(builder.add(matrix, place), numbers), align=4)
+            first = builder.insert_element(
+                ir.Constant(numbers, ir.Undefined), nth(value, loop.index, number, 4), ir.IntType(32)(0)
+            )
+            product = builder.fmul(builder.shuffle_vector(first, first, same), row, flags=("contract",))
+            builder.store(builder.fadd(product, builder.load(sums), flags=("contract",)), sums)
+        builder.store(builder.load(sums), out, align=4)
+        return context.get_dummy_value()
+
+    def add_rows(_, total, matrix, stride, value, column, n):
+        return types.void(*[types.int64] * 6), code
+
+    return intrinsic(add_rows)
+
+
+_add_wide, _add_narrow = _adder(WIDE), _adder(NARROW)
+
+
+@compiled(parallel=True)
+def _shared_out(threads, sizes, places):
+    """The rows in as many parts as threads."""
+    for k in numba.prange(threads):
+        _add(k * sizes[0] // threads, (k + 1) * sizes[0] // threads, sizes, places)
+
+
+@compiled()
+def _add(first, last, sizes, places):
+    """The products of rows `first` to `last`."""
+    widest()
+    rows, columns, entries, width = sizes
+    column, pointer = integers(places[1], entries), integers(places[2], rows + 1)
+    next_entry, whole = pointer[first:last].copy(), width // WIDE * WIDE
+    for stop in range(BLOCK, columns + BLOCK, BLOCK):
+        for row in range(first, last):
+            start = end = next_entry[row - first]
+            while end < pointer[row + 1] and column[end] < stop:
+                end += 1
+            next_entry[row - first] = end
+            some = places[0] + 4 * start, places[1] + 8 * start, end - start
+            for lane in range(0, whole, WIDE):
+                _add_wide(places[4] + 4 * (row * width + lane), places[3] + 4 * lane, 4 * width, *some)
+            for lane in range(whole, width, NARROW):
+                _add_narrow(places[4] + 4 * (row * width + lane), places[3] + 4 * lane, 4 * width, *some)

@@ -1,0 +1,50 @@
+"""The compiled product of sparse rows is the product of the rows written out, however it is shared out."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from scduet.contract import SparseRows
+from scduet.nn import sparse_products
+from scduet.nn.sparse_products import BLOCK, padded, product
+
+
+def rows(n: int, genes: int, seed: int = 0) -> tuple[SparseRows, torch.Tensor]:
+    x = sp.random(n, genes, 0.2, format="csr", dtype=np.float32, random_state=seed)
+    x[0] = 0  # a cell without counts
+    x.eliminate_zeros()
+    x.sort_indices()
+    arrays = torch.tensor(x.data), torch.tensor(x.indices, dtype=torch.int64), torch.tensor(x.indptr, dtype=torch.int64)
+    return SparseRows(*arrays, (n, genes)), torch.tensor(x.toarray())
+
+
+@pytest.mark.parametrize("width", [1, 10, 16, 64, 90, 128])
+@pytest.mark.parametrize("genes", [3, BLOCK, 3 * BLOCK + 7])
+def test_the_product_is_that_of_the_rows_written_out(width, genes):
+    x, dense = rows(9, genes)
+    matrix, start = torch.randn(genes, width), torch.randn(width)
+    torch.testing.assert_close(product(x, padded(matrix), start), dense @ matrix + start)
+
+
+def test_entries_may_be_in_any_order():
+    x, dense = rows(5, 4 * BLOCK)
+    order = torch.cat([start + torch.randperm(end - start) for start, end in zip(*_ends(x), strict=True)])
+    matrix = torch.randn(4 * BLOCK, 70)
+    turned = SparseRows(x.values[order], x.column[order], x.pointer, x.shape)
+    torch.testing.assert_close(product(turned, padded(matrix), torch.zeros(70)), dense @ matrix)
+
+
+def _ends(x: SparseRows) -> tuple[list[int], list[int]]:
+    return x.pointer[:-1].tolist(), x.pointer[1:].tolist()
+
+
+def test_threads_and_neighbours_do_not_change_a_bit_of_a_row(monkeypatch):
+    x, _ = rows(8, 3 * BLOCK)
+    matrix, start = padded(torch.randn(3 * BLOCK, 128)), torch.randn(128)
+    alone = product(x, matrix, start)
+    monkeypatch.setattr(sparse_products, "ENOUGH", 1)
+    assert torch.equal(product(x, matrix, start), alone)
+    first, last = int(x.pointer[6]), int(x.pointer[7])
+    single = SparseRows(x.values[first:last], x.column[first:last], torch.tensor([0, last - first]), (1, 3 * BLOCK))
+    assert torch.equal(product(single, matrix, start)[0], alone[6])

@@ -22,7 +22,7 @@ Expects = Literal["counts", "lognormal", "binary"]
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Rows of a sparse matrix: the arrays of a CSR."""
+    """Rows of a sparse matrix: the arrays of a CSR. Not to be written to, for they may be the user's own."""
 
     values: Float[Tensor, " entry"]
     column: Int[Tensor, " entry"]

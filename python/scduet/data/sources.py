@@ -82,7 +82,9 @@ class MemorySource:
         return place
 
     def rows(self, index: np.ndarray) -> sp.csr_matrix:
-        taken = self.matrix[index]
+        """Neighbouring rows in their order are the matrix' own numbers, not a copy."""
+        near = len(index) and self.matrix.data.flags.writeable and (np.diff(index) == 1).all()
+        taken = between(self.matrix, index[0], index[-1] + 1) if near else self.matrix[index]
         if self.genes is not None:
             taken = self._picked(taken)
         return taken if taken.dtype == np.float32 else taken.astype(np.float32)

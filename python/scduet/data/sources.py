@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from scduet.data.passes import row_sums
 from scduet.errors import DataError
 
 DENSE_PIECE = 1024  # rows of a dense matrix made sparse together
@@ -108,7 +107,7 @@ class MemorySource:
     def totals(self) -> np.ndarray:
         """Sum of each row over the genes."""
         if self.genes is None:
-            return row_sums(self.matrix.data, self.matrix.indptr)
+            return _row_sums(self.matrix)
         chosen = np.float32(self._place >= 0)
         size = max(1, int(self.entries_at_once / max(1, self.mean_entries)))
         return np.concatenate([between(self.matrix, i, i + size) @ chosen for i in range(0, self.n_cells, size)])
@@ -177,6 +176,14 @@ def joined(pieces: list) -> sp.csr_matrix:
     """The rows of all pieces, one after the other."""
     rows = sp.vstack(pieces, format="csr")
     return csr(rows.data, rows.indices, rows.indptr, rows.shape)
+
+
+def _row_sums(matrix: sp.csr_matrix) -> np.ndarray:
+    """Sum of each row; float32 for float32, else float64."""
+    kind = np.result_type(matrix.dtype, np.float32)
+    full, out = np.flatnonzero(np.diff(matrix.indptr)), np.zeros(matrix.shape[0], kind)
+    out[full] = np.add.reduceat(matrix.data[: matrix.indptr[-1]], matrix.indptr[full], dtype=kind)
+    return out
 
 
 def between(matrix: sp.csr_matrix, start: int, end: int) -> sp.csr_matrix:

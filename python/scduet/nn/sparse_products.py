@@ -1,8 +1,8 @@
 """Rows of sparse counts times a dense matrix on a CPU, as an encoder that only looks needs it.
 
-A stored entry adds a row of the matrix, which for thousands of genes is larger than the processor's near caches. So
-the genes are gone through in blocks: all cells have their entries of a block added while its rows are near. What they
-add up to stays in registers, which the compiler does not find out for itself.
+A stored entry adds a row of the matrix. Where that is larger than the processor's near caches, the genes are gone
+through in blocks: all cells have their entries of a block added while its rows are near. What they add up to stays in
+registers, which the compiler does not find out for itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from scduet.nn.cpu_math import widest
 
 WIDE, NARROW = 64, 16  # numbers of a row that are summed up together: four registers of 512 bits, or one
 BLOCK = 512  # genes whose rows of the matrix stay in the processor's second cache: 256 kB at 128 hidden units
+NEAR = 2**20  # numbers of a matrix with which torch's own loop is as fast, and nothing has to be loaded for it
 ENOUGH = 2**11  # entries that are worth a thread of their own
 
 
@@ -37,8 +38,11 @@ def product(
     x: SparseRows, matrix: Float[Tensor, "column width"], start: Float[Tensor, " out"]
 ) -> Float[Tensor, "row out"]:
     """`x.dense() @ matrix + start`, float32, of a `padded` matrix. Entries may be in any order; ascending is fast."""
-    out = torch.empty(len(x), matrix.shape[1])
-    out.copy_(F.pad(start, (0, matrix.shape[1] - len(start))))
+    first = F.pad(start, (0, matrix.shape[1] - len(start)))
+    if matrix.numel() <= NEAR:
+        bags = F.embedding_bag(x.column, matrix, x.pointer[:-1], mode="sum", per_sample_weights=x.values)
+        return (bags + first)[:, : len(start)]
+    out = torch.empty(len(x), matrix.shape[1]).copy_(first)
     sizes = *x.shape, len(x.values), matrix.shape[1]
     columns = address(x.column, torch.int64), address(x.pointer, torch.int64)
     places = address(x.values), *columns, address(matrix), address(out)

@@ -105,8 +105,7 @@ class MLP(nn.Module):
         n_levels, n_cells = (1 if shift is None else len(shift)), x.shape[-2]
         norm: Any = self.norm[i] if self.norm else None
         if norm is not None and not self.layer_norm and n_levels * n_cells > 1 and can_compile(x, norm):
-            moved = x.new_zeros(1, x.shape[-1]) if shift is None else shift
-            return normalized_units(x if x.dim() == 3 else x[None], moved, norm, self.dropout).flatten(0, 1)
+            return normalized_units(x, shift, norm, self.dropout)
         if shift is not None:
             x = (x + shift[:, None]).flatten(0, 1)
         if norm is not None:

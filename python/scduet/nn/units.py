@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from scduet._numba import address, compiled, floats
+from scduet._numba import address, compiled, floats, integers
 from scduet.nn.cpu_math import REORDERED, hashed, widest
 
 f32, u32 = np.float32, np.uint32
@@ -30,11 +30,15 @@ def can_compile(x: Tensor, norm: nn.BatchNorm1d) -> bool:
 
 
 def normalized_units(
-    x: Float[Tensor, "#level cell hidden"], shift: Float[Tensor, "level hidden"], norm: nn.BatchNorm1d, rate: float
-) -> Float[Tensor, "level cell hidden"]:
+    x: Float[Tensor, "*#level cell hidden"],
+    shift: Float[Tensor, "level hidden"] | None,
+    norm: nn.BatchNorm1d,
+    rate: float,
+) -> Float[Tensor, "row hidden"]:
     """`dropout(relu(norm(x + shift)), rate)` in training; moves the running statistics of `norm`.
 
-    x: of each cell with each level, or the same with all levels. `norm` is over cells and levels.
+    x: of each cell, or of each cell with each level. shift: of each level; without it there is one. The rows, which are
+    normalised together, are all cells with the first level, and so on.
     """
     return _Units.apply(x, shift, norm.weight, norm.bias, norm, rate)  # pyright: ignore[reportReturnType]
 
@@ -42,30 +46,28 @@ def normalized_units(
 class _Units(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d, rate: float
-    ) -> Float[Tensor, "level cell hidden"]:
-        x, shape = x.contiguous(), (len(shift), *x.shape[1:])
-        out, each, apart = (
-            torch.empty(shape),
-            torch.empty_like(bias),
-            shift.clone(memory_format=torch.contiguous_format),
-        )
+        ctx: Any, x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d, rate: float
+    ) -> Float[Tensor, "row hidden"]:
+        cells, width = x.shape[-2:]
+        x, own, levels = x.contiguous(), x.numel() // (cells * width), 1 if shift is None else len(shift)
+        apart = torch.zeros(1, width) if shift is None else shift.clone(memory_format=torch.contiguous_format)
+        out, each = torch.empty(levels * cells, width), torch.empty(width)
         seed = int(torch.empty((), dtype=torch.int64).random_(2**BITS)) if rate else 0
         tensors = x, apart, weight, bias, norm.running_mean, norm.running_var, out, each
-        places = tuple(address(tensor) for tensor in tensors)  # type: ignore[arg-type]
-        _forward(shape, len(x), places, norm.momentum, norm.eps, 1 / (1 - rate), seed, int(rate * 2**BITS))
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        places = *(address(tensor) for tensor in tensors), address(norm.num_batches_tracked, torch.int64)  # type: ignore[arg-type]
+        ctx.sizes, ctx.rate, ctx.shifted = ((levels, cells, width), own), rate, shift is not None
+        _forward(*ctx.sizes, places, norm.momentum, norm.eps, 1 / (1 - rate), seed, int(rate * 2**BITS))
         ctx.save_for_backward(x, apart, weight, out, each)
-        ctx.rate = rate
         return out
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, apart, weight, out, each = ctx.saved_tensors
-        found = torch.zeros_like(x), torch.zeros_like(apart), torch.empty_like(weight), torch.empty_like(weight)
-        tensors = slopes[0].contiguous(), x, apart, weight, out, each, *found
-        _backward(tuple(out.shape), len(x), tuple(address(tensor) for tensor in tensors), 1 / (1 - ctx.rate))
-        return *found, None, None
+        by_x, by_shift = torch.zeros_like(x), torch.zeros_like(apart)
+        of_norm = torch.empty_like(weight), torch.empty_like(weight)
+        tensors = slopes[0].contiguous(), x, apart, weight, out, each, by_x, by_shift, *of_norm
+        _backward(*ctx.sizes, tuple(address(tensor) for tensor in tensors), 1 / (1 - ctx.rate))
+        return by_x, by_shift if ctx.shifted else None, *of_norm, None, None
 
 
 @compiled(fastmath=REORDERED)
@@ -80,6 +82,7 @@ def _forward(shape, own, places, momentum, eps, kept, seed, least):
     weight, bias = floats(places[2], width), floats(places[3], width)
     running_mean, running_variance = floats(places[4], width), floats(places[5], width)
     out, each = floats(places[6], shape), floats(places[7], width)
+    integers(places[8], 1)[0] += 1  # batches tracked
     n, total, part = levels * cells, np.zeros(width), np.zeros(width, np.float32)
     for level in range(own):
         for cell in range(cells):

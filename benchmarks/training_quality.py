@@ -29,6 +29,7 @@ SETS = {  # file -> column of the batch; that of the labels is cell_type
     "cellbench_3cl_3tech_890g": "batch",
     "cortex_zeisel_3005_200g": None,
     "pbmc_3tech_savercat": "batch",
+    "cellbench_5cl_10x_celseq2_1900g": "technology",
 }
 N_GENES, DRAWS = 2000, 10
 

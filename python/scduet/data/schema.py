@@ -133,10 +133,11 @@ class Schema:
     def _codes(self, adata, key: str) -> np.ndarray:
         """Code of each cell's level; -1 for cells without a label."""
         values = _column(adata, key)
-        number, names = pd.factorize(_text(values))  # the number -1 is of missing ones
+        number, names = _factors(values)
         place = pd.Index(self.levels[key]).get_indexer(names)
         may_miss = (names == self.fields.unlabeled_category) & (key == self.fields.labels_key)
-        unseen = np.unique(names[(place < 0) & ~may_miss].astype(str))
+        occurs = np.bincount(number + 1, minlength=len(names) + 1)[1:] > 0
+        unseen = np.unique(names[(place < 0) & ~may_miss & occurs].astype(str))
         if len(unseen):
             remedy = f"the model knows {some(self.levels[key])}; map_query() adds new batches to a model"
             raise DataError(f"{len(unseen)} levels of {key!r} were not seen in training: {some(unseen)}", remedy)
@@ -167,14 +168,16 @@ def _column(adata, key: str) -> pd.Series:
     return adata.obs[key]
 
 
+def _factors(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """For each value the number of its level, -1 for missing ones; and the levels as text, perhaps with unused ones."""
+    if not isinstance(values.dtype, pd.CategoricalDtype):
+        number, names = pd.factorize(_text(values))
+        return number, names.to_numpy(object)
+    return values.cat.codes.to_numpy(np.int64), _text(pd.Series(values.cat.categories)).to_numpy(object)
+
+
 def _text(values: pd.Series) -> pd.Series:
     """Levels as text, missing ones kept missing; whole floats as whole numbers, so that 1.0 and 1 are one level."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        used = values.cat.remove_unused_categories()
-        names = _text(pd.Series(used.cat.categories)).to_numpy(object)
-        return pd.Series(
-            np.array([*names, None], object)[used.cat.codes], values.index, object
-        )  # the code -1 is of missing ones
     if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
     return values.astype("string").astype(object).where(values.notna(), None)

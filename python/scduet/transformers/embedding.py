@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.data.sources import MemorySource, Source
+from scduet.data.sources import Source
 from scduet.errors import DeviceError, OptionError, ScduetWarning
 from scduet.transformers.tokens import Tokenizer, Tokens
 
@@ -99,14 +99,8 @@ def windows(tokenizer: Tokenizer, source: Source) -> Iterator[Tokens]:
 def in_order(source: Source, start: int, stop: int) -> Rows:
     """Cells `start` to `stop`; without a copy of their counts where they lie in memory."""
     index = np.arange(start, stop)
-    if isinstance(source, MemorySource) and source.genes is None and source.matrix.dtype == np.float32:
-        pointer = source.matrix.indptr[start : stop + 1]
-        entries = slice(pointer[0], pointer[-1])
-        values, column, pointer = source.matrix.data[entries], source.matrix.indices[entries], pointer - pointer[0]
-    else:
-        counts = source.rows(index)
-        values, column, pointer = counts.data, counts.indices, counts.indptr
-    return Rows(values, column, pointer, source.n_genes, index, np.zeros_like(index))
+    counts = source.rows(index)
+    return Rows(counts.data, counts.indices, counts.indptr, source.n_genes, index, np.zeros_like(index))
 
 
 def alike(lengths: Int[np.ndarray, " cell"], budget: int) -> list[Int[np.ndarray, " cell"]]:

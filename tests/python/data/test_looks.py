@@ -36,3 +36,15 @@ def test_entries_outside_of_the_matrix_are_refused(column):
     x.indices[x.indptr[8] if column < 0 else x.indptr[8] - 1] = column
     with pytest.raises(DataError, match="outside of the 30 columns"):
         in_memory(x)
+
+
+def test_neighbouring_rows_are_a_look_at_the_matrix():
+    x = sp.random(50, 30, 0.3, format="csr", random_state=0, dtype=np.float32)
+    source = in_memory(x)
+    near, far = source.rows(np.arange(7, 20)), source.rows(np.array([7, 9, 8]))
+    assert np.shares_memory(near.data, x.data)
+    assert not np.shares_memory(far.data, x.data)
+    assert (near != x[7:20]).nnz == 0
+    assert (far != x[[7, 9, 8]]).nnz == 0
+    x.data.flags.writeable = False  # as in a mapped file: torch wants numbers that can be written to
+    assert not np.shares_memory(in_memory(x).rows(np.arange(7, 20)).data, x.data)

@@ -200,6 +200,12 @@ def test_unseen_levels_are_refused_by_name(counts):
         schema.encode(counts)
 
 
+def test_unused_categories_may_be_unseen(counts):
+    schema, cells = encoded(counts, batch_key="batch")
+    counts.obs["batch"] = counts.obs["batch"].astype("category").cat.add_categories("never")
+    assert (schema.encode(counts).batch == cells.batch).all()
+
+
 def test_missing_genes_are_named_at_encoding(counts):
     schema, _ = encoded(counts)
     with pytest.raises(DataError, match=r"2 of 60 genes are missing from the data: 'gene0', 'gene1'"):

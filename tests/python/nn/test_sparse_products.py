@@ -52,7 +52,13 @@ def test_threads_and_neighbours_do_not_change_a_bit_of_a_row(monkeypatch):
     matrix, start = padded(torch.randn(3 * BLOCK, 128)), torch.randn(128)
     alone = product(x, matrix, start)
     monkeypatch.setattr(sparse_products, "ENOUGH", 1)
-    assert torch.equal(product(x, matrix, start), alone)
+    allowed = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        shared = product(x, matrix, start)
+    finally:
+        torch.set_num_threads(allowed)
+    assert torch.equal(shared, alone)
     first, last = int(x.pointer[6]), int(x.pointer[7])
     single = SparseRows(x.values[first:last], x.column[first:last], torch.tensor([0, last - first]), (1, 3 * BLOCK))
     assert torch.equal(product(single, matrix, start)[0], alone[6])

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from scduet.contract import CellBatch, Expects, Loss, Reference, SparseRows, Step
 from scduet.errors import OptionError
 from scduet.nn import likelihoods, sparse_likelihoods
-from scduet.nn.heads import head
+from scduet.nn.heads import head, write_logits
 from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample, written_out
 from scduet.nn.sparse_likelihoods import Link
 
@@ -190,7 +190,8 @@ class SCVI(nn.Module):
 
         out: where to write it, if no gradient is asked for.
         """
-        return self._linked(self.share(self._hidden(z, cells, cells.batch if batch is None else batch)), out)
+        hidden = self._hidden(z, cells, cells.batch if batch is None else batch)
+        return self._linked(self.share(hidden) if out is None else write_logits(out, self.share, hidden), out)
 
     def decode(
         self,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Head(NamedTuple):
@@ -30,6 +31,18 @@ def head(layer: nn.Module, hidden: Float[Tensor, "cell hidden"]) -> Logits:
     if type(layer) is nn.Linear and not torch.is_autocast_enabled(hidden.device.type):
         return Head(hidden, layer.weight, layer.bias)
     return layer(hidden)
+
+
+def write_logits(
+    out: Float[Tensor, "cell gene"], layer: nn.Module, hidden: Float[Tensor, "cell hidden"]
+) -> Float[Tensor, "cell gene"]:
+    """Logits of `layer`, if no gradient is asked for; at `out`, where the layer is plainly linear."""
+    parts = head(layer, hidden)
+    if not isinstance(parts, Head):
+        return parts
+    # The bias is the weight of one more unit, which is always one: to fill `out` with it first takes a pass more.
+    weight = torch.cat([parts.weight, parts.bias[:, None]], 1)
+    return torch.mm(F.pad(parts.hidden, (0, 1), value=1.0), weight.t(), out=out)
 
 
 def parts_of(logits: Logits) -> tuple[Tensor, Tensor | None, Tensor | None]:

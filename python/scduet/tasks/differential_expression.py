@@ -196,8 +196,9 @@ def _compared(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The table of one comparison, in the order of the genes, and which genes are called."""
     pairs, shares = draws.pairs(), [draws.share[: draws.n_first], draws.share[draws.n_first :]]
-    scales = {f"scale{i}": fold_changes.mean_share(share) for i, share in enumerate(shares, 1)}
-    raw = None if cells is None else (_raw(cells, rows1), _raw(cells, rows2))
+    (scale1, largest1), (scale2, largest2) = map(fold_changes.mean_and_largest, shares)
+    scales = {"scale1": scale1, "scale2": scale2}
+    raw = None if cells is None else _raw(cells, rows1, rows2)
     if options.mode == "vanilla":
         higher = fold_changes.probability_higher(pairs)
         table = {"proba_m1": higher, "proba_m2": 1 - higher, "bayes_factor": fold_changes.bayes_factor(higher)}
@@ -207,11 +208,12 @@ def _compared(
         offset = options.pseudocounts
         if offset is None:
             silent = [np.ones(0, bool)] * 2 if raw is None else [r["raw_mean"] < NOT_EXPRESSED for r in raw]
-            offset = max(map(fold_changes.estimated_offset, shares, silent))
+            offset = max(map(fold_changes.estimated_offset, (largest1, largest2), silent))
         delta = fold_changes.estimated_delta(pairs, offset) if options.delta is None else options.delta
-        sure = fold_changes.probability_changed(pairs, offset, delta, options.test_mode)
+        changes = fold_changes.compared(pairs, offset, delta, options.test_mode)
+        sure = changes.pop("proba_de")
         table = {"proba_de": sure, "proba_not_de": 1 - sure, "bayes_factor": fold_changes.bayes_factor(sure)}
-        table |= {**scales, "pseudocounts": offset, "delta": delta, **fold_changes.described(pairs, 1e-3 * offset)}
+        table |= {**scales, "pseudocounts": offset, "delta": delta, **changes}
         called = fold_changes.called(sure, options.fdr_target)
         table[f"is_de_fdr_{options.fdr_target}"] = called
     if all_stats and raw is not None:
@@ -249,11 +251,13 @@ def _pool(mask: np.ndarray, code: np.ndarray, wanted: int) -> np.ndarray:
     return places if len(places) else np.flatnonzero(mask)
 
 
-def _raw(cells: Cells, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Of the counts: means, shares of cells with any, means normalised to 10,000 a cell."""
-    parts = np.array_split(rows, torch.get_num_threads())
-    means = np.sum(in_threads(partial(_summed, cells), parts), axis=0) / len(rows)
-    return dict(zip(("raw_mean", "non_zeros_proportion", "raw_normalized_mean"), means, strict=True))
+def _raw(cells: Cells, *groups: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """Of the counts of each group: means, shares of cells with any, means normalised to 10,000 a cell."""
+    n_threads = torch.get_num_threads()
+    parts = [part for rows in groups for part in np.array_split(rows, n_threads)]
+    sums = np.split(np.stack(in_threads(partial(_summed, cells), parts)), len(groups))
+    means = [group.sum(0) / len(rows) for group, rows in zip(sums, groups, strict=True)]
+    return [dict(zip(("raw_mean", "non_zeros_proportion", "raw_normalized_mean"), mean, strict=True)) for mean in means]
 
 
 def _summed(cells: Cells, rows: np.ndarray) -> Float[np.ndarray, "3 gene"]:

@@ -22,6 +22,8 @@ EPS = 1e-8
 ELEMENTS = 1 << 18  # values looked at together
 GENES = 500  # at most, that are described together: bounds memory
 MOST = 255  # pairs looked at together: their number fits in a byte
+DESCRIBED = 1e-3  # of the pseudocounts: what is added before fold changes are described, as in scvi-tools
+STATISTICS = ("lfc_mean", "lfc_median", "lfc_std", "lfc_min", "lfc_max")
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,6 @@ class Pairs:
         for start in range(0, len(self), size):
             place = slice(start, start + size)
             yield place, self.share[self.first[place]], self.share[self.second[place]]
-
-    def ratios(self, offset: float) -> Iterator[tuple[slice, np.ndarray]]:
-        """(first + offset) / (second + offset) of a few pairs, and which pairs these are."""
-        for place, first, second in self.blocks():
-            first += offset
-            second += offset
-            first /= second
-            yield place, first
 
     def by_genes(self) -> list[Pairs]:
         """The same pairs, of some genes each, as many for each thread."""
@@ -76,58 +70,79 @@ def _counted_higher(pairs: Pairs) -> Int[np.ndarray, " gene"]:
 
 def probability_changed(pairs: Pairs, offset: float, delta: float, test_mode: str) -> Float[np.ndarray, " gene"]:
     """Share of the pairs whose log2 fold change leaves [-delta, delta]; "three": to the likelier of the two sides."""
-    limits = {"low": np.float32(2**-delta), "high": np.float32(2**delta)}
-    down, up = np.sum(in_threads(partial(_counted_beyond, offset=offset, **limits), pairs.by_threads()), axis=0)
-    return (up + down if test_mode == "two" else np.maximum(up, down)) / len(pairs)
+    counts = np.sum(in_threads(partial(_counted_beyond, offset=offset, delta=delta), pairs.by_threads()), axis=0)
+    return _share_beyond(counts, len(pairs), test_mode)
 
 
-def _counted_beyond(pairs: Pairs, offset: float, low: np.float32, high: np.float32) -> Int[np.ndarray, "2 gene"]:
-    """Pairs whose ratio lies below `low`, and those whose ratio does not lie below `high`."""
+def _counted_beyond(pairs: Pairs, offset: float, delta: float) -> Int[np.ndarray, "2 gene"]:
     counts = np.zeros((2, pairs.share.shape[1]), np.int64)
-    for _, ratio in pairs.ratios(offset):
-        counts[0] += _counted(ratio < low)
-        counts[1] += _counted(ratio >= high)
+    for _, first, second in pairs.blocks():
+        _count_beyond(counts, _ratio(first, second, offset), delta)
     return counts
 
 
-def described(pairs: Pairs, offset: float) -> dict[str, Float[np.ndarray, " gene"]]:
-    """Mean, median, standard deviation, minimum and maximum of the log2 fold changes of each gene."""
-    found = np.concatenate(in_threads(partial(_described, offset=offset), pairs.by_genes()), axis=1)
-    return {f"lfc_{name}": values for name, values in zip(("mean", "median", "std", "min", "max"), found, strict=True)}
+def compared(pairs: Pairs, offset: float, delta: float, test_mode: str) -> dict[str, Float[np.ndarray, " gene"]]:
+    """`probability_changed`, and what the log2 fold changes of each gene are like, in one look at the pairs."""
+    found = in_threads(partial(_compared, offset=offset, delta=delta), pairs.by_genes())
+    counts, statistics = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+    described = dict(zip(STATISTICS, statistics, strict=True))
+    return {"proba_de": _share_beyond(counts, len(pairs), test_mode), **described}
 
 
-def _described(pairs: Pairs, offset: float) -> Float[np.ndarray, "5 gene"]:
-    """The fold changes of each gene are put side by side."""
-    change = np.empty((pairs.share.shape[1], len(pairs)), np.float32)
-    for place, ratio in pairs.ratios(offset):
+def _compared(pairs: Pairs, offset: float, delta: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs on either side of [-delta, delta], and statistics; for these the changes of a gene are put side by side."""
+    n_genes = pairs.share.shape[1]
+    counts, change = np.zeros((2, n_genes), np.int64), np.empty((n_genes, len(pairs)), np.float32)
+    for place, first, second in pairs.blocks():
+        _count_beyond(counts, (first + offset) / (second + offset), delta)
+        ratio = _ratio(first, second, DESCRIBED * offset)
         change[:, place] = np.log2(ratio, out=ratio).T
     size = max(1, ELEMENTS // len(pairs))
-    return np.concatenate([_statistics(change[i : i + size]) for i in range(0, len(change), size)], axis=1)
+    statistics = [_statistics(change[i : i + size]) for i in range(0, n_genes, size)]
+    return counts, np.concatenate(statistics, axis=1)
+
+
+def _ratio(first: np.ndarray, second: np.ndarray, offset: float) -> np.ndarray:
+    """(first + offset) / (second + offset), written over them."""
+    first += offset
+    second += offset
+    return np.divide(first, second, out=first)
+
+
+def _count_beyond(counts: Int[np.ndarray, "2 gene"], ratio: Float[np.ndarray, "pair gene"], delta: float) -> None:
+    """Add how many ratios lie below 2^-delta, and how many do not lie below 2^delta."""
+    counts[0] += _counted(ratio < np.float32(2**-delta))
+    counts[1] += _counted(ratio >= np.float32(2**delta))
+
+
+def _share_beyond(counts: Int[np.ndarray, "2 gene"], n_pairs: int, test_mode: str) -> Float[np.ndarray, " gene"]:
+    return (counts.sum(0) if test_mode == "two" else counts.max(0)) / n_pairs
 
 
 def _statistics(change: Float[np.ndarray, "gene pair"]) -> Float[np.ndarray, "5 gene"]:
-    """Of each row; leaves there the distances from its mean, in another order."""
+    """Of each row, in the order of `STATISTICS`; leaves there the distances from its mean, in another order."""
     n = change.shape[1]
-    half, mean, low, high = n // 2, np.einsum("ij->i", change) / n, change.min(1), change.max(1)
-    change -= mean[:, None]
-    spread = np.sqrt(np.einsum("ij,ij->i", change, change) / n)
+    half = n // 2
     change.partition(half, axis=1)  # one place: asking numpy for both middle ones is five times slower
-    median = change[:, half] if n % 2 else (change[:, half] + change[:, :half].max(1)) / 2
-    return np.stack([mean, mean + median, spread, low, high])
+    median = (change[:, half] + (change[:, half] if n % 2 else change[:, :half].max(1))) / 2
+    low, high, mean = change[:, : half + 1].min(1), change[:, half:].max(1), np.einsum("ij->i", change) / n
+    change -= mean[:, None]
+    return np.stack([mean, median, np.sqrt(np.einsum("ij,ij->i", change, change) / n), low, high])
 
 
-def mean_share(share: Float[np.ndarray, "draw gene"]) -> Float[np.ndarray, " gene"]:
-    """By torch's product: the threads of numpy's would be in the way of those that come after."""
-    return (torch.full((len(share),), 1 / len(share)) @ torch.from_numpy(share)).numpy()
+def mean_and_largest(share: Float[np.ndarray, "draw gene"]) -> Float[np.ndarray, "2 gene"]:
+    """Of each gene."""
+    n_parts = max(torch.get_num_threads(), share.size // ELEMENTS)
+    parts = [part for part in np.array_split(share, n_parts) if len(part)]
+    sums, largest = zip(*in_threads(lambda part: (part.sum(0), part.max(0)), parts), strict=True)
+    return np.stack([np.sum(sums, axis=0, dtype=float) / len(share), np.max(largest, axis=0)])
 
 
-def estimated_offset(share: Float[np.ndarray, "draw gene"], silent: Bool[np.ndarray, " gene"]) -> float:
+def estimated_offset(largest: Float[np.ndarray, " gene"], silent: Bool[np.ndarray, " gene"]) -> float:
     """Pseudocount from the genes that were not seen in a group: their largest shares say what the model makes up."""
     if not silent.any():
         return SMALLEST_OFFSET
-    parts = np.array_split(share, torch.get_num_threads())
-    largest = np.max(in_threads(partial(np.max, axis=0, initial=0), parts), axis=0)
-    return max(SMALLEST_OFFSET, float(np.quantile(largest[silent], OFFSET_QUANTILE)) / share.shape[1])
+    return max(SMALLEST_OFFSET, float(np.quantile(largest[silent], OFFSET_QUANTILE)) / len(largest))
 
 
 def estimated_delta(pairs: Pairs, offset: float) -> float:
@@ -135,8 +150,8 @@ def estimated_delta(pairs: Pairs, offset: float) -> float:
     from sklearn.mixture import GaussianMixture
 
     change = np.zeros(pairs.share.shape[1])
-    for _, ratio in pairs.ratios(offset):
-        change += np.log2(ratio).sum(0) / len(pairs)
+    for _, first, second in pairs.blocks():
+        change += np.log2(_ratio(first, second, offset)).sum(0) / len(pairs)
     means = np.sort(GaussianMixture(3, random_state=0).fit(change[:, None]).means_.ravel())
     return max(0.1, 0.6 * float(np.abs(means[[0, -1]]).mean()))
 

@@ -14,5 +14,15 @@ Result = TypeVar("Result")
 
 def in_threads(function: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
     """What the function gives for each job, in their order. It should be numpy's or scipy's, which release the GIL."""
-    with ThreadPoolExecutor(torch.get_num_threads(), "scduet-share") as pool:
-        return list(pool.map(function, jobs))
+    todo, results = enumerate(jobs), {}
+
+    def work() -> None:
+        for place, job in todo:
+            results[place] = function(job)
+
+    with ThreadPoolExecutor(max(1, torch.get_num_threads() - 1), "scduet-share") as pool:
+        others = [pool.submit(work) for _ in range(torch.get_num_threads() - 1)]
+        work()
+    for other in others:
+        other.result()
+    return [results[place] for place in sorted(results)]

@@ -205,7 +205,7 @@ def _numbers(adata, key: str, positive: bool = False) -> np.ndarray:
 
 
 def _refuse_missing(values: pd.Series, key: str) -> None:
-    missing = values.index[values.isna()]
+    missing = values.index[values.isna().to_numpy()]  # a Series would have pandas hash the names of all cells
     if len(missing):
         remedy = f"fill obs[{key!r}] or remove these cells"
         raise DataError(f"{len(missing)} cells have no value in {key!r}: {some(missing)}", remedy)

@@ -24,7 +24,7 @@ from scduet.tasks import fold_changes
 from scduet.tasks.fold_changes import Pairs
 from scduet.tasks.groups import comparisons
 from scduet.tasks.in_threads import in_threads
-from scduet.tasks.latent import as_batch, batch_codes, is_minified, seeded, states, vae_of, write_shares
+from scduet.tasks.latent import batch_codes, is_minified, seeded, states, vae_of, write_shares
 
 N_DRAWS = 5000
 TOGETHER = 2048  # cells decoded together
@@ -140,7 +140,7 @@ class _Draws:
 
     cell: Int[np.ndarray, " draw"]
     share: Float[np.ndarray, "draw gene"]
-    code: np.ndarray  # batch decoded as, -1 for the one observed
+    code: Int[np.ndarray, " draw"]  # batch decoded as, -1 for the one observed
     order: Int[np.ndarray, " draw"]  # numbers of the draws of each batch decoded as, at random: for pairs
     n_first: int
 
@@ -163,23 +163,30 @@ class _Sampler:
 
     def draw(self, *groups: tuple[Int[np.ndarray, " cell"], Sequence[int | None]]) -> _Draws:
         """groups: places of the cells, and codes of the batches to decode as, of either group."""
-        jobs = [(rows, code, max(2, self.n_draws // len(codes))) for rows, codes in groups for code in codes]
-        n_draws = [n for *_, n in jobs]
-        cell = np.concatenate([np.sort(self.random.choice(rows, n)) for rows, _, n in jobs])  # files are read in order
-        share, starts = np.empty((len(cell), len(self.model.genes)), np.float32), np.cumsum([0, *n_draws])
-        for start, (_, code, n) in zip(starts, jobs, strict=False):
-            self._decode(cell[start : start + n], code, share[start : start + n])
-        order = np.concatenate([start + self.random.permutation(n) for start, n in zip(starts, n_draws, strict=False)])
-        code = np.repeat([-1 if code is None else code for _, code, _ in jobs], n_draws)
-        return _Draws(cell, share, code, order, int(starts[len(groups[0][1])]))
+        drawn = [self._drawn(*group) for group in groups]
+        starts = np.cumsum([0, *(len(cell) for cell, *_ in drawn)])
+        cell, code, order = map(np.concatenate, zip(*drawn, strict=True))
+        order += np.repeat(starts[:-1], np.diff(starts))
+        return _Draws(cell, self._decoded(cell, code), code, order, int(starts[1]))
 
-    def _decode(self, cell: np.ndarray, code: int | None, share: Float[np.ndarray, "draw gene"]) -> None:
-        """Write the shares of a draw of each cell's state."""
-        vae, start = vae_of(self.model), 0
+    def _drawn(self, rows: Int[np.ndarray, " cell"], codes: Sequence[int | None]) -> tuple[np.ndarray, ...]:
+        """Cells, ascending as files are read; codes to decode them as; and in which order they were drawn, as many for
+        each code one after the other."""
+        code = np.repeat([-1 if code is None else code for code in codes], max(2, self.n_draws // len(codes)))
+        cell = self.random.choice(rows, len(code))
+        ascending = cell.argsort(kind="stable")
+        return cell[ascending], code[ascending], ascending.argsort()
+
+    def _decoded(self, cell: np.ndarray, code: np.ndarray) -> Float[np.ndarray, "draw gene"]:
+        """Shares of a draw of each cell's state."""
+        vae, share, start = vae_of(self.model), np.empty((len(cell), len(self.model.genes)), np.float32), 0
         for part in states(self.model, self.adata, cell, self.batch_size):
-            into = torch.from_numpy(share[start : start + len(part.cells)])
-            write_shares(into, vae, part.draw(vae), part.cells, as_batch(part.cells, code))
-            start += len(part.cells)
+            rows = slice(start, start + len(part.cells))
+            batch = torch.from_numpy(code[rows]).to(part.cells.batch)
+            batch = torch.where(batch < 0, part.cells.batch, batch)
+            write_shares(torch.from_numpy(share[rows]), vae, part.draw(vae), part.cells, batch)
+            start = rows.stop
+        return share
 
 
 def _codes(model: Model, *wanted) -> tuple[list[int | None], list[int | None]]:

@@ -14,15 +14,18 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 
-def compiled(**options) -> Callable[[Callable], Callable]:
-    """`numba.njit` that releases the GIL, divides as numpy does, and caches where the disk lets it."""
+def compiled(signature: str | None = None, **options) -> Callable[[Callable], Callable]:
+    """`numba.njit` that releases the GIL, divides as numpy does, and caches where the disk lets it.
+
+    With a signature it is made ready at once, and numba with it; else at its first call.
+    """
 
     def decorated(function: Callable) -> Callable:
         always = {"nogil": True, "error_model": "numpy", **options}
         try:
-            return numba.njit(cache=True, **always)(function)
+            return numba.njit(signature, cache=True, **always)(function)
         except RuntimeError:  # neither the package's folder nor the user's cache can be written
-            return numba.njit(**always)(function)
+            return numba.njit(signature, **always)(function)
 
     return decorated
 

@@ -1,27 +1,27 @@
 """What pairs of draws say of each gene: how surely its expression differs, and by how much.
 
-Pairs are looked at some at a time: few enough for the processor's cache, and so many that threads seldom wait for each
-other between two steps of numpy. All is numpy's: to start numba takes longer than all of this.
+The draws are many times what a processor's cache holds, so each question is one compiled pass over them.
 """
 
 from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from scduet._numba import compiled
 from scduet.tasks.in_threads import in_threads
 
 SMALLEST_OFFSET, OFFSET_QUANTILE = 1e-10, 0.9  # of pseudocounts, as in scvi-tools
 EPS = 1e-8
-ELEMENTS = 1 << 18  # values looked at together
+ELEMENTS = 1 << 18  # values looked at together: they stay in the processor's cache
 GENES = 500  # at most, that are described together: bounds memory
-MOST = 255  # pairs looked at together: their number fits in a byte
+TILE = 64  # pairs whose ratios are turned together
+ROWS = 64  # draws that are added up in single precision
 DESCRIBED = 1e-3  # of the pseudocounts: what is added before fold changes are described, as in scvi-tools
 STATISTICS = ("lfc_mean", "lfc_median", "lfc_std", "lfc_min", "lfc_max")
 
@@ -37,92 +37,80 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.first)
 
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """Copies of the first and second draws of a few pairs, and which pairs these are."""
-        size = max(1, min(MOST, ELEMENTS // self.share.shape[1]))
-        for start in range(0, len(self), size):
-            place = slice(start, start + size)
-            yield place, self.share[self.first[place]], self.share[self.second[place]]
-
-    def by_genes(self) -> list[Pairs]:
-        """The same pairs, of some genes each, as many for each thread."""
-        n_genes, n_threads = self.share.shape[1], torch.get_num_threads()
-        n_parts = min(n_genes, n_threads * -(-n_genes // (n_threads * GENES)))
-        return [replace(self, share=share) for share in np.array_split(self.share, n_parts, axis=1)]
-
-    def by_threads(self) -> list[Pairs]:
-        """A part of the pairs for each thread."""
+    def by_threads(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """First and second draws of a part of the pairs for each thread."""
         parts = (np.array_split(side, torch.get_num_threads()) for side in (self.first, self.second))
-        return [replace(self, first=first, second=second) for first, second in zip(*parts, strict=True)]
+        return list(zip(*parts, strict=True))
 
 
 def probability_higher(pairs: Pairs) -> Float[np.ndarray, " gene"]:
     """Share of the pairs whose first draw is higher."""
-    return np.sum(in_threads(_counted_higher, pairs.by_threads()), axis=0) / len(pairs)
-
-
-def _counted_higher(pairs: Pairs) -> Int[np.ndarray, " gene"]:
-    counts = np.zeros(pairs.share.shape[1], np.int64)
-    for _, first, second in pairs.blocks():
-        counts += _counted(first > second)
-    return counts
+    return _counted(pairs, 0.0, 1.0, 1.0)[1] / len(pairs)
 
 
 def probability_changed(pairs: Pairs, offset: float, delta: float, test_mode: str) -> Float[np.ndarray, " gene"]:
     """Share of the pairs whose log2 fold change leaves [-delta, delta]; "three": to the likelier of the two sides."""
-    counts = np.sum(in_threads(partial(_counted_beyond, offset=offset, delta=delta), pairs.by_threads()), axis=0)
-    return _share_beyond(counts, len(pairs), test_mode)
+    down, up = _counted(pairs, offset, 2**-delta, 2**delta)
+    return (up + down if test_mode == "two" else np.maximum(up, down)) / len(pairs)
 
 
-def _counted_beyond(pairs: Pairs, offset: float, delta: float) -> Int[np.ndarray, "2 gene"]:
-    counts = np.zeros((2, pairs.share.shape[1]), np.int64)
-    for _, first, second in pairs.blocks():
-        _count_beyond(counts, _ratio(first, second, offset), delta)
+def _counted(pairs: Pairs, offset: float, low: float, high: float) -> Int[np.ndarray, "2 gene"]:
+    """Pairs whose ratio lies below `low`, and those whose ratio lies above `high`."""
+    numbers = np.float32(offset), np.float32(low), np.float32(high)
+    return np.sum(in_threads(lambda part: _count(pairs.share, *part, *numbers), pairs.by_threads()), axis=0)
+
+
+@compiled("int64[:, ::1](float32[:, ::1], int64[::1], int64[::1], float32, float32, float32)")
+def _count(share, firsts, seconds, offset, low, high):
+    """Its types are spelled out so that numba starts, which takes longer than all this, with the import."""
+    n_genes = share.shape[1]
+    counts = np.zeros((2, n_genes), np.int64)
+    for pair in range(len(firsts)):
+        first, second = share[firsts[pair]], share[seconds[pair]]
+        for gene in range(n_genes):
+            x, y = first[gene] + offset, second[gene] + offset
+            counts[0, gene] += x < low * y
+            counts[1, gene] += x > high * y
     return counts
 
 
-def compared(pairs: Pairs, offset: float, delta: float, test_mode: str) -> dict[str, Float[np.ndarray, " gene"]]:
-    """`probability_changed`, and what the log2 fold changes of each gene are like, in one look at the pairs."""
-    found = in_threads(partial(_compared, offset=offset, delta=delta), pairs.by_genes())
-    counts, statistics = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-    described = dict(zip(STATISTICS, statistics, strict=True))
-    return {"proba_de": _share_beyond(counts, len(pairs), test_mode), **described}
+def described(pairs: Pairs, offset: float) -> dict[str, Float[np.ndarray, " gene"]]:
+    """Mean, median, standard deviation, minimum and maximum of the log2 fold changes of each gene."""
+    n_genes, n_threads = pairs.share.shape[1], torch.get_num_threads()
+    n_parts = min(n_genes, n_threads * -(-n_genes // (n_threads * GENES)))
+    genes = np.array_split(np.arange(n_genes), n_parts)
+    found = in_threads(partial(_described, pairs, DESCRIBED * offset), [(part[0], part[-1] + 1) for part in genes])
+    return dict(zip(STATISTICS, np.concatenate(found, axis=1), strict=True))
 
 
-def _compared(pairs: Pairs, offset: float, delta: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs on either side of [-delta, delta], and statistics; for these the changes of a gene are put side by side."""
-    n_genes = pairs.share.shape[1]
-    counts, change = np.zeros((2, n_genes), np.int64), np.empty((n_genes, len(pairs)), np.float32)
-    for place, first, second in pairs.blocks():
-        _count_beyond(counts, (first + offset) / (second + offset), delta)
-        ratio = _ratio(first, second, DESCRIBED * offset)
-        change[:, place] = np.log2(ratio, out=ratio).T
+def _described(pairs: Pairs, offset: float, genes: tuple[int, int]) -> Float[np.ndarray, "5 gene"]:
+    """The fold changes of each gene are put side by side."""
+    change = np.empty((genes[1] - genes[0], len(pairs)), np.float32)
+    _put_ratios(pairs.share, pairs.first, pairs.second, genes[0], np.float32(offset), change)
     size = max(1, ELEMENTS // len(pairs))
-    statistics = [_statistics(change[i : i + size]) for i in range(0, n_genes, size)]
-    return counts, np.concatenate(statistics, axis=1)
+    return np.concatenate([_statistics(change[i : i + size]) for i in range(0, len(change), size)], axis=1)
 
 
-def _ratio(first: np.ndarray, second: np.ndarray, offset: float) -> np.ndarray:
-    """(first + offset) / (second + offset), written over them."""
-    first += offset
-    second += offset
-    return np.divide(first, second, out=first)
+@compiled()
+def _put_ratios(share, firsts, seconds, start, offset, out):
+    """Ratios of the genes from `start` on: a row of `out` each."""
+    n_genes, n_pairs = out.shape
+    tile = np.empty((TILE, n_genes), np.float32)
+    for at in range(0, n_pairs, TILE):
+        n = min(TILE, n_pairs - at)
+        for i in range(n):
+            first, second = share[firsts[at + i]], share[seconds[at + i]]
+            for gene in range(n_genes):
+                tile[i, gene] = (first[start + gene] + offset) / (second[start + gene] + offset)
+        for gene in range(n_genes):
+            for i in range(n):
+                out[gene, at + i] = tile[i, gene]
 
 
-def _count_beyond(counts: Int[np.ndarray, "2 gene"], ratio: Float[np.ndarray, "pair gene"], delta: float) -> None:
-    """Add how many ratios lie below 2^-delta, and how many do not lie below 2^delta."""
-    counts[0] += _counted(ratio < np.float32(2**-delta))
-    counts[1] += _counted(ratio >= np.float32(2**delta))
-
-
-def _share_beyond(counts: Int[np.ndarray, "2 gene"], n_pairs: int, test_mode: str) -> Float[np.ndarray, " gene"]:
-    return (counts.sum(0) if test_mode == "two" else counts.max(0)) / n_pairs
-
-
-def _statistics(change: Float[np.ndarray, "gene pair"]) -> Float[np.ndarray, "5 gene"]:
-    """Of each row, in the order of `STATISTICS`; leaves there the distances from its mean, in another order."""
-    n = change.shape[1]
-    half = n // 2
+def _statistics(ratio: Float[np.ndarray, "gene pair"]) -> Float[np.ndarray, "5 gene"]:
+    """Of the logarithms of each row, in the order of `STATISTICS`; leaves other numbers there."""
+    n = ratio.shape[1]
+    half, change = n // 2, np.log2(ratio, out=ratio)
     change.partition(half, axis=1)  # one place: asking numpy for both middle ones is five times slower
     median = (change[:, half] + (change[:, half] if n % 2 else change[:, :half].max(1))) / 2
     low, high, mean = change[:, : half + 1].min(1), change[:, half:].max(1), np.einsum("ij->i", change) / n
@@ -130,12 +118,26 @@ def _statistics(change: Float[np.ndarray, "gene pair"]) -> Float[np.ndarray, "5 
     return np.stack([mean, median, np.sqrt(np.einsum("ij,ij->i", change, change) / n), low, high])
 
 
-def mean_and_largest(share: Float[np.ndarray, "draw gene"]) -> Float[np.ndarray, "2 gene"]:
+def mean_and_largest(share: Float[np.ndarray, "draw gene"]) -> tuple[np.ndarray, np.ndarray]:
     """Of each gene."""
-    n_parts = max(torch.get_num_threads(), share.size // ELEMENTS)
-    parts = [part for part in np.array_split(share, n_parts) if len(part)]
-    sums, largest = zip(*in_threads(lambda part: (part.sum(0), part.max(0)), parts), strict=True)
-    return np.stack([np.sum(sums, axis=0, dtype=float) / len(share), np.max(largest, axis=0)])
+    parts = in_threads(_sum_and_largest, np.array_split(share, torch.get_num_threads()))
+    sums, largest = zip(*parts, strict=True)
+    return np.sum(sums, axis=0) / len(share), np.max(largest, axis=0)
+
+
+@compiled()
+def _sum_and_largest(share):
+    n_genes = share.shape[1]
+    total, some, largest = np.zeros(n_genes), np.zeros(n_genes, np.float32), np.zeros(n_genes, np.float32)
+    for start in range(0, len(share), ROWS):
+        some[:] = 0
+        for row in range(start, min(start + ROWS, len(share))):
+            for gene in range(n_genes):
+                value = share[row, gene]
+                some[gene] += value
+                largest[gene] = value if value > largest[gene] else largest[gene]
+        total += some
+    return total, largest
 
 
 def estimated_offset(largest: Float[np.ndarray, " gene"], silent: Bool[np.ndarray, " gene"]) -> float:
@@ -149,9 +151,7 @@ def estimated_delta(pairs: Pairs, offset: float) -> float:
     """0.6 of the distance of the outer two of three Gaussians of mean fold changes from zero, at least 0.1."""
     from sklearn.mixture import GaussianMixture
 
-    change = np.zeros(pairs.share.shape[1])
-    for _, first, second in pairs.blocks():
-        change += np.log2(_ratio(first, second, offset)).sum(0) / len(pairs)
+    change = described(pairs, offset / DESCRIBED)["lfc_mean"]
     means = np.sort(GaussianMixture(3, random_state=0).fit(change[:, None]).means_.ravel())
     return max(0.1, 0.6 * float(np.abs(means[[0, -1]]).mean()))
 
@@ -167,7 +167,3 @@ def called(probability: Float[np.ndarray, " gene"], target: float) -> Bool[np.nd
     calls = np.zeros(len(order), bool)
     calls[order[: int((expected <= target).sum())]] = True
     return calls
-
-
-def _counted(flags: Bool[np.ndarray, "pair gene"]) -> Int[np.ndarray, " gene"]:
-    return np.add.reduce(flags.view(np.uint8), axis=0, dtype=np.uint8)

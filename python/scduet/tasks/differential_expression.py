@@ -23,7 +23,7 @@ from scduet.data.cells import Cells
 from scduet.data.sources import MemorySource
 from scduet.errors import DataError, OptionError, some
 from scduet.tasks import fold_changes
-from scduet.tasks.fold_changes import Pairs
+from scduet.tasks.fold_changes import Pairs, described
 from scduet.tasks.groups import comparisons
 from scduet.tasks.in_threads import in_threads
 from scduet.tasks.latent import batch_codes, is_minified, seeded, states, vae_of, write_shares
@@ -31,6 +31,7 @@ from scduet.tasks.latent import batch_codes, is_minified, seeded, states, vae_of
 N_DRAWS = 5000
 TOGETHER = 2048  # cells decoded together
 NOT_EXPRESSED = 0.01  # mean count below which a gene is silent, as in scvi-tools
+DESCRIBED = 1e-3  # of the pseudocounts: what is added before fold changes are described, as in scvi-tools
 PER_CELL = 10_000.0  # total that raw means are normalised to
 PIECE = 2048  # cells whose counts are summed together
 
@@ -221,7 +222,7 @@ def _compared(
         delta = fold_changes.estimated_delta(pairs, offset) if options.delta is None else options.delta
         sure = fold_changes.probability_changed(pairs, offset, delta, options.test_mode)
         table = {"proba_de": sure, "proba_not_de": 1 - sure, "bayes_factor": fold_changes.bayes_factor(sure)}
-        table |= {**scales, "pseudocounts": offset, "delta": delta, **fold_changes.described(pairs, offset)}
+        table |= {**scales, "pseudocounts": offset, "delta": delta, **described(pairs, DESCRIBED * offset)}
         called = fold_changes.called(sure, options.fdr_target)
         table[f"is_de_fdr_{options.fdr_target}"] = called
     if all_stats and raw is not None:

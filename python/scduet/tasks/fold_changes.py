@@ -1,6 +1,7 @@
 """What pairs of draws say of each gene: how surely its expression differs, and by how much.
 
-The draws are many times what a processor's cache holds, so each question is one compiled pass over them.
+The draws are many times what a processor's cache holds, so each question is one compiled pass over them. The types
+are spelled out so that numba starts with the import: that takes longer than all of this.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ ELEMENTS = 1 << 18  # values looked at together: they stay in the processor's ca
 GENES = 500  # at most, that are described together: bounds memory
 TILE = 64  # pairs whose ratios are turned together
 ROWS = 64  # draws that are added up in single precision
-DESCRIBED = 1e-3  # of the pseudocounts: what is added before fold changes are described, as in scvi-tools
 STATISTICS = ("lfc_mean", "lfc_median", "lfc_std", "lfc_min", "lfc_max")
 
 
@@ -62,7 +62,6 @@ def _counted(pairs: Pairs, offset: float, low: float, high: float) -> Int[np.nda
 
 @compiled("int64[:, ::1](float32[:, ::1], int64[::1], int64[::1], float32, float32, float32)")
 def _count(share, firsts, seconds, offset, low, high):
-    """Its types are spelled out so that numba starts, which takes longer than all this, with the import."""
     n_genes = share.shape[1]
     counts = np.zeros((2, n_genes), np.int64)
     for pair in range(len(firsts)):
@@ -79,7 +78,7 @@ def described(pairs: Pairs, offset: float) -> dict[str, Float[np.ndarray, " gene
     n_genes, n_threads = pairs.share.shape[1], torch.get_num_threads()
     n_parts = min(n_genes, n_threads * -(-n_genes // (n_threads * GENES)))
     genes = np.array_split(np.arange(n_genes), n_parts)
-    found = in_threads(partial(_described, pairs, DESCRIBED * offset), [(part[0], part[-1] + 1) for part in genes])
+    found = in_threads(partial(_described, pairs, offset), [(part[0], part[-1] + 1) for part in genes])
     return dict(zip(STATISTICS, np.concatenate(found, axis=1), strict=True))
 
 
@@ -91,7 +90,7 @@ def _described(pairs: Pairs, offset: float, genes: tuple[int, int]) -> Float[np.
     return np.concatenate([_statistics(change[i : i + size]) for i in range(0, len(change), size)], axis=1)
 
 
-@compiled()
+@compiled("void(float32[:, ::1], int64[::1], int64[::1], int64, float32, float32[:, ::1])")
 def _put_ratios(share, firsts, seconds, start, offset, out):
     """Ratios of the genes from `start` on: a row of `out` each."""
     n_genes, n_pairs = out.shape
@@ -125,7 +124,7 @@ def mean_and_largest(share: Float[np.ndarray, "draw gene"]) -> tuple[np.ndarray,
     return np.sum(sums, axis=0) / len(share), np.max(largest, axis=0)
 
 
-@compiled()
+@compiled("Tuple((float64[::1], float32[::1]))(float32[:, ::1])")
 def _sum_and_largest(share):
     n_genes = share.shape[1]
     total, some, largest = np.zeros(n_genes), np.zeros(n_genes, np.float32), np.zeros(n_genes, np.float32)
@@ -151,7 +150,7 @@ def estimated_delta(pairs: Pairs, offset: float) -> float:
     """0.6 of the distance of the outer two of three Gaussians of mean fold changes from zero, at least 0.1."""
     from sklearn.mixture import GaussianMixture
 
-    change = described(pairs, offset / DESCRIBED)["lfc_mean"]
+    change = described(pairs, offset)["lfc_mean"]
     means = np.sort(GaussianMixture(3, random_state=0).fit(change[:, None]).means_.ravel())
     return max(0.1, 0.6 * float(np.abs(means[[0, -1]]).mean()))
 

@@ -41,6 +41,8 @@ def _mask(adata, wanted) -> Bool[np.ndarray, " cell"]:
         return adata.obs.index.isin(adata.obs.query(wanted).index)
     wanted = np.asarray(wanted)
     if wanted.dtype == bool:
+        if wanted.size != adata.n_obs:
+            raise DataError(f"a mask of {wanted.size} values for {adata.n_obs} cells", "give one for each cell")
         return wanted.ravel()
     mask = np.zeros(adata.n_obs, bool)
     mask[wanted.ravel()] = True

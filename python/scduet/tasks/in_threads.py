@@ -1,4 +1,4 @@
-"""numpy's work shared out over as many threads as torch may use."""
+"""Work shared out over as many threads as torch may use."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ Result = TypeVar("Result")
 
 
 def in_threads(function: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
-    """What the function gives for each job, in their order. It should be numpy's or scipy's, which release the GIL."""
-    todo, results = enumerate(jobs), {}
+    """What the function gives for each job, in their order. It should be numpy's or compiled: these release the GIL.
+
+    The caller works too, so that a thread less has to be started.
+    """
+    todo, results = enumerate(list(jobs)), {}
 
     def work() -> None:
         for place, job in todo:

@@ -147,6 +147,8 @@ def test_groups_that_are_not_there_are_named(planted):
             sd.differential_expression(model, adata, *arguments)
     with pytest.raises(DataError, match="no cells"):
         sd.differential_expression(model, adata, idx1=np.zeros(600, bool))
+    with pytest.raises(DataError, match="a mask of 601 values for 600 cells"):
+        sd.differential_expression(model, adata, idx1=np.ones(601, bool))
 
 
 @pytest.mark.parametrize("n_pairs", [7, 600])

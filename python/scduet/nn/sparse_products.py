@@ -25,9 +25,7 @@ from scduet.nn.cpu_math import widest
 
 WIDE, NARROW = 64, 16  # numbers of a row that are summed up together: four registers of 512 bits, or one
 BLOCK = 512  # genes whose rows of the matrix stay in the processor's second cache: 256 kB at 128 hidden units
-NEAR = (
-    2**20
-)  # numbers of a matrix that is left to torch's own loop, at most half as slow again: nothing is loaded for it
+NEAR = 2**20  # numbers of a matrix that is left to torch's own loop: for that, nothing has to be loaded
 ENOUGH = 2**11  # entries that are worth a thread of their own
 
 

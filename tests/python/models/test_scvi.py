@@ -63,6 +63,15 @@ def test_shares_sum_to_one_and_rates_to_the_library():
     torch.testing.assert_close(decoded.rate.sum(1), cells.x.sum())
 
 
+@pytest.mark.parametrize("size_factor", [False, True])
+def test_shares_are_the_same_wherever_they_are_written(size_factor):
+    cells = a_minibatch(covariates=Covariates(size_factor=torch.ones(20)))
+    model, out = a_model(replace(REFERENCE, size_factor=size_factor)), torch.full((20, 30), torch.nan)
+    with torch.inference_mode():
+        assert model.shares(a_state(), cells, out=out) is out
+        torch.testing.assert_close(out, model.shares(a_state(), cells))
+
+
 def test_with_size_factors_the_rate_grows_with_them():
     cells = a_minibatch(covariates=Covariates(size_factor=torch.linspace(0.5, 2, 20)))
     decoded = a_model(replace(REFERENCE, size_factor=True), use_observed_lib_size=False).decode(a_state(), cells)

@@ -11,6 +11,7 @@ from conftest import make_counts
 
 import scduet as sd
 from scduet.errors import DataError
+from scduet.tasks.differential_expression import _Sampler
 from scduet.tasks.fold_changes import (
     Pairs,
     called,
@@ -94,6 +95,21 @@ def test_groups_may_be_given_in_every_way(planted, table):
     assert all(np.array_equal(f["lfc_mean"].sort_index(), found[0]["lfc_mean"].sort_index()) for f in found)
     everything = sd.differential_expression(model, adata, "kind", **options)
     assert list(dict.fromkeys(everything["comparison"])) == ["a vs Rest", "b vs Rest"]  # not the ghost
+
+
+@torch.inference_mode()
+def test_draws_are_compared_that_are_decoded_as_the_same_batch(planted):
+    sampler = _Sampler(*planted, 400, 64, np.random.default_rng(0))
+    rows = np.arange(300), np.arange(300, 600)
+    draws = sampler.draw((rows[0], [0, 1]), (rows[1], [0, 1]))
+    pairs = draws.pairs()
+    assert (draws.code[pairs.first] == draws.code[pairs.second]).all()
+    assert np.bincount(draws.code[pairs.first]).tolist() == [200, 200]
+    assert np.allclose(draws.share.sum(1), 1)
+    for cells, side, places in zip(np.split(draws.cell, [draws.n_first]), draws.sides, rows, strict=True):
+        assert np.isin(cells, places).all()
+        assert (np.diff(cells) >= 0).all()  # as files are read
+        assert len(np.unique(side)) == 400
 
 
 def test_batches_are_taken_out(planted, table):

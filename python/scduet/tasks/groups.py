@@ -45,7 +45,10 @@ def _mask(adata, wanted) -> Bool[np.ndarray, " cell"]:
             raise DataError(f"a mask of {wanted.size} values for {adata.n_obs} cells", "give one for each cell")
         return wanted.ravel()
     mask = np.zeros(adata.n_obs, bool)
-    mask[wanted.ravel()] = True
+    try:
+        mask[wanted.ravel()] = True
+    except IndexError as error:
+        raise DataError(f"not places of cells: {error}", f"there are {adata.n_obs} cells, from 0 on") from None
     return mask
 
 

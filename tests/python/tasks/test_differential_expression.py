@@ -165,6 +165,9 @@ def test_groups_that_are_not_there_are_named(planted):
         sd.differential_expression(model, adata, idx1=np.zeros(600, bool))
     with pytest.raises(DataError, match="a mask of 601 values for 600 cells"):
         sd.differential_expression(model, adata, idx1=np.ones(601, bool))
+    for places in ([600], [0.5]):
+        with pytest.raises(DataError, match="there are 600 cells, from 0 on"):
+            sd.differential_expression(model, adata, idx1=places)
 
 
 @pytest.mark.parametrize("n_pairs", [7, 600])

@@ -149,7 +149,7 @@ def compare_gradients(ours, theirs, cells, tensors, options):
 
 
 def draw_dropout_alike(theirs, options):
-    """Where our dropout is drawn by a hash (`nn/units.py`), theirs gets numbers of the same hash, in the same order."""
+    """Where our dropout is a hash (`nn/kernels/units.py`), theirs gets the numbers of that hash, in the same order."""
     if options["use_batch_norm"] in ("both", "encoder") and options["use_layer_norm"] not in ("both", "encoder"):
         for name in ("z_encoder", "l_encoder"):
             for layer in getattr(theirs, name).encoder.fc_layers:

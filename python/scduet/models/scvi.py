@@ -27,7 +27,8 @@ from scduet.contract import CellBatch, Expects, Loss, Reference, SparseRows, Ste
 from scduet.errors import OptionError
 from scduet.nn import likelihoods, sparse_likelihoods
 from scduet.nn.heads import head, write_logits
-from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample, written_out
+from scduet.nn.kernels.sparse import to_dense
+from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample
 from scduet.nn.sparse_likelihoods import Link
 
 
@@ -238,7 +239,7 @@ class SCVI(nn.Module):
         if self.config.encode_covariates:
             return self._joined(cells.x.dense(values), cells, cells.batch), self._codes(cells, cells.batch)
         if torch.is_grad_enabled():  # the gradient needs them written out
-            return written_out(cells.x, values), ()
+            return to_dense(cells.x, values), ()
         return replace(cells.x, values=values), ()
 
     def _hidden(

@@ -1,7 +1,7 @@
-"""The last linear layer of a decoder, held back so that the likelihood multiplies it out.
+"""The last linear layer of a decoder, left to the likelihood to multiply out.
 
-The likelihood can then write the slopes by the logits over the logits, and fold the weights of the cells into small
-factors of the matrix products: a few passes over (cell, gene) less in each step.
+The likelihood can then write the gradients of the logits over the logits, and fold the weights of the cells into small
+factors of the matrix products, which saves a few passes over (cell, gene) in each step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Head(NamedTuple):
+class LazyLinear(NamedTuple):
     """Logits as a linear layer and its input."""
 
     hidden: Float[Tensor, "cell hidden"]
@@ -23,13 +23,13 @@ class Head(NamedTuple):
     bias: Float[Tensor, " gene"]
 
 
-Logits = Float[Tensor, "cell gene"] | Head
+Logits = Float[Tensor, "cell gene"] | LazyLinear
 
 
 def head(layer: nn.Module, hidden: Float[Tensor, "cell hidden"]) -> Logits:
     """Logits of `layer`: not multiplied out yet where it is plainly linear, and computed in full precision."""
     if type(layer) is nn.Linear and not torch.is_autocast_enabled(hidden.device.type):
-        return Head(hidden, layer.weight, layer.bias)
+        return LazyLinear(hidden, layer.weight, layer.bias)
     return layer(hidden)
 
 
@@ -38,7 +38,7 @@ def write_logits(
 ) -> Float[Tensor, "cell gene"]:
     """Logits of `layer`, if no gradient is asked for; at `out`, where the layer is plainly linear."""
     parts = head(layer, hidden)
-    if not isinstance(parts, Head):
+    if not isinstance(parts, LazyLinear):
         return parts
     # The bias is the weight of one more unit, which is always one: to fill `out` with it first takes a pass more.
     weight = torch.cat([parts.weight, parts.bias[:, None]], 1)
@@ -46,33 +46,35 @@ def write_logits(
 
 
 def parts_of(logits: Logits) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    return logits if isinstance(logits, Head) else (logits, None, None)
+    return logits if isinstance(logits, LazyLinear) else (logits, None, None)
 
 
 class Matrix(NamedTuple):
-    """Logits, and memory for their slopes, which is that of the logits where we multiplied them out ourselves."""
+    """Logits, and memory for their gradients, which is that of the logits where we multiplied them out ourselves."""
 
     value: Float[Tensor, "cell gene"]
-    slopes: Float[Tensor, "cell gene"]
+    grads: Float[Tensor, "cell gene"]
     bias: Float[Tensor, " gene"] | None = None  # that has still to be added to the value
 
     @classmethod
-    def of(cls, logits: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, whole: bool = True) -> Matrix:
-        """whole: with the bias, whose addition is a pass of its own."""
+    def of(
+        cls, logits: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, add_bias: bool = True
+    ) -> Matrix:
+        """add_bias: adding it here is one more pass; else it is handed on in `bias`."""
         if weight is None or bias is None:
             logits = logits.contiguous()
             return cls(logits, torch.empty_like(logits))
-        product = torch.addmm(bias, logits, weight.t()) if whole else logits @ weight.t()
-        return cls(product, product, None if whole else bias)
+        product = torch.addmm(bias, logits, weight.t()) if add_bias else logits @ weight.t()
+        return cls(product, product, None if add_bias else bias)
 
 
-def through(
-    slopes: Tensor | None, each: Tensor, hidden: Tensor | None, weight: Tensor | None, bias: Tensor | None
+def head_backward(
+    grads: Tensor | None, each: Tensor, hidden: Tensor | None, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients by the logits, or by the parts of a head."""
-    if slopes is None or hidden is None:
+    if grads is None or hidden is None:
         return None, None, None
     if weight is None:
-        return slopes * each, None, None
-    turned = slopes.t()
-    return (slopes @ weight).mul_(each), turned @ (hidden * each), turned.mv(each[:, 0])
+        return grads * each, None, None
+    turned = grads.t()
+    return (grads @ weight).mul_(each), turned @ (hidden * each), turned.mv(each[:, 0])

@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scduet._numba import compiled
 from scduet.contract import SparseRows
-from scduet.nn.sparse_products import padded, product
-from scduet.nn.units import can_compile, normalized_units
+from scduet.nn.kernels import jit
+from scduet.nn.kernels.gaussians import VARIANCE_FLOOR
+from scduet.nn.kernels.sparse import padded, product
+from scduet.nn.kernels.units import can_compile, normalized_units
 
-FLOOR = 1e-4  # of the posterior's variance, as in scvi-tools
 Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categorical covariate
 
 
@@ -52,7 +52,7 @@ class CovariateLinear(nn.Module):
     def _of_rows(self, x: SparseRows) -> Float[Tensor, "cell out"]:
         """On a CPU and without gradients each stored entry adds a row of the turned weight; else x is written out."""
         looking = not (torch.is_grad_enabled() or self.training or self.weight.is_inference())
-        if not looking or self.weight.device.type != "cpu" or not self.weight.dtype == x.values.dtype == torch.float32:
+        if not looking or not jit.usable(self.weight, x.values):
             return F.linear(x.dense(), self.weight, self.bias)
         state = (id(self.weight), self.weight._version, self.weight.data_ptr())
         if self._turned is None or self._turned[0] != state:
@@ -129,24 +129,7 @@ class GaussianEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance."""
         hidden = self.body(x, codes)
-        return self.mean(hidden), self.log_variance(hidden).exp() + FLOOR
-
-
-def written_out(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
-    """`x.dense(values)`, for values that need no gradient; on a CPU in one compiled pass."""
-    if values.device.type != "cpu" or values.dtype != torch.float32:
-        return x.dense(values)
-    out = torch.empty(x.shape)
-    _write(*(array.numpy() for array in (values, x.column, x.pointer, out)))
-    return out
-
-
-@compiled()
-def _write(values, column, pointer, out):
-    for row in range(len(out)):
-        out[row] = 0
-        for entry in range(pointer[row], pointer[row + 1]):
-            out[row, column[entry]] = values[entry]
+        return self.mean(hidden), self.log_variance(hidden).exp() + VARIANCE_FLOOR
 
 
 def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -1,13 +1,13 @@
 """log p(counts) of a cell as training needs it: from the decoder's logits, sparse-aware, with analytic gradients.
 
 Nearly all counts are zero, and log p(0) needs no `lgamma`. So each likelihood is a dense part that takes every entry
-for a zero, plus a sparse part: what the stored counts add to that. The slopes are worked out in the same passes, so
+for a zero, plus a sparse part: what the stored counts add to that. The gradients are worked out in the same passes, so
 autograd keeps one gradient per input in place of a dozen dense intermediates. Equal to the textbook forms of
 `likelihoods` (tested), and worked out in float32 or better also under autocast.
 
-On a CPU most NB and ZINB go through `cpu_likelihoods`, which does the same in one compiled pass.
+On a CPU most NB and ZINB go through `kernels.likelihoods`, which does the same in one compiled pass.
 With the mean m = library · link(logits), the dispersion r and a = m / r:
-    -log NB(0)   = r log(1 + a)         its slope by log m is r a / (1 + a)
+    -log NB(0)   = r log(1 + a)         its gradient w.r.t. log m is r a / (1 + a)
     -log ZINB(0) = log(d / π)           d = sigmoid(logit π - log NB(0)): how likely this zero is a dropout
 """
 
@@ -23,8 +23,9 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from scduet.contract import SparseRows
-from scduet.nn import cpu_likelihoods
-from scduet.nn.heads import Logits, Matrix, parts_of, through
+from scduet.nn.heads import Logits, Matrix, head_backward, parts_of
+from scduet.nn.kernels import jit
+from scduet.nn.kernels import likelihoods as kernels
 from scduet.nn.likelihoods import EPS
 from scduet.nn.memory import keep_freed_blocks
 
@@ -71,27 +72,27 @@ class _NegativeBinomial(Function):
     @staticmethod
     def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, log_r: Tensor, *parts: Any) -> Tensor:
         r = log_r.exp()
-        compiled = r.device.type == "cpu" and r.dtype == torch.float32 and link == "softmax"
-        logits = Matrix.of(*parts[:3], whole=not compiled)
-        dropout = None if parts[3] is None else Matrix.of(*parts[3:], whole=not compiled)
-        by_library, by_r = torch.empty_like(log_library), torch.empty_like(logits.value)
-        slopes = _Slopes(logits.slopes, by_library, by_r, dropout and dropout.slopes)
+        compiled = jit.usable(r) and link == "softmax"
+        logits = Matrix.of(*parts[:3], add_bias=not compiled)
+        dropout = None if parts[3] is None else Matrix.of(*parts[3:], add_bias=not compiled)
+        grad_library, grad_r = torch.empty_like(log_library), torch.empty_like(logits.value)
+        grads = _Grads(logits.grads, grad_library, grad_r, dropout and dropout.grads)
         if compiled:
-            cost = cpu_likelihoods.negative_binomial(x, logits, log_library, r, dropout, by_library, by_r)
+            cost = kernels.negative_binomial(x, logits, log_library, r, dropout, grad_library, grad_r)
         else:
-            cost = _nb_cost(x, link, logits.value, log_library, r, dropout and dropout.value, slopes)
-        ctx.save_for_backward(*parts, *slopes)
+            cost = _nb_cost(x, link, logits.value, log_library, r, dropout and dropout.value, grads)
+        ctx.save_for_backward(*parts, *grads)
         ctx.shared = log_r.dim() == 1
         return cost.neg_()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        *parts, by_logits, by_library, by_r, by_dropout = ctx.saved_tensors
+        *parts, grad_logits, grad_library, grad_r, grad_dropout = ctx.saved_tensors
         weight = -upstream[0]
         each = weight[:, None]
-        by_r = by_r.t().mv(weight) if ctx.shared else by_r * each
-        heads = (*through(by_logits, each, *parts[:3]), *through(by_dropout, each, *parts[3:]))
-        return None, None, by_library * each, by_r, *heads
+        grad_r = grad_r.t().mv(weight) if ctx.shared else grad_r * each
+        heads = (*head_backward(grad_logits, each, *parts[:3]), *head_backward(grad_dropout, each, *parts[3:]))
+        return None, None, grad_library * each, grad_r, *heads
 
 
 class _Poisson(Function):
@@ -99,20 +100,20 @@ class _Poisson(Function):
     def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, *parts: Any) -> Tensor:
         logits = Matrix.of(*parts)
         mean = _Mean.of(logits.value, log_library, link)
-        by_mean = mean.shape * mean.scale
+        grad_mean = mean.shape * mean.scale
         log_mean = torch.where(x.values > 0, mean.log_at(x, logits.value), 0.0)  # a zero may be stored in an empty cell
-        ll = _row_sums(x, x.values * log_mean - torch.lgamma(x.values + 1)).sub_(by_mean.sum(1))
-        by_mean.view(-1).scatter_add_(0, x.position, -x.values)
-        by_library = by_mean.sum(1, keepdim=True)
-        by_logits = _by_logits(by_mean, by_library, logits.value, mean, torch.empty_like(by_mean))
-        ctx.save_for_backward(*parts, by_logits, by_library)
+        ll = _row_sums(x, x.values * log_mean - torch.lgamma(x.values + 1)).sub_(grad_mean.sum(1))
+        grad_mean.view(-1).scatter_add_(0, x.position, -x.values)
+        grad_library = grad_mean.sum(1, keepdim=True)
+        grad_logits = _logits_backward(grad_mean, grad_library, logits.value, mean, torch.empty_like(grad_mean))
+        ctx.save_for_backward(*parts, grad_logits, grad_library)
         return ll
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        *parts, by_logits, by_library = ctx.saved_tensors
+        *parts, grad_logits, grad_library = ctx.saved_tensors
         each = -upstream[0][:, None]
-        return None, None, by_library * each, *through(by_logits, each, *parts)
+        return None, None, grad_library * each, *head_backward(grad_logits, each, *parts)
 
 
 def _nb_cost(
@@ -122,45 +123,45 @@ def _nb_cost(
     log_library: Tensor,
     r: Tensor,
     dropout: Tensor | None,
-    slopes: _Slopes,
+    grads: _Grads,
 ) -> Float[Tensor, " cell"]:
-    """-log p of some cells, with its slopes written into `slopes`, whose memory may be that of the logits."""
-    mean = _Mean.of(logits, log_library, link, slopes.logits)
+    """-log p of some cells, with its gradients written into `grads`, whose memory may be that of the logits."""
+    mean = _Mean.of(logits, log_library, link, grads.logits)
     ratio = (mean.shape * (1 / (r + EPS))).mul_(mean.scale)
     at = ratio.view(-1).index_select(0, x.position)  # before `ratio` is overwritten
-    cost, by_mean, inflated = _nb_zeros(x, ratio, r, dropout, slopes)
-    entries, by_mean_entries, by_r_entries = _nb_entries(x, at, r)
+    cost, grad_mean, inflated = _nb_zeros(x, ratio, r, dropout, grads)
+    entries, grad_mean_entries, grad_r_entries = _nb_entries(x, at, r)
     cost.sub_(_row_sums(x, entries if inflated is None else entries - inflated))
-    by_mean.view(-1).scatter_add_(0, x.position, by_mean_entries)
-    slopes.log_dispersion.view(-1).scatter_add_(0, x.position, by_r_entries)
-    torch.sum(by_mean, 1, keepdim=True, out=slopes.log_library)
-    _by_logits(by_mean, slopes.log_library, logits, mean, slopes.logits)
+    grad_mean.view(-1).scatter_add_(0, x.position, grad_mean_entries)
+    grads.log_dispersion.view(-1).scatter_add_(0, x.position, grad_r_entries)
+    torch.sum(grad_mean, 1, keepdim=True, out=grads.log_library)
+    _logits_backward(grad_mean, grads.log_library, logits, mean, grads.logits)
     return cost
 
 
 def _nb_zeros(
-    x: SparseRows, ratio: Tensor, r: Tensor, dropout: Tensor | None, slopes: _Slopes
+    x: SparseRows, ratio: Tensor, r: Tensor, dropout: Tensor | None, grads: _Grads
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """-log p as if every count were zero, summed over genes, and its slope by the log-mean; overwrites `ratio`.
+    """-log p as if every count were zero, summed over genes, and its gradient w.r.t. the log-mean; overwrites `ratio`.
 
     With dropout, the positive counts are known not to be dropouts: what that adds to their cost comes third.
     """
     total = ratio + 1
-    by_r = torch.log(total, out=slopes.log_dispersion).mul_(r)  # -log NB(0)
-    by_mean = ratio.div_(total).mul_(r)
-    if dropout is None or slopes.dropout is None:
-        cost = by_r.sum(1)
-        by_r.sub_(by_mean)
-        return cost, by_mean, None
-    logit = torch.add(by_r, dropout, out=total)
+    grad_r = torch.log(total, out=grads.log_dispersion).mul_(r)  # -log NB(0)
+    grad_mean = ratio.div_(total).mul_(r)
+    if dropout is None or grads.dropout is None:
+        cost = grad_r.sum(1)
+        grad_r.sub_(grad_mean)
+        return cost, grad_mean, None
+    logit = torch.add(grad_r, dropout, out=total)
     at, zero = logit.view(-1).index_select(0, x.position), x.values == 0  # a zero may be stored too
-    cost, dropped = _zero_cost(logit, by_r, dropout, slopes.dropout)
+    cost, dropped = _zero_cost(logit, grad_r, dropout, grads.dropout)
     dropped.put_(x.position, at.sigmoid() * zero)
-    slopes.dropout.sub_(dropped)
+    grads.dropout.sub_(dropped)
     kept = torch.sub(dropped.new_ones(()), dropped, out=dropped)
-    by_r.sub_(by_mean).mul_(kept)
-    by_mean.mul_(kept)
-    return cost, by_mean, F.softplus(at).masked_fill_(zero, 0)
+    grad_r.sub_(grad_mean).mul_(kept)
+    grad_mean.mul_(kept)
+    return cost, grad_mean, F.softplus(at).masked_fill_(zero, 0)
 
 
 def _zero_cost(logit: Tensor, nb_cost: Tensor, dropout: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,16 +176,16 @@ def _zero_cost(logit: Tensor, nb_cost: Tensor, dropout: Tensor, prior: Tensor) -
 
 
 def _nb_entries(x: SparseRows, a: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the stored counts add to log NB, and to the slopes of the cost by log-mean and log-dispersion."""
+    """What the stored counts add to log NB, and to the gradients of the cost by log-mean and log-dispersion."""
     count = x.values
     r = r.index_select(0, x.column) if r.dim() == 1 else r.view(-1).index_select(0, x.position)
     guarded, total = r + EPS, a + 1
     upper = a + EPS / guarded
-    log, slope = _log_rising_factorial(count, r)
+    log, grad = _log_rising_factorial(count, r)
     log_p = log.addcmul_(count, (upper / total).log_())
     per_total = count / total
-    by_mean = per_total * a * (EPS / guarded - 1) / upper
-    return log_p, by_mean, (per_total / guarded - slope).mul_(r)
+    grad_mean = per_total * a * (EPS / guarded - 1) / upper
+    return log_p, grad_mean, (per_total / guarded - grad).mul_(r)
 
 
 def _log_rising_factorial(
@@ -199,7 +200,7 @@ def _log_rising_factorial(
     return log.to(kind), (torch.digamma(total) - torch.digamma(r)).to(kind)
 
 
-class _Slopes(NamedTuple):
+class _Grads(NamedTuple):
     """Slopes of the cost -log p, entry by entry; that by the log-library is the one by the log-mean, summed."""
 
     logits: Float[Tensor, "cell gene"]
@@ -232,12 +233,12 @@ class _Mean(NamedTuple):
         return (logits - logits.amax(1, keepdim=True)).take(x.position) + scale
 
 
-def _by_logits(by_mean: Tensor, by_library: Tensor, logits: Tensor, mean: _Mean, out: Tensor) -> Tensor:
+def _logits_backward(grad_mean: Tensor, grad_library: Tensor, logits: Tensor, mean: _Mean, out: Tensor) -> Tensor:
     """Slope by the logits, from that by the log-mean and its sum over genes; overwrites the mean."""
     if mean.norm is None:
-        slope = torch.sigmoid(logits, out=out)  # of softplus
-        return slope.div_(mean.shape.clamp_(min=torch.finfo(out.dtype).tiny)).mul_(by_mean)
-    return torch.sub(by_mean, mean.shape.mul_(by_library / mean.norm), out=out)
+        grad = torch.sigmoid(logits, out=out)  # of softplus
+        return grad.div_(mean.shape.clamp_(min=torch.finfo(out.dtype).tiny)).mul_(grad_mean)
+    return torch.sub(grad_mean, mean.shape.mul_(grad_library / mean.norm), out=out)
 
 
 def _row_sums(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, " cell"]:

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from scduet._numba import compiled
 from scduet.api import Model
 from scduet.data.cells import Cells
 from scduet.data.sources import MemorySource
 from scduet.errors import DataError, OptionError, some
+from scduet.nn.kernels.jit import compiled
 from scduet.tasks import fold_changes
 from scduet.tasks.fold_changes import Pairs, described
 from scduet.tasks.groups import comparisons

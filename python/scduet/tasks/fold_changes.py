@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from scduet._numba import compiled
+from scduet.nn.kernels.jit import compiled
 from scduet.tasks.in_threads import in_threads
 
 SMALLEST_OFFSET, OFFSET_QUANTILE = 1e-10, 0.9  # of pseudocounts, as in scvi-tools

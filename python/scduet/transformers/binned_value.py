@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Room, Tokens, ascending, piecewise, summed
+from scduet.nn.kernels.tokens import bin_counts
+from scduet.transformers.tokens import Room, Tokens, piecewise, summed
 
 
 @dataclass(frozen=True)
@@ -49,119 +49,4 @@ class BinTokenizer:
         counts, draws = (rows.values, rows.column, rows.pointer), (self.ties == "random", self.seed)
         edges, first = np.linspace(0, 1, self.n_bins - 1), (self.cls, np.float32(self.cls_value))
         given = (*counts, token, others, self.cell[rows.index], draws, edges)
-        return _bin(*given, first, np.diff(made.pointer), made.gene, made.value)
-
-
-@compiled()
-def _bin(values, column, pointer, token, others, cell, draws, quantiles, first, room, genes, bins):
-    """Write the genes and bins of each row behind `first`: the expressed ones, then those of `others` that are not."""
-    random, seed = draws
-    longest, lengths, n = np.diff(pointer).max() + len(others), np.empty(len(room), np.int64), 0
-    gene, value = np.empty(longest, np.int64), np.empty(longest, np.float32)
-    seen = np.full(others.max() + 1 if len(others) else 0, -1)
-    for row in range(len(room)):
-        m = np.uint32(0)
-        for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
-            known, count = token[np.uint32(column[entry])], values[entry]
-            gene[m], value[m] = known, count
-            m += np.uint32((known >= 0) & (count > 0))
-        draw = uniform(seed, cell[row], gene[:m]) if random else np.full(m, 0.5)
-        value[:m] = quantile_bins(value[:m], draw, quantiles)
-        if len(others):
-            seen[gene[:m]] = row
-            for other in others:
-                gene[m], value[m] = other, 0
-                m += np.uint32(seen[other] != row)
-        genes[n], bins[n] = first
-        if m >= room[row]:
-            m = _choose(gene[:m], value[:m], room[row] - 1, seed, cell[row])
-        genes[n + 1 : n + 1 + m], bins[n + 1 : n + 1 + m] = gene[:m], value[:m]
-        lengths[row] = m + 1
-        n += lengths[row]
-    return lengths
-
-
-@compiled()
-def _choose(gene, value, room, seed, cell):
-    """Move to the front the genes that are kept, of more than there is room for: those with the smallest draws."""
-    draw, kept = uniform(seed + 1, cell, gene), np.uint32(0)
-    last = draw[ascending(draw.view(np.uint64))[room - 1]]
-    for i in range(len(gene)):
-        gene[kept], value[kept] = gene[i], value[i]
-        kept += np.uint32((draw[i] <= last) & (kept < room))
-    return kept
-
-
-@compiled()
-def quantile_bins(value, draw, quantiles):
-    """The bin, 1 to len(quantiles), of each positive float32 among those of a cell, with numpy's arithmetic.
-
-    `until` edges are <= a value and `before` edges < it. A value that lies on several edges gets one of their bins by
-    `draw`, uniform in [0, 1). With the draws of the official code the result is equal to its, to the bit.
-    """
-    n, bins, edges = len(value), np.empty(len(value), np.float32), np.empty(len(quantiles))
-    if n == 0:
-        return bins
-    level, ends, of = _levels(value)
-    k = 0
-    for i in range(len(quantiles)):
-        place = (n - 1) * quantiles[i]
-        below = int(np.floor(place))
-        while ends[k] <= below:
-            k += 1
-        part, low, high = place - below, level[k], level[k + (ends[k] <= min(below + 1, n - 1))]
-        edges[i] = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
-    until = np.searchsorted(edges, level, side="right").astype(np.float64)
-    span = np.searchsorted(edges, level, side="left") - until
-    for i in range(n):
-        bins[i] = np.ceil(draw[i] * span[of[i]] + until[of[i]])
-    return bins
-
-
-SMALL = 256  # counts up to here are told apart by counting them
-
-
-@compiled()
-def _levels(value):
-    """The different values, ascending, how many of `value` are not above each, and which of them each of `value` is."""
-    of, number, second = np.empty(len(value), np.uint32), np.zeros(SMALL, np.int64), np.zeros(SMALL, np.int64)
-    largest, broken = np.uint32(0), np.uint32(0)
-    for i in range(len(value)):
-        count = np.uint32(value[i])
-        of[i], largest, broken = count, max(largest, count), broken | np.uint32(np.float32(count) != value[i])
-    if broken or largest >= SMALL:
-        return _sorted_levels(value, of)
-    for i in range(0, len(of) - 1, 2):  # in turn in two places, since a sum waits for the last one in the same place
-        number[of[i]] += 1
-        second[of[i + 1]] += 1
-    number[of[-1]] += len(of) % 2
-    number += second
-    level = np.flatnonzero(number)
-    ends, place = np.cumsum(number[level]), np.cumsum(number > 0).astype(np.uint32) - np.uint32(1)
-    for i in range(len(value)):
-        of[i] = place[of[i]]
-    return level.astype(np.float32), ends, of
-
-
-@compiled()
-def _sorted_levels(value, of):
-    """The same of any numbers."""
-    level, ends, k = np.empty(len(value), np.float32), np.empty(len(value), np.int64), 0
-    order = ascending(value.view(np.uint32).astype(np.uint64))
-    level[0] = value[order[0]]
-    for j in range(len(value)):
-        k += value[order[j]] != level[k]
-        level[k], ends[k], of[order[j]] = value[order[j]], j + 1, k
-    return level[: k + 1], ends[: k + 1], of
-
-
-@compiled()
-def uniform(seed, cell, gene):
-    """Numbers in [0, 1) that look random and depend on seed, cell and gene alone (SplitMix64, Steele et al. 2014)."""
-    out, start = np.empty(len(gene)), np.uint64(cell) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
-    for i in range(len(gene)):
-        z = start + np.uint64(gene[i] + 1) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-    return out
+        return bin_counts(*given, first, np.diff(made.pointer), made.gene, made.value)

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
+from scduet.nn.kernels.tokens import log_normalize
 from scduet.transformers.tokens import Room, Tokens, piecewise, summed
 
 
@@ -41,7 +41,7 @@ class DepthTokenizer:
 
     def _fill(self, rows: Rows, made: Tokens, token: np.ndarray) -> np.ndarray:
         counts, depths = (rows.values, rows.column, rows.pointer), (self.n_genes, self.n_genes + 1)
-        lengths, total = _log_normalise(*counts, token, depths, made.gene, made.value)
+        lengths, total = log_normalize(*counts, token, depths, made.gene, made.value)
         with np.errstate(divide="ignore"):  # a cell without counts, which the caller refuses
             held = np.log10(total)
         wished = {
@@ -53,22 +53,3 @@ class DepthTokenizer:
         assert made.value is not None
         made.value[ends - 2], made.value[ends - 1] = wished[self.depth], held
         return lengths
-
-
-@compiled()
-def _log_normalise(values, column, pointer, token, depths, gene, value):
-    """Write genes and values of each row, and the two tokens `depths` without values; lengths and totals of rows."""
-    lengths, total, n = np.empty(len(pointer) - 1, np.int64), np.zeros(len(pointer) - 1), 0
-    for row in range(len(total)):
-        first = n
-        for entry in range(pointer[row], pointer[row + 1]):
-            if token[column[entry]] >= 0 and values[entry] > 0:
-                gene[n], value[n] = token[column[entry]], values[entry]
-                total[row] += values[entry]
-                n += 1
-        for i in range(first, n):
-            value[i] = np.log1p(value[i] / total[row] * 1e4)
-        gene[n], gene[n + 1] = depths
-        n += 2
-        lengths[row] = n - first
-    return lengths, total

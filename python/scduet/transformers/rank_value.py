@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from scduet._numba import compiled
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
-from scduet.transformers.tokens import Room, Tokens, ascending, piecewise, summed
+from scduet.nn.kernels.tokens import rank_genes
+from scduet.transformers.tokens import Room, Tokens, piecewise, summed
 
 
 @dataclass(frozen=True)
@@ -49,34 +49,7 @@ class RankTokenizer:
 
 
 def _fill(rows: Rows, made: Tokens, token: np.ndarray, usual: np.ndarray, specials: np.ndarray) -> np.ndarray:
-    return _rank(rows.values, rows.column, rows.pointer, token, usual, specials, np.diff(made.pointer), made.gene)
-
-
-@compiled()
-def _rank(values, column, pointer, token, usual, specials, room, out):
-    """Write the first genes of each row in order, after the first of `specials` and before the second (-1: none)."""
-    widest, lengths, made = np.diff(pointer).max(), np.empty(len(room), np.int64), np.uint64(0)
-    relative, expressed = np.empty(widest), np.empty(widest, np.uint32)
-    for row in range(len(room)):
-        n = np.uint32(0)
-        for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
-            gene = np.uint32(column[entry])
-            rate = values[entry] / usual[gene]
-            relative[n], expressed[n] = rate, gene
-            n += np.uint32(rate > 0)
-        before = made
-        if specials[0] >= 0:
-            out[made] = specials[0]
-            made += np.uint64(1)
-        if n:
-            for i in ascending(~relative[:n].view(np.uint64))[: room[row] - (specials >= 0).sum()]:
-                out[made] = token[expressed[i]]
-                made += np.uint64(1)
-        if specials[1] >= 0:
-            out[made] = specials[1]
-            made += np.uint64(1)
-        lengths[row] = made - before
-    return lengths
+    return rank_genes(rows.values, rows.column, rows.pointer, token, usual, specials, np.diff(made.pointer), made.gene)
 
 
 def _as_official(rows: Rows, usual: Float[np.ndarray, " gene"], total: Float[np.ndarray, " cell"]) -> Rows:

@@ -4,7 +4,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from scduet.nn.gaussians import draw, log_density
-from scduet.nn.layers import FLOOR
+from scduet.nn.kernels.gaussians import VARIANCE_FLOOR
 
 N_LEVELS, N_CELLS, WIDTH = 3, 20, 10
 
@@ -26,7 +26,7 @@ def test_a_draw_and_its_divergence():
     noise = torch.randn(N_LEVELS, N_CELLS, WIDTH).double()
     wide = heads.detach().double().requires_grad_()
     mean, log_variance = wide.chunk(2, -1)
-    normal = Normal(mean, (log_variance.exp() + FLOOR).sqrt())
+    normal = Normal(mean, (log_variance.exp() + VARIANCE_FLOOR).sqrt())
     expected, expected_divergence = mean + normal.scale * noise, kl_divergence(normal, Normal(0, 1)).sum(-1)
     near(drawn, expected), near(divergence, expected_divergence)
     slopes = torch.randn_like(drawn), torch.randn_like(divergence)

@@ -13,8 +13,10 @@ from scipy import special, stats
 from torch.nn import functional as F
 
 from scduet.contract import SparseRows
-from scduet.nn import cpu_likelihoods, cpu_math, likelihoods, sparse_likelihoods
+from scduet.nn import likelihoods, sparse_likelihoods
 from scduet.nn.heads import head
+from scduet.nn.kernels import likelihoods as kernels
+from scduet.nn.kernels import math
 
 SETTINGS = [
     (likelihood, link, shared)
@@ -155,7 +157,7 @@ def test_the_compiled_pass_equals_that_of_whole_matrices(likelihood, shared):
 def test_the_compiled_pass_does_not_depend_on_the_number_of_threads(likelihood, monkeypatch):
     x, parameters = drawn(9, 40, True, dtype=torch.float32)
     alone = value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), parameters)
-    monkeypatch.setattr(cpu_likelihoods, "ENOUGH", 1)
+    monkeypatch.setattr(kernels, "MIN_PER_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     for a, b in zip(
         alone, value_and_gradients(sparse_aware, likelihood, "softmax", as_rows(x), parameters), strict=True
@@ -185,7 +187,7 @@ def test_under_autocast_the_work_is_done_in_float32(likelihood):
 
 def test_rising_factorials_of_the_compiled_pass():
     count, r = np.meshgrid([1, 2, 5, 11, 12, 13, 400, 1e5, 2.5], [1e-8, 0.01, 0.5, 3, 70, 1e4])
-    got = [cpu_likelihoods._rising_factorial(*pair) for pair in zip(count.ravel(), r.ravel(), strict=True)]
+    got = [kernels._rising_factorial(*pair) for pair in zip(count.ravel(), r.ravel(), strict=True)]
     log = special.gammaln(count + r) - special.gammaln(r) - special.gammaln(count + 1)
     expected = log.ravel(), (special.digamma(count + r) - special.digamma(r)).ravel()
     np.testing.assert_allclose(np.transpose(got), expected, rtol=1e-9, atol=1e-8)
@@ -193,7 +195,7 @@ def test_rising_factorials_of_the_compiled_pass():
 
 def test_exponential_and_logarithm_of_the_compiled_pass():
     """To 2e-7 over what they promise."""
-    exp, log = (numba.vectorize(["float32(float32)"])(f.py_func) for f in (cpu_math.exp, cpu_math.log))
+    exp, log = (numba.vectorize(["float32(float32)"])(f.py_func) for f in (math.exp, math.log))
     x = np.linspace(-87, 88, 100_001, dtype=np.float32)
     np.testing.assert_allclose(exp(x), np.exp(x.astype(float)), rtol=2e-7)
     x = np.geomspace(1e-37, 1e38, 100_001, dtype=np.float32)
@@ -228,12 +230,12 @@ def test_sharing_the_work_leaves_torch_its_number_of_threads():
     """numba's OpenMP sets it to its own when it starts, and the bits of all later training hang on it."""
     code = """
 import torch
-from scduet import _numba
-from test_likelihoods import as_rows, cpu_likelihoods, drawn, sparse_aware
-cpu_likelihoods.ENOUGH = 1
+from scduet.nn.kernels import jit
+from test_likelihoods import as_rows, kernels, drawn, sparse_aware
+kernels.MIN_PER_THREAD = 1
 x, parameters = drawn(9, 40, True, dtype=torch.float32)
 sparse_aware("nb", "softmax", as_rows(x), *parameters)
-print(_numba._may_share_out(), torch.get_num_threads())
+print(jit._has_openmp(), torch.get_num_threads())
 """
     here = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     environment = os.environ | here | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "4"}

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from scduet._numba import compiled
+from scduet.nn.kernels.jit import compiled
 
 f32, i32, u32 = np.float32, np.int32, np.uint32
 HALF_LOG_TAU = math.log(2 * math.pi) / 2
@@ -115,8 +115,8 @@ def log_gamma(x):
         x += 1
     s, log = 1 / (x * x), math.log(x)
     series = (1 / 12 - s * (1 / 360 - s * (1 / 1260 - s * (1 / 1680 - s / 1188)))) / x
-    slope = log - steep / product - 0.5 / x - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s * (1 / 240 - s / 132))))
-    return (x - 0.5) * log - x + HALF_LOG_TAU + series - math.log(product), slope
+    grad = log - steep / product - 0.5 / x - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s * (1 / 240 - s / 132))))
+    return (x - 0.5) * log - x + HALF_LOG_TAU + series - math.log(product), grad
 
 
 @compiled(inline="always")

@@ -19,14 +19,14 @@ from numba.extending import intrinsic
 from torch import Tensor
 from torch.nn import functional as F
 
-from scduet._numba import address, compiled, integers, threads_for
 from scduet.contract import SparseRows
-from scduet.nn.cpu_math import widest
+from scduet.nn.kernels.jit import address, compiled, floats, integers, threads_for, usable
+from scduet.nn.kernels.math import widest
 
 WIDE, NARROW = 64, 16  # numbers of a row that are summed up together: four registers of 512 bits, or one
 BLOCK = 512  # genes whose rows of the matrix stay in the processor's second cache: 256 kB at 128 hidden units
 NEAR = 2**20  # numbers of a matrix that is left to torch's own loop: for that, nothing has to be loaded
-ENOUGH = 2**11  # entries that are worth a thread of their own
+MIN_PER_THREAD = 2**11  # entries that are worth a thread of their own
 
 
 def padded(matrix: Float[Tensor, "column out"]) -> Float[Tensor, "column width"]:
@@ -45,13 +45,23 @@ def product(
     out = torch.empty(len(x), matrix.shape[1]).copy_(first)
     sizes = *x.shape, len(x.values), matrix.shape[1]
     columns = address(x.column, torch.int64), address(x.pointer, torch.int64)
-    places = address(x.values), *columns, address(matrix), address(out)
-    with threads_for(len(x.values), ENOUGH) as threads:
+    addresses = address(x.values), *columns, address(matrix), address(out)
+    with threads_for(len(x.values), MIN_PER_THREAD) as threads:
         if threads > 1:
-            _shared_out(threads, sizes, places)
+            _parallel(threads, sizes, addresses)
         else:
-            _add(0, len(x), sizes, places)
+            _add(0, len(x), sizes, addresses)
     return out[:, : len(start)]
+
+
+def to_dense(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
+    """`x.dense(values)`, for values that need no gradient."""
+    if not usable(values):
+        return x.dense(values)
+    values, out = values.contiguous(), torch.empty(x.shape)
+    indices = address(x.column, torch.int64), address(x.pointer, torch.int64)
+    _write((*x.shape, len(values)), address(values), *indices, address(out))
+    return out
 
 
 def _adder(lanes: int) -> Callable:
@@ -95,18 +105,18 @@ _add_wide, _add_narrow = _adder(WIDE), _adder(NARROW)
 
 
 @compiled(parallel=True)
-def _shared_out(threads, sizes, places):
+def _parallel(threads, sizes, addresses):
     """The rows in as many parts as threads."""
     for k in numba.prange(threads):
-        _add(k * sizes[0] // threads, (k + 1) * sizes[0] // threads, sizes, places)
+        _add(k * sizes[0] // threads, (k + 1) * sizes[0] // threads, sizes, addresses)
 
 
 @compiled()
-def _add(first, last, sizes, places):
+def _add(first, last, sizes, addresses):
     """The products of rows `first` to `last`."""
     widest()
-    rows, columns, entries, width = sizes
-    column, pointer = integers(places[1], entries), integers(places[2], rows + 1)
+    (rows, columns, entries, width), (values, to_column, to_pointer, matrix, out) = sizes, addresses
+    column, pointer = integers(to_column, entries), integers(to_pointer, rows + 1)
     next_entry, whole = pointer[first:last].copy(), width // WIDE * WIDE
     for stop in range(BLOCK, columns + BLOCK, BLOCK):
         for row in range(first, last):
@@ -114,8 +124,19 @@ def _add(first, last, sizes, places):
             while end < pointer[row + 1] and column[end] < stop:
                 end += 1
             next_entry[row - first] = end
-            some = places[0] + 4 * start, places[1] + 8 * start, end - start
+            some = values + 4 * start, to_column + 8 * start, end - start
             for lane in range(0, whole, WIDE):
-                _add_wide(places[4] + 4 * (row * width + lane), places[3] + 4 * lane, 4 * width, *some)
+                _add_wide(out + 4 * (row * width + lane), matrix + 4 * lane, 4 * width, *some)
             for lane in range(whole, width, NARROW):
-                _add_narrow(places[4] + 4 * (row * width + lane), places[3] + 4 * lane, 4 * width, *some)
+                _add_narrow(out + 4 * (row * width + lane), matrix + 4 * lane, 4 * width, *some)
+
+
+@compiled()
+def _write(sizes, values, column, pointer, out):
+    rows, columns, entries = sizes
+    values, column, pointer = floats(values, entries), integers(column, entries), integers(pointer, rows + 1)
+    out = floats(out, (rows, columns))
+    for row in range(rows):
+        out[row] = 0
+        for entry in range(pointer[row], pointer[row + 1]):
+            out[row, column[entry]] = values[entry]

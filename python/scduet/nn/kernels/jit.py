@@ -1,9 +1,14 @@
-"""Compilation of loops over numbers, kept on disk between processes where there is a place to keep it."""
+"""Compile loops with numba, and pass them tensors by address.
+
+The machine code is cached on disk where a folder can be written. With `SCDUET_KERNELS=0` in the environment, read when
+scduet is imported, everything runs without compiled loops: slower, with results equal up to rounding.
+"""
 
 from __future__ import annotations
 
 from scduet._torch import torch
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,11 +18,18 @@ from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+ENABLED = os.environ.get("SCDUET_KERNELS", "1") != "0"
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether compiled loops may take these tensors: kernels are on, and all are float32 on a CPU."""
+    return ENABLED and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+
 
 def compiled(signature: str | None = None, **options) -> Callable[[Callable], Callable]:
-    """`numba.njit` that releases the GIL, divides as numpy does, and caches where the disk lets it.
+    """`numba.njit` that releases the GIL, follows numpy on division by zero, and caches on disk where it can.
 
-    With a signature it is made ready at once, and numba with it; else at its first call.
+    With a signature the function is compiled (or read from the cache) at once, else at its first call.
     """
 
     def decorated(function: Callable) -> Callable:
@@ -44,35 +56,35 @@ def _integer_pointer(_, address):
 
 @compiled(inline="always")
 def floats(address, shape):
-    """The float32 numbers at an address, which a tensor tells sooner than it turns into an array."""
+    """A float32 array at an address. Asking a tensor for its address is faster than turning it into an array."""
     return numba.carray(_float_pointer(address), shape)  # type: ignore[call-arg]
 
 
 @compiled(inline="always")
 def integers(address, shape):
-    """The int64 numbers at an address."""
+    """An int64 array at an address."""
     return numba.carray(_integer_pointer(address), shape)  # type: ignore[call-arg]
 
 
 def address(tensor: Tensor, kind: torch.dtype = torch.float32) -> int:
-    """Where the numbers of a tensor are, for `floats` and `integers`. The tensor must outlive the call it is for."""
+    """Address of a contiguous tensor, for `floats` and `integers`. The tensor must outlive the call it is passed to."""
     if tensor.dtype != kind or not tensor.is_contiguous():
-        raise TypeError(f"compiled loops want {kind} side by side, not {tensor.dtype} with strides {tensor.stride()}")
+        raise TypeError(f"kernels take contiguous {kind}, not {tensor.dtype} with strides {tensor.stride()}")
     return tensor.data_ptr()
 
 
 @contextmanager
 def threads_for(work: int, enough: int) -> Iterator[int]:
-    """How many of torch's threads share `work`, of which `enough` is worth a thread of its own."""
+    """How many of torch's threads to split `work` over; `enough` of it is worth one thread."""
     allowed = torch.get_num_threads()
-    yield min(allowed, 1 + work // enough) if _may_share_out() else 1
-    if torch.get_num_threads() != allowed:  # numba's OpenMP made it its own number at its first loop
+    yield min(allowed, 1 + work // enough) if _has_openmp() else 1
+    if torch.get_num_threads() != allowed:  # numba's OpenMP sets its own number at its first loop
         torch.set_num_threads(allowed)
 
 
 @cache
-def _may_share_out() -> bool:
-    """Whether numba has OpenMP, hence torch's threads; its own would compete with them, and cannot be called twice."""
+def _has_openmp() -> bool:
+    """Whether numba has OpenMP, and so shares torch's threads: its own pool competes with them and is not reentrant."""
     try:
         from numba.np.ufunc import omppool  # type: ignore[attr-defined] # noqa: F401
     except ImportError:

@@ -4,17 +4,17 @@ import pytest
 import torch
 
 from scduet.contract import SparseRows
-from scduet.nn.layers import written_out
+from scduet.nn.kernels.sparse import to_dense
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-def test_rows_are_written_out_with_the_values_given(kind):
+def test_rows_are_to_dense_with_the_values_given(kind):
     x = torch.randint(0, 3, (6, 9), generator=torch.Generator().manual_seed(0)).to(kind)
     x[2] = 0  # a cell without counts
     row, column = x.nonzero(as_tuple=True)
     rows = SparseRows(x[row, column], column, torch.searchsorted(row, torch.arange(7)), (6, 9))
-    assert torch.equal(written_out(rows, rows.values), x)
-    assert torch.equal(written_out(rows, rows.values.log1p()), x.log1p())
+    assert torch.equal(to_dense(rows, rows.values), x)
+    assert torch.equal(to_dense(rows, rows.values.log1p()), x.log1p())
 
 
 def test_the_row_of_each_entry():

@@ -6,13 +6,13 @@ import scipy.sparse as sp
 import torch
 
 from scduet.contract import SparseRows
-from scduet.nn import sparse_products
-from scduet.nn.sparse_products import BLOCK, padded, product
+from scduet.nn.kernels import sparse
+from scduet.nn.kernels.sparse import BLOCK, padded, product
 
 
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch):
-    monkeypatch.setattr(sparse_products, "NEAR", 0)
+    monkeypatch.setattr(sparse, "NEAR", 0)
 
 
 def rows(n: int, genes: int, seed: int = 0) -> tuple[SparseRows, torch.Tensor]:
@@ -31,7 +31,7 @@ def test_the_product_is_that_of_the_rows_written_out(width, genes, monkeypatch):
     matrix, start = torch.randn(genes, width), torch.randn(width)
     expected = (dense.double() @ matrix.double() + start).float()
     torch.testing.assert_close(product(x, padded(matrix), start), expected, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(sparse_products, "NEAR", matrix.numel() + 15 * genes)
+    monkeypatch.setattr(sparse, "NEAR", matrix.numel() + 15 * genes)
     torch.testing.assert_close(product(x, padded(matrix), start), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -51,7 +51,7 @@ def test_threads_and_neighbours_do_not_change_a_bit_of_a_row(monkeypatch):
     x, _ = rows(8, 3 * BLOCK)
     matrix, start = padded(torch.randn(3 * BLOCK, 128)), torch.randn(128)
     alone = product(x, matrix, start)
-    monkeypatch.setattr(sparse_products, "ENOUGH", 1)
+    monkeypatch.setattr(sparse, "MIN_PER_THREAD", 1)
     allowed = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

@@ -1,8 +1,8 @@
-"""log NB and log ZINB of sparse counts on a CPU, with their slopes: one compiled pass over the genes of each cell.
+"""log NB and log ZINB of sparse counts on a CPU, with gradients: one compiled pass over the genes of each cell.
 
-What `sparse_likelihoods` says in a dozen passes of whole matrices is said here gene by gene, in the same words: `a` is
-mean / r, `nb` is -log NB(0), and `u` its slope by the log-mean. The loops over genes have no branches, so that the
-compiler works on 8 or 16 genes at a time.
+The plain form is `scduet.nn.sparse_likelihoods`, which takes a dozen passes over whole matrices. Same names:
+`a` is mean / r, `nb` is -log NB(0), and `u` its gradient w.r.t. the log-mean. The loops over genes have no branches, so
+that the compiler can work on 8 or 16 genes at a time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from scduet._numba import address, compiled, floats, integers, threads_for
 from scduet.contract import SparseRows
-from scduet.nn.cpu_math import REORDERED, exp, largest, log, log_gamma, sum_of_logs, widest
 from scduet.nn.heads import Matrix
+from scduet.nn.kernels.jit import address, compiled, floats, integers, threads_for
+from scduet.nn.kernels.math import REORDERED, exp, largest, log, log_gamma, sum_of_logs, widest
 from scduet.nn.likelihoods import EPS
 
 f32 = np.float32
-ENOUGH = 2**15  # entries that are worth a thread of their own
+MIN_PER_THREAD = 2**15  # entries that are worth a thread of their own
 SMALL = 12  # counts up to this are summed up one by one; of UMI counts above zero about one in fifty is larger
 LARGE = 500  # dispersion that to the power of SMALL is a float32
 ONE, GUARD, FAR = f32(1), f32(EPS), f32(-20)  # four factors of e^20 are a float32
@@ -35,40 +35,40 @@ def negative_binomial(
     log_library: Float[Tensor, "cell 1"],
     r: Float[Tensor, "*#cell gene"],
     dropout: Matrix | None,
-    by_library: Float[Tensor, "cell 1"],
-    by_r: Float[Tensor, "cell gene"],
+    grad_library: Float[Tensor, "cell 1"],
+    grad_r: Float[Tensor, "cell gene"],
 ) -> Float[Tensor, " cell"]:
-    """-log p of each cell. Writes its slopes by log-library and log r, and those of the matrices."""
+    """-log p of each cell. Writes its gradients w.r.t. log-library and log r, and those of the matrices."""
     n, genes = x.shape
     cost = torch.empty_like(log_library)
-    others = log_library.contiguous(), r.contiguous(), by_library, by_r, cost
+    others = log_library.contiguous(), r.contiguous(), grad_library, grad_r, cost
     inflated = (0, 0, 0) if dropout is None else _matrix(dropout)
-    places = *_matrix(logits), *inflated, *(address(tensor) for tensor in others)
+    addresses = *_matrix(logits), *inflated, *(address(tensor) for tensor in others)
     counts = address(x.values), address(x.column, torch.int64), address(x.pointer, torch.int64)
     sizes = n, genes, len(x.values), r.numel() // genes
-    with threads_for(n * genes, ENOUGH) as threads:
+    with threads_for(n * genes, MIN_PER_THREAD) as threads:
         if threads > 1:
-            _shared_out(threads, sizes, counts, places)
+            _parallel(threads, sizes, counts, addresses)
         else:
-            _cells(0, n, sizes, counts, places)
+            _cells(0, n, sizes, counts, addresses)
     return cost[:, 0]
 
 
 def _matrix(matrix: Matrix) -> tuple[int, int, int]:
-    """Addresses of its values, of what is added to each of them (0 for nothing), and of the memory of its slopes."""
-    return address(matrix.value), 0 if matrix.bias is None else address(matrix.bias), address(matrix.slopes)
+    """Addresses of its values, of what is added to each of them (0 for nothing), and of the memory of its grads."""
+    return address(matrix.value), 0 if matrix.bias is None else address(matrix.bias), address(matrix.grads)
 
 
 @compiled(parallel=True)
-def _shared_out(threads, sizes, counts, places):
+def _parallel(threads, sizes, counts, addresses):
     """The cells in as many parts as threads."""
     for k in numba.prange(threads):
-        _cells(k * sizes[0] // threads, (k + 1) * sizes[0] // threads, sizes, counts, places)
+        _cells(k * sizes[0] // threads, (k + 1) * sizes[0] // threads, sizes, counts, addresses)
 
 
 @compiled(inline="always", fastmath=REORDERED)
 def _nb_zero(a, r):
-    """-log NB(0) and its slope by the log-mean."""
+    """-log NB(0) and its gradient w.r.t. the log-mean."""
     return r * log(a + ONE), r * a / (a + ONE)
 
 
@@ -76,7 +76,7 @@ def _nb_zero(a, r):
 def _zinb_zero(nb, dropout):
     """e^ of -log ZINB(0) but for what comes second, which is zero unless the chance of a dropout is tiny.
 
-    Also the chance that the zero is no dropout, the slope by the dropout logit, and sigmoid(dropout).
+    Also the chance that the zero is no dropout, the gradient w.r.t. the dropout logit, and sigmoid(dropout).
     """
     logit = nb + dropout
     near, near_logit = max(dropout, FAR), max(logit, FAR)
@@ -103,27 +103,27 @@ def _exponentials(logits, bias, out):
 
 
 @compiled(fastmath=REORDERED)
-def _nb_zeros(shape, scale, per_r, r, by_mean, by_r):
-    """-log NB of a cell without counts; writes its slopes. per_r: 1 / r."""
+def _nb_zeros(shape, scale, per_r, r, grad_mean, grad_r):
+    """-log NB of a cell without counts; writes its gradients. per_r: 1 / r."""
     widest()
     cost = f32(0)
     for g in range(len(shape)):
         nb, u = _nb_zero(shape[g] * (scale * per_r[g]), r[g])
         cost += nb
-        by_r[g], by_mean[g] = nb - u, u
+        grad_r[g], grad_mean[g] = nb - u, u
     return cost
 
 
 @compiled(fastmath=REORDERED)
-def _zinb_zeros(shape, scale, per_r, r, dropout, by_mean, by_r, by_dropout, ratio):
-    """-log ZINB of a cell without counts; writes its slopes. `ratio`: memory of the same length."""
+def _zinb_zeros(shape, scale, per_r, r, dropout, grad_mean, grad_r, grad_dropout, ratio):
+    """-log ZINB of a cell without counts; writes its gradients. `ratio`: memory of the same length."""
     widest()
     cost = f32(0)
     for g in range(len(shape)):
         nb, u = _nb_zero(shape[g] * (scale * per_r[g]), r[g])
-        ratio[g], more, kept, by_dropout[g], _ = _zinb_zero(nb, dropout[g])
+        ratio[g], more, kept, grad_dropout[g], _ = _zinb_zero(nb, dropout[g])
         cost += more
-        by_r[g], by_mean[g] = (nb - u) * kept, u * kept
+        grad_r[g], grad_mean[g] = (nb - u) * kept, u * kept
     return cost + sum_of_logs(ratio)
 
 
@@ -133,15 +133,15 @@ def _rising_factorial(count, r):
     if count > SMALL or count != math.floor(count):
         (above, rise), (below, start), (whole, _) = log_gamma(count + r), log_gamma(r), log_gamma(count + 1)
         return above - below - whole, rise - start
-    product, slope = 1.0, 0.0
+    product, grad = 1.0, 0.0
     for k in range(int(count)):
         product *= (r + k) / (k + 1)
-        slope += 1 / (r + k)
-    return math.log(product), slope
+        grad += 1 / (r + k)
+    return math.log(product), grad
 
 
 @compiled(fastmath=REORDERED)
-def _rising_factorials(count, r, factor, logs, slope):
+def _rising_factorials(count, r, factor, logs, grad):
     """The same for many, the logarithm as log(factor) + logs: a loop without branches will take that of the factor."""
     widest()
     for j in range(len(count)):
@@ -150,11 +150,11 @@ def _rising_factorials(count, r, factor, logs, slope):
             upper, per = r[j] + f32(k), ONE / f32(k + 1)
             steep = (steep * upper + product) * per if f32(k) < count[j] else steep
             product = product * (upper * per) if f32(k) < count[j] else product
-        factor[j], logs[j], slope[j] = product, f32(0), steep / product
+        factor[j], logs[j], grad[j] = product, f32(0), steep / product
     for j in range(len(count)):
         if count[j] > SMALL or r[j] > LARGE or count[j] != math.floor(count[j]):
             large, steep_ = _rising_factorial(np.float64(count[j]), np.float64(r[j]))
-            factor[j], logs[j], slope[j] = ONE, f32(large), f32(steep_)
+            factor[j], logs[j], grad[j] = ONE, f32(large), f32(steep_)
 
 
 @compiled()
@@ -170,28 +170,28 @@ def _positive(values, column, shape, scale, per_r, r, gene, count, a, own_r):
 
 
 @compiled(fastmath=REORDERED)
-def _nb_counts(count, a, r, factor, logs, slope, by_mean, by_r):
-    """What these counts add to -log NB(0) of their cell; writes their slopes."""
+def _nb_counts(count, a, r, factor, logs, grad, grad_mean, grad_r):
+    """What these counts add to -log NB(0) of their cell; writes their grads."""
     added = f32(0)
     for j in range(len(count)):
         nb, u = _nb_zero(a[j], r[j])
         guarded, total = r[j] + GUARD, a[j] + ONE
         upper, per_total = a[j] + GUARD / guarded, count[j] / total
         added -= log(factor[j]) + logs[j] + count[j] * log(upper / total)
-        by_mean[j] = u + per_total * a[j] * (GUARD / guarded - ONE) / upper
-        by_r[j] = nb - u + (per_total / guarded - slope[j]) * r[j]
+        grad_mean[j] = u + per_total * a[j] * (GUARD / guarded - ONE) / upper
+        grad_r[j] = nb - u + (per_total / guarded - grad[j]) * r[j]
     return added
 
 
 @compiled(fastmath=REORDERED)
-def _no_dropouts(a, r, dropout, by_dropout):
-    """What is added to -log ZINB of a cell because these counts are not zero; writes their slopes."""
+def _no_dropouts(a, r, dropout, grad_dropout):
+    """What is added to -log ZINB of a cell because these counts are not zero; writes their grads."""
     added = f32(0)
     for j in range(len(a)):
         nb, _ = _nb_zero(a[j], r[j])
         ratio, more, _, _, prior = _zinb_zero(nb, dropout[j])
         added += max(dropout[j], f32(0)) + log(ONE + exp(-abs(dropout[j]))) + nb - log(ratio) - more
-        by_dropout[j] = prior
+        grad_dropout[j] = prior
     return added
 
 
@@ -202,14 +202,16 @@ def _added(place, genes):
 
 
 @compiled()
-def _cells(first, last, sizes, counts, places):
-    """The cells from `first` up to `last`; the slopes may be where the values are."""
+def _cells(first, last, sizes, counts, addresses):
+    """The cells from `first` up to `last`; the gradients may be where the values are."""
     (n, genes, entries, own), shape = sizes, (sizes[0], sizes[1])
     x, column, pointer = floats(counts[0], entries), integers(counts[1], entries), integers(counts[2], n + 1)
-    logits, bias, by_logits = floats(places[0], shape), _added(places[1], genes), floats(places[2], shape)
-    dropout, shift, by_dropout = floats(places[3], shape), _added(places[4], genes), floats(places[5], shape)
-    log_library, r, by_library = floats(places[6], n), floats(places[7], (own, genes)), floats(places[8], n)
-    by_r, cost, inflated, shared = floats(places[9], shape), floats(places[10], n), places[3] != 0, own == 1
+    to_logits, to_bias, to_grad_logits, to_dropout, to_shift, to_grad_dropout = addresses[:6]
+    to_log_library, to_r, to_grad_library, to_grad_r, to_cost = addresses[6:]
+    logits, bias, grad_logits = floats(to_logits, shape), _added(to_bias, genes), floats(to_grad_logits, shape)
+    dropout, shift, grad_dropout = floats(to_dropout, shape), _added(to_shift, genes), floats(to_grad_dropout, shape)
+    log_library, r, grad_library = floats(to_log_library, n), floats(to_r, (own, genes)), floats(to_grad_library, n)
+    grad_r, cost, inflated, shared = floats(to_grad_r, shape), floats(to_cost, n), to_dropout != 0, own == 1
     shape, own_dropout, gene = np.empty(genes, np.float32), np.empty(genes, np.float32), np.empty(genes, np.int64)
     memory, per_r = np.empty((8, genes), np.float32), ONE / (r[0] + GUARD)
     for i in range(first, last):
@@ -220,35 +222,38 @@ def _cells(first, last, sizes, counts, places):
         scale = f32(math.exp(log_library[i]) / total)
         if inflated:
             own_dropout[:] = dropout[i] + shift  # which may be overwritten
-            slopes = by_logits[i], by_r[i], by_dropout[i]
-            zeros = _zinb_zeros(shape, scale, per_r, own_r, own_dropout, *slopes, memory[0])
+            grads = grad_logits[i], grad_r[i], grad_dropout[i]
+            zeros = _zinb_zeros(shape, scale, per_r, own_r, own_dropout, *grads, memory[0])
         else:
-            zeros = _nb_zeros(shape, scale, per_r, own_r, by_logits[i], by_r[i])
+            zeros = _nb_zeros(shape, scale, per_r, own_r, grad_logits[i], grad_r[i])
         n = _positive(x[stored], column[stored], shape, scale, per_r, own_r, gene, memory[0], memory[1], memory[2])
         at, count, a, r_at, factor = gene[:n], memory[0][:n], memory[1][:n], memory[2][:n], memory[3][:n]
-        logs, slope, by_mean, by_r_at = memory[4][:n], memory[5][:n], memory[6][:n], memory[7][:n]
-        _rising_factorials(count, r_at, factor, logs, slope)
-        added = _nb_counts(count, a, r_at, factor, logs, slope, by_mean, by_r_at)
+        logs, grad, grad_mean, grad_r_at = memory[4][:n], memory[5][:n], memory[6][:n], memory[7][:n]
+        _rising_factorials(count, r_at, factor, logs, grad)
+        added = _nb_counts(count, a, r_at, factor, logs, grad, grad_mean, grad_r_at)
         for j in range(n):
-            by_logits[i, at[j]], by_r[i, at[j]] = by_mean[j], by_r_at[j]
+            grad_logits[i, at[j]], grad_r[i, at[j]] = grad_mean[j], grad_r_at[j]
         if inflated:
             for j in range(n):
                 factor[j] = own_dropout[at[j]]
             added += _no_dropouts(a, r_at, factor, logs)
             for j in range(n):
-                by_dropout[i, at[j]] = logs[j]
+                grad_dropout[i, at[j]] = logs[j]
         cost[i] = zeros + added + f32(0) * scale  # a scale that is no number shows in the cost
-        by_library[i] = _through_softmax(by_logits[i], shape, total)
+        grad_library[i] = _softmax_backward(grad_logits[i], shape, total)
 
 
 @compiled(fastmath=REORDERED)
-def _through_softmax(slopes, shape, total):
-    """Turns slopes by the log-mean into slopes by the logits; returns their sum, the slope by the log-library."""
+def _softmax_backward(grads, shape, total):
+    """Turn gradients w.r.t. the log-mean into those w.r.t. the logits.
+
+    Returns the sum of the former, which is the gradient w.r.t. the log-library.
+    """
     widest()
-    by_library = f32(0)
-    for g in range(len(slopes)):
-        by_library += slopes[g]
-    share = by_library / total
-    for g in range(len(slopes)):
-        slopes[g] -= shape[g] * share
-    return by_library
+    grad_library = f32(0)
+    for g in range(len(grads)):
+        grad_library += grads[g]
+    share = grad_library / total
+    for g in range(len(grads)):
+        grads[g] -= shape[g] * share
+    return grad_library

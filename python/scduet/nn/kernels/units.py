@@ -1,9 +1,9 @@
-"""Batch normalisation, ReLU and dropout of hidden units on a CPU: a compiled pass forwards and a compiled pass back.
+"""Batch normalization, ReLU and dropout of hidden units on a CPU: one compiled pass forward and one back.
 
-In a small model the dozen steps that torch takes for them cost more in between than within, and drawing the numbers of
-the dropout one after the other costs most: here a unit's number is a hash of its place and of one number of the step.
-Units of every cell with every level of a covariate are never stored before normalisation: there each is the sum of what
-comes of the cell and of what comes of the level.
+The plain form is in `MLP.units` (`scduet.nn.layers`). In a small model the overhead of torch's dozen operations exceeds
+their arithmetic, and drawing the dropout mask costs most of all: here the random number of a unit is a hash of its
+position and of one seed a step. Units of every cell with every level of a covariate are never stored before
+normalization: each is the sum of a part that depends on the cell and one that depends on the level.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from scduet._numba import address, compiled, floats, integers
-from scduet.nn.cpu_math import REORDERED, hashed, widest
+from scduet.nn.kernels.jit import address, compiled, floats, integers, usable
+from scduet.nn.kernels.math import REORDERED, hashed, widest
 
 f32, u32 = np.float32, np.uint32
 BITS = 32  # of a unit's number
@@ -26,7 +26,7 @@ BLOCK = 32  # rows that are summed up in float32
 
 
 def can_compile(x: Tensor, norm: nn.BatchNorm1d) -> bool:
-    return norm.training and x.device.type == "cpu" and x.dtype == torch.float32 == norm.weight.dtype
+    return norm.training and usable(x, norm.weight)
 
 
 def normalized_units(
@@ -37,8 +37,8 @@ def normalized_units(
 ) -> Float[Tensor, "row hidden"]:
     """`dropout(relu(norm(x + shift)), rate)` in training; moves the running statistics of `norm`.
 
-    x: of each cell, or of each cell with each level. shift: of each level; without it there is one. The rows, which are
-    normalised together, are all cells with the first level, and so on.
+    x: of each cell, or of each cell with each level. shift: of each level; without it there is one level. The rows are
+    all cells with the first level, then all with the second, and so on; they are normalized together.
     """
     return _Units.apply(x, shift, norm.weight, norm.bias, norm, rate)  # pyright: ignore[reportReturnType]
 
@@ -54,35 +54,36 @@ class _Units(Function):
         out, each = torch.empty(levels * cells, width), torch.empty(width)
         seed = int(torch.empty((), dtype=torch.int64).random_(2**BITS)) if rate else 0
         tensors = x, apart, weight, bias, norm.running_mean, norm.running_var, out, each
-        places = *(address(tensor) for tensor in tensors), address(norm.num_batches_tracked, torch.int64)  # type: ignore[arg-type]
+        addresses = *(address(tensor) for tensor in tensors), address(norm.num_batches_tracked, torch.int64)  # type: ignore[arg-type]
         ctx.sizes, ctx.rate, ctx.shifted = ((levels, cells, width), own), rate, shift is not None
-        _forward(*ctx.sizes, places, norm.momentum, norm.eps, 1 / (1 - rate), seed, int(rate * 2**BITS))
+        _forward(*ctx.sizes, addresses, norm.momentum, norm.eps, 1 / (1 - rate), seed, int(rate * 2**BITS))
         ctx.save_for_backward(x, apart, weight, out, each)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, apart, weight, out, each = ctx.saved_tensors
-        by_x, by_shift = torch.zeros_like(x), torch.zeros_like(apart)
+        grad_x, grad_shift = torch.zeros_like(x), torch.zeros_like(apart)
         of_norm = torch.empty_like(weight), torch.empty_like(weight)
-        tensors = slopes[0].contiguous(), x, apart, weight, out, each, by_x, by_shift, *of_norm
+        tensors = grads[0].contiguous(), x, apart, weight, out, each, grad_x, grad_shift, *of_norm
         _backward(*ctx.sizes, tuple(address(tensor) for tensor in tensors), 1 / (1 - ctx.rate))
-        return by_x, by_shift if ctx.shifted else None, *of_norm, None, None
+        return grad_x, grad_shift if ctx.shifted else None, *of_norm, None, None
 
 
 @compiled(fastmath=REORDERED)
-def _forward(shape, own, places, momentum, eps, kept, seed, least):
+def _forward(shape, own, addresses, momentum, eps, kept, seed, least):
     """own: levels of x. kept: factor of the units that are not dropped, those whose number is `least` or more.
 
     Turns `apart`, the shift of each level, into what takes x to its distance from the mean; `each` is to be one over
     the standard deviation.
     """
     levels, cells, width = shape
-    x, apart = floats(places[0], (own, cells, width)), floats(places[1], (levels, width))
-    weight, bias = floats(places[2], width), floats(places[3], width)
-    running_mean, running_variance = floats(places[4], width), floats(places[5], width)
-    out, each = floats(places[6], shape), floats(places[7], width)
-    integers(places[8], 1)[0] += 1  # batches tracked
+    to_x, to_apart, to_weight, to_bias, to_mean, to_variance, to_out, to_each, to_n_tracked = addresses
+    x, apart = floats(to_x, (own, cells, width)), floats(to_apart, (levels, width))
+    weight, bias = floats(to_weight, width), floats(to_bias, width)
+    running_mean, running_variance = floats(to_mean, width), floats(to_variance, width)
+    out, each = floats(to_out, shape), floats(to_each, width)
+    integers(to_n_tracked, 1)[0] += 1
     n, total, part = levels * cells, np.zeros(width), np.zeros(width, np.float32)
     for level in range(own):
         for cell in range(cells):
@@ -116,37 +117,35 @@ def _forward(shape, own, places, momentum, eps, kept, seed, least):
 
 
 @compiled(fastmath=REORDERED)
-def _backward(shape, own, places, kept):
+def _backward(shape, own, addresses, kept):
     levels, cells, width = shape
-    slope, x, apart = (
-        floats(places[0], shape),
-        floats(places[1], (own, cells, width)),
-        floats(places[2], (levels, width)),
-    )
-    weight, out, each = floats(places[3], width), floats(places[4], shape), floats(places[5], width)
-    by_x, by_shift = floats(places[6], (own, cells, width)), floats(places[7], (levels, width))
-    by_weight, by_bias = floats(places[8], width), floats(places[9], width)
-    n, kept, by_unit = levels * cells, f32(kept), np.empty(width, np.float32)
+    to_grad, to_x, to_apart, to_weight, to_out, to_each, to_grad_x, to_grad_shift, to_grad_w, to_grad_b = addresses
+    grad, out = floats(to_grad, shape), floats(to_out, shape)
+    x, grad_x = floats(to_x, (own, cells, width)), floats(to_grad_x, (own, cells, width))
+    apart, grad_shift = floats(to_apart, (levels, width)), floats(to_grad_shift, (levels, width))
+    weight, each = floats(to_weight, width), floats(to_each, width)
+    grad_weight, grad_bias = floats(to_grad_w, width), floats(to_grad_b, width)
+    n, kept, grad_unit = levels * cells, f32(kept), np.empty(width, np.float32)
     of_weight, of_bias, parts = np.zeros(width), np.zeros(width), np.zeros((2, width), np.float32)
     for level in range(levels):
         for cell in range(cells):
-            _clear(slope[level, cell], out[level, cell], kept, by_unit)
-            _add_products(by_unit, x[level % own, cell], apart[level], parts[0])
-            _add(by_unit, parts[1])
+            _clear(grad[level, cell], out[level, cell], kept, grad_unit)
+            _add_products(grad_unit, x[level % own, cell], apart[level], parts[0])
+            _add(grad_unit, parts[1])
             if cell % BLOCK == BLOCK - 1 or cell == cells - 1:
                 _settle(parts[0], of_weight)
                 _settle(parts[1], of_bias)
     factor, move, along = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    for k in range(width):  # the slopes lose their mean, and what changes only the spread of a unit
-        by_weight[k], by_bias[k] = of_weight[k] * each[k], of_bias[k]
+    for k in range(width):  # the gradients lose their mean, and what changes only the spread of a unit
+        grad_weight[k], grad_bias[k] = of_weight[k] * each[k], of_bias[k]
         factor[k] = weight[k] * each[k]
-        along[k], move[k] = -factor[k] * each[k] * by_weight[k] / n, -factor[k] * of_bias[k] / n
+        along[k], move[k] = -factor[k] * each[k] * grad_weight[k] / n, -factor[k] * of_bias[k] / n
     for level in range(levels):
         for cell in range(cells):
-            _clear(slope[level, cell], out[level, cell], kept, by_unit)
-            _pass_on(by_unit, x[level % own, cell], apart[level], factor, move, along)
-            _add(by_unit, by_x[level % own, cell])
-            _add(by_unit, by_shift[level])
+            _clear(grad[level, cell], out[level, cell], kept, grad_unit)
+            _pass_on(grad_unit, x[level % own, cell], apart[level], factor, move, along)
+            _add(grad_unit, grad_x[level % own, cell])
+            _add(grad_unit, grad_shift[level])
 
 
 @compiled(fastmath=REORDERED)
@@ -164,10 +163,10 @@ def _add_squares(values, apart, total):
 
 
 @compiled(fastmath=REORDERED)
-def _add_products(slope, x, apart, total):
+def _add_products(grad, x, apart, total):
     widest()
     for k in range(len(total)):
-        total[k] += slope[k] * (x[k] + apart[k])
+        total[k] += grad[k] * (x[k] + apart[k])
 
 
 @compiled()
@@ -194,16 +193,16 @@ def _drop(units, place, seed, least):
 
 
 @compiled(fastmath=REORDERED)
-def _clear(slope, out, kept, by_unit):
+def _clear(grad, out, kept, grad_unit):
     """Slopes by the units: zero for those that are zero."""
     widest()
     for k in range(len(out)):
-        by_unit[k] = slope[k] * kept if out[k] > f32(0) else f32(0)
+        grad_unit[k] = grad[k] * kept if out[k] > f32(0) else f32(0)
 
 
 @compiled(fastmath=REORDERED)
-def _pass_on(by_unit, x, apart, factor, move, along):
-    """Turns slopes by the units into slopes by what is normalised."""
+def _pass_on(grad_unit, x, apart, factor, move, along):
+    """Turns gradients w.r.t. the units into gradients w.r.t. what is normalised."""
     widest()
     for k in range(len(x)):
-        by_unit[k] = by_unit[k] * factor[k] + move[k] + (x[k] + apart[k]) * along[k]
+        grad_unit[k] = grad_unit[k] * factor[k] + move[k] + (x[k] + apart[k]) * along[k]

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from scduet.nn import units
+from scduet.nn.kernels import units
+from scduet.nn.kernels.units import can_compile
 from scduet.nn.layers import MLP
-from scduet.nn.units import can_compile
 
 N_CELLS, WIDTH = 70, 24
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scduet._numba import compiled
+from scduet.nn.kernels.jit import compiled
 
 
 @pytest.mark.parametrize("signature", [None, "float64(float64)"])

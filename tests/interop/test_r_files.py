@@ -63,7 +63,7 @@ def test_cells_become_a_seurat_object_and_come_back(r, tmp_path, monkeypatch, ca
         "sce/rds2py_simple_sce.rds",
     ],
 )
-@pytest.mark.filterwarnings("ignore:left out")
+@pytest.mark.filterwarnings("ignore::scduet.errors.ScduetWarning")
 def test_real_files_of_r_become_h5ad_without_r(tmp_path, monkeypatch, real_file, name):
     pytest.importorskip("rdata", reason="rdata is not installed: pip install scduet[r]")
     file = real_file(name)

@@ -79,7 +79,7 @@ def test_score_compares_embeddings_in_a_page(folder, tmp_path, capsys):
     told = capsys.readouterr()
     assert_named(told.err, "X_scVI")
     page = (tmp_path / "s.html").read_text(encoding="utf-8")
-    assert "Scores of out.h5ad" in page
+    assert_named(page, "out.h5ad")
     assert '<th scope="col">PCA, not integrated</th>' in page
     shown = told.out.splitlines()
     values = next(line for line in shown if line.startswith("bras")).split()[1:]

@@ -1,6 +1,7 @@
 """Bad input: a number by a stated convention, NaN with its reason, or a clear error; never a silent wrong value."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,8 @@ def test_the_table_has_a_reason_for_each_metric_that_one_batch_or_one_label_leav
     without_groups = {"graph_connectivity", "cell_cycle", "hvg_overlap", "trajectory"}
     for name in {n for n, m in metrics.METRICS.items() if m.group == group} - without_groups:
         assert math.isnan(table[name].value), name
-        assert "one" in table[name].reason or "every label" in table[name].reason, (name, table[name].reason)
+        names = ("batches", "batch", "labels", "groups", "classes")
+        assert any(re.search(named(one), table[name].reason) for one in names), (name, table[name].reason)
 
 
 def test_a_label_with_one_cell_counts_as_zero_in_the_silhouette(cells):
@@ -81,7 +83,7 @@ def test_duplicate_rows_change_nothing_but_ties(cells):
 
 def test_a_constant_embedding_has_reasons_for_all(cells):
     table = metrics.evaluate(np.ones((600, 5)), cells.labels, cells.batch, cells.before, metrics="all")
-    assert all(math.isnan(e.value) and "constant" in e.reason for e in table.values())
+    assert all(math.isnan(e.value) and re.search(named("embedding"), e.reason) for e in table.values())
     for name in ("ilisi", "batch_entropy", "kbet_global"):
         with pytest.raises(metrics.Undefined, match=named("cells")):
             getattr(metrics, name)(np.ones((600, 5)), cells.batch)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from named import named
+from named import assert_named, named
 from safetensors.torch import load_file
 from transformer_toys import make_cells, transformer
 
@@ -144,7 +144,7 @@ def test_doctor_examines_it_and_its_base(saved, tmp_path):
 
     model, base = found(root / "tuned")
     assert model.ok
-    assert model.found == "scgpt fine-tuned for annotation: 3 levels of obs['type'], trained for 2 epochs"
+    assert_named(model.found, "scgpt", "annotation", 3, "obs['type']", 2)
     assert base.ok
     assert str(root / "base") in base.found
     shutil.copytree(root, tmp_path / "copy")

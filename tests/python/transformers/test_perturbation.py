@@ -156,7 +156,7 @@ def test_a_gene_that_no_cell_holds_is_told_with_the_numbers_of_cells(geneformer,
 
 def test_wrong_arguments(model, geneformer, adata):
     adata.obs["state"] = "a"
-    with pytest.raises(DataError, match="'ZZ'"):
+    with pytest.raises(DataError, match=named("'ZZ'")):
         sd.perturb_in_silico(geneformer, adata, ["GENE3", "ZZ"])
     with pytest.raises(OptionError, match=named("how", "'inhibit'", "'delete'")):
         sd.perturb_in_silico(geneformer, adata, "GENE3", how="inhibit")

@@ -63,7 +63,7 @@ class Fragile(Profile):
         return super().forward(cells, step)
 
     def fail(self):
-        raise ValueError("no more of this")
+        raise ValueError("Fragile")
 
 
 def trainer(cells, module=None, **options):

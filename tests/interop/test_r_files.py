@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from named import assert_named, named
 from scipy import sparse
 
 from scduet.cli import main
@@ -35,7 +36,7 @@ def test_cells_become_a_seurat_object_and_come_back(r, tmp_path, monkeypatch, ca
     source, rds, rda, back = (str(tmp_path / name) for name in ("x.h5ad", "x.rds", "x.rda", "y.h5ad"))
     cells.write_h5ad(source)
     assert main(["convert", source, rds]) == 0
-    assert "8 gene names" in capsys.readouterr().err, "what Seurat changes is said"
+    assert_named(capsys.readouterr().err, 8)  # gene names that Seurat changes
     assert main(["convert", rds, back]) == 0
     found = anndata.read_h5ad(back)
     assert (found.X != cells.X).nnz == 0
@@ -62,7 +63,7 @@ def test_cells_become_a_seurat_object_and_come_back(r, tmp_path, monkeypatch, ca
         "sce/rds2py_simple_sce.rds",
     ],
 )
-@pytest.mark.filterwarnings("ignore:left out")
+@pytest.mark.filterwarnings("ignore::scduet.errors.ScduetWarning")
 def test_real_files_of_r_become_h5ad_without_r(tmp_path, monkeypatch, real_file, name):
     pytest.importorskip("rdata", reason="rdata is not installed: pip install scduet[r]")
     file = real_file(name)
@@ -81,13 +82,11 @@ def test_without_r_or_its_package_the_remedy_is_said_before_work_starts(tmp_path
     ask = ["convert", str(tmp_path / "x.h5ad"), str(tmp_path / "x.rds")]
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(ask) == 1
-    assert "install R, or write an .h5ad" in capsys.readouterr().err
+    assert_named(capsys.readouterr().err, "R", ".h5ad")
     monkeypatch.setattr(r_files.shutil, "which", lambda name: name)
     monkeypatch.setattr(r_files, "_run", lambda _: subprocess.CompletedProcess([], 0, "hello\nready: TRUE FALSE", ""))
     assert main(ask) == 1
-    said = capsys.readouterr().err
-    assert "R lacks the package scduet" in said
-    assert "R CMD INSTALL r-package" in said
+    assert_named(capsys.readouterr().err, "scduet", "R CMD INSTALL r-package")
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5ad"]
 
 
@@ -95,6 +94,6 @@ def test_a_failure_inside_r_is_told_and_leaves_nothing(tmp_path, monkeypatch, ce
     failed = subprocess.CompletedProcess([], 1, "", "Loading\nError in `engine()`:\n! No engine.\n")
     monkeypatch.setattr(r_files, "check_r", lambda: None)
     monkeypatch.setattr(r_files, "_run", lambda _: failed)
-    with pytest.raises(r_files.FormatError, match="No engine"):
+    with pytest.raises(r_files.FormatError, match=named("No engine.")):
         r_files.write_rds(cells, tmp_path / "x.rds")
     assert list(tmp_path.iterdir()) == []

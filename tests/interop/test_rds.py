@@ -8,6 +8,7 @@ import subprocess
 import anndata
 import numpy as np
 import pytest
+from named import named
 
 pytest.importorskip("rdata", reason="rdata is not installed: pip install scduet[r]")
 
@@ -74,7 +75,7 @@ def test_an_rds_of_a_single_cell_experiment_holds_what_r_finds(host_r, real_file
     file = real_file("sce/rds2py_simple_sce.rds")
     said = subprocess.run(["Rscript", "-e", EXPERIMENT.format(file=file)], capture_output=True, text=True, check=True)
     truth = json.loads(said.stdout)
-    with pytest.warns(ScduetWarning, match="alternative experiments 'ERCC'"):
+    with pytest.warns(ScduetWarning, match=named("'ERCC'")):
         adata = scduet.read_rds(file)
     per_cell, per_gene = (np.asarray(adata.X.sum(axis)).ravel().astype(float) for axis in (1, 0))
     np.testing.assert_allclose([per_cell.sum(), (per_cell**2).sum(), (per_gene**2).sum()], truth["sums"])
@@ -120,7 +121,7 @@ def test_graphs_loadings_and_identities_are_those_that_the_r_package_hands_over(
 
 def test_a_file_that_is_none_says_so(tmp_path):
     (tmp_path / "x.rds").write_bytes(b"not an R file")
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match=named("x.rds")):
         read_rds(tmp_path / "x.rds")
-    with pytest.raises(FormatError, match="no file"):
+    with pytest.raises(FormatError, match=named("y.rds")):
         read_rds(tmp_path / "y.rds")

@@ -101,9 +101,9 @@ def _content(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...], dict[str, 
     if not isinstance(content, dict) or not {"model_state_dict", "var_names", "attr_dict"} <= set(content):
         raise FormatError(f"{found[0]} is no model of scvi-tools", "theirs hold model_state_dict, var_names, attr_dict")
     if isinstance(content["var_names"], dict):
-        raise FormatError(
-            f"{found[0]} is a model of several modalities", f"those that can be read are {some(MODELS, 9)}"
-        )
+        modalities = some(content["var_names"])
+        remedy = f"the models that can be read are {some(MODELS, 9)}"
+        raise FormatError(f"{found[0]} is a model of the modalities {modalities}", remedy)
     return _tensors(content["model_state_dict"]), tuple(map(str, content["var_names"])), content["attr_dict"]
 
 
@@ -238,7 +238,8 @@ def _reference(schema: Schema, registry: Mapping[str, Any], weights: Mapping[str
 def _renamed(name: str, config: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prior = weights.get("y_prior")
     if prior is not None and not torch.allclose(prior, torch.full_like(prior, 1 / prior.numel())):
-        raise FormatError("this scANVI has a prior of its own over cell types", "train it again with a uniform one")
+        remedy = "only scANVI with a uniform prior can be read: train it again without y_prior"
+        raise FormatError("y_prior, the prior of this scANVI over cell types, is not uniform", remedy)
     linear = name == "scanvi" and config.linear_classifier
     used = {key: value for key, value in weights.items() if key not in UNUSED}
     return {key.replace(*LINEAR_CLASSIFIER) if linear else key: value for key, value in used.items()}

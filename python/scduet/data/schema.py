@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -216,8 +217,9 @@ def _genes(adata, wanted: str | tuple[str, ...] | None) -> tuple[str, ...]:
     if wanted is None:
         wanted = "highly_variable" if "highly_variable" in adata.var else tuple(adata.var_names)
     if not isinstance(wanted, str):
-        if len(set(wanted)) < len(wanted):
-            raise DataError("genes= names a gene more than once", "list each gene once")
+        repeated = [gene for gene, n in Counter(wanted).items() if n > 1]
+        if repeated:
+            raise DataError(f"genes= lists {some(repeated)} more than once", "list each gene once")
         return tuple(str(gene) for gene in wanted)
     if wanted not in adata.var or adata.var[wanted].dtype != bool:
         raise DataError(f"genes={wanted!r} is not a boolean column of adata.var", "pass such a column, or gene names")

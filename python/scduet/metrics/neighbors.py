@@ -58,8 +58,11 @@ def from_graph(distances: ArrayLike | sparse.spmatrix) -> Neighbors:
     graph = sparse.csr_array(distances, dtype=np.float64, copy=True)
     graph.setdiag(0)
     graph.eliminate_zeros()
-    if graph.shape[0] != graph.shape[1] or (graph.data < 0).any() or not np.isfinite(graph.data).all():
-        raise ValueError(f"a graph of distances is square, finite and not negative; this one has shape {graph.shape}")
+    if graph.shape[0] != graph.shape[1]:
+        raise ValueError(f"distances has shape {graph.shape}; expected a square matrix, cells x cells")
+    wrong = graph.data[~((graph.data >= 0) & (graph.data < np.inf))]
+    if len(wrong):
+        raise ValueError(f"distances holds {wrong[0]}; a distance is finite and not negative")
     degree = np.diff(graph.indptr)
     row = np.repeat(np.arange(len(degree)), degree)
     order = np.lexsort((graph.data, row))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from named import named
 from scipy.io import mmwrite
 
 from scduet.data.simulate import simulate
@@ -76,37 +77,37 @@ def test_real_10x_files(name, shape):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "names"),
     [
-        ("x.rds", b"RDX3", "cannot read 'x.rds'; make it an .h5ad first"),
-        ("x.xlsx", b"PK", "cannot read 'x.xlsx'; scduet reads .h5ad"),
-        ("x.h5ad", b"not HDF5 at all", "x.h5ad cannot be read"),
-        ("x.h5", b"\x89HDF\r\n\x1a\n", "x.h5 cannot be read"),
+        ("x.rds", b"RDX3", ["'x.rds'", "x.h5ad"]),
+        ("x.xlsx", b"PK", ["'x.xlsx'", ".h5ad", ".zarr", "10x"]),
+        ("x.h5ad", b"not HDF5 at all", ["x.h5ad", "OSError"]),
+        ("x.h5", b"\x89HDF\r\n\x1a\n", ["x.h5", "OSError"]),
     ],
 )
-def test_foreign_and_damaged_files_are_named(tmp_path, name, content, said):
+def test_foreign_and_damaged_files_are_named(tmp_path, name, content, names):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(FormatError, match=said):
+    with pytest.raises(FormatError, match=named(*names)):
         read(tmp_path / name)
 
 
 def test_a_folder_without_a_matrix_and_an_absent_file(tmp_path):
-    with pytest.raises(FormatError, match=r"a folder without matrix\.mtx"):
+    with pytest.raises(FormatError, match=named(tmp_path, "matrix.mtx")):
         read(tmp_path)
-    with pytest.raises(FormatError, match=r"gone.h5ad does not exist"):
+    with pytest.raises(FormatError, match=named(tmp_path / "gone.h5ad")):
         read(tmp_path / "gone.h5ad")
 
 
 def test_an_existing_target_is_kept_unless_told(cells, tmp_path):
     adata = simulate(30, 20, seed=4)
     write(adata, tmp_path / "a.zarr")
-    with pytest.raises(FormatError, match=r"a.zarr exists"):
+    with pytest.raises(FormatError, match=named(tmp_path / "a.zarr")):
         write(adata, tmp_path / "a.zarr")
     write(adata[:10].copy(), tmp_path / "a.zarr", overwrite=True)
     assert read(tmp_path / "a.zarr").n_obs == 10
     (tmp_path / "b.zarr").mkdir()
     (tmp_path / "b.zarr" / "thesis.txt").write_text("dear to me")
-    with pytest.raises(FormatError, match="not a zarr store"):
+    with pytest.raises(FormatError, match=named(tmp_path / "b.zarr", "zarr")):
         write(adata, tmp_path / "b.zarr", overwrite=True)
     assert (tmp_path / "b.zarr" / "thesis.txt").exists()
 
@@ -115,14 +116,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     write(simulate(30, 20, seed=4), tmp_path / "a.h5ad")
     broken = simulate(30, 20, seed=5)
     broken.uns["unwritable"] = object()
-    with pytest.raises(Exception, match="unwritable"):
+    with pytest.raises(Exception, match=named("unwritable")):
         write(broken, tmp_path / "a.h5ad", overwrite=True)
     assert (read(tmp_path / "a.h5ad").X != simulate(30, 20, seed=4).X).nnz == 0
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5ad"]
 
 
 def test_a_folder_that_takes_no_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match="does not exist; make it first"):
+    with pytest.raises(DataError, match=named(tmp_path / "gone")):
         check_folder(tmp_path / "gone")
-    with pytest.raises(DataError, match="MB free"):
+    with pytest.raises(DataError, match=named(tmp_path, "MB")):
         check_folder(tmp_path, needed=1 << 60)

@@ -3,6 +3,7 @@
 import anndata
 import pandas as pd
 import pytest
+from named import assert_named
 
 import scduet as sd
 from scduet.cli import main
@@ -39,19 +40,19 @@ def test_network_writes_links_programs_and_a_drawing(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "names"),
     [
-        (["-o", "links.txt"], "links.txt"),
-        (["-o", "links.csv", "--gene-sets", "sets.gmt"], "--programs"),
-        (["-o", "links.csv", "--gene", "ZZ"], "'ZZ'"),
-        (["-o", "links.csv", "--method", "attention"], "attention"),
-        (["-o", "links.csv", "--figure", "links.docx"], "links.docx"),
+        (["-o", "links.txt"], ["'links.txt'", ".csv"]),
+        (["-o", "links.csv", "--gene-sets", "sets.gmt"], ["--gene-sets", "--programs"]),
+        (["-o", "links.csv", "--gene", "ZZ"], ["'ZZ'"]),
+        (["-o", "links.csv", "--method", "attention"], ["'ldvae'", "attention"]),
+        (["-o", "links.csv", "--figure", "links.docx"], ["'links.docx'", ".png"]),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line_and_nothing_is_written(
-    folder, tmp_path, capsys, monkeypatch, arguments, why
+    folder, tmp_path, capsys, monkeypatch, arguments, names
 ):
     monkeypatch.chdir(tmp_path)
     assert run(folder, *arguments) in (1, 2)
-    assert why in capsys.readouterr().err
+    assert_named(capsys.readouterr().err, *names)
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from named import named
 
 from scduet.data import files
 from scduet.data.loader import epoch_order, minibatches
@@ -75,7 +76,7 @@ def test_annotations_layers_and_backed_objects(counts, tmp_path):
         assert isinstance(cells.counts, files.FileSource)
         doubled = encoded(given, layer="twice").counts.rows(np.arange(200))
         assert (doubled.toarray() == 2 * counts.X.toarray()).all()
-    with pytest.raises(DataError, match=r"part of a backed AnnData; use part\.to_memory"):
+    with pytest.raises(DataError, match=named("AnnData", "part.to_memory()")):
         encoded(backed[:50])
 
 
@@ -125,7 +126,7 @@ def test_orders_differ_between_epochs_and_seeds_and_mix_blocks(counts, tmp_path,
 def test_bad_values_are_named_as_in_memory(counts, tmp_path, small_pool):
     counts.X = counts.X.tocsr()
     counts.X.data[-1] = 0.5
-    with pytest.raises(DataError, match=r"not whole numbers.*'cell199'"):
+    with pytest.raises(DataError, match=named("X", "'cell199'", "allow_non_integer=True")):
         encoded(written(counts, tmp_path))
 
 
@@ -135,10 +136,10 @@ def test_a_file_that_changes_is_refused(counts, tmp_path):
     stamp = path.stat()
     with h5py.File(path, "r+") as file:
         file["X"][3, 7] = file["X"][3, 7] + 1
-    with pytest.raises(DataError, match="has changed"):
+    with pytest.raises(DataError, match=named(path, "checkpoint=")):
         cells.counts.rows(np.arange(5))
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # a change that leaves no trace in the file's times
-    with pytest.raises(DataError, match="has changed"):
+    with pytest.raises(DataError, match=named(path, "checkpoint=")):
         cells.counts.rows(np.arange(5))
     assert (cells.counts.rows(np.arange(4, 9)).toarray() == counts.X[4:9].toarray()).all()  # these did not
 
@@ -152,7 +153,7 @@ def test_a_moved_entry_is_noticed(counts, tmp_path):
         row = file["X/indices"][: file["X/indptr"][1]]
         file["X/indices"][len(row) - 1] = 59 if row[-1] != 59 else 58
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    with pytest.raises(DataError, match="has changed"):
+    with pytest.raises(DataError, match=named(path, "checkpoint=")):
         cells.counts.rows(np.array([0]))
 
 
@@ -173,20 +174,20 @@ def _lose_chunk(path):
 
 
 DAMAGE = {
-    "truncated h5ad": ("csr h5ad", _truncate, "cannot be read .*is it complete"),
-    "truncated zarr chunk": ("csr zarr", _halve_chunk, "cannot be read .*is it complete"),
-    "lost zarr chunk": ("csr zarr", _lose_chunk, "lacks chunks of 'indices'"),
-    "gone": ("csr h5ad", lambda path: path.unlink(), "does not exist"),
-    "no matrix": ("csr zarr", lambda path: shutil.rmtree(path / "X"), "is damaged: its parts do not agree"),
+    "truncated h5ad": ("csr h5ad", _truncate, ["cells.h5ad", "OSError"]),
+    "truncated zarr chunk": ("csr zarr", _halve_chunk, ["cells.zarr", "RuntimeError"]),
+    "lost zarr chunk": ("csr zarr", _lose_chunk, ["X", "cells.zarr", "'indices'"]),
+    "gone": ("csr h5ad", lambda path: path.unlink(), ["cells.h5ad"]),
+    "no matrix": ("csr zarr", lambda path: shutil.rmtree(path / "X"), ["X", "cells.zarr"]),
 }
 
 
 @pytest.mark.parametrize("case", DAMAGE)
 def test_a_damaged_file_is_named_before_work_starts(counts, tmp_path, case):
-    layout, damage, message = DAMAGE[case]
+    layout, damage, names = DAMAGE[case]
     path = written(counts, tmp_path, layout)
     damage(path)
-    with pytest.raises(DataError, match=rf"cells\.(h5ad|zarr) .*{message}"):
+    with pytest.raises(DataError, match=named(*names)):
         encoded(path)
 
 
@@ -194,16 +195,16 @@ def test_a_chunk_lost_during_work_is_noticed(counts, tmp_path):
     path = written(counts, tmp_path, "csr zarr")
     cells = encoded(path)
     _chunk_of(path, "data").unlink()  # zarr would read it as zeros
-    with pytest.raises(DataError, match="has changed"):
+    with pytest.raises(DataError, match=named(path, "checkpoint=")):
         cells.counts.rows(np.arange(200))
 
 
 def test_what_cannot_be_read_by_rows_is_said(counts, tmp_path):
     counts.X = sp.csc_matrix(counts.X)
     counts.write_h5ad(tmp_path / "cells.h5ad")
-    with pytest.raises(DataError, match=r"stored by columns \(CSC\); write it with X as CSR"):
+    with pytest.raises(DataError, match=named("X", "cells.h5ad", "CSC", "CSR")):
         encoded(tmp_path / "cells.h5ad")
-    with pytest.raises(DataError, match=r"cannot read rows of 'cells.loom'; give .h5ad or .zarr"):
+    with pytest.raises(DataError, match=named("'cells.loom'", ".h5ad", ".zarr")):
         files.opened(tmp_path / "cells.loom")
 
 

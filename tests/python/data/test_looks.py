@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from named import named
 
 from scduet.data import checks
 from scduet.data.sources import in_memory
@@ -34,7 +35,7 @@ def test_entries_outside_of_the_matrix_are_refused(column):
     x = sp.random(50, 30, 0.3, format="csr", random_state=0)
     assert x.has_canonical_format
     x.indices[x.indptr[8] if column < 0 else x.indptr[8] - 1] = column
-    with pytest.raises(DataError, match="outside of the 30 columns"):
+    with pytest.raises(DataError, match=named(30, "columns")):
         in_memory(x)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scanpy as sc
+from named import named
 from scipy import sparse
 
 from scduet.data.datasets import counts_from_lognormal, pbmc68k, simulate
@@ -71,5 +72,5 @@ def test_no_strength_no_effect():
 
 
 def test_nothing_to_simulate_is_an_error():
-    with pytest.raises(OptionError, match="n_types must be 1 or more, not 0"):
+    with pytest.raises(OptionError, match=named("n_types", 1, 0)):
         simulate(10, 10, n_types=0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from named import named
 from scipy import stats
 
 from scduet import metrics
@@ -54,17 +55,17 @@ def test_imputation_error_looks_at_hidden_entries_only():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "names"),
     [
-        (lambda: metrics.hide_counts([[0.5]]), "whole"),
-        (lambda: metrics.imputation_error(COUNTS, MEAN, np.zeros(COUNTS.shape)), "hidden"),
-        (lambda: metrics.heldout_log_likelihood(COUNTS, -MEAN), "positive"),
-        (lambda: metrics.heldout_log_likelihood(COUNTS, MEAN, dropout=1.0), "probability"),
-        (lambda: metrics.heldout_log_likelihood(COUNTS, MEAN, inverse_dispersion=0), "positive"),
+        (lambda: metrics.hide_counts([[0.5]]), ["hide_counts", "counts"]),
+        (lambda: metrics.imputation_error(COUNTS, MEAN, np.zeros(COUNTS.shape)), [COUNTS.shape, "hidden"]),
+        (lambda: metrics.heldout_log_likelihood(COUNTS, -MEAN), ["mean"]),
+        (lambda: metrics.heldout_log_likelihood(COUNTS, MEAN, dropout=1.0), ["dropout", "[0, 1)"]),
+        (lambda: metrics.heldout_log_likelihood(COUNTS, MEAN, inverse_dispersion=0), ["inverse_dispersion"]),
     ],
 )
-def test_bad_counts_are_refused(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_counts_are_refused(call, names):
+    with pytest.raises(ValueError, match=named(*names)):
         call()
 
 
@@ -80,11 +81,11 @@ def test_direction_across_a_boundary_has_the_sign_of_the_flow():
     assert metrics.cross_boundary_direction(forward, x, labels, [("early", "late")]) == pytest.approx(1)
     assert metrics.cross_boundary_direction(-forward, x, labels, [("early", "late")]) == pytest.approx(-1)
     assert metrics.cross_boundary_direction(forward[:, ::-1], x, labels, [("early", "late")]) == pytest.approx(0)
-    with pytest.raises(ValueError, match="no cell has"):
+    with pytest.raises(ValueError, match=named("transitions", "'never'")):
         metrics.cross_boundary_direction(forward, x, labels, [("early", "never")])
 
 
 def test_transitions_without_a_common_boundary_have_no_value():
     x = np.vstack([RNG.normal(size=(50, 2)), RNG.normal(size=(50, 2)) + 99])
-    with pytest.raises(metrics.Undefined, match="across"):
+    with pytest.raises(metrics.Undefined, match=named("transitions")):
         metrics.cross_boundary_direction(x, x, np.repeat(["a", "b"], 50), [("a", "b")], n_neighbors=10)

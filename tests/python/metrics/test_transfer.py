@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from named import named
 from sklearn import metrics as sk
 
 from scduet import metrics
@@ -50,14 +51,18 @@ def test_calibration_error_in_closed_form():
 
 
 @pytest.mark.parametrize(
-    ("truth", "called", "message"),
-    [(["a", None], ["a", "a"], "missing for 1"), (["a"], ["a", "b"], "one value a cell"), ([], [], "one value a cell")],
+    ("truth", "called", "names"),
+    [
+        (["a", None], ["a", "a"], ["truth", 1]),
+        (["a"], ["a", "b"], ["truth", "(1,)", "predicted", "(2,)"]),
+        ([], [], ["truth", "predicted", "(0,)"]),
+    ],
 )
-def test_bad_labels_are_refused(truth, called, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_labels_are_refused(truth, called, names):
+    with pytest.raises(ValueError, match=named(*names)):
         metrics.accuracy(truth, called)
 
 
 def test_confidence_must_be_a_probability():
-    with pytest.raises(ValueError, match="probability"):
+    with pytest.raises(ValueError, match=named("confidence", "[0, 1]")):
         metrics.expected_calibration_error(["a"], ["a"], [1.5])

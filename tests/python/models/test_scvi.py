@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from named import named
 
 from scduet.contract import CellBatch, Covariates, Reference, SparseRows, Step
 from scduet.errors import OptionError
@@ -87,7 +88,7 @@ def test_an_unlabeled_cell_has_the_mean_log_dispersion_of_the_labels():
 
 
 def test_a_label_dispersion_without_labels_is_refused():
-    with pytest.raises(OptionError, match="labels_key"):
+    with pytest.raises(OptionError, match=named("dispersion", "gene-label", "labels_key")):
         a_model(replace(REFERENCE, n_labels=0), dispersion="gene-label")
 
 
@@ -141,5 +142,5 @@ def test_an_empty_cell_harms_nothing():
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(option, value):
-    with pytest.raises(OptionError, match=option):
+    with pytest.raises(OptionError, match=named(option, value)):
         Config(**{option: value})

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from named import named
 
 from scduet import metrics
 from scduet.errors import DataError
@@ -41,5 +42,5 @@ def test_no_change_has_no_delta_and_says_so():
 
 
 def test_genes_must_match():
-    with pytest.raises(DataError, match="do not match"):
+    with pytest.raises(DataError, match=named("predicted", "(40, 29)", 30)):
         perturbation(TREATED, TREATED[:, 1:], CONTROL, GENES)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.patches import Circle
+from named import named
 
 from scduet.errors import DataError
 from scduet.plots import scores, tradeoff
@@ -70,12 +71,12 @@ def test_names_of_close_embeddings_do_not_overlap():
 
 @pytest.mark.parametrize("table", [TABLE.drop(columns="total"), TABLE.iloc[:0], pd.DataFrame({"value": [1]})])
 def test_other_tables_are_refused(table):
-    with pytest.raises(DataError, match="no table of scores"):
+    with pytest.raises(DataError, match=named("scduet.score")):
         scores(table)
     with pytest.raises(DataError):
         tradeoff(table)
 
 
 def test_tradeoff_needs_both_means():
-    with pytest.raises(DataError, match="both means"):
+    with pytest.raises(DataError, match=named("batch_key", "labels_key")):
         tradeoff(TABLE.assign(batch=np.nan))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from named import named
 
 from scduet.errors import DataError
 from scduet.plots import training_curves
@@ -50,5 +51,5 @@ def test_without_validation_only_training_is_drawn():
 
 
 def test_no_epoch_is_an_error():
-    with pytest.raises(DataError, match="holds no epoch"):
+    with pytest.raises(DataError, match=named("history", "epoch")):
         training_curves(HISTORY.iloc[:0])

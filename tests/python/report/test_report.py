@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from named import named
 
 import scduet as sd
 from scduet.errors import DataError, FormatError
@@ -117,11 +118,11 @@ def test_a_page_without_a_model_or_labels(tmp_path):
 
 
 def test_wrong_names_and_existing_files_are_refused(made, tmp_path):
-    with pytest.raises(DataError, match="'nowhere' not in obs"):
+    with pytest.raises(DataError, match=named("'nowhere'", "obs", "'batch'")):
         sd.report(made.adata, tmp_path / "r.html", batch_key="nowhere")
-    with pytest.raises(FormatError, match="exists"):
+    with pytest.raises(FormatError, match=named(made.path)):
         sd.report(made.adata, made.path)
-    with pytest.raises(FormatError, match=r"\.html"):
+    with pytest.raises(FormatError, match=named("'r.pdf'", ".html")):
         sd.report(made.adata, tmp_path / "r.pdf")
     assert list(tmp_path.iterdir()) == []
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_counts
+from named import named
 from scipy.stats import spearmanr
 
 import scduet as sd
@@ -98,7 +99,7 @@ def test_library_sizes(model, learned, cells):
     mean = sd.latent_library_size(learned, cells)
     draws = np.mean([sd.latent_library_size(learned, cells, give_mean=False, seed=s) for s in range(100)], axis=0)
     assert mean.sum() == pytest.approx(draws.sum(), rel=0.05)
-    with pytest.raises(OptionError, match="observed library"):
+    with pytest.raises(OptionError, match=named("give_mean")):
         sd.latent_library_size(model, cells, give_mean=False)
 
 
@@ -109,7 +110,7 @@ def test_minified_cells_give_the_same_numbers(model, cells):
     full, kept = (sd.likelihood_parameters(model, adata) for adata in (cells, small))
     assert all(np.allclose(full[name], kept[name], rtol=1e-5) for name in full)
     for call in (sd.elbo, sd.marginal_log_likelihood, sd.criticise):
-        with pytest.raises(DataError, match="minified"):
+        with pytest.raises(DataError, match=named("minified", "AnnData")):
             call(model, small)
 
 
@@ -161,8 +162,8 @@ def test_abundance_is_a_log_density_of_mixtures(model, cells):
 
 
 def test_a_model_without_counts_is_refused(model, cells):
-    with pytest.raises(DataError, match="no gene 'x'"):
+    with pytest.raises(DataError, match=named("'x'", "model.genes")):
         sd.normalized_expression(model, cells, gene_list=["x"])
-    with pytest.raises(DataError, match="no batch 'nine'"):
+    with pytest.raises(DataError, match=named("'nine'", "'b0'", "'b1'")):
         sd.normalized_expression(model, cells, transform_batch="nine")
     assert isinstance(sd.normalized_expression(model, cells, rows=np.array([5, 2])), pd.DataFrame)

@@ -4,6 +4,7 @@ import gzip
 
 import numpy as np
 import pytest
+from named import named
 from scipy.stats import false_discovery_control, fisher_exact
 
 import scduet as sd
@@ -58,5 +59,5 @@ def test_tests_of_pairs_without_a_shared_gene_count_too():
 
 
 def test_sets_of_other_names_are_an_error():
-    with pytest.raises(DataError, match="X1"):
+    with pytest.raises(DataError, match=named("'G0'", "'X1'")):
         sd.enrichment({"a": ["G1"]}, {"elsewhere": ["X1", "X2"]}, BACKGROUND)

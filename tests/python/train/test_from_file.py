@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_counts
+from named import named
 from toys import Profile, silent, trainer
 
 import scduet as sd
@@ -52,7 +53,7 @@ def test_a_file_that_changes_ends_training_with_its_name(path):
                 file["X/data"][:] = file["X/data"][:] + 1
 
     cells = Schema.learn(path, Fields()).encode(path)
-    with pytest.raises(DataError, match=r"cells\.h5ad has changed"):
+    with pytest.raises(DataError, match=named(path, "checkpoint=")):
         trainer(cells, max_epochs=5).run(spoil)
 
 
@@ -65,9 +66,9 @@ def test_integrate_adds_the_embedding_to_a_copy(path, counts, tmp_path, monkeypa
     assert (made.X != counts.X).nnz == 0
     assert made.obs["site"].tolist() == counts.obs["site"].tolist()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.h5ad", "out.h5ad"]
-    with pytest.raises(FormatError, match=r"out\.h5ad exists"):
+    with pytest.raises(FormatError, match=named(tmp_path / "out.h5ad")):
         sd.integrate(path, output=tmp_path / "out.h5ad", **options)
-    with pytest.raises(OptionError, match="output= is for a file and missing"):
+    with pytest.raises(OptionError, match=named("output=")):
         sd.integrate(path, **options)
 
 
@@ -77,7 +78,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(path, monkeypatch):
 
     before = path.read_bytes()
     monkeypatch.setattr("scduet.tasks.convert._write_obsm", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=named("[Errno 28]")):
         sd.integrate(path, output=path, overwrite=True, max_epochs=1, n_hidden=8, callback=silent)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["cells.h5ad"]

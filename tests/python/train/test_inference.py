@@ -1,7 +1,10 @@
 """A function of every cell comes out in order, and with less memory in smaller minibatches."""
 
+import re
+
 import pytest
 import torch
+from named import named
 
 from scduet.data.schema import Fields, Schema
 from scduet.errors import ScduetWarning
@@ -25,11 +28,11 @@ def out_of_memory_above(n, sizes):
 
 def test_too_little_memory_halves_the_minibatch_and_says_so(cells):
     sizes = []
-    with pytest.warns(ScduetWarning, match="out of GPU memory: going on with minibatches of") as told:
+    with pytest.warns(ScduetWarning, match=named("GPU")) as told:
         index = torch.cat(list(each(out_of_memory_above(40, sizes), cells, 128, torch.device("cpu"))))
     assert index.tolist() == list(range(200))
     assert max(sizes) == 32
-    assert [str(warning.message)[-8:] for warning in told] == ["64 cells", "32 cells"]
+    assert [re.findall(r"\d+", str(warning.message)) for warning in told] == [["64"], ["32"]]
 
 
 def test_memory_that_runs_out_on_the_way_repeats_no_cell(cells):
@@ -41,7 +44,7 @@ def test_memory_that_runs_out_on_the_way_repeats_no_cell(cells):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return batch.index
 
-    with pytest.warns(ScduetWarning, match="minibatches of 20 cells"):
+    with pytest.warns(ScduetWarning, match=named(20)):
         index = torch.cat(list(each(function, cells, 40, torch.device("cpu"))))
     assert index.tolist() == list(range(200))
 

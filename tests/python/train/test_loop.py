@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from named import named
 from toys import Duel, silent, trainer
 
 from scduet.data.schema import Fields, Schema
@@ -116,7 +117,7 @@ def test_ctrl_c_keeps_the_best_weights(cells):
 
 
 def test_nan_stops_with_the_likely_cause(cells):
-    with pytest.raises(TrainingError, match="epoch 1: loss_train, distance_train is not finite; likely:"):
+    with pytest.raises(TrainingError, match=named("epoch 1", "loss_train", "distance_train", "lr", "clip_gradient")):
         trainer(cells, lr=1e30, max_epochs=9, batch_size=200).run(silent)
 
 
@@ -139,14 +140,14 @@ def test_bf16_runs(cells):
 
 def test_what_is_not_there_is_said():
     if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match=r"no 'gpu' device here .*; use accelerator='cpu'"):
+        with pytest.raises(DeviceError, match=named("'gpu'", "accelerator='cpu'")):
             device.choose("gpu")
-    with pytest.raises(OptionError, match="precision '16' needs a GPU"):
+    with pytest.raises(OptionError, match=named("precision", "'16'", "GPU", "'bf16'")):
         device.check_precision(torch.device("cpu"), "16")
 
 
 def test_stopping_needs_held_out_cells():
-    with pytest.raises(OptionError, match=r"need held-out cells; pass train_size=0\.9"):
+    with pytest.raises(OptionError, match=named("early_stopping", "train_size")):
         resolved(TrainConfig(early_stopping=True, train_size=1.0), 100)
 
 
@@ -162,7 +163,7 @@ def test_the_rate_falls_along_a_cosine(cells):
 
 
 def test_two_rules_for_the_rate_are_refused():
-    with pytest.raises(OptionError, match="both move the rate; choose one"):
+    with pytest.raises(OptionError, match=named("reduce_lr_on_plateau", "lr_schedule='cosine'")):
         resolved(TrainConfig(reduce_lr_on_plateau=True, lr_schedule="cosine"), 100)
     assert resolved(TrainConfig(reduce_lr_on_plateau=True), 100).lr_schedule == "constant"
 

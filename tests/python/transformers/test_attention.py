@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from named import named
 from scipy.stats import rankdata
 
 from scduet.errors import OptionError
@@ -52,7 +53,7 @@ def test_the_cells_computed_together_make_no_difference(model, adata):
     alone = attention(model, adata, token, np.zeros(40, int), tokens_at_once=1)
     together = attention(model, adata, token, np.zeros(40, int))
     assert np.allclose(alone.weight, together.weight, atol=1e-4, equal_nan=True)
-    with pytest.raises(OptionError, match="2"):
+    with pytest.raises(OptionError, match=named("block", 2, model.name)):
         attention(model, adata, token, np.zeros(40, int), block=2)
 
 

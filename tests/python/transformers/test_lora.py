@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from named import named
 
 from scduet.errors import OptionError
 from scduet.transformers import geneformer, scgpt
@@ -76,7 +77,7 @@ def test_what_learns():
     found, every = learners(tuning="lora")
     assert found == {name for name in every if "low_rank" in name}
     assert len(found) == 6 * 2 * 2
-    with pytest.raises(OptionError, match="has 6 layers"):
+    with pytest.raises(OptionError, match=named("n_last_layers", 7, 6)):
         learners(tuning="last", n_last_layers=7)
-    with pytest.raises(OptionError, match="'rank' cannot be 0"):
+    with pytest.raises(OptionError, match=named("'rank'", 0)):
         Config(rank=0)

@@ -8,7 +8,7 @@ import dataclasses
 import platform
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from scduet._numba import compilation_announced
 from scduet._version import __version__
 from scduet.checkpoints import native, scvi_export, scvi_tools
 from scduet.contract import MakeBatch, Reference
@@ -150,7 +151,7 @@ def fit(
     adata, callback = on_disk(adata), processes.reporter(callback)
     listener = callback or default_listener()
     try:
-        with _warnings_to(callback), torch.random.fork_rng():
+        with _warnings_to(callback), _compilation_to(listener), torch.random.fork_rng():
             schema = Schema.learn(adata, fields, cls.expects)
             schema = schema if start is None else replace(schema, levels={**schema.levels, **start.schema.levels})
             listener(Event("log", describe_genes(schema, adata)))
@@ -189,7 +190,7 @@ def train_module(
     callback = processes.reporter(callback)
     listener = callback or default_listener()
     try:
-        with _warnings_to(callback), torch.random.fork_rng():
+        with _warnings_to(callback), _compilation_to(listener), torch.random.fork_rng():
             torch.manual_seed(training.seed)
             training = resolved(training, len(cells))
             trainer = Trainer(module, cells, training, make_batch)
@@ -280,6 +281,11 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
 def _tell_interrupted(outcome: Outcome) -> None:
     if outcome.stopped == "interrupted":
         warnings.warn(f"training was interrupted after {len(outcome.history)} epochs", ScduetWarning, stacklevel=3)
+
+
+def _compilation_to(listener: Listener) -> AbstractContextManager[None]:
+    """Inside, `listener` is told when loops have to be compiled, which delays the first epoch."""
+    return compilation_announced(lambda text: listener(Event("log", text)))
 
 
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

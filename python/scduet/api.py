@@ -32,6 +32,7 @@ from scduet.train import inference, processes, resume
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.events import Event, Listener, default_listener
 from scduet.train.loop import Outcome, Trainer
+from scduet.train.summary import summary
 
 if TYPE_CHECKING:
     from scduet.checkpoints.tuned import Tuned
@@ -43,13 +44,13 @@ class Model:
     """A trained module together with the schema of the data it was trained on. Made by `fit` and `load`."""
 
     name: str
-    module: nn.Module = field(repr=False)
-    schema: Schema = field(repr=False)
-    reference: Reference = field(repr=False)
+    module: nn.Module
+    schema: Schema
+    reference: Reference
     config: Any
-    training: TrainConfig = field(repr=False)
-    outcome: Outcome = field(repr=False, default_factory=Outcome)
-    cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
+    training: TrainConfig
+    outcome: Outcome = field(default_factory=Outcome)
+    cells: Cells | None = field(compare=False, default=None)  # what it was trained on, in this session
 
     @property
     def history(self) -> pd.DataFrame:
@@ -63,6 +64,9 @@ class Model:
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     def embed(self, adata=None, *, batch_size: int = 1024) -> np.ndarray:
         """Embedding of each cell of `adata` (None: the cells trained on), float32 (cell, latent).

@@ -16,6 +16,7 @@ import pandas as pd
 import scduet
 from scduet.errors import FormatError
 from scduet.interop import codec, objects
+from scduet.tasks import provenance
 
 Options = dict[str, Any] | tuple[()]  # R's list without elements comes as an empty list
 CALLS_A_SECOND = 5  # more slow the console of R down
@@ -63,6 +64,7 @@ class Scored:
 
     columns: list[codec.Column]
     reasons: list[codec.Column]
+    notes: list[str]
 
 
 def train(adata, model: str, options: dict[str, Any], folder: str, callback: Callable | None = None) -> Trained:
@@ -131,8 +133,15 @@ def report(adata, path: str, folder: str | None, sha256: str | None, options: di
     scduet.report(adata, path, model=model, **options)
 
 
-def score(adata, embeddings: list[str] | None, options: dict[str, Any]) -> Scored:
-    """The table of `scduet.score`, its first column the names of the embeddings."""
+def score(
+    adata, embeddings: list[str] | None, options: dict[str, Any], made: dict[str, dict[str, str]] | tuple[()] = ()
+) -> Scored:
+    """The table of `scduet.score`, its first column the names of the embeddings.
+
+    made: for embeddings of a model that R keeps, its name and columns: see `scduet.tasks.provenance`.
+    """
+    for key, known in dict(made).items():
+        provenance.note(adata, key, known)
     return scored(scduet.score(adata, embeddings, **options))
 
 
@@ -140,7 +149,8 @@ def scored(table: pd.DataFrame) -> Scored:
     """The same of a table that is there."""
     reasons = [(name, metric, why) for name, row in table.attrs["reasons"].items() for metric, why in row.items()]
     told = pd.DataFrame(reasons, columns=["embedding", "metric", "reason"], dtype=object)
-    return Scored(codec.columns_of(table.rename_axis("embedding").reset_index()), codec.columns_of(told))
+    columns = codec.columns_of(table.rename_axis("embedding").reset_index())
+    return Scored(columns, codec.columns_of(told), table.attrs["notes"])
 
 
 def digest(folder: str) -> str:

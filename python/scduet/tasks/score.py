@@ -76,7 +76,7 @@ def score(
     cells left.
     """
     if batch_key is None and labels_key is None and pseudotime_key is None:
-        remedy = "pass batch_key= (the column of obs with the batches), labels_key= (the cell types), or both"
+        remedy = "pass batch_key= (the column of adata.obs with the batches), labels_key= (the cell types), or both"
         raise OptionError("score needs to know the batches or the cell types", remedy)
     names = chosen(metrics)
     adata = _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled_category)

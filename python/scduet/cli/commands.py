@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scduet.errors import FormatError
+from scduet.errors import FormatError, OptionError
 from scduet.models import MODELS, key_of
 
 DEFAULT_MODEL = "scvi"
@@ -148,10 +148,7 @@ def recommend(
 
     on_disk = data.suffix.lower() in (".h5ad", ".zarr")
     table = recommend(data if on_disk else read(data), task, batch_key=batch_key, labels_key=labels_key, layer=layer)
-    for row in table.itertuples():
-        typer.echo(f"{row.task}: {row.method}")
-        typer.echo(f"    deep model: {'yes' if row.deep_model else 'not needed'}; {row.reason}")
-        typer.echo(f"    data: {row.data}\n    source: {row.source}")
+    typer.echo(repr(table))
 
 
 def score(
@@ -175,6 +172,8 @@ def score(
     """
     from scduet.tasks.convert import check_target, place_whole, read
 
+    if batch_key is None and labels_key is None:
+        raise OptionError("score needs to know the batches or the cell types", "pass --batch-key, --labels-key or both")
     for path, ending in ((output, ".csv"), (report, ".html")):
         if path:
             check_target(path, overwrite, endings=(ending,))
@@ -184,7 +183,7 @@ def score(
     adata = read(data)
     progress = None if quiet else _once_an_embedding()
     table = scduet.score(adata, keys, batch_key, labels_key, metrics=names, layer=layer, callback=progress)
-    typer.echo(table.T.to_string(float_format=lambda value: f"{value:.3f}"))
+    typer.echo(repr(table))
     if output:
         place_whole(output.absolute(), table.to_csv)
     if report:

@@ -8,7 +8,7 @@ import dataclasses
 import platform
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,14 @@ from scduet.data.schema import Fields, Schema, describe_genes
 from scduet.data.sources import on_disk
 from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
 from scduet.models import find
+from scduet.nn.kernels.jit import compilation_announced
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
 from scduet.train import inference, processes, resume
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.events import Event, Listener, default_listener
 from scduet.train.loop import Outcome, Trainer
+from scduet.train.summary import summary
 
 if TYPE_CHECKING:
     from scduet.checkpoints.tuned import Tuned
@@ -42,13 +44,13 @@ class Model:
     """A trained module together with the schema of the data it was trained on. Made by `fit` and `load`."""
 
     name: str
-    module: nn.Module = field(repr=False)
-    schema: Schema = field(repr=False)
-    reference: Reference = field(repr=False)
+    module: nn.Module
+    schema: Schema
+    reference: Reference
     config: Any
-    training: TrainConfig = field(repr=False)
-    outcome: Outcome = field(repr=False, default_factory=Outcome)
-    cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
+    training: TrainConfig
+    outcome: Outcome = field(default_factory=Outcome)
+    cells: Cells | None = field(compare=False, default=None)  # what it was trained on, in this session
 
     @property
     def history(self) -> pd.DataFrame:
@@ -62,6 +64,9 @@ class Model:
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     def embed(self, adata=None, *, batch_size: int = 1024) -> np.ndarray:
         """Embedding of each cell of `adata` (None: the cells trained on), float32 (cell, latent).
@@ -150,7 +155,7 @@ def fit(
     adata, callback = on_disk(adata), processes.reporter(callback)
     listener = callback or default_listener()
     try:
-        with _warnings_to(callback), torch.random.fork_rng():
+        with _warnings_to(callback), _compilation_to(listener), torch.random.fork_rng():
             schema = Schema.learn(adata, fields, cls.expects)
             schema = schema if start is None else replace(schema, levels={**schema.levels, **start.schema.levels})
             listener(Event("log", describe_genes(schema, adata)))
@@ -189,7 +194,7 @@ def train_module(
     callback = processes.reporter(callback)
     listener = callback or default_listener()
     try:
-        with _warnings_to(callback), torch.random.fork_rng():
+        with _warnings_to(callback), _compilation_to(listener), torch.random.fork_rng():
             torch.manual_seed(training.seed)
             training = resolved(training, len(cells))
             trainer = Trainer(module, cells, training, make_batch)
@@ -280,6 +285,11 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
 def _tell_interrupted(outcome: Outcome) -> None:
     if outcome.stopped == "interrupted":
         warnings.warn(f"training was interrupted after {len(outcome.history)} epochs", ScduetWarning, stacklevel=3)
+
+
+def _compilation_to(listener: Listener) -> AbstractContextManager[None]:
+    """Inside, `listener` is told when loops have to be compiled, which delays the first epoch."""
+    return compilation_announced(lambda text: listener(Event("log", text)))
 
 
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

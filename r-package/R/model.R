@@ -42,14 +42,13 @@ ScduetModel.DimReduc <- function(object, ...) {
 #' @rdname ScduetModel
 #' @export
 ScduetModel.Seurat <- function(object, reduction = NULL, ...) {
-  models <- lapply(self_named(SeuratObject::Reductions(object)), function(name) methods::slot(object[[name]], "misc")$scduet)
-  pick_model(Filter(Negate(is.null), models), reduction)
+  pick_model(models_of(object), reduction)
 }
 
 #' @rdname ScduetModel
 #' @export
 ScduetModel.SingleCellExperiment <- function(object, reduction = NULL, ...) {
-  pick_model(S4Vectors::metadata(object)$scduet, reduction)
+  pick_model(models_of(object), reduction)
 }
 
 #' @rdname ScduetModel
@@ -117,6 +116,15 @@ model_folder <- function(model) {
     for (name in names(model$files)) writeBin(model$files[[name]], file.path(folder, name))
   }
   folder
+}
+
+# The models that an object holds, named by their reductions.
+models_of <- function(object) {
+  if (!inherits(object, "Seurat")) {
+    return(S4Vectors::metadata(object)$scduet)
+  }
+  models <- lapply(self_named(SeuratObject::Reductions(object)), function(name) methods::slot(object[[name]], "misc")$scduet)
+  Filter(Negate(is.null), models)
 }
 
 pick_model <- function(models, reduction, call = rlang::caller_env()) {

@@ -36,7 +36,7 @@ WriteReport <- function(object, path, reductions = NULL, batch = NULL, labels = 
   )
   ask("report",
     adata = adata, path = path.expand(path), folder = if (!is.null(model)) model_folder(model), sha256 = model$sha256,
-    options = c(Filter(Negate(is.null), named), list(...))
+    options = c(Filter(Negate(is.null), named), list(...)), made = made_by(object)
   )
   invisible(path)
 }

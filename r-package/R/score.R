@@ -6,13 +6,15 @@
 #' @param object A Seurat object or SingleCellExperiment.
 #' @param reductions Names of the reductions to score; `NULL` for all that are no drawings.
 #' @param batch Column of the metadata with the technical batch.
-#' @param labels Column of the metadata with the cell types. Cells without one are left out.
+#' @param labels Column of the metadata with the cell types. Cells without one are left out. At least one of `batch` and
+#'   `labels` is needed.
 #' @param metrics "default", "scib", "census", "all", or names of metrics.
 #' @param assay,layer Where raw counts are, for the unintegrated PCA if the object has no reduction "pca".
 #' @param verbose Show messages.
 #' @param ... Further options of the engine's `score()`, e.g. `with_baselines = FALSE`, `seed`.
 #' @returns A data frame with one row for each reduction: the metrics, their means `bio` and `batch`, and
-#'   `total` = 0.6 bio + 0.4 batch. Missing values have their reason in `attr(, "reasons")`.
+#'   `total` = 0.6 bio + 0.4 batch. Missing values have their reason in `attr(, "reasons")`. `attr(, "notes")` says, and a
+#'   message too, where a reduction comes from a model that was trained on the labels it is scored by.
 #' @references Luecken et al. (2022), Benchmarking atlas-level data integration in single-cell genomics,
 #'   \doi{10.1038/s41592-021-01336-8}
 #' @family scores
@@ -36,13 +38,26 @@ ScoreIntegration <- function(object, reductions = NULL, batch = NULL, labels = N
   put_embeddings(adata, data, reductions, verbose)
   named <- if (!is.null(reductions)) as.list(embedding_name(reductions))
   options <- c(list(batch_key = batch, labels_key = labels, metrics = as_option(metrics)), lapply(list(...), as_option))
-  as_scores(ask("score", adata = adata, embeddings = named, options = Filter(Negate(is.null), options)))
+  options <- Filter(Negate(is.null), options)
+  as_scores(ask("score", adata = adata, embeddings = named, options = options, made = made_by(object)), verbose)
 }
 
-as_scores <- function(scored) {
+as_scores <- function(scored, verbose = TRUE) {
   table <- receive_frame(scored$columns)
-  rownames(table) <- reduction_name(table$embedding)
-  structure(table[names(table) != "embedding"], reasons = receive_frame(scored$reasons))
+  reductions <- reduction_name(table$embedding)
+  rownames(table) <- reductions
+  notes <- as.character(py_value(scored$notes))
+  for (place in seq_along(reductions)) notes <- sub(table$embedding[place], reductions[place], notes, fixed = TRUE)
+  for (note in notes) inform_scduet(note, verbose)
+  structure(table[names(table) != "embedding"], reasons = receive_frame(scored$reasons), notes = notes)
+}
+
+# What the engine is told of the models behind reductions, named as the embeddings are there.
+made_by <- function(object) {
+  models <- models_of(object)
+  if (!inherits(object, "Seurat")) names(models) <- sce_reduction(names(models))
+  known <- function(model) Filter(Negate(is.null), list(model = model$name, batch_key = model$batch, labels_key = model$labels))
+  rlang::set_names(lapply(unname(models), known), embedding_name(as.character(names(models))))
 }
 
 #' Pictures of scores and training

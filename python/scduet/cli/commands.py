@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from scduet.errors import FormatError
-from scduet.models import MODELS
+from scduet.errors import FormatError, OptionError
+from scduet.models import MODELS, key_of
 
 DEFAULT_MODEL = "scvi"
 
@@ -67,6 +67,9 @@ def integrate(
     output: Output,
     model: ModelName = DEFAULT_MODEL,
     save_model: Annotated[Path | None, typer.Option(help="Also save the model in this folder.")] = None,
+    n_top_genes: Annotated[
+        int | None, typer.Option(help='Train on so many variable genes, chosen within batches (scanpy\'s "seurat").')
+    ] = None,
     key_added: KeyAdded = None,
     on_disk: OnDisk = False,
     checkpoint: Checkpoint = None,
@@ -87,6 +90,7 @@ def integrate(
     from scduet.train.processes import is_first
 
     options |= {"key_added": key_added, "callback": listener(quiet), "checkpoint": checkpoint}
+    options |= {"n_top_genes": n_top_genes}
     if on_disk:
         trained = scduet.integrate(data, model, output=output, overwrite=overwrite, **options)
     else:
@@ -110,18 +114,21 @@ def embed(
     --output .h5ad or .zarr: the cells with the embedding in obsm; .csv or .npy: the embedding alone.
     """
     from scduet.tasks.convert import check_target, file_size, read, write, write_embedding
+    from scduet.tasks.provenance import made_by, note
 
     endings = (".h5ad", ".zarr", ".csv", ".npy")
     check_target(output, overwrite, file_size(data), endings)
     import scduet
-    from scduet.tasks.integrate import key_of
 
     trained, adata = scduet.load(model), read(data)
     latent = trained.embed(adata)
     if output.suffix.lower() in (".csv", ".npy"):
         write_embedding(latent, adata.obs_names, output)
         return
-    adata.obsm[key_added or key_of(trained.name)] = latent
+    key = key_added or key_of(trained.name)
+    adata.obsm[key] = latent
+    if isinstance(trained, scduet.api.Model):
+        note(adata, key, made_by(trained))
     write(adata, output, overwrite=overwrite)
 
 
@@ -141,10 +148,7 @@ def recommend(
 
     on_disk = data.suffix.lower() in (".h5ad", ".zarr")
     table = recommend(data if on_disk else read(data), task, batch_key=batch_key, labels_key=labels_key, layer=layer)
-    for row in table.itertuples():
-        typer.echo(f"{row.task}: {row.method}")
-        typer.echo(f"    deep model: {'yes' if row.deep_model else 'not needed'}; {row.reason}")
-        typer.echo(f"    data: {row.data}\n    source: {row.source}")
+    typer.echo(repr(table))
 
 
 def score(
@@ -168,6 +172,8 @@ def score(
     """
     from scduet.tasks.convert import check_target, place_whole, read
 
+    if batch_key is None and labels_key is None:
+        raise OptionError("score needs to know the batches or the cell types", "pass --batch-key, --labels-key or both")
     for path, ending in ((output, ".csv"), (report, ".html")):
         if path:
             check_target(path, overwrite, endings=(ending,))
@@ -177,7 +183,7 @@ def score(
     adata = read(data)
     progress = None if quiet else _once_an_embedding()
     table = scduet.score(adata, keys, batch_key, labels_key, metrics=names, layer=layer, callback=progress)
-    typer.echo(table.T.to_string(float_format=lambda value: f"{value:.3f}"))
+    typer.echo(repr(table))
     if output:
         place_whole(output.absolute(), table.to_csv)
     if report:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from scduet.errors import DataError, ScduetWarning, some
@@ -13,6 +14,8 @@ from scduet.errors import DataError, ScduetWarning, some
 PIECE = 1 << 16  # values looked at together: they stay in the processor's cache
 INFINITY = {np.dtype(np.float32): np.uint32(0x7F800000), np.dtype(np.float64): np.uint64(0x7FF0000000000000)}  # bits
 FEW_CELLS = 100
+MANY_LEVELS = 10  # up to so many levels a column is a category, whatever it holds
+CELLS_A_NUMBER, CELLS_A_NAME = 50, 5  # mean cells of a level below which numbers, or names, are taken for no category
 
 
 def check_names(names, what: str) -> None:
@@ -29,6 +32,28 @@ def check_size(n_cells: int) -> None:
     if n_cells < FEW_CELLS:
         advice = "a deep model has little to learn from; PCA on log-normalised data is likely better"
         warnings.warn(f"only {n_cells} cells: {advice}", ScduetWarning, stacklevel=4)
+
+
+def check_levels(option: str, key: str, values: pd.Series) -> None:
+    """Warn where a column of obs that is used as categories looks like a measurement, or like names of cells.
+
+    Missing values are left out. Raises nothing: a data set of many small batches is rare, but there are some.
+    """
+    values = values.dropna()
+    n_levels, n_cells = values.nunique(), len(values)
+    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    fraction = numeric and pd.api.types.is_float_dtype(values) and (values % 1 != 0).any()
+    few = n_cells < n_levels * (CELLS_A_NUMBER if numeric else CELLS_A_NAME)
+    if n_levels <= MANY_LEVELS or not (few or fraction):
+        return
+    kind = {"labels_key": "cell type", "batch_key": "batch"}.get(option, "category")
+    what = f"{option}={key!r} makes {n_levels:,} levels of {n_cells:,} cells"
+    if numeric and option != "labels_key":
+        remedy = f"if {key!r} is a measurement, use continuous_covariate_keys"
+        remedy += "; batch_key is for a column such as the donor or the run" if option == "batch_key" else ""
+    else:
+        remedy = "name a column with fewer levels"
+    warnings.warn(f"{what}: each value is a {kind} of its own; {remedy}", ScduetWarning, stacklevel=4)
 
 
 def are_counts(values: np.ndarray) -> bool:

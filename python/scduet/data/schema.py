@@ -58,8 +58,11 @@ class Schema:
         checks.check_names(adata.obs_names, "cell")
         checks.check_names(adata.var_names, "gene")
         checks.check_size(adata.n_obs)
-        keys = [fields.batch_key, fields.labels_key, *fields.categorical_covariate_keys]
-        levels = {key: _levels(_column(adata, key), key, fields) for key in keys if key is not None}
+        levels, covariates = {}, [("categorical_covariate_keys", key) for key in fields.categorical_covariate_keys]
+        for option, key in (("batch_key", fields.batch_key), ("labels_key", fields.labels_key), *covariates):
+            if key is not None:
+                levels[key] = _levels(_column(adata, key), key, fields)
+                checks.check_levels(option, key, adata.obs[key])
         if fields.batch_key is not None and len(levels[fields.batch_key]) < 2:
             only = levels[fields.batch_key]
             raise DataError(f"batch_key {fields.batch_key!r} has one batch only: {some(only)}", "leave batch_key out")

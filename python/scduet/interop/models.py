@@ -16,8 +16,10 @@ import pandas as pd
 import scduet
 from scduet.errors import FormatError
 from scduet.interop import codec, objects
+from scduet.tasks import provenance
 
 Options = dict[str, Any] | tuple[()]  # R's list without elements comes as an empty list
+Made = dict[str, dict[str, str]]  # what `scduet.tasks.provenance` notes of embeddings
 CALLS_A_SECOND = 5  # more slow the console of R down
 noted: list[str] = []  # warnings that came as events during a call; `reticulate.ask` empties it
 
@@ -63,6 +65,7 @@ class Scored:
 
     columns: list[codec.Column]
     reasons: list[codec.Column]
+    notes: list[str]
 
 
 def train(adata, model: str, options: dict[str, Any], folder: str, callback: Callable | None = None) -> Trained:
@@ -125,14 +128,21 @@ def markers(folder: str, sha256: str, adata, options: dict[str, Any]) -> Compare
     return Compared(codec.columns_of(_indexed(table.rename(columns={called: "is_de"}), "gene")), check)
 
 
-def report(adata, path: str, folder: str | None, sha256: str | None, options: dict[str, Any]) -> None:
-    """Write the page about an integration."""
+def report(
+    adata, path: str, folder: str | None, sha256: str | None, options: dict[str, Any], made: Made | tuple[()] = ()
+) -> None:
+    """Write the page about an integration; made: as for `score`."""
+    _note(adata, made)
     model = saved(folder, sha256) if folder and sha256 else None
     scduet.report(adata, path, model=model, **options)
 
 
-def score(adata, embeddings: list[str] | None, options: dict[str, Any]) -> Scored:
-    """The table of `scduet.score`, its first column the names of the embeddings."""
+def score(adata, embeddings: list[str] | None, options: dict[str, Any], made: Made | tuple[()] = ()) -> Scored:
+    """The table of `scduet.score`, its first column the names of the embeddings.
+
+    made: for embeddings of a model that R keeps, its name and columns: see `scduet.tasks.provenance`.
+    """
+    _note(adata, made)
     return scored(scduet.score(adata, embeddings, **options))
 
 
@@ -140,7 +150,13 @@ def scored(table: pd.DataFrame) -> Scored:
     """The same of a table that is there."""
     reasons = [(name, metric, why) for name, row in table.attrs["reasons"].items() for metric, why in row.items()]
     told = pd.DataFrame(reasons, columns=["embedding", "metric", "reason"], dtype=object)
-    return Scored(codec.columns_of(table.rename_axis("embedding").reset_index()), codec.columns_of(told))
+    columns = codec.columns_of(table.rename_axis("embedding").reset_index())
+    return Scored(columns, codec.columns_of(told), table.attrs["notes"])
+
+
+def _note(adata, made: Made | tuple[()]) -> None:
+    for key, known in dict(made).items():
+        provenance.note(adata, key, known)
 
 
 def digest(folder: str) -> str:

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from scduet.errors import FormatError
 from scduet.interop import codec
+from scduet.tasks.provenance import PLACE
 
 NOTES = "scduet"  # entry of uns that keeps what AnnData has no place for, as JSON
 PLACES = ("layers", "obsm", "varm", "obsp")
@@ -58,7 +59,7 @@ def contents(adata: AnnData) -> dict[str, Any]:
     named = {place: [str(key) for key in getattr(adata, place)] for place in PLACES}
     tables = [key for key, value in adata.obsm.items() if isinstance(value, pd.DataFrame)]
     notes = json.loads(str(adata.uns[NOTES])) if NOTES in adata.uns else {}
-    other = [str(key) for key in adata.uns if key != NOTES] + [f"varp[{key!r}]" for key in adata.varp]
+    other = [str(key) for key in adata.uns if key not in (NOTES, PLACE)] + [f"varp[{key!r}]" for key in adata.varp]
     counts = adata.X is not None and _whole(adata.X)
     return {**named, "tables": tables, "notes": notes, "other": other, "has_x": adata.X is not None,
             "counts": counts, "raw": adata.raw is not None}  # fmt: skip

@@ -14,7 +14,7 @@ from scipy import sparse
 from scduet.errors import FormatError, ScduetWarning, some
 from scduet.interop.objects import NOTES, put
 from scduet.interop.r_tree import Node, open_file
-from scduet.tasks.integrate import KEYS
+from scduet.models import KEYS
 
 
 def read_rds(path: str | Path, name: str | None = None) -> AnnData:

@@ -20,7 +20,7 @@ from rpy2.robjects.conversion import Converter, localconverter
 from scipy import sparse
 
 from scduet.errors import DataError
-from scduet.tasks.integrate import KEYS
+from scduet.models import KEYS
 
 converter = Converter("Seurat and AnnData")
 

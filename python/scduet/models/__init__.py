@@ -11,6 +11,7 @@ MODELS = {
     "ldvae": "scduet.models.ldvae:LDVAE",
     "autozi": "scduet.models.autozi:AutoZI",
 }
+KEYS = {"scvi": "X_scVI", "scanvi": "X_scANVI"}  # obsm keys of the field; the rest are "X_" and the model's name
 TRANSFORMERS = ("geneformer", "scgpt", "scfoundation")  # come from a folder, or from pre-training
 
 
@@ -29,3 +30,8 @@ def find(name: str) -> type:
     """The module class called `name`."""
     path, _, cls = path_of(name).partition(":")
     return getattr(import_module(path), cls)
+
+
+def key_of(name: str) -> str:
+    """Where the embedding of the model called `name` goes in obsm."""
+    return KEYS.get(name, f"X_{name}")

@@ -8,13 +8,12 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from scduet.errors import DataError
 from scduet.metrics import perturbation as response
 from scduet.metrics import transfer
 from scduet.metrics.inputs import Undefined
-from scduet.plots.style import STYLE
+from scduet.plots.style import STYLE, Figure
 
 
 def confusion(truth: Sequence, predicted: Sequence) -> Figure:

@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 
 from scduet.errors import DataError
-from scduet.plots.style import NEUTRAL, STYLE, categorical_colors
+from scduet.plots.style import NEUTRAL, STYLE, Figure, categorical_colors
 
 _LEGEND_ROWS = 14  # more levels than this start a second column
 

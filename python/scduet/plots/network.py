@@ -11,10 +11,9 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
 from scduet.errors import DataError, some
-from scduet.plots.style import STYLE, categorical_colors
+from scduet.plots.style import STYLE, Figure, categorical_colors
 
 KNOWN, NEW = "#777777", "#D55E00"  # links that co-expression has too, and those of the model alone
 LONGEST = 45  # letters of a term that is shown

@@ -9,12 +9,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 from scduet.errors import DataError
 from scduet.metrics import METRICS
-from scduet.plots.style import NEUTRAL, STYLE
+from scduet.plots.style import NEUTRAL, STYLE, Figure
 
 BASELINES = ("X_pca", "X_harmony")
 _GROUPS = {"bio": ("Biology kept", "Greens"), "batch": ("Batches mixed", "Blues"), "all": ("Means", "Oranges")}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import colorsys
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.figure
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from scduet.errors import OptionError
 
@@ -33,6 +34,18 @@ _FEW = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _TEN = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
+
+
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib Figure that a notebook shows, once, when it is the value of a cell.
+
+    IPython draws plain Figures only after `%matplotlib inline`, or when pyplot has made one.
+    """
+
+    def _repr_png_(self) -> bytes:
+        written = io.BytesIO()
+        self.savefig(written, format="png", dpi=self.dpi, facecolor="white", bbox_inches="tight")
+        return written.getvalue()
 
 
 def categorical_colors(levels: Sequence[str], neutral: Sequence[str] = ("Unknown", "nan")) -> dict[str, str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scduet.errors import DataError
-from scduet.plots.style import STYLE
+from scduet.plots.style import STYLE, Figure
 
 SPLITS = {"train": ("#0072B2", "-"), "validation": ("#D55E00", "--")}
 _SCHEDULES = {"kl_weight": "KL weight", "lr": "learning rate"}

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from scipy.io import mmread
 
 from scduet.errors import DataError, FormatError, some
+from scduet.tasks.provenance import PLACE
 
 _SPARE = 16 << 20  # bytes that a folder must have free beside the estimate
 
@@ -121,12 +123,21 @@ def write_expression(found: pd.DataFrame, adata: AnnData, path: str | Path, *, o
         write(AnnData(found, obs=adata.obs, obsm=dict(adata.obsm)), path, overwrite=overwrite)
 
 
-def add_embedding(source: str | Path, target: str | Path, key: str, latent: Float[np.ndarray, "cell latent"]) -> None:
-    """Write a copy of the .h5ad or .zarr `source`, with `latent` in obsm[key], as `target`; the counts are not read."""
+def add_embedding(
+    source: str | Path,
+    target: str | Path,
+    key: str,
+    latent: Float[np.ndarray, "cell latent"],
+    made: Mapping[str, str] | None = None,
+) -> None:
+    """Write a copy of the .h5ad or .zarr `source`, with `latent` in obsm[key], as `target`; the counts are not read.
+
+    made: what `scduet.tasks.provenance` notes of the embedding.
+    """
 
     def make(new: Path) -> None:
         (shutil.copytree if Path(source).is_dir() else shutil.copyfile)(source, new)
-        _write_obsm(new, key, latent)
+        _write_elements(new, {f"obsm/{key}": latent, **({f"uns/{PLACE}/{key}": dict(made)} if made else {})})
 
     place_whole(Path(target).absolute(), make)
 
@@ -143,18 +154,31 @@ def place_whole(path: Path, make: Callable[[Path], object]) -> None:
         _remove(new)
 
 
-def _write_obsm(path: Path, key: str, values: np.ndarray) -> None:
+def _write_elements(path: Path, elements: Mapping[str, Any]) -> None:
+    """Write each value of `elements` to its place in the file, e.g. "obsm/X_scVI"."""
     import h5py
     import zarr
     from anndata.io import write_elem
 
     if path.is_dir():
         root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
-        write_elem(root.require_group("obsm"), key, values)
+        for place, value in elements.items():
+            _write_element(root, place, value, write_elem)
         zarr.consolidate_metadata(str(path))
         return
     with h5py.File(path, "r+") as root:
-        write_elem(root.require_group("obsm"), key, values)
+        for place, value in elements.items():
+            _write_element(root, place, value, write_elem)
+
+
+def _write_element(root: Any, place: str, value: Any, write_elem: Callable) -> None:
+    """Groups on the way that are not there are made as AnnData writes them."""
+    *folders, name = place.split("/")
+    for folder in folders:
+        if folder not in root:
+            write_elem(root, folder, {})
+        root = root[folder]
+    write_elem(root, name, value)
 
 
 def _remove(path: Path) -> None:

@@ -24,9 +24,9 @@ from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.data.cells import Cells
 from scduet.data.schema import Schema
 from scduet.errors import DataError, ScduetWarning, some
-from scduet.models import find
+from scduet.models import find, key_of
 from scduet.options import build, options_of, refuse_unknown
-from scduet.tasks.integrate import key_of
+from scduet.tasks.provenance import made_by, note
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
 from scduet.train.loop import Outcome
@@ -62,7 +62,9 @@ def map_query(
     mapped = replace(model, cells=cells) if schema == model.schema else _grown(model, schema, cells)
     if train and mapped.schema != model.schema:
         mapped = train_new_rows(model, mapped, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
-    query.obsm[key_added or key_of(model.name)] = mapped.embed()
+    key = key_added or key_of(model.name)
+    query.obsm[key] = mapped.embed()
+    note(query, key, made_by(mapped))
     return mapped
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from scduet.data.files import CellsOnDisk
 from scduet.data.sources import in_memory, on_disk
 from scduet.errors import DataError, OptionError
+from scduet.tasks.shown import Recommendations
 
 LOOKED_AT = 1000  # cells whose values tell whether these are counts
 COLUMNS = {  # what a column of obs is taken for when no key is given, the first that is there
@@ -247,7 +248,7 @@ def recommend(
     tasks = _tasks(task)
     found, told = traits(on_disk(adata), batch_key, labels_key, unlabeled_category, layer)
     rows = [_row(next(r for r in RULES if r.task == name and _fits(r, found)), found, told) for name in tasks]
-    return pd.DataFrame(rows, columns=["task", "method", "deep_model", "reason", "source", "data"])
+    return Recommendations(rows, columns=["task", "method", "deep_model", "reason", "source", "data"])
 
 
 def traits(

@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from scduet.errors import DataError, ScduetWarning, some
+from scduet.data.checks import check_levels
+from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.metrics import METRICS
 from scduet.metrics.estimates import Estimate
 from scduet.metrics.neighbors import Neighbors, from_graph
 from scduet.metrics.table import Extra, Plan, chosen, evaluate
 from scduet.tasks import baselines
+from scduet.tasks.provenance import learned_labels
+from scduet.tasks.shown import ScoreTable
 
 BIO_WEIGHT = 0.6  # scIB (Luecken et al. 2022): total = 0.6 bio + 0.4 batch
 DRAWINGS = ("umap", "tsne", "draw_graph", "spatial", "phate")  # obsm that are pictures, not embeddings to score
@@ -54,7 +57,7 @@ def score(
     embeddings: obsm keys; "layers/NAME" scores a corrected matrix by its PCA, "obsp/NAME" a graph of distances. None:
         all of obsm that is no drawing. Beside them always "X_pca", the unintegrated PCA (computed from `layer` or X
         where obsm has none), and "X_harmony" where harmonypy is installed, unless `with_baselines=False`.
-    batch_key, labels_key: columns of obs; metrics that need one that is absent are NaN, with the reason.
+    batch_key, labels_key: columns of obs, at least one; metrics that need the other are NaN, with the reason.
     metrics: "default", "scib" (the paper's set), "census", "all", or names; `scduet.metrics.METRICS` lists them.
     unlabeled_category: cells with this label, like cells without one, are left out and counted in a warning.
     pseudotime_key: column of obs with a pseudotime from before integration, for "trajectory"; NaN off the trajectory.
@@ -66,11 +69,15 @@ def score(
 
     Returns a DataFrame, index "embedding": the metrics (raw values, higher is better), "bio", "batch", "total" =
     0.6 bio + 0.4 batch, and "rank" of the total. A metric with a missing value counts in no mean, so that rows stay
-    comparable. `.attrs` holds "standard_error" and "reasons" as {embedding: {metric: ...}}, and "counted", the metrics
-    that were averaged.
+    comparable. `.attrs` holds "standard_error" and "reasons" as {embedding: {metric: ...}}, "counted", the metrics that
+    were averaged, and "notes", sentences for the reader, e.g. that scANVI was trained on the labels it is scored by.
 
-    Raises DataError for unknown keys, embeddings that are not finite, or fewer than two cells left.
+    Raises OptionError without a key, DataError for unknown keys, embeddings that are not finite, or fewer than two
+    cells left.
     """
+    if batch_key is None and labels_key is None and pseudotime_key is None:
+        remedy = "pass batch_key= (the column of adata.obs with the batches), labels_key= (the cell types), or both"
+        raise OptionError("score needs to know the batches or the cell types", remedy)
     names = chosen(metrics)
     adata = _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled_category)
     labels, batch = (None if key is None else adata.obs[key].to_numpy() for key in (labels_key, batch_key))
@@ -84,12 +91,14 @@ def score(
         said = None if callback is None else lambda metric, name=entry.name: callback(name, metric)
         more = replace(extra, corrected=entry.corrected)
         found[entry.name] = evaluate(entry.x, labels, batch, before, entry.graph, names, plan, more, said)
-    return long_table(found) if long else wide_table(found, min_max)
+    table = long_table(found) if long else wide_table(found, min_max)
+    table.attrs["notes"] = _notes(adata, list(found), labels_key)
+    return table
 
 
 def wide_table(found: dict[str, dict[str, Estimate]], min_max: bool = False) -> pd.DataFrame:
     """One row an embedding: metrics, means of the groups, total and rank; see `score`."""
-    values = pd.DataFrame({name: {m: e.value for m, e in row.items()} for name, row in found.items()}).T
+    values = ScoreTable(pd.DataFrame({name: {m: e.value for m, e in row.items()} for name, row in found.items()}).T)
     counted = [m for m in values if METRICS[m].mean and values[m].notna().all()]
     scaled = values[counted]
     if min_max:
@@ -128,6 +137,9 @@ def _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled: str
     keep = np.ones(adata.n_obs, bool)
     for key in {batch_key, labels_key} - {None}:
         keep &= adata.obs[key].notna().to_numpy()
+    for option, key in (("batch_key", batch_key), ("labels_key", labels_key)):
+        if key is not None:
+            check_levels(option, key, adata.obs[key])
     if labels_key is not None and unlabeled is not None:
         keep &= (adata.obs[labels_key] != unlabeled).to_numpy()
     if keep.sum() < 2:
@@ -136,6 +148,15 @@ def _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled: str
         left_out = f"{(~keep).sum()} of {len(keep)} cells have no label or batch and are left out of the scores"
         warnings.warn(left_out, ScduetWarning, stacklevel=3)
     return adata if keep.all() else adata[keep]
+
+
+def _notes(adata, names: list[str], labels_key: str | None) -> list[str]:
+    flattered = [name for name in names if labels_key is not None and learned_labels(adata, name) == labels_key]
+    return [
+        f"{name} was trained on the labels {labels_key!r} that it is scored by, so its scores of cell types are too "
+        "high; to compare it with others, keep labels of some cells from its training and score these cells"
+        for name in flattered
+    ]
 
 
 def _extra(adata, names: list[str], layer: str | None, batch, pseudotime_key: str | None) -> Extra:

@@ -1,4 +1,4 @@
-"""What training tells while it runs, and the progress bar that shows it in a terminal or notebook."""
+"""What training tells while it runs, and the progress bar that shows it in a terminal."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ Listener = Callable[[Event], "bool | None"]  # returning True asks training to s
 
 
 def default_listener() -> Listener:
-    """A progress bar in a terminal or notebook; silence elsewhere (scripts, R)."""
+    """A progress bar in a terminal or notebook, now and then a line elsewhere; silence in R, which has its own."""
     if "rpytools" in sys.modules:
         return silent
     from rich.console import Console
 
+    from scduet.train.progress import Lines, NotebookBar
+
     console = Console(stderr=True)
-    return ProgressBar(console) if console.is_terminal or console.is_jupyter else silent
+    if console.is_jupyter:
+        return NotebookBar()
+    return ProgressBar(console) if console.is_terminal else Lines()
 
 
 class ProgressBar:

@@ -70,12 +70,12 @@ class Trainer:
 
     def epochs(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> None:
         """The epochs that are left to do."""
-        begun, first, last = time.monotonic(), len(self.outcome.history), self.config.max_epochs or 1
+        first, last = len(self.outcome.history), self.config.max_epochs or 1
         self.group.same_weights(self.module)
         for epoch in range(first, last if self.outcome.stopped == "finished" else first):
             row = self.epoch(epoch)
             self.outcome.history.append(row)
-            pace = (time.monotonic() - begun) / (epoch + 1 - first)
+            pace = float(np.median([row["seconds"] for row in self.outcome.history[-20:]]))  # the first loads loops
             reports = self.group.number == 0
             ends = self._ends(epoch, self.group.told(reports and listener(_event(row, epoch, last, pace))))
             if keep is not None and reports:

@@ -28,3 +28,28 @@ test_that("a reduction or column that is not there is an error", {
   expect_error(ScoreIntegration(object, "umap"), class = "scduet_error_reduction")
   expect_error(ScoreIntegration(object, batch = "zz"), class = "scduet_error_column")
 })
+
+test_that("a reduction that learned the labels is told of, and one that did not is not", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- small_seurat()
+  object$other <- rep(c("p", "q"), each = 60)
+  quick <- list(batch = "donor", labels = "kind", max_epochs = 2, n_hidden = 16, verbose = FALSE)
+  for (fun in c(RunSCVI, RunSCANVI)) object <- do.call(fun, c(list(object), quick))
+  score <- function(...) {
+    ScoreIntegration(object, batch = "donor", metrics = c("silhouette_label", "ilisi"), with_baselines = FALSE, ...)
+  }
+  expect_message(scores <- score(labels = "kind"), "scanvi was trained on the labels 'kind'", class = "scduet_message")
+  expect_length(attr(scores, "notes"), 1)
+  expect_match(attr(scores, "notes"), "^scanvi ")
+  expect_no_message(scores <- score(labels = "other"))
+  expect_length(attr(scores, "notes"), 0)
+})
+
+test_that("a score needs batches or labels", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- small_seurat()
+  object[["pca"]] <- make_reduction(matrix(stats::qnorm((seq_len(480) * 0.618034) %% 1), 120, 4), colnames(object), "pca", "RNA")
+  expect_error(ScoreIntegration(object), "`?batch`?.*`?labels`?", class = "scduet_error_option")
+})

@@ -147,8 +147,9 @@ def test_flags_reach_fit_as_python_values(folder, tmp_path, monkeypatch, flags, 
         (["convert", "cells.h5ad", "x.csv"], 1, ["'x.csv'", ".h5ad", ".rds"]),
         (["embed", "cells.h5ad", "--model", "nowhere", "-o", "x.npy"], 1, ["nowhere"]),
         (["score", "cells.h5ad", "--batch-key", "nowhere"], 1, ["batch_key='nowhere'", "obs"]),
-        (["score", "cells.h5ad", "--embeddings", "X_pca,X_scwi"], 1, ["'X_scwi'", "obsm"]),
-        (["score", "cells.h5ad", "--report", "s.pdf"], 1, ["'s.pdf'", ".html"]),
+        (["score", "cells.h5ad", "--batch-key", "batch", "-e", "X_pca,X_scwi"], 1, ["'X_scwi'", "obsm"]),
+        (["score", "cells.h5ad", "--batch-key", "batch", "--report", "s.pdf"], 1, ["'s.pdf'", ".html"]),
+        (["score", "cells.h5ad"], 2, ["--labels-key"]),
     ],
 )
 def test_failures_say_why_in_one_line_and_leave_nothing(folder, monkeypatch, capsys, arguments, code, names):

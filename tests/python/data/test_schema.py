@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from conftest import make_counts
 from named import named
 
 from scduet.data.schema import Fields, Schema
@@ -200,6 +201,52 @@ def test_fractions_by_explicit_option(counts):
 def test_few_cells_warn(counts):
     with pytest.warns(ScduetWarning, match=named(50, "PCA")):
         encoded(counts[:50].copy())
+
+
+@pytest.mark.parametrize("option", ["batch_key", "labels_key", "categorical_covariate_keys"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(200) % 133,  # as counts of a cell
+        np.arange(200),
+        np.linspace(0.5, 9.5, 200).round(1),
+        [f"cell{i}" for i in range(200)],
+    ],
+    ids=["whole numbers", "all different", "fractions", "names"],
+)
+def test_a_column_of_measurements_or_names_taken_for_categories_warns(counts, option, values):
+    counts.obs["odd"] = values
+    given = ("odd",) if option.endswith("keys") else "odd"
+    with pytest.warns(ScduetWarning, match=f"{option}='odd'"):
+        Schema.learn(counts, Fields(**{option: given}))
+
+
+def test_missing_labels_do_not_hide_that_the_others_are_numbers(counts):
+    counts.obs["odd"] = np.r_[np.linspace(0, 1, 100), np.full(100, np.nan)]
+    with pytest.warns(ScduetWarning, match="labels_key='odd'"):
+        Schema.learn(counts, Fields(labels_key="odd"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 2, 3, 4] * 50,  # donors with numbers
+        [1.0, 2.0] * 100,
+        [0.5, 1.0, 2.5, 5.0] * 50,  # doses
+        [f"well{i % 25}" for i in range(200)],
+        pd.Categorical(np.arange(200) % 25),
+    ],
+    ids=["numbers", "floats", "doses", "wells", "categories"],
+)
+def test_true_categories_do_not_warn(counts, values):
+    counts.obs["key"] = values
+    Schema.learn(counts, Fields(batch_key="key"))  # a warning is an error here
+
+
+def test_many_donors_with_numbers_are_batches_where_each_has_cells():
+    big = make_counts(n_cells=4000, n_genes=5)
+    big.obs["donor"] = np.arange(4000) % 60
+    Schema.learn(big, Fields(batch_key="donor"))
 
 
 def test_unseen_levels_are_refused_by_name(counts):

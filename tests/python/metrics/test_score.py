@@ -1,12 +1,15 @@
 """The table over AnnData: baselines always beside, means by the rule, reasons, graphs and corrected matrices."""
 
+import pickle
+
 import numpy as np
+import pandas as pd
 import pytest
 from named import assert_named, named
 from sklearn.decomposition import PCA
 
 import scduet as sd
-from scduet.errors import DataError, ScduetWarning
+from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.tasks import baselines
 
 
@@ -145,3 +148,58 @@ def test_real_batches_of_one_type_of_cells_mix_after_harmony(real_data):
     assert table.loc["X_harmony", "ilisi"] > 0.3 > 0.1 > table.loc["X_pca", "ilisi"]
     assert table.loc["X_harmony", "bras"] > table.loc["X_pca", "bras"] + 0.15
     assert table.loc["X_pca", "silhouette_batch"] > 0.75  # unintegrated, and looks good: why BRAS is read beside it
+
+
+def test_a_score_without_keys_is_a_usage_error(scored):
+    with pytest.raises(OptionError, match=r"batch_key.*labels_key"):
+        sd.score(scored, ["X_scVI"])
+
+
+def test_a_column_of_numbers_taken_for_batches_warns(scored):
+    with pytest.warns(ScduetWarning, match="batch_key='age'"):
+        sd.score(scored, ["X_scVI"], "age", metrics=["pcr_comparison"], with_baselines=False)
+
+
+QUICK = {"max_epochs": 1, "n_hidden": 8, "callback": lambda event: None}
+CHEAP = {"metrics": ["silhouette_label", "ilisi"], "with_baselines": False}
+
+
+def test_scanvi_scored_by_the_labels_it_learned_says_so(counts, tmp_path):
+    """In memory, after a file, of a part of the cells, and of mapped cells; scVI and other labels are no such case."""
+    import anndata
+
+    counts.obs["other"] = list("pq") * 100
+    for name in ("scvi", "scanvi"):
+        model = sd.integrate(counts, name, batch_key="batch", labels_key="cell_type", **QUICK)
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    query = counts[:100].copy()
+    del query.uns, query.obsm
+    sd.map_query(query, model)
+    for cells in (counts, anndata.read_h5ad(tmp_path / "cells.h5ad"), counts[:100], query):
+        notes = sd.score(cells, batch_key="batch", labels_key="cell_type", **CHEAP).attrs["notes"]
+        assert ["X_scANVI" in note and "cell_type" in note for note in notes] == [True]
+        assert sd.score(cells, batch_key="batch", labels_key="other", **CHEAP).attrs["notes"] == []
+        assert sd.score(cells, batch_key="batch", **CHEAP).attrs["notes"] == []
+
+
+def test_the_note_travels_with_an_embedding_that_is_written_to_a_file(counts, tmp_path):
+    import anndata
+
+    for ending, read in (("h5ad", anndata.read_h5ad), ("zarr", anndata.read_zarr)):
+        source, target = tmp_path / f"cells.{ending}", tmp_path / f"out.{ending}"
+        getattr(counts, f"write_{ending}")(source)
+        sd.integrate(source, "scanvi", output=target, batch_key="batch", labels_key="cell_type", **QUICK)
+        table = sd.score(read(target), batch_key="batch", labels_key="cell_type", **CHEAP)
+        assert "X_scANVI" in table.attrs["notes"][0]
+        assert "X_scANVI" in str(table).splitlines()[-1]
+
+
+def test_a_table_of_scores_prints_metrics_as_rows_and_is_a_plain_table_else(scored):
+    table = sd.score(scored, ["X_scVI"], "batch", "cell_type", metrics=["silhouette_label", "isolated_labels", "ilisi"])
+    lines = str(table).splitlines()
+    assert lines[0].split() == list(table.index)
+    assert lines[1].split() == ["silhouette_label", *(f"{value:.3f}" for value in table["silhouette_label"])]
+    assert lines[2].split() == ["isolated_labels", *["-"] * len(table)]
+    assert "Isolated labels" in lines[-1]
+    assert type(table.T) is type(table[["ilisi"]]) is pd.DataFrame
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(table)), table)

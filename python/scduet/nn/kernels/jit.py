@@ -9,16 +9,18 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
 import numba
-from numba.core import types
+from numba.core import event, types
 from numba.extending import intrinsic
 from torch import Tensor
 
 ENABLED = os.environ.get("SCDUET_KERNELS", "1") != "0"
+_not_kept: list[str] = []  # loops for whose compiled code no folder could be written
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -37,9 +39,41 @@ def compiled(signature: str | None = None, **options) -> Callable[[Callable], Ca
         try:
             return numba.njit(signature, cache=True, **always)(function)
         except RuntimeError:  # neither the package's folder nor the user's cache can be written
+            _not_kept.append(function.__name__)
             return numba.njit(signature, **always)(function)
 
     return decorated
+
+
+@contextmanager
+def compilation_announced(tell: Callable[[str], object]) -> Iterator[None]:
+    """Inside, `tell` is called once if a loop of ours has to be compiled, with a sentence for the user.
+
+    Loops are compiled at their first call, unless an earlier process kept them: together that takes half a minute.
+    """
+    with event.install_listener("numba:compile", _FirstCompilation(tell)):
+        yield
+
+
+class _FirstCompilation(event.Listener):
+    def __init__(self, tell: Callable[[str], object]):
+        self.tell, self.told = tell, False
+
+    def on_start(self, event) -> None:
+        ours = event.data["dispatcher"].py_func.__module__.startswith("scduet.")
+        here = threading.current_thread() is threading.main_thread()  # R can be told from there alone
+        if ours and here and not self.told:
+            self.told = True
+            self.tell(f"compiling loops for this machine, which takes about half a minute; {_once()}")
+
+    def on_end(self, event) -> None:
+        pass
+
+
+def _once() -> str:
+    if _not_kept:
+        return "no folder can be written that keeps them for the next session (set NUMBA_CACHE_DIR to one)"
+    return "later sessions start at once"
 
 
 @intrinsic

@@ -1,0 +1,78 @@
+"""Progress where there is no terminal: lines on stderr, and a bar in a notebook that needs no widgets."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from typing import Any
+
+from scduet.train.events import Event
+
+LINE_AFTER = 30.0  # seconds without a line before one is written between two tenths of the way
+DRAWN_EVERY = 0.2  # seconds between two updates of the bar in a notebook
+
+
+class Lines:
+    """A line on stderr for each tenth of the epochs, and for each half minute of a long training."""
+
+    def __init__(self) -> None:
+        self._tenth, self._written = 0, time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        if event.kind != "epoch":
+            self._write(event.message)
+            return
+        tenth = 10 * event.epoch // max(event.max_epochs, 1)
+        if tenth > self._tenth or time.monotonic() - self._written > LINE_AFTER:
+            self._tenth = tenth
+            self._write(in_words(event))
+
+    def _write(self, line: str) -> None:
+        self._written = time.monotonic()
+        print(f"scduet: {line}", file=sys.stderr, flush=True)
+
+
+class NotebookBar:
+    """One output of a notebook cell, updated in place. rich draws its bar with ipywidgets, which many have not."""
+
+    def __init__(self) -> None:
+        self._output: Any = None
+        self._drawn, self._waiting = 0.0, None
+
+    def __call__(self, event: Event) -> None:
+        if event.kind != "epoch":
+            print(event.message)
+            return
+        self._waiting = event
+        if event.epoch >= event.max_epochs or time.monotonic() - self._drawn > DRAWN_EVERY:
+            self._draw(event)
+
+    def close(self) -> None:
+        """Show the last epoch, which may have come too soon after the one before."""
+        if self._waiting is not None:
+            self._draw(self._waiting)
+
+    def _draw(self, event: Event) -> None:
+        from IPython.display import display
+
+        bar = f'<progress value="{event.epoch}" max="{event.max_epochs}"></progress>'
+        shown = {"text/plain": in_words(event), "text/html": f"{bar} {html.escape(in_words(event))}"}
+        if self._output is None:
+            self._output = display(shown, raw=True, display_id=True)
+        else:
+            self._output.update(shown, raw=True)
+        self._drawn, self._waiting = time.monotonic(), None
+
+
+def in_words(event: Event) -> str:
+    """The epoch, the loss and the time that is left, e.g. "epoch 20/200, loss validation 512.33, 40 s left"."""
+    left = f", {duration(event.seconds_left)} left" if event.epoch < event.max_epochs else ""
+    return f"epoch {event.epoch}/{event.max_epochs}, {event.message}{left}"
+
+
+def duration(seconds: float) -> str:
+    """Rounded for a reader: seconds below 90, then minutes, then hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

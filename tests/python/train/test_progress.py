@@ -35,8 +35,8 @@ def test_a_slow_training_is_told_of_between_the_tenths(capsys, monkeypatch):
 
 
 def test_messages_pass_at_once(capsys):
-    Lines()(Event("log", "using 5 of 9 genes"))
-    assert capsys.readouterr().err == "scduet: using 5 of 9 genes\n"
+    Lines()(Event("log", "hello"))
+    assert capsys.readouterr().err == "scduet: hello\n"
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_defect_diffused_kbet_depends_on_the_names_of_small_labels(data, monkeyp
 
 def test_defect_one_batch_gives_noise_in_pcr(data):
     x, *_ = data
-    with pytest.raises(metrics.Undefined, match=named("PCR", "batches")):
+    with pytest.raises(metrics.Undefined, match=named("PCR", "batches", 2, 1)):
         metrics.pcr_comparison(x, 2 * x, np.zeros(N))
 
 

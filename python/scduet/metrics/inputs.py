@@ -61,5 +61,5 @@ def at_least_two(found: Int[np.ndarray, " cell"], metric: str, what: str) -> int
     """
     n = int(found.max()) + 1
     if n < 2:
-        raise Undefined(f"{metric} compares {what}; these cells have only one")
+        raise Undefined(f"{metric} compares {what}: it needs 2 or more, these cells have {n}")
     return n

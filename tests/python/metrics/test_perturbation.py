@@ -88,5 +88,5 @@ def test_what_has_no_value_says_so(call):
 
 
 def test_genes_must_agree():
-    with pytest.raises(ValueError, match=named("(3,)", "(4,)")):
+    with pytest.raises(ValueError, match=named("genes", "(3,)", "(4,)")):
         metrics.mse(np.ones(3), np.ones(4))

@@ -136,7 +136,7 @@ def test_one_batch_keeps_the_biology_and_gives_reasons(scored):
     table = sd.score(scored, batch_key="batch", labels_key="cell_type")
     assert list(table.index) == ["X_pca", "X_scVI"]  # nothing for Harmony to correct
     assert table["batch"].notna().all()  # graph connectivity needs no batches
-    assert_named(table.attrs["reasons"]["X_scVI"]["ilisi"], "iLISI", "batches")
+    assert_named(table.attrs["reasons"]["X_scVI"]["ilisi"], "iLISI", "batches", 2, 1)
 
 
 def test_real_batches_of_one_type_of_cells_mix_after_harmony(real_data):

@@ -62,7 +62,7 @@ def test_what_is_missing_has_a_reason(cells):
         "pcr_comparison",
         "batch_entropy",
     ):
-        assert_named(one[name].reason, "batches")
+        assert_named(one[name].reason, "batches", 2, 1)
     assert not one["silhouette_label"].reason
 
 

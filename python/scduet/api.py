@@ -44,13 +44,13 @@ class Model:
     """A trained module together with the schema of the data it was trained on. Made by `fit` and `load`."""
 
     name: str
-    module: nn.Module
-    schema: Schema
-    reference: Reference
+    module: nn.Module = field(repr=False)
+    schema: Schema = field(repr=False)
+    reference: Reference = field(repr=False)
     config: Any
-    training: TrainConfig
-    outcome: Outcome = field(default_factory=Outcome)
-    cells: Cells | None = field(compare=False, default=None)  # what it was trained on, in this session
+    training: TrainConfig = field(repr=False)
+    outcome: Outcome = field(repr=False, default_factory=Outcome)
+    cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
 
     @property
     def history(self) -> pd.DataFrame:

@@ -37,7 +37,7 @@ def check_size(n_cells: int) -> None:
 def check_levels(option: str, key: str, values: pd.Series) -> None:
     """Warn where a column of obs that is used as categories looks like a measurement, or like names of cells.
 
-    Missing values are left out. Raises nothing: a data set of many small batches is rare, but there are some.
+    Missing values are left out. It is no error, since some data sets do have many small batches.
     """
     values = values.dropna()
     n_levels, n_cells = values.nunique(), len(values)

@@ -36,7 +36,7 @@ def integrate(
         or .zarr, whose counts stay on disk: then `output` says where the result goes.
     model: a name, or a scGPT (or its folder or "hf://" address) that is fine-tuned as in its paper.
     n_top_genes: train on so many highly variable genes, e.g. 2000, chosen within batches by scanpy's flavor "seurat" on
-        a log-normalised copy of the counts. Writes var["highly_variable"] and what scanpy writes beside it, in place of
+        a log-normalized copy of the counts. Writes var["highly_variable"] and what scanpy writes beside it, in place of
         an earlier choice. None: the genes of var["highly_variable"] if it is there, else all.
     key_added: None for the field's name, e.g. "X_scVI".
     output: for a path: a copy of the file, with the embedding added, made beside this name and renamed when complete;

@@ -1,4 +1,4 @@
-"""Highly variable genes across batches, chosen by scanpy on a log-normalised copy of the counts."""
+"""Highly variable genes across batches, chosen by scanpy on a log-normalized copy of the counts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _schema(adata: AnnData, options: Mapping[str, Any]) -> Schema:
 
 
 def _logged(adata: AnnData, schema: Schema) -> tuple[AnnData, str | None]:
-    """Log-normalised counts of all genes, and the column of batches; in batches of few cells every gene looks odd."""
+    """Log-normalized counts of all genes, and the column of batches; in batches of few cells every gene looks odd."""
     from scanpy.preprocessing import log1p, normalize_total
 
     cells = schema.encode(adata)

@@ -26,7 +26,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "reconstruction_error": "scduet.tasks.likelihoods",
     "marginal_log_likelihood": "scduet.tasks.likelihoods",
     "differential_expression": "scduet.tasks.differential_expression",
-    "calibration": "scduet.tasks.differential_expression",
+    "calibration": "scduet.tasks.calibration",
     "differential_abundance": "scduet.tasks.abundance",
     "criticise": "scduet.tasks.criticism",
     "minify": "scduet.tasks.minify",

@@ -111,13 +111,25 @@ def de(
     mode: Annotated[str, typer.Option(help='"change" (tests for a fold change above delta) or "vanilla".')] = "change",
     delta: Annotated[float, typer.Option(help="Smallest log2 fold change that matters.")] = 0.25,
     fdr_target: Annotated[float, typer.Option(help="Share of false calls to aim at.")] = 0.05,
+    min_pct: Annotated[
+        float, typer.Option(help="Test genes with counts in this share of the cells of either group; 0 for all.")
+    ] = 0.1,
+    lfc_threshold: Annotated[
+        float, typer.Option(help="Test genes whose log2 fold change in the counts is at least this, up or down.")
+    ] = 0.0,
+    only_pos: Annotated[bool, typer.Option("--only-pos", help="Only genes that are higher in group1.")] = False,
+    total_key: Annotated[
+        str | None, typer.Option(help="Column of obs with total counts, where the file holds some of the genes.")
+    ] = None,
     batch_correction: Annotated[bool, typer.Option("--batch-correction", help="Compare as if in every batch.")] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Find genes that differ between groups.
 
-    Writes one row a comparison and gene, and prints how many calls remain when the labels are permuted.
+    Writes one row a comparison and gene (column tested: does it pass --min-pct and --lfc-threshold), and prints how
+    many calls remain when the labels are permuted: the noise of sampling cells, not errors of the model or differences
+    between donors.
     """
     from scduet.tasks.convert import check_target, place_whole, read
 
@@ -125,6 +137,7 @@ def de(
     import scduet
 
     options = {"mode": mode, "delta": delta, "fdr_target": fdr_target, "batch_correction": batch_correction}
+    options |= {"min_pct": min_pct, "lfc_threshold": lfc_threshold, "only_pos": only_pos, "total_key": total_key}
     found = scduet.differential_expression(
         scduet.load(model), read(data), groupby, group1 or None, group2, seed=seed, **options
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from scduet._numba import compiled
+from scduet.api import Model
 from scduet.data.cells import Cells
 from scduet.data.sources import MemorySource
 from scduet.errors import DataError, OptionError, some
@@ -65,15 +66,11 @@ def group_counts(cells: Cells, totals: Float[np.ndarray, " cell"], *groups: Int[
     return {**columns, "raw_lfc": logs[0] - logs[1]}
 
 
-def totals_of(adata, cells: Cells, key: str | None) -> Float[np.ndarray, " cell"]:
+def totals_of(model: Model, adata, cells: Cells, key: str | None) -> Float[np.ndarray, " cell"]:
     """Total count of each cell: obs[key], else the sum over all genes of the data, not only those of the model."""
     if key is not None:
         return _column_of_totals(adata, key)
-    source = cells.counts
-    if getattr(source, "genes", None) is None:
-        return cells.total
-    pieces = replace(source, genes=None).pieces()  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-    return np.concatenate([np.asarray(piece.sum(1)).ravel() for _, piece in pieces])
+    return cells.total if adata.n_vars == len(model.genes) else model.schema.totals(adata)
 
 
 def _column_of_totals(adata, key: str) -> Float[np.ndarray, " cell"]:

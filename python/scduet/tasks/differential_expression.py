@@ -102,7 +102,7 @@ def differential_expression(
         chosen, cells, totals = _without_counts(chosen), None, None
     else:
         cells = model.encode(adata)
-        totals = totals_of(adata, cells, total_key)
+        totals = totals_of(model, adata, cells, total_key)
     options = _Options(mode, delta, pseudocounts, fdr_target, test_mode, chosen)
     sampler = _Sampler(model, adata if cells is None else cells, n_draws, batch_size, np.random.default_rng(seed))
     codes = _codes(model, batchid1, batchid2) if batch_correction else ([None], [None])

@@ -66,13 +66,17 @@ def test_de_writes_the_table_of_python(folder, tmp_path, capsys):
     files = ["de", folder / "reference.h5ad", "--model", folder / "model", "-o", tmp_path / "de.csv"]
     groups = sorted(anndata.read_h5ad(folder / "reference.h5ad").obs["cell_type"].astype(str).unique())[:2]
     asked = ["--groupby", "cell_type", "--group1", groups[0], "--group2", groups[1], "--delta", "0.5"]
+    asked += ["--min-pct", "0.9", "--lfc-threshold", "0.2", "--only-pos"]
     assert run(*files, *asked) == 0
     found = pd.read_csv(tmp_path / "de.csv", index_col="gene")
     adata, model = anndata.read_h5ad(folder / "reference.h5ad"), sd.load(folder / "model")
-    expected = sd.differential_expression(model, adata, "cell_type", *groups, delta=0.5, verbose=False)
+    options = dict(delta=0.5, min_pct=0.9, lfc_threshold=0.2, only_pos=True, verbose=False)
+    expected = sd.differential_expression(model, adata, "cell_type", *groups, **options)
     assert list(found.index) == list(expected.index)
+    assert list(found["tested"]) == list(expected["tested"])
+    assert 0 < found["tested"].sum() < len(found) < adata.n_vars
     np.testing.assert_allclose(found["proba_de"], expected["proba_de"])
-    assert "with permuted labels" in capsys.readouterr().out
+    assert "With permuted labels" in capsys.readouterr().out
 
 
 def test_expression_as_cells_and_as_a_table(folder, tmp_path):

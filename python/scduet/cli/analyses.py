@@ -37,6 +37,9 @@ def annotate(
     model: Annotated[
         str, typer.Option("--model", callback=_known, help="scanvi, or the folder of a transformer to fine-tune.")
     ] = "scanvi",
+    use: Annotated[
+        str, typer.Option(help="Whose labels to write: model, knn, logistic_regression, or best (highest macro_f1).")
+    ] = "model",
     unknown: Annotated[
         float | None, typer.Option(help='Call cells above this share of the largest entropy "unknown" (0 to 1).')
     ] = None,
@@ -49,8 +52,8 @@ def annotate(
     """Name cells by a labeled reference.
 
     Writes the cells with the types and their probabilities, and prints how well the model, kNN on PCA and logistic
-    regression do on labeled cells that none of them was shown. Options are those of the scVI that is trained; with
-    --model FOLDER those of fine-tuning, which --help then lists.
+    regression do on labeled cells that none of them was shown; --use takes the labels of another row. Options are
+    those of the scVI that is trained; with --model FOLDER those of fine-tuning, which --help then lists.
     """
     from scduet.tasks.convert import check_target, file_size, place_whole, read, write
 
@@ -63,7 +66,7 @@ def annotate(
     trained = native.is_ours(reference) or scvi_tools.recognise(reference)
     known = scduet.load(reference) if trained else read(reference)
     adata = read(query)
-    options |= {"model": model, "unknown": unknown, "key_added": key_added, "callback": listener(quiet)}
+    options |= {"model": model, "use": use, "unknown": unknown, "key_added": key_added, "callback": listener(quiet)}
     found = scduet.annotate(adata, known, **options)
     write(adata, output, overwrite=overwrite)
     typer.echo(found.to_string(float_format=lambda value: f"{value:.3f}"))

@@ -23,6 +23,20 @@ test_that("cells are annotated as a reference knows them, and the honest table i
   table <- SeuratObject::Misc(query, "scduet.annotation")
   expect_true(all(c("method", "accuracy", "n_cells") %in% names(table)))
   expect_gte(nrow(table), 3)
+  expect_identical(table$method[table$used], "scanvi")
+})
+
+test_that("cells can be annotated with the labels of a baseline", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  query <- suppressWarnings(AnnotateCells(kinds_of_cells(60, 1000), kinds_of_cells(), "kind",
+    use = "knn", max_epochs = 1, n_hidden = 16, n_latent = 4, verbose = FALSE
+  ))
+  expect_gt(mean(query$predicted.kind == query$kind), 0.9) # which a model of one epoch does not reach
+  expect_equal(query$predicted.kind.score * 15, round(query$predicted.kind.score * 15), tolerance = 1e-5) # 15 neighbors
+  table <- SeuratObject::Misc(query, "scduet.annotation")
+  expect_identical(table$method[table$used], "knn on pca")
+  expect_error(AnnotateCells(query, kinds_of_cells(), "kind", use = "svm"), class = "scduet_error_option")
 })
 
 test_that("mapping leaves the reference as it is and gives new batches an embedding and a model", {

@@ -28,16 +28,18 @@ def run(*arguments):
 
 
 def test_annotate_writes_the_types_and_prints_the_baselines(folder, tmp_path, capsys):
-    asked = ["--labels-key", "cell_type", "--seed", "3", *SHORT, "-o", tmp_path / "named.h5ad", "-q"]
+    asked = ["--labels-key", "cell_type", "--seed", "3", "--use", "knn", *SHORT, "-o", tmp_path / "named.h5ad", "-q"]
     files = [folder / "query.h5ad", "--reference", folder / "reference.h5ad", "--table", tmp_path / "t.csv"]
     assert run("annotate", *files, *asked) == 0
     told = capsys.readouterr().out
     query, reference = (anndata.read_h5ad(folder / f"{name}.h5ad") for name in ("query", "reference"))
-    table = sd.annotate(query, reference, "cell_type", seed=3, max_epochs=2, n_latent=4)
+    table = sd.annotate(query, reference, "cell_type", use="knn", seed=3, max_epochs=2, n_latent=4)
     found = anndata.read_h5ad(tmp_path / "named.h5ad")
     assert list(found.obs["predicted"]) == list(query.obs["predicted"])
+    assert found.uns["predicted"]["method"] == "knn on pca"
     np.testing.assert_allclose(found.obsm["predicted_probability"], query.obsm["predicted_probability"], atol=1e-5)
-    np.testing.assert_allclose(pd.read_csv(tmp_path / "t.csv", index_col="method"), table, atol=1e-5)
+    written = pd.read_csv(tmp_path / "t.csv", index_col="method")
+    pd.testing.assert_frame_equal(written, table, atol=1e-5)
     assert all(method in told for method in ("scanvi", "knn on pca", "logistic regression"))
 
 

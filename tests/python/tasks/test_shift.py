@@ -6,6 +6,7 @@ import pytest
 import scduet as sd
 from scduet.errors import DataError, OptionError
 from scduet.metrics import squared_pearson
+from scduet.metrics.genes import variable_genes
 from scduet.tasks.baselines import log_normalized
 
 KINDS = np.array(["B", "NK", "T"])
@@ -63,18 +64,15 @@ def test_what_does_not_fit_is_named():
 
 def test_the_response_of_cd4_t_cells_is_predicted_better_within_types(real_data):
     """Kang et al. 2018, stimulated CD4 T cells held out, on the log-normalized expression of 2,000 genes."""
-    import scanpy as sc
-
     types = {"CD4 Naive T": "CD4 T", "CD4 Memory T": "CD4 T", "T activated": "CD4 T", "B Activated": "B"}
     adata = real_data("kang_ifnb_2800.h5ad")
     adata = adata[~adata.obs["cell_type"].isin(["Mk", "pDC", "Eryth"])].copy()
     kind = adata.obs["cell_type"].astype(str).replace(types).to_numpy()
     stimulated = (adata.obs["condition"] == "stim").to_numpy()
-    adata.X = log_normalized(adata.X).astype(np.float32)
+    logged = log_normalized(adata.X)
     own = kind == "CD4 T"
     train = ~(own & stimulated)
-    chosen = sc.pp.highly_variable_genes(adata[train], n_top_genes=2000, inplace=False)["highly_variable"].to_numpy()
-    x = adata.X[:, chosen].toarray()
+    x = logged[:, variable_genes(logged[train], 2000)].toarray()
     control, treated, truth = train & ~stimulated, train & stimulated, x[own & stimulated].mean(0)
     labels = dict(labels_start=kind[control], labels_end=kind[treated])
     options = {"pooled": {}, "equal": labels, "likeness": labels | {"weights": "likeness"}}
@@ -82,4 +80,4 @@ def test_the_response_of_cd4_t_cells_is_predicted_better_within_types(real_data)
         name: squared_pearson(truth, sd.shift(x[own & ~stimulated], x[control], x[treated], **how).mean(0))
         for name, how in options.items()
     }
-    assert found == pytest.approx({"pooled": 0.767, "equal": 0.891, "likeness": 0.956}, abs=0.005)
+    assert found == pytest.approx({"pooled": 0.674, "equal": 0.837, "likeness": 0.917}, abs=0.01)

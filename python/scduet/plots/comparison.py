@@ -60,9 +60,9 @@ def perturbation(
 
     observed, control: (cell, gene), log-normalized; predicted: cells or their mean. Counts models predict cells by
     sampled counts, log-normalized like the others (`sample_states`, `posterior_predictive_sample`), not by log1p of
-    expected counts, which lies above the mean of log1p of counts. baselines: name -> mean expression,
-    e.g. of the training perturbations; "no change" (the control) is always there. The bars are mean squared errors on
-    the `n_top` most differential genes: a model that is not below the baselines has learned nothing. Raises DataError
+    expected counts, which lies above the mean of log1p of counts. baselines: name -> mean expression, e.g. of the
+    training perturbations; "no change" (the control) is always there. The bars are mean squared errors on the `n_top`
+    most differential genes: a model that is not below the baselines has learned nothing. Raises DataError
     where genes do not match.
     """
     observed, control = np.asarray(observed, float), np.asarray(control, float)

@@ -1,7 +1,8 @@
 #' Annotate cells by a reference
 #'
-#' Trains scVI and then scANVI on both data sets and predicts the cell types of the query. Prints, and keeps, the honest
-#' table: the model beside k nearest neighbours and logistic regression, on reference cells whose labels none had seen.
+#' Trains scVI and then scANVI on both data sets and predicts the cell types of the query. Prints, and keeps, a table of
+#' accuracies: the model beside k nearest neighbors and logistic regression, on reference cells whose labels none had seen.
+#' `use` says whose labels the query gets.
 #'
 #' @param query,reference Seurat objects or SingleCellExperiments with raw counts. The reference may also be the folder of a
 #'   transformer that [FinetuneTransformer()] taught; then nothing is trained.
@@ -11,10 +12,12 @@
 #' @param features Genes to use; `NULL` for the variable features of the reference, else all, that both share. A
 #'   transformer takes all.
 #' @param unknown Share (0 to 1) of the largest possible entropy above which a cell is called "unknown"; `NULL` never.
+#' @param use Whose labels to take: "model"; "knn" or "logistic_regression", the baselines of the table; or "best", the row
+#'   with the highest `macro_f1` (mean over types). Given the folder of a trained transformer, only "model".
 #' @param assay Assay with the counts, in the query; in the reference it is the default one.
 #' @inheritParams RunModel
 #' @returns The query with the columns `predicted.<labels>` and `predicted.<labels>.score`; a Seurat object also with the
-#'   assay `prediction.score.<labels>`, one row a type. The table is in `Misc(query, "scduet.annotation")` or
+#'   assay `prediction.score.<labels>`, one row a type. The table, with the method that gave the labels (`used`), is in `Misc(query, "scduet.annotation")` or
 #'   `metadata(query)$scduet.annotation`.
 #' @references Xu et al. (2021), Probabilistic harmonization and annotation of single-cell transcriptomics data with deep
 #'   generative models, \doi{10.15252/msb.20209620}
@@ -25,16 +28,17 @@
 #' query <- AnnotateCells(query, reference, labels = "cell_type")
 #' }
 AnnotateCells <- function(query, reference, labels, model = "scanvi", batch = NULL, assay = NULL, layer = "counts",
-                          features = NULL, unknown = NULL, seed.use = 42, verbose = TRUE, ...) {
+                          features = NULL, use = "model", unknown = NULL, seed.use = 42, verbose = TRUE, ...) {
   check_text(labels, "labels")
   check_text(model, "model")
+  check_text(use, "use")
   options <- list(...)
   check_option_names(options, rlang::current_env())
   seed <- check_whole(seed.use, "seed.use")
   new <- parts_of(query, assay, layer)
   if (is.character(reference)) {
     check_text(reference, "reference")
-    fixed <- Filter(Negate(is.null), list(unknown = unknown))
+    fixed <- Filter(Negate(is.null), list(use = use, unknown = unknown))
     found <- ask("annotate",
       query = anndata_of(new), reference = path_of(reference), options = c(fixed, lapply(options, as_option)),
       callback = py_callback(new_reporter(verbose))
@@ -50,7 +54,9 @@ AnnotateCells <- function(query, reference, labels, model = "scanvi", batch = NU
     if (is.null(features)) features <- known$genes
   }
   genes <- shared_features(features, reference, known$genes, new$genes, verbose)
-  fixed <- list(labels_key = labels, model = as.character(model), batch_key = batch, unknown = unknown, seed = seed)
+  fixed <- list(
+    labels_key = labels, model = as.character(model), batch_key = batch, use = use, unknown = unknown, seed = seed
+  )
   found <- ask("annotate",
     query = anndata_of(new, genes, as.character(batch)), reference = anndata_of(known, genes, c(labels, batch)),
     options = c(Filter(Negate(is.null), fixed), lapply(options, as_option)), callback = py_callback(new_reporter(verbose))
@@ -77,6 +83,7 @@ put_annotation <- function(query, found, labels, verbose) {
   table <- receive_frame(found$table)
   said <- sprintf("%s %.3f", table$method, table$accuracy)
   inform_scduet(paste0("Accuracy on reference cells held out: ", paste(said, collapse = ", "), "."), verbose)
+  inform_scduet(sprintf("The labels are those of %s.", table$method[table$used]), verbose)
   if (!inherits(query, "Seurat")) {
     kept <- S4Vectors::metadata(query)
     kept$scduet.annotation <- table

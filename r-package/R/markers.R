@@ -1,8 +1,11 @@
 #' Genes that differ between groups, by a model
 #'
 #' The probability, under the model, that a gene's log2 fold change between two groups of cells leaves (-delta, delta).
-#' These are no p-values, and none are given: cells are taken for independent, which cells of one donor are not. How many
-#' calls are false is estimated by permuting the labels; see `attr(, "calibration")`.
+#' These are no p-values, and none are given: cells are taken for independent, which cells of one donor are not.
+#'
+#' `attr(, "calibration")` says how many genes are still called when the labels of the cells are permuted
+#' (`n_called_permuted`, and as a share of the calls `fdr_permuted`). That shows the noise of sampling cells. It does not
+#' show errors of the model, or differences between donors or batches that coincide with the groups.
 #'
 #' @param object Seurat object or SingleCellExperiment that holds a model.
 #' @param ident.1,ident.2 Groups to compare; `ident.2 = NULL` for all other cells.
@@ -11,10 +14,18 @@
 #' @param mode "change" or "vanilla".
 #' @param delta Smallest log2 fold change of interest.
 #' @param fdr.target Expected share of false calls among `is_de`.
+#' @param min.pct Genes are tested that have counts in at least this share of the cells of either group, as in
+#'   `Seurat::FindMarkers()`; 0 for all. The default is that of Seurat 4: models decode some expression for genes that
+#'   were hardly measured, and most calls of such genes are not confirmed by replicates.
+#' @param logfc.threshold Genes are tested whose `avg_log2FC` is at least this, up or down.
+#' @param only.pos Test and return only genes that are higher in `ident.1`, by the counts and by the model.
+#' @param verbose Show how many genes were tested and called.
 #' @param ... Further options of the engine, e.g. `batch_correction = TRUE`.
 #' @inheritParams RunModel
-#' @returns A data frame with a row for each gene, the surest first: `avg_log2FC`, `pct.1`, `pct.2`, `proba_de`,
-#'   `bayes_factor`, `is_de`.
+#' @returns A data frame with a row for each gene, tested ones first and the surest on top: `avg_log2FC`, of the counts, as
+#'   `Seurat::FindMarkers()` of Seurat 5 computes it; `model_log2FC`, the median under the model; `pct.1`, `pct.2`,
+#'   `proba_de` (in mode "vanilla" `proba_m1`), `bayes_factor`, `is_de` and `tested`. Genes that are not tested are never
+#'   called.
 #' @references Lopez et al. (2018); Boyeau et al. (2019), \doi{10.1101/794289}
 #' @family tasks
 #' @export
@@ -23,32 +34,49 @@
 #' FindModelMarkers(obj, ident.1 = "B cell", group.by = "cell_type")
 #' }
 FindModelMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, reduction = NULL, assay = NULL,
-                             layer = "counts", mode = "change", delta = 0.25, fdr.target = 0.05, seed.use = 42, ...) {
+                             layer = "counts", mode = "change", delta = 0.25, fdr.target = 0.05, min.pct = 0.1,
+                             logfc.threshold = 0, only.pos = FALSE, seed.use = 42, verbose = TRUE, ...) {
+  check_flag(only.pos, "only.pos")
+  check_option_names(list(...), rlang::current_env())
   model <- ScduetModel(object, reduction = reduction)
   parts <- parts_of(object, assay, layer)
   parts$cells$scduet_group <- as.character(groups_of(object, parts$cells, group.by))
+  parts$cells$scduet_total <- total_counts(parts$blocks, rownames(parts$cells)) # the model may not know all genes
+  ident.1 <- as.character(ident.1) # clusters may be given as numbers
+  if (!is.null(ident.2)) ident.2 <- as.character(ident.2)
   for (level in c(ident.1, ident.2)) check_level(level, parts$cells$scduet_group)
   options <- list(
     groupby = "scduet_group", group1 = as_option(ident.1), group2 = as_option(ident.2), mode = mode, delta = delta,
-    fdr_target = fdr.target, seed = check_whole(seed.use, "seed.use")
+    fdr_target = fdr.target, min_pct = min.pct, lfc_threshold = logfc.threshold, only_pos = only.pos,
+    total_key = "scduet_total", seed = check_whole(seed.use, "seed.use")
   )
   found <- ask("markers",
-    folder = model_folder(model), sha256 = model$sha256, adata = anndata_for(parts, model, "scduet_group"),
+    folder = model_folder(model), sha256 = model$sha256,
+    adata = anndata_for(parts, model, c("scduet_group", "scduet_total")),
     options = c(Filter(Negate(is.null), options), lapply(list(...), as_option))
   )
+  inform_scduet(py_value(found$summary), verbose)
   as_markers(receive_frame(found$genes), receive_frame(found$calibration))
 }
 
 as_markers <- function(table, calibration) {
   names <- c(
-    avg_log2FC = "lfc_mean", pct.1 = "non_zeros_proportion1", pct.2 = "non_zeros_proportion2", proba_de = "proba_de",
-    bayes_factor = "bayes_factor", is_de = "is_de"
+    avg_log2FC = "raw_lfc", model_log2FC = "lfc_median", pct.1 = "non_zeros_proportion1", pct.2 = "non_zeros_proportion2",
+    proba_de = "proba_de", proba_m1 = "proba_m1", bayes_factor = "bayes_factor", is_de = "is_de", tested = "tested"
   )
   names <- names[names %in% names(table)]
   out <- table[names]
   names(out) <- names(names)
   rownames(out) <- make.unique(table$gene)
   structure(out, calibration = calibration)
+}
+
+# Total count of each cell over all genes.
+total_counts <- function(blocks, cells) {
+  pieces <- unlist(lapply(unname(blocks), as_blocks), recursive = FALSE)
+  totals <- unlist(lapply(pieces, function(piece) unname(Matrix::colSums(as_dgc(piece)))))
+  names <- unlist(lapply(unname(blocks), colnames))
+  if (is.null(names) || anyDuplicated(names)) totals else totals[match(cells, names)]
 }
 
 groups_of <- function(object, cells, group.by, call = rlang::caller_env()) {

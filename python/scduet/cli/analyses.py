@@ -37,6 +37,9 @@ def annotate(
     model: Annotated[
         str, typer.Option("--model", callback=_known, help="scanvi, or the folder of a transformer to fine-tune.")
     ] = "scanvi",
+    use: Annotated[
+        str, typer.Option(help="Whose labels to write: model, knn, logistic_regression, or best (highest macro_f1).")
+    ] = "model",
     unknown: Annotated[
         float | None, typer.Option(help='Call cells above this share of the largest entropy "unknown" (0 to 1).')
     ] = None,
@@ -49,8 +52,8 @@ def annotate(
     """Name cells by a labeled reference.
 
     Writes the cells with the types and their probabilities, and prints how well the model, kNN on PCA and logistic
-    regression do on labeled cells that none of them was shown. Options are those of the scVI that is trained; with
-    --model FOLDER those of fine-tuning, which --help then lists.
+    regression do on labeled cells that none of them was shown; --use takes the labels of another row. Options are
+    those of the scVI that is trained; with --model FOLDER those of fine-tuning, which --help then lists.
     """
     from scduet.tasks.convert import check_target, file_size, place_whole, read, write
 
@@ -63,7 +66,7 @@ def annotate(
     trained = native.is_ours(reference) or scvi_tools.recognise(reference)
     known = scduet.load(reference) if trained else read(reference)
     adata = read(query)
-    options |= {"model": model, "unknown": unknown, "key_added": key_added, "callback": listener(quiet)}
+    options |= {"model": model, "use": use, "unknown": unknown, "key_added": key_added, "callback": listener(quiet)}
     found = scduet.annotate(adata, known, **options)
     write(adata, output, overwrite=overwrite)
     typer.echo(found.to_string(float_format=lambda value: f"{value:.3f}"))
@@ -111,13 +114,25 @@ def de(
     mode: Annotated[str, typer.Option(help='"change" (tests for a fold change above delta) or "vanilla".')] = "change",
     delta: Annotated[float, typer.Option(help="Smallest log2 fold change that matters.")] = 0.25,
     fdr_target: Annotated[float, typer.Option(help="Share of false calls to aim at.")] = 0.05,
+    min_pct: Annotated[
+        float, typer.Option(help="Test genes with counts in this share of the cells of either group; 0 for all.")
+    ] = 0.1,
+    lfc_threshold: Annotated[
+        float, typer.Option(help="Test genes whose log2 fold change in the counts is at least this, up or down.")
+    ] = 0.0,
+    only_pos: Annotated[bool, typer.Option("--only-pos", help="Only genes that are higher in group1.")] = False,
+    total_key: Annotated[
+        str | None, typer.Option(help="Column of obs with total counts, where the file holds some of the genes.")
+    ] = None,
     batch_correction: Annotated[bool, typer.Option("--batch-correction", help="Compare as if in every batch.")] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Find genes that differ between groups.
 
-    Writes one row a comparison and gene, and prints how many calls remain when the labels are permuted.
+    Writes one row a comparison and gene (column tested: does it pass --min-pct and --lfc-threshold), and prints how
+    many calls remain when the labels are permuted: the noise of sampling cells, not errors of the model or differences
+    between donors.
     """
     from scduet.tasks.convert import check_target, place_whole, read
 
@@ -125,6 +140,7 @@ def de(
     import scduet
 
     options = {"mode": mode, "delta": delta, "fdr_target": fdr_target, "batch_correction": batch_correction}
+    options |= {"min_pct": min_pct, "lfc_threshold": lfc_threshold, "only_pos": only_pos, "total_key": total_key}
     found = scduet.differential_expression(
         scduet.load(model), read(data), groupby, group1 or None, group2, seed=seed, **options
     )

@@ -95,6 +95,10 @@ class Schema:
             size_factor=None if f.size_factor_key is None else _numbers(adata, f.size_factor_key, positive=True),
         )
 
+    def totals(self, adata) -> np.ndarray:
+        """Total count of each cell over all genes of `adata`, also those that the schema does not know."""
+        return _source(on_disk(adata), self.fields.layer, None).totals()
+
     def reference(self, cells: Cells) -> Reference:
         """What a module may know of these cells."""
         f, n = self.fields, {key: len(levels) for key, levels in self.levels.items()}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 import scduet
 from scduet.errors import FormatError
 from scduet.interop import codec, objects
+from scduet.options import refuse_unknown
 from scduet.tasks import provenance
 
 Options = dict[str, Any] | tuple[()]  # R's list without elements comes as an empty list
@@ -53,10 +55,11 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Compared:
-    """Genes that differ, and the check of how many of the calls are false."""
+    """Genes that differ, the calls that permuted labels leave, and these in words."""
 
     genes: list[codec.Column]
     calibration: list[codec.Column]
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,16 @@ def annotate(query, reference, options: Options, callback: Callable | None = Non
 
 
 def markers(folder: str, sha256: str, adata, options: dict[str, Any]) -> Compared:
-    """Genes whose expression differs between groups, and whether the calls can be trusted."""
-    from scduet.tasks.differential_expression import calibration
+    """Genes whose expression differs between groups, and the calls that permuted labels leave."""
+    from scduet.tasks.calibration import calibration, summary
 
+    refuse_unknown(options, signature(scduet.differential_expression).parameters, "FindModelMarkers")
     model = saved(folder, sha256)
-    table = scduet.differential_expression(model, _fitting(adata, model), **options)
-    check = codec.columns_of(_indexed(calibration(table), "comparison"))
-    called = next(str(name) for name in table if str(name).startswith("is_de"))
-    return Compared(codec.columns_of(_indexed(table.rename(columns={called: "is_de"}), "gene")), check)
+    table = scduet.differential_expression(model, _fitting(adata, model), verbose=False, **plain(options))
+    check = calibration(table)
+    table = table.rename(columns={name: "is_de" for name in table if str(name).startswith("is_de_fdr")})
+    genes, calls = codec.columns_of(_indexed(table, "gene")), codec.columns_of(_indexed(check, "comparison"))
+    return Compared(genes, calls, summary(check))
 
 
 def report(

@@ -2,6 +2,10 @@
 
 Correlations of raw means are close to 1 for any prediction, "no change" included; read the delta metrics, and always
 beside the baselines "no change" and "mean of the training perturbations".
+
+Means of log-normalized cells are compared with the same of predicted cells. Counts have to be sampled from a model of
+counts, and log-normalized, before the mean is taken: log1p of expected counts is another quantity. Of stimulated CD4 T
+cells of Kang et al., predicted by scVI and `shift`, r2 is .94 with sampled counts and .70 with log1p of expected ones.
 """
 
 from __future__ import annotations

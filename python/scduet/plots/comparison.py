@@ -57,9 +57,11 @@ def perturbation(
 ) -> Figure:
     """Predicted against observed change of mean expression; the top genes in colour; error beside simple baselines.
 
-    observed, control: (cell, gene), log-normalised; predicted: cells or their mean. baselines: name -> mean expression,
-    e.g. of the training perturbations; "no change" (the control) is always there. The bars are mean squared errors on
-    the `n_top` most differential genes: a model that is not below the baselines has learned nothing. Raises DataError
+    observed, control: (cell, gene), log-normalized; predicted: cells or their mean. Counts models predict cells by
+    sampled counts, log-normalized like the others (`sample_states`, `posterior_predictive_sample`), not by log1p of
+    expected counts, which lies above the mean of log1p of counts. baselines: name -> mean expression, e.g. of the
+    training perturbations; "no change" (the control) is always there. The bars are mean squared errors on the `n_top`
+    most differential genes: a model that is not below the baselines has learned nothing. Raises DataError
     where genes do not match.
     """
     observed, control = np.asarray(observed, float), np.asarray(control, float)

@@ -100,7 +100,7 @@ class Analyses:
             raise OptionError(
                 "filter_outlier_cells=True has no counterpart here", "pass idx1 and idx2 without outliers"
             )
-        return differential_expression(
+        found = differential_expression(
             self._model,
             self._cells(adata, None),
             groupby,
@@ -119,8 +119,9 @@ class Analyses:
             verbose=not silent,
             seed=settings.seed,
             **({"n_draws": kwargs.pop("n_samples_overall")} if "n_samples_overall" in kwargs else {}),
-            **kwargs,
+            **{"min_pct": 0.0, **kwargs},  # scvi-tools tests all genes
         )
+        return found.drop(columns=["tested", "raw_lfc"], errors="ignore")
 
     def posterior_predictive_sample(
         self, adata=None, indices=None, transform_batch=None, n_samples=1, gene_list=None, batch_size=None, **_

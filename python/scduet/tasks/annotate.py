@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +21,17 @@ from scduet.errors import DataError, OptionError, some
 from scduet.metrics.transfer import accuracy, expected_calibration_error, macro_f1
 from scduet.models import MODELS
 from scduet.options import options_of, refuse_unknown
-from scduet.tasks.baselines import log_normalized, unintegrated_pca
 from scduet.tasks.map_query import map_query
+from scduet.tasks.simple_classifiers import KNN, LOGISTIC, simple_classifiers
 from scduet.train.events import Listener
 
 if TYPE_CHECKING:
-    from sklearn.base import ClassifierMixin
-
     from scduet.checkpoints.tuned import Tuned
     from scduet.transformers.pretrained import Pretrained
 
 HELD_OUT = 0.1  # share of the labeled reference cells whose labels the model is not shown
+USES = {"model": None, "best": None, "knn": KNN, "logistic_regression": LOGISTIC, KNN: KNN, LOGISTIC: LOGISTIC}
+DECIDES = ["macro_f1", "accuracy"]  # what "best" means; the second where the first ties
 FINE_TUNING = dict(max_epochs=20, n_samples_per_label=100)  # of scvi-tools' tutorials, after training scVI
 
 
@@ -40,6 +42,7 @@ def annotate(
     model: str | Path | Pretrained = "scanvi",
     *,
     batch_key: str | None = None,
+    use: str = "model",
     unknown: float | None = None,
     key_added: str = "predicted",
     seed: int = 0,
@@ -49,22 +52,30 @@ def annotate(
     """Predict the cell types of `query` from those of `reference`, and return the table that says how well that works.
 
     query: AnnData with raw counts; gains obs[key_added] (categorical), obs[key_added + "_score"] (probability of that
-        type, 0 to 1) and obsm[key_added + "_probability"] (cell x type; "-" for "/", which no file may hold in a name).
+        type, 0 to 1), obsm[key_added + "_probability"] (cell x type; "-" for "/", which no file may hold in a name),
+        and uns[key_added]: the method that gave the labels, and its accuracy and macro_f1.
     reference: AnnData with raw counts and obs[labels_key]; or a trained scANVI onto which the query is mapped, or a
         transformer that `finetune` taught.
     model: "scanvi", or a transformer (or its folder or "hf://" address) that is fine-tuned on the reference.
     batch_key: column of obs of both; None takes reference and query for two batches. Transformers do not use it.
+    use: whose labels the query gets: "model"; "knn" or "logistic_regression", the baselines of the table; or "best",
+        the row with the highest macro_f1 (mean over types; where that ties, accuracy, then the model). Logistic
+        regression is often as good as the model: look at the table. Given a trained model, which has no labeled cells
+        to teach the others, only "model".
     unknown: cells whose entropy is above this share (0 to 1) of the largest possible are called "unknown"; None for no
         such call.
     options: as for `fit`, of the scVI that is trained first on both data sets (Xu et al. 2021), e.g. layer, max_epochs;
         with a transformer as for `finetune`, e.g. tuning, max_length.
 
-    Returns one row a method (the model, 15 nearest neighbours on PCA, logistic regression) with accuracy, macro_f1,
-    calibration_error and n_cells, all on the tenth of the labeled reference cells whose labels no method was shown.
-    Given a trained model, the one row is the accuracy on the cells held out while it was trained.
+    Returns one row a method (the model, 15 nearest neighbors on PCA, logistic regression) with accuracy, macro_f1,
+    calibration_error, n_cells and used (did it give the labels?), all on the tenth of the labeled reference cells whose
+    labels no method was shown. Given a trained model, the one row is the accuracy on the cells held out while it was
+    trained.
 
-    Raises DataError where no gene is shared, no reference cell is labeled, or all have the same label.
+    Raises DataError where no gene is shared, no reference cell is labeled, or all have the same label; OptionError for
+    a method that is not there.
     """
+    _check_use(use, trained=not isinstance(reference, AnnData))
     if unknown is not None and not 0 < unknown < 1:
         raise OptionError(f"unknown={unknown!r}", "it is a share of the largest entropy: between 0 and 1")
     if isinstance(reference, Model):
@@ -78,8 +89,26 @@ def annotate(
         known = [o.name for o in options_of(model)]
         refuse_unknown(options, known, f"annotate by {model!r}")
         found, table = _by_reference(query, reference, labels_key, model, batch_key, seed, callback, options)
-    _write(query, found, unknown, key_added)
-    return table
+    method = _chosen(table, use)
+    _write(query, found[method]().set_axis(query.obs_names), unknown, key_added)
+    query.uns[key_added] = {"method": method, **{k: float(v) for k, v in table.loc[method].items() if k in DECIDES}}
+    return table.assign(used=table.index == method)
+
+
+def _check_use(use: str, trained: bool) -> None:
+    if use not in USES:
+        raise OptionError(f"use={use!r}", f"it takes {some(['model', 'best', 'knn', 'logistic_regression'], 4)}")
+    if trained and use != "model":
+        raise OptionError(
+            f"use={use!r} needs the labeled cells", "pass these as reference, not a model trained on them"
+        )
+
+
+def _chosen(table: pd.DataFrame, use: str) -> str:
+    """The row whose labels are wanted; the model's is the first."""
+    if use == "best":
+        return str(table.sort_values(DECIDES, ascending=False, kind="stable").index[0])
+    return USES[use] or str(table.index[0])
 
 
 def predict(model: Model, adata: AnnData | None = None) -> pd.DataFrame:
@@ -100,6 +129,9 @@ def entropy(probability: Float[np.ndarray, "cell label"]) -> Float[np.ndarray, "
     return -(p * np.log(p)).sum(1) / np.log(max(p.shape[1], 2))
 
 
+Labels = Callable[[], pd.DataFrame]  # gives the probabilities of the query's cells
+
+
 @dataclass(frozen=True)
 class _Truth:
     """The labels of the reference, and the cells whose labels are kept from every method."""
@@ -109,20 +141,20 @@ class _Truth:
     held_out: Int[np.ndarray, " held_out"]
 
 
-def _by_model(query: AnnData, model: Model, callback: Listener | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _by_model(query: AnnData, model: Model, callback: Listener | None) -> tuple[dict[str, Labels], pd.DataFrame]:
     if not isinstance(model.module, Classifies):
         raise OptionError(f"{model.name!r} tells no cell types", "pass a scANVI, or the labeled reference itself")
     mapped = map_query(query, model, callback=callback)
-    return predict(mapped).set_axis(query.obs_names), _seen(model)
+    return {model.name: lambda: predict(mapped)}, _seen(model)
 
 
-def _by_tuned(query: AnnData, model: Tuned | Pretrained, options: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _by_tuned(query: AnnData, model: Tuned | Pretrained, options: dict) -> tuple[dict[str, Labels], pd.DataFrame]:
     from scduet.checkpoints.tuned import Tuned
 
     if not isinstance(model, Tuned):
         hint = "pass it as model=, and labeled cells as the reference; or teach it with finetune()"
         raise OptionError(f"the {model.name} was not taught any cell types", hint)
-    return model.predict(query, **options), _seen(model)
+    return {model.name: lambda: model.predict(query, **options)}, _seen(model)
 
 
 def _seen(model: Model | Tuned) -> pd.DataFrame:
@@ -140,7 +172,7 @@ def _is_transformer(model: str) -> bool:
 
 def _by_transformer(
     query: AnnData, reference: AnnData, labels_key, model, seed: int, callback, options: dict
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[dict[str, Labels], pd.DataFrame]:
     from scduet.tasks.finetune import finetune  # which finds its labels by `labels_of`
 
     unlabeled = options.get("unlabeled_category", "Unknown")
@@ -148,13 +180,14 @@ def _by_transformer(
     for_baselines = {name: options[name] for name in ("layer",) if name in options}
     both = _joined(query, reference, truth, None, unlabeled, for_baselines)
     trained = finetune(reference[truth.shown], model, labels_key, seed=seed, callback=callback, **options)
-    found = {trained.name: trained.predict(reference[truth.held_out])} | _baselines(both[: reference.n_obs], truth)
-    return trained.predict(query), _table(truth, found)
+    return _beside_baselines(
+        trained.name, trained.predict(reference[truth.held_out]), lambda: trained.predict(query), both, truth
+    )
 
 
 def _by_reference(
     query: AnnData, reference: AnnData, labels_key, model: str, batch_key, seed: int, callback, options: dict
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[dict[str, Labels], pd.DataFrame]:
     unlabeled = options.pop("unlabeled_category", "Unknown")
     truth = _split(labels_of(reference, labels_key, unlabeled), seed)
     both = _joined(query, reference, truth, batch_key, unlabeled, options)
@@ -165,10 +198,19 @@ def _by_reference(
         trained = fit(both, "scanvi", start=base, callback=callback, seed=seed, **labels, **FINE_TUNING)  # type: ignore[arg-type]
     else:
         trained = fit(both, model, labels_key="label", unlabeled_category=unlabeled, **where, **options)
-    probability = predict(trained).set_axis(both.obs_names)
-    n = reference.n_obs
-    found = {model: probability.iloc[truth.held_out]} | _baselines(both[:n], truth)
-    return probability.iloc[n:].set_axis(query.obs_names), _table(truth, found)
+    probability, n = predict(trained).set_axis(both.obs_names), reference.n_obs
+    return _beside_baselines(model, probability.iloc[truth.held_out], lambda: probability.iloc[n:], both, truth)
+
+
+def _beside_baselines(
+    name: str, held_out: pd.DataFrame, of_query: Labels, both: AnnData, truth: _Truth
+) -> tuple[dict[str, Labels], pd.DataFrame]:
+    """Labels of the query by the model and by simple classifiers, and how well all of them do on held-out cells."""
+    n = len(truth.labels)
+    simple = simple_classifiers(both.X, n, truth.shown, truth.labels)
+    table = _table(truth, {name: held_out} | {k: method.predict(truth.held_out) for k, method in simple.items()})
+    rows = np.arange(n, both.n_obs)
+    return {name: of_query} | {k: partial(method.predict, rows) for k, method in simple.items()}, table
 
 
 def labels_of(reference: AnnData, key: str | None, unlabeled: str) -> np.ndarray:
@@ -229,24 +271,6 @@ def _shared_genes(query: AnnData, reference: AnnData, wanted) -> pd.Index:
     if len(shared) == 0:
         raise DataError("query and reference share no gene", "are names symbols in one and Ensembl ids in the other?")
     return shared
-
-
-def _baselines(reference: AnnData, truth: _Truth) -> dict[str, pd.DataFrame]:
-    """What simple methods say of the held-out cells, taught by the same labels."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
-
-    neighbors = KNeighborsClassifier(min(15, len(truth.shown)))
-    logged = log_normalized(reference.X).astype(np.float32)
-    return {
-        "knn on pca": _taught(neighbors, unintegrated_pca(reference), truth),
-        "logistic regression": _taught(LogisticRegression(max_iter=1000), logged, truth),
-    }
-
-
-def _taught(classifier: ClassifierMixin, features, truth: _Truth) -> pd.DataFrame:
-    classifier.fit(features[truth.shown], truth.labels[truth.shown].astype(str))  # pyright: ignore[reportAttributeAccessIssue]
-    return pd.DataFrame(classifier.predict_proba(features[truth.held_out]), columns=classifier.classes_)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _table(truth: _Truth, found: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def unintegrated_pca(
         raise DataError("there is no X to compute the unintegrated PCA from", 'pass layer=, or set obsm["X_pca"]')
     flagged = np.asarray(adata.var["highly_variable"], bool) if "highly_variable" in adata.var else np.zeros(0, bool)
     x = log_normalized(x)
-    return principal_components(x[:, np.flatnonzero(flagged)] if flagged.any() else _most_variable(x), n_components)
+    return principal_components(x[:, np.flatnonzero(flagged) if flagged.any() else most_variable(x)], n_components)
 
 
 def log_normalized(x) -> sp.csr_matrix | np.ndarray:
@@ -50,6 +50,14 @@ def log_normalized(x) -> sp.csr_matrix | np.ndarray:
 
 def principal_components(x, n_components: int = N_COMPONENTS) -> Float[np.ndarray, "cell pc"]:
     """Scores on the leading eigenvectors of the covariance (cells x at most `n_components`); exact, sparse input."""
+    mean, vectors = principal_axes(x, n_components)
+    return np.asarray(x @ vectors) - mean @ vectors
+
+
+def principal_axes(
+    x, n_components: int = N_COMPONENTS
+) -> tuple[Float[np.ndarray, " gene"], Float[np.ndarray, "gene pc"]]:
+    """Mean of the cells, and the leading eigenvectors of their covariance: other cells can be projected on these."""
     from scipy.sparse.linalg import eigsh
 
     x = x.tocsr() if sp.issparse(x) else np.asarray(x, dtype=np.float64)
@@ -62,7 +70,7 @@ def principal_components(x, n_components: int = N_COMPONENTS) -> Float[np.ndarra
     few = x.shape[1] <= 4 * n_components or not covariance.any()  # ARPACK wants neither
     vectors = (np.linalg.eigh(covariance) if few else eigsh(covariance, n, v0=np.ones(len(mean))))[1][:, ::-1][:, :n]
     vectors *= np.sign(vectors[np.abs(vectors).argmax(0), np.arange(n)])  # one of two mirror images, always the same
-    return np.asarray(x @ vectors) - mean @ vectors
+    return mean, vectors
 
 
 def harmony(pca: Float[np.ndarray, "cell pc"], batch, seed: int = 0) -> Float[np.ndarray, "cell pc"]:
@@ -80,7 +88,8 @@ def harmony_installed() -> bool:
     return find_spec("harmonypy") is not None
 
 
-def _most_variable(x):
+def most_variable(x) -> np.ndarray:
+    """Columns of the genes that the unintegrated PCA is of: the 2,000 most variable, ascending."""
     logged = (x.data if sp.issparse(x) else x).min(initial=0) >= 0
     genes = variable_genes(x, N_GENES) if logged and x.shape[1] > N_GENES else np.arange(min(x.shape[1], 5000))
-    return x[:, np.sort(genes)]
+    return np.sort(genes)

@@ -48,6 +48,9 @@ def normalized_expression(
     rows: places of the cells to use, None for all.
     seed: of the draws; None goes on in torch's own stream.
 
+    Expected counts are smoother than counts: their log1p lies above the mean of log1p of counts. For comparisons with
+    log-normalized cells draw counts by `posterior_predictive_sample`.
+
     Returns a DataFrame (cell x gene) or, with several draws not averaged, an array (draw, cell, gene), float32.
     Raises DataError for genes and batches that the model lacks.
     """

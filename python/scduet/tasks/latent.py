@@ -1,4 +1,4 @@
-"""Posteriors of cells: what every analysis of a trained VAE starts from; and arithmetic in the latent space."""
+"""Posteriors of cells: what every analysis of a trained VAE starts from; and states between them."""
 
 from __future__ import annotations
 
@@ -145,32 +145,34 @@ def interpolate(
     return (1 - share) * np.asarray(start, np.float32) + share * np.asarray(end, np.float32)
 
 
-def shift(
-    states: Float[np.ndarray, "cell latent"],
-    start: Float[np.ndarray, "start latent"],
-    end: Float[np.ndarray, "end latent"],
-) -> Float[np.ndarray, "cell latent"]:
-    """`states` moved by the difference of the means of two groups, e.g. treated minus control.
-
-    Source: the latent arithmetic of Lotfollahi, Wolf and Theis 2019, Nature Methods 16:715.
-    """
-    return np.asarray(states) + (np.mean(end, axis=0) - np.mean(start, axis=0))
-
-
 @torch.inference_mode()
 def decode_states(model: Model, states, *, batch=None) -> pd.DataFrame:
     """Expected share of each gene (state x gene, rows sum to 1) for states of the latent space, e.g. interpolated ones.
 
     batch: name of the batch to decode as; None for the first. Raises DataError for models with further covariates.
+
+    To compare with log-normalized cells, draw counts with `sample_states` first: the logarithm of a mean is above the
+    mean of logarithms, most for genes with few counts.
     """
-    vae, fields = vae_of(model), model.schema.fields
+    vae = vae_of(model)
+    share = [vae.shares(z, cells).cpu().numpy() for z, cells in cells_in_states(model, states, batch)]
+    return pd.DataFrame(np.concatenate(share), columns=model.genes)  # type: ignore[arg-type]
+
+
+def cells_in_states(
+    model: Model, states, batch, batch_size: int = BATCH_SIZE
+) -> Iterator[tuple[Float[Tensor, "state latent"], CellBatch]]:
+    """States as the decoder wants them, with cells in them that have no counts, in minibatches."""
+    fields = model.schema.fields
     if fields.categorical_covariate_keys or fields.continuous_covariate_keys:
         raise DataError("states alone do not say the covariates of the cells", "use a model without covariate keys")
+    model.module.eval()
     z = torch.from_numpy(np.ascontiguousarray(states, dtype=np.float32)).to(model.device)
     code = batch_codes(model, batch)[0] or 0
     nothing = Cells(_no_counts(len(z), len(model.genes)), np.zeros(len(z)), np.full(len(z), code))
-    cells = next(minibatches(nothing, sequential(len(z)), len(z))).to(model.device)
-    return pd.DataFrame(vae.shares(z, cells).cpu().numpy(), columns=model.genes)  # type: ignore[arg-type]
+    for cells in minibatches(nothing, sequential(len(z)), batch_size):
+        assert isinstance(cells, CellBatch)
+        yield z[cells.index.to(z.device)], cells.to(model.device)
 
 
 @dataclass(frozen=True)

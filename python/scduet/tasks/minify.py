@@ -18,7 +18,7 @@ def minify(model: Model, adata: AnnData) -> AnnData:
     In the layout of scvi-tools: obsm["scvi_latent_qzm"] and "_qzv" (cell, latent), obs["observed_lib_size"], and
     uns["_scvi_adata_minify_type"]. `normalized_expression`, `posterior_predictive_sample`, `likelihood_parameters`,
     `differential_expression` and the like take it as they take the cells themselves, and give the same numbers; what
-    needs counts says so.
+    needs counts says so (`differential_expression` warns that it cannot leave out genes that were hardly measured).
     """
     parts = list(states(model, adata))
     kept = AnnData(

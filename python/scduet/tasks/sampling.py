@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from jaxtyping import Float
 from torch import Tensor
 
 from scduet.api import Model
 from scduet.errors import OptionError
-from scduet.tasks.latent import BATCH_SIZE, as_batch, batch_codes, gene_places, seeded, states, vae_of
+from scduet.tasks.latent import BATCH_SIZE, as_batch, batch_codes, cells_in_states, gene_places, seeded, states, vae_of
 
 
 @torch.inference_mode()
@@ -44,6 +45,32 @@ def posterior_predictive_sample(
                 kept.append(sp.csr_matrix(_counts(p, model).cpu().numpy()[:, place]))
     drawn = [sp.csr_matrix(sp.vstack(kept, format="csr")) for kept in pieces]
     return drawn[0] if n_samples == 1 else drawn
+
+
+@torch.inference_mode()
+def sample_states(
+    model: Model, states, library_size: float | Float[np.ndarray, " state"], *, batch=None, seed: int | None = 0
+) -> sp.csr_matrix:
+    """Counts drawn from the model for states of the latent space, e.g. shifted ones: a CSR matrix (state, gene).
+
+    library_size: total count of each, over the genes of the model; those of the cells that are compared with. A size
+        factor, for a model that was trained with size_factor_key.
+    batch: name of the batch to decode as; None for the first.
+
+    What is compared with log-normalized cells has to be sampled and log-normalized like them: log1p of expected counts
+    (`decode_states`, `normalized_expression`) lies above the mean of log1p of counts.
+
+    Raises DataError for models with further covariates, OptionError for totals that are not above zero.
+    """
+    library = np.broadcast_to(np.asarray(library_size, dtype=np.float32), len(states))
+    if not (library > 0).all():
+        raise OptionError("library_size has values that are not above zero", "give the total count of each state")
+    vae, log_library, pieces = vae_of(model), torch.from_numpy(np.log(library))[:, None], []
+    with seeded(seed):
+        for z, cells in cells_in_states(model, states, batch):
+            p = vae.decode(z, cells, cells.batch, log_library[cells.index.cpu()].to(z.device))
+            pieces.append(sp.csr_matrix(_counts(p, model).cpu().numpy()))
+    return sp.csr_matrix(sp.vstack(pieces, format="csr"))
 
 
 @torch.inference_mode()

@@ -23,6 +23,20 @@ test_that("cells are annotated as a reference knows them, and the honest table i
   table <- SeuratObject::Misc(query, "scduet.annotation")
   expect_true(all(c("method", "accuracy", "n_cells") %in% names(table)))
   expect_gte(nrow(table), 3)
+  expect_identical(table$method[table$used], "scanvi")
+})
+
+test_that("cells can be annotated with the labels of a baseline", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  query <- suppressWarnings(AnnotateCells(kinds_of_cells(60, 1000), kinds_of_cells(), "kind",
+    use = "knn", max_epochs = 1, n_hidden = 16, n_latent = 4, verbose = FALSE
+  ))
+  expect_gt(mean(query$predicted.kind == query$kind), 0.9) # which a model of one epoch does not reach
+  expect_equal(query$predicted.kind.score * 15, round(query$predicted.kind.score * 15), tolerance = 1e-5) # 15 neighbors
+  table <- SeuratObject::Misc(query, "scduet.annotation")
+  expect_identical(table$method[table$used], "knn on pca")
+  expect_error(AnnotateCells(query, kinds_of_cells(), "kind", use = "svm"), class = "scduet_error_option")
 })
 
 test_that("mapping leaves the reference as it is and gives new batches an embedding and a model", {
@@ -55,17 +69,48 @@ test_that("denoised expression becomes an assay whose cells sum to the library s
   expect_error(NormalizeExpression(object, features = "zz"), class = "scduet_error_features")
 })
 
-test_that("genes that mark a kind of cells are found, without p-values, with a check of the calls", {
+test_that("genes that mark a kind of cells are found, without p-values, beside the calls of permuted labels", {
   skip_if_no_engine()
   skip_if_no_seurat()
   object <- RunSCVI(kinds_of_cells(), max_epochs = 60, n_hidden = 32, n_latent = 4, verbose = FALSE)
-  markers <- FindModelMarkers(object, "T", group.by = "kind")
-  expect_named(markers, c("avg_log2FC", "pct.1", "pct.2", "proba_de", "bayes_factor", "is_de"))
+  markers <- FindModelMarkers(object, "T", group.by = "kind", verbose = FALSE)
+  expect_named(markers, c("avg_log2FC", "model_log2FC", "pct.1", "pct.2", "proba_de", "bayes_factor", "is_de", "tested"))
   marking <- paste0("gene-", seq(1, 30, 3))
   expect_setequal(rownames(markers)[order(-markers$avg_log2FC)][1:10], marking)
+  expect_setequal(rownames(markers)[order(-markers$model_log2FC)][1:10], marking)
   expect_gt(min(markers[marking, "pct.1"]), max(markers[setdiff(rownames(markers), marking), "avg_log2FC"]))
-  expect_true("realised_fdr" %in% names(attr(markers, "calibration")))
+  check <- attr(markers, "calibration")
+  expect_identical(as.integer(check$n_called), sum(markers$is_de))
+  expect_equal(check$fdr_permuted, check$n_called_permuted / max(check$n_called, 1))
   expect_error(FindModelMarkers(object, "zz", group.by = "kind"), class = "scduet_error_group")
+  expect_error(FindModelMarkers(object, "T", group.by = "kind", min_pc = 1), class = "scduet_error_option")
+  expect_named(
+    FindModelMarkers(object, "T", group.by = "kind", mode = "vanilla", verbose = FALSE),
+    c("avg_log2FC", "pct.1", "pct.2", "proba_m1", "bayes_factor", "tested")
+  )
+})
+
+test_that("min.pct, logfc.threshold and only.pos are those of FindMarkers; groups may be numbers", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- kinds_of_cells()
+  object$cluster <- match(object$kind, c("T", "B", "NK")) - 1
+  SeuratObject::Idents(object) <- "cluster"
+  SeuratObject::VariableFeatures(object) <- rownames(object)[1:20] # the model knows some genes, totals are of all
+  object <- RunSCVI(object, max_epochs = 2, n_hidden = 16, n_latent = 4, verbose = FALSE)
+  markers <- FindModelMarkers(object, 0, 1, min.pct = 0.95, verbose = FALSE)
+  expect_identical(markers, FindModelMarkers(object, "0", "1", min.pct = 0.95, verbose = FALSE))
+  expect_identical(markers$tested, pmax(markers$pct.1, markers$pct.2) >= 0.95)
+  expect_true(any(markers$tested) && !all(markers$tested))
+  expect_false(any(markers$is_de & !markers$tested))
+  expect_false(is.unsorted(!markers$tested)) # tested ones first
+  positive <- FindModelMarkers(object, 0, 1, only.pos = TRUE, logfc.threshold = 0.5, verbose = FALSE)
+  expect_true(all(positive$avg_log2FC > 0 & positive$model_log2FC > 0))
+  expect_identical(positive$tested, positive$avg_log2FC >= 0.5 & pmax(positive$pct.1, positive$pct.2) >= 0.1)
+  skip_if_no_seurat(v5 = TRUE)
+  theirs <- Seurat::FindMarkers(Seurat::NormalizeData(object, verbose = FALSE), "0", "1", logfc.threshold = 0, min.pct = 0)
+  expect_equal(markers$avg_log2FC, theirs[rownames(markers), "avg_log2FC"], tolerance = 1e-5)
+  expect_equal(markers$pct.1, theirs[rownames(markers), "pct.1"], tolerance = 1e-3)
 })
 
 test_that("scANVI uses labels; as a method of IntegrateLayers() it wants them by name", {

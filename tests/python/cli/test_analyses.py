@@ -29,16 +29,18 @@ def run(*arguments):
 
 
 def test_annotate_writes_the_types_and_prints_the_baselines(folder, tmp_path, capsys):
-    asked = ["--labels-key", "cell_type", "--seed", "3", *SHORT, "-o", tmp_path / "named.h5ad", "-q"]
+    asked = ["--labels-key", "cell_type", "--seed", "3", "--use", "knn", *SHORT, "-o", tmp_path / "named.h5ad", "-q"]
     files = [folder / "query.h5ad", "--reference", folder / "reference.h5ad", "--table", tmp_path / "t.csv"]
     assert run("annotate", *files, *asked) == 0
     told = capsys.readouterr().out
     query, reference = (anndata.read_h5ad(folder / f"{name}.h5ad") for name in ("query", "reference"))
-    table = sd.annotate(query, reference, "cell_type", seed=3, max_epochs=2, n_latent=4)
+    table = sd.annotate(query, reference, "cell_type", use="knn", seed=3, max_epochs=2, n_latent=4)
     found = anndata.read_h5ad(tmp_path / "named.h5ad")
     assert list(found.obs["predicted"]) == list(query.obs["predicted"])
+    assert found.uns["predicted"]["method"] == "knn on pca"
     np.testing.assert_allclose(found.obsm["predicted_probability"], query.obsm["predicted_probability"], atol=1e-5)
-    np.testing.assert_allclose(pd.read_csv(tmp_path / "t.csv", index_col="method"), table, atol=1e-5)
+    written = pd.read_csv(tmp_path / "t.csv", index_col="method")
+    pd.testing.assert_frame_equal(written, table, atol=1e-5)
     assert all(method in told for method in ("scanvi", "knn on pca", "logistic regression"))
 
 
@@ -67,11 +69,15 @@ def test_de_writes_the_table_of_python(folder, tmp_path, capsys):
     files = ["de", folder / "reference.h5ad", "--model", folder / "model", "-o", tmp_path / "de.csv"]
     groups = sorted(anndata.read_h5ad(folder / "reference.h5ad").obs["cell_type"].astype(str).unique())[:2]
     asked = ["--groupby", "cell_type", "--group1", groups[0], "--group2", groups[1], "--delta", "0.5"]
+    asked += ["--min-pct", "0.9", "--lfc-threshold", "0.2", "--only-pos"]
     assert run(*files, *asked) == 0
     found = pd.read_csv(tmp_path / "de.csv", index_col="gene")
     adata, model = anndata.read_h5ad(folder / "reference.h5ad"), sd.load(folder / "model")
-    expected = sd.differential_expression(model, adata, "cell_type", *groups, delta=0.5, verbose=False)
+    options = dict(delta=0.5, min_pct=0.9, lfc_threshold=0.2, only_pos=True, verbose=False)
+    expected = sd.differential_expression(model, adata, "cell_type", *groups, **options)
     assert list(found.index) == list(expected.index)
+    assert list(found["tested"]) == list(expected["tested"])
+    assert 0 < found["tested"].sum() < len(found) < adata.n_vars
     np.testing.assert_allclose(found["proba_de"], expected["proba_de"])
     assert_named(capsys.readouterr().out, "5%")
 

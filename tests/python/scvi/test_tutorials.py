@@ -61,6 +61,8 @@ def test_quick_start(lines, tmp_path):
     de_change = model.differential_expression(idx1=adata.obs["cell_type"] == one, idx2=None, mode="change", silent=True)
     assert len(de_change) == adata.n_vars
     assert "is_de_fdr_0.05" in de_change
+    assert not {"tested", "raw_lfc"} & {*de_df, *de_change}  # scvi-tools has no such columns, and tests all genes
+    assert de_change.attrs["calibration"][0]["n_tested"] == adata.n_vars
     model.view_anndata_setup(adata)
     assert scvi.model.SCVI.load(model_dir).adata.n_obs == adata.n_obs
 

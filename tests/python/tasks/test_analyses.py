@@ -12,6 +12,7 @@ import scduet as sd
 from scduet.errors import DataError, OptionError
 from scduet.tasks.abundance import _log_density
 from scduet.tasks.criticism import calibration_error, gene_statistics
+from scduet.tasks.latent import cells_in_states
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,25 @@ def test_interpolation_and_arithmetic(model, cells):
     assert np.allclose(moved.mean(0) - z[:10].mean(0), z[20:40].mean(0) - z[10:20].mean(0), atol=1e-5)
     share = sd.decode_states(model, path, batch="b1")
     assert np.allclose(share.sum(1), 1, atol=1e-5)
+
+
+def test_counts_of_states_have_the_distribution_of_the_decoder(learned, cells):
+    """Of 20,000 draws for one state: the mean is the total times the share, the variance that of the NB."""
+    state = np.repeat(learned.embed(cells)[:1], 20_000, axis=0)
+    drawn = sd.sample_states(learned, state, 500.0, batch="b1").toarray()
+    share = sd.decode_states(learned, state[:1], batch="b1").to_numpy()[0]
+    assert np.allclose(drawn.mean(0), 500 * share, rtol=0.1, atol=0.05)
+    z, one = next(cells_in_states(learned, state[:1], "b1"))
+    with torch.inference_mode():
+        p = learned.module.decode(z, one, one.batch, torch.full((1, 1), np.log(500.0)))
+    wide = (p.rate + p.rate**2 / p.dispersion)[0].numpy()
+    frequent = 500 * share > 1
+    assert frequent.any()
+    assert np.allclose(drawn.var(0)[frequent], wide[frequent], rtol=0.25)
+    different = sd.sample_states(learned, state[:2], np.array([10.0, 1000.0]), seed=None)
+    assert different.sum(1)[0] < different.sum(1)[1]
+    with pytest.raises(OptionError, match="library_size"):
+        sd.sample_states(learned, state[:2], np.array([0.0, 1.0]))
 
 
 def test_abundance_is_a_log_density_of_mixtures(model, cells):

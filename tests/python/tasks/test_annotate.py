@@ -9,6 +9,7 @@ from named import named
 import scduet as sd
 from scduet.errors import DataError, OptionError
 from scduet.tasks.annotate import entropy, predict
+from scduet.tasks.simple_classifiers import simple_classifiers
 
 FAST = dict(max_epochs=8, n_latent=5, n_hidden=32, recipe="scvi-tools", batch_size=64)
 
@@ -71,6 +72,50 @@ def test_labels_of_held_out_cells_reach_no_method():
     assert (table["accuracy"] < 0.6).all()
 
 
+def trained_by_noise(use):
+    """scANVI is trained for one epoch with a learning rate that teaches it nothing; the baselines need no training."""
+    reference, query = make_cells(300, 1), make_cells(100, 2)
+    options = {**FAST, "max_epochs": 1, "lr": 1e-9}
+    table = sd.annotate(query, reference, "type", use=use, key_added="kind", **options)
+    return table, query
+
+
+@pytest.mark.parametrize(
+    ("use", "row"),
+    [("model", "scanvi"), ("knn", "knn on pca"), ("logistic_regression", "logistic regression"), ("best", None)],
+)
+def test_the_labels_are_those_of_the_row_that_is_used(monkeypatch, use, row):
+    import scduet.tasks.annotate as task
+
+    monkeypatch.setattr(task, "FINE_TUNING", dict(max_epochs=1, lr=1e-9))
+    table, query = trained_by_noise(use)
+    row = table.sort_values(["macro_f1", "accuracy"], ascending=False, kind="stable").index[0] if row is None else row
+    assert table.index[table["used"]].tolist() == [row]
+    assert query.uns["kind"] == {"method": row, **table.loc[row, ["accuracy", "macro_f1"]]}
+    right = (query.obs["kind"].astype(str) == query.obs["type"].astype(str)).mean()
+    assert (right > 0.9) == (use != "model")
+    assert np.allclose(query.obsm["kind_probability"].sum(1), 1, atol=1e-5)
+    assert np.array_equal(query.obs["kind_score"], query.obsm["kind_probability"].max(1))
+
+
+def test_baselines_are_those_of_scikit_learn():
+    """Nearest neighbors in the PCA of the reference, onto which the query is projected; regression on log counts."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    reference, query = make_cells(300, 1), make_cells(100, 2)
+    shown, labels = np.arange(250), reference.obs["type"].to_numpy().astype(object)
+    logged = [np.log1p(a.X / a.X.sum(1, keepdims=True) * 1e4) for a in (reference, query)]
+    found = simple_classifiers(np.vstack([reference.X, query.X]), 300, shown, labels)
+    places = PCA(50, svd_solver="full").fit(logged[0])
+    features = {"knn on pca": [places.transform(x) for x in logged], "logistic regression": logged}
+    theirs = {"knn on pca": KNeighborsClassifier(15), "logistic regression": LogisticRegression(max_iter=1000)}
+    for name, (known, new) in features.items():
+        expected = theirs[name].fit(known[:250], labels[:250]).predict_proba(new)
+        assert np.allclose(found[name].predict(np.arange(300, 400)), expected, atol=1e-3), name
+
+
 def test_entropy_is_a_share_of_the_largest():
     share = np.array([[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]])
     assert np.allclose(entropy(share), [0, 1, np.log(2) / np.log(3)], atol=1e-9)
@@ -84,6 +129,9 @@ def test_a_trained_model_annotates_too():
     table = sd.annotate(query, model)
     assert (query.obs["predicted"].astype(str) == query.obs["type"].astype(str)).mean() > 0.9
     assert table.loc["scanvi", "accuracy"] == model.history["accuracy_validation"].iloc[-1]
+    assert query.uns["predicted"]["method"] == "scanvi"
+    with pytest.raises(OptionError, match="logistic_regression"):
+        sd.annotate(query, model, use="logistic_regression")
 
 
 def test_what_cannot_work_is_refused():
@@ -103,6 +151,8 @@ def test_what_cannot_work_is_refused():
         sd.annotate(query, reference, "type", batch_key="run")
     with pytest.raises(OptionError, match=named("unknown", 3, 0, 1)):
         sd.annotate(query, reference, "type", unknown=3)
+    with pytest.raises(OptionError, match=named("'svm'")):
+        sd.annotate(query, reference, "type", use="svm")
     with pytest.raises(OptionError, match=named("'n_laten'", "'n_latent'")):
         sd.annotate(query, reference, "type", n_laten=3)
     model = sd.fit(reference, "scvi", max_epochs=1, n_latent=2)

@@ -1,4 +1,4 @@
-"""Differential expression finds planted genes, and knows when it cries wolf."""
+"""Differential expression finds planted genes, tests what was detected, and counts the calls of permuted labels."""
 
 from scduet._torch import torch
 
@@ -11,7 +11,7 @@ from conftest import make_counts
 from named import assert_named, named
 
 import scduet as sd
-from scduet.errors import DataError
+from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.tasks.differential_expression import _Sampler
 from scduet.tasks.fold_changes import (
     Pairs,
@@ -72,7 +72,7 @@ def test_raw_columns_are_the_same_of_more_genes_in_another_order(planted, table)
     counts = sp.csr_matrix(np.hstack([adata.X[:, ::-1], np.ones((600, 5))]).astype(np.int64))
     names = [*adata.var_names[::-1], *(f"more{i}" for i in range(5))]
     wide = anndata.AnnData(counts, obs=adata.obs, var=pd.DataFrame(index=names))
-    raw = [column for column in table if "raw" in column or "zeros" in column]
+    raw = [column for column in table if column.startswith(("raw_mean", "raw_norm", "non_zeros"))]
     found = sd.differential_expression(model, wide, "kind", "a", "b", n_draws=50, verbose=False).loc[table.index]
     pd.testing.assert_frame_equal(found[raw], table[raw])
 
@@ -118,17 +118,18 @@ def test_batches_are_taken_out(planted, table):
     assert set(corrected.index[:20]) == PLANTED
 
 
-def test_the_check_finds_no_false_calls_among_permuted_labels(planted, table, capsys):
+def test_permuted_labels_leave_no_calls_where_nothing_differs(planted, table, capsys):
     check = sd.calibration(table).loc["a vs b"]
     assert check["n_called"] == table["is_de_fdr_0.05"].sum()
-    assert check["realised_fdr"] == min(1, check["n_called_permuted"] / max(check["n_called"], 1))
-    assert check["calibrated"]
+    assert check["n_tested"] == table["tested"].sum()
+    assert check["fdr_permuted"] == min(1, check["n_called_permuted"] / max(check["n_called"], 1))
+    assert check["within_target"]
     nothing = sd.differential_expression(*planted, "half", "left", "right")
     assert not nothing["is_de_fdr_0.05"].any()
-    assert_named(capsys.readouterr().out, "0.0%", "5%")
+    assert_named(capsys.readouterr().out, "0 of 60", "0.0%", "5%")
 
 
-def test_the_check_raises_the_alarm_for_overconfidence():
+def test_permuted_labels_show_overconfidence():
     """Two groups of two cells each: a difference between single cells looks like one between groups."""
     adata = make_counts(200, 60)
     model = sd.fit(adata, "scvi", n_latent=4, n_hidden=32, max_epochs=40, lr=0.01)
@@ -138,6 +139,117 @@ def test_the_check_raises_the_alarm_for_overconfidence():
     table = sd.differential_expression(model, adata, idx1=one, idx2=two, fdr_target=0.3, delta=0.05, verbose=False)
     check = sd.calibration(table).iloc[0]
     assert check["n_called_permuted"] > 0
+
+
+def test_genes_are_tested_by_detection_and_fold_change_in_the_counts(planted):
+    """g0 is given counts in 5 of the 300 cells of a and in none of b; the model has seen it in most cells."""
+    model, adata = planted
+    sparse = adata.copy()
+    sparse.X[:, 0] = 0
+    sparse.X[:5, 0] = 1
+    compare = lambda **options: sd.differential_expression(model, sparse, "kind", "a", "b", verbose=False, **options)  # noqa: E731
+    default, loose, everything = compare(), compare(min_pct=5 / 300), compare(min_pct=0)
+    detected = np.maximum(default["non_zeros_proportion1"], default["non_zeros_proportion2"])
+    assert (default["tested"] == (detected >= 0.1)).all()
+    assert default.index[-1] == "g0"
+    assert not default.loc["g0", "is_de_fdr_0.05"]
+    assert loose["tested"].all()
+    assert everything["tested"].all()
+    large = compare(lfc_threshold=1.0)
+    assert (large["tested"] == ((large["raw_lfc"].abs() >= 1) & (large.index != "g0"))).all()
+    assert not (large["is_de_fdr_0.05"] & ~large["tested"]).any()
+    assert large["tested"].is_monotonic_decreasing
+    up = compare(only_pos=True)
+    assert set(up.index) == set(default.index[(default["raw_lfc"] > 0) & (default["lfc_median"] > 0)])
+    assert up["tested"].sum() == up.attrs["calibration"][0]["n_tested"] == sd.calibration(up)["n_tested"].iloc[0]
+    assert compare(mode="vanilla")["tested"].sum() == 59
+    for wrong in (dict(min_pct=10), dict(min_pct=-0.1), dict(lfc_threshold=-1)):
+        with pytest.raises(OptionError, match=next(iter(wrong))):
+            compare(**wrong)
+
+
+def test_calls_are_the_most_tested_genes_within_the_target(planted):
+    """Genes that are not tested take no part in the control of false calls."""
+    table = sd.differential_expression(*planted, "kind", "a", "b", lfc_threshold=0.1, verbose=False)
+    tested = table[table["tested"]]
+    expected = np.zeros(len(table), bool)
+    expected[: len(tested)] = called(tested["proba_de"].to_numpy(), 0.05)
+    assert 0 < len(tested) < len(table)
+    assert np.array_equal(table["is_de_fdr_0.05"], expected)
+
+
+def test_the_raw_fold_change_is_that_of_seurat(planted, table):
+    """log2 of (sum of counts per 10,000 of all genes + 1) / cells, of a less that of b."""
+    model, adata = planted
+    more = 7 * adata.X[:, :5]  # of genes that the model does not know
+    names = [*adata.var_names, *(f"more{i}" for i in range(5))]
+    wide = anndata.AnnData(np.hstack([adata.X, more]), obs=adata.obs, var=pd.DataFrame(index=names))
+    by_hand = wide.X / wide.X.sum(1, keepdims=True) * 1e4
+    side = [np.log2((by_hand[rows].sum(0) + 1) / 300) for rows in (slice(300), slice(300, None))]
+    expected = pd.Series(side[0] - side[1], wide.var_names)
+    options = dict(groupby="kind", group1="a", group2="b", n_draws=50, verbose=False)
+    found = sd.differential_expression(model, wide, **options)
+    assert np.allclose(found["raw_lfc"], expected[found.index], atol=1e-5)
+    few = wide[:, model.genes].copy()
+    few.obs["total"] = wide.X.sum(1)
+    of_column = sd.differential_expression(model, few, total_key="total", **options)
+    assert np.allclose(of_column["raw_lfc"], expected[of_column.index], atol=1e-5)
+    few.obs["total"] = 0
+    for key in ("total", "nowhere"):
+        with pytest.raises(DataError, match=key):
+            sd.differential_expression(model, few, total_key=key, **options)
+
+
+def test_equally_sure_genes_are_in_the_order_of_the_counts(table):
+    keys = table.reset_index()[["tested", "proba_de", "raw_lfc"]].abs()
+    ordered = keys.sort_values(["tested", "proba_de", "raw_lfc"], ascending=False, kind="stable")
+    assert list(ordered.index) == list(range(len(keys)))
+    assert keys["proba_de"].duplicated().any()
+
+
+def test_minified_cells_are_compared_without_the_filter(planted, table):
+    model, adata = planted
+    small = sd.minify(model, adata)
+    with pytest.warns(ScduetWarning, match="min_pct"):
+        found = sd.differential_expression(model, small, "kind", "a", "b", verbose=False)
+    assert found["tested"].all()
+    assert "raw_lfc" not in found
+    assert found.attrs["calibration"][0]["min_pct"] == 0
+    assert set(found.index[:20]) == PLANTED
+    with pytest.raises(OptionError, match="lfc_threshold"):
+        sd.differential_expression(model, small, "kind", "a", "b", min_pct=0, lfc_threshold=1)
+
+
+def test_interferon_genes_lead_and_genes_without_counts_are_not_called(real_data):
+    """Monocytes of Kang et al. 2018: every fifteenth gene of all that were measured, and twelve known ones."""
+    known = [
+        "CXCL10",
+        "CXCL11",
+        "IFI6",
+        "IFIT1",
+        "IFIT2",
+        "IFIT3",
+        "IFITM3",
+        "ISG15",
+        "ISG20",
+        "MX1",
+        "RSAD2",
+        "TNFSF10",
+    ]
+    adata = real_data("kang_ifnb_2800.h5ad")
+    adata = adata[adata.obs["cell_type"] == "CD14 Mono", sorted({*adata.var_names[::15], *known})].copy()
+    model = sd.fit(adata, "scvi", max_epochs=40, n_hidden=64, n_latent=5, seed=0)
+    options = dict(groupby="condition", group1="stim", group2="ctrl", n_draws=2000, verbose=False)
+    table = sd.differential_expression(model, adata, min_pct=0, **options)
+    called_genes = table[table["is_de_fdr_0.05"]]
+    detected = called_genes[["non_zeros_proportion1", "non_zeros_proportion2"]].max(axis=1)
+    assert (detected == 0).any()
+    assert (detected < 0.01).sum() > 10
+    assert sd.calibration(table)["n_called_permuted"].iloc[0] == 0  # permuted labels do not show it
+    filtered = sd.differential_expression(model, adata, **options)
+    called_genes = filtered[filtered["is_de_fdr_0.05"]]
+    assert called_genes[["non_zeros_proportion1", "non_zeros_proportion2"]].max(axis=1).min() >= 0.1
+    assert len(set(filtered.index[:15]) & set(known)) >= 8
 
 
 def test_calls_keep_the_expected_rate():

@@ -180,14 +180,18 @@ def test_annotate_is_the_same_call(reference):
     query = make_cells(60, 4)
     labeled = reference.copy()
     labeled.obs.loc["cell3", "type"] = "Unknown"
-    table = sd.annotate(query, labeled, "type", model=transformer("scgpt"), **FAST)
+    table = sd.annotate(query, labeled, "type", model=transformer("scgpt"), use="best", **FAST)
     assert list(table.index) == ["scgpt", "knn on pca", "logistic regression"]
-    assert list(table.columns) == ["accuracy", "macro_f1", "calibration_error", "n_cells"]
+    assert list(table.columns) == ["accuracy", "macro_f1", "calibration_error", "n_cells", "used"]
+    assert table["macro_f1"][table["used"]].item() == table["macro_f1"].max()
+    assert query.uns["predicted"]["method"] == table.index[table["used"]].item()
     assert (query.obs["predicted"].astype(str) == query.obs["type"]).mean() > 0.9
     assert np.allclose(query.obsm["predicted_probability"].sum(1), 1, atol=1e-5)
     model = finetune(reference, transformer("scgpt"), "type", **{**FAST, "max_epochs": 1})
     again = sd.annotate(query, model)
     assert again.loc["scgpt", "accuracy"] == model.history["accuracy_validation"].iloc[-1]
+    with pytest.raises(OptionError, match="best"):
+        sd.annotate(query, model, use="best")
 
 
 def test_types_with_slashes_in_their_names_can_be_written(reference, tmp_path):

@@ -24,6 +24,7 @@
 #' }
 FindModelMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, reduction = NULL, assay = NULL,
                              layer = "counts", mode = "change", delta = 0.25, fdr.target = 0.05, seed.use = 42, ...) {
+  check_option_names(list(...), rlang::current_env())
   model <- ScduetModel(object, reduction = reduction)
   parts <- parts_of(object, assay, layer)
   parts$cells$scduet_group <- as.character(groups_of(object, parts$cells, group.by))

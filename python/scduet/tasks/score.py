@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from scduet.errors import DataError, ScduetWarning, some
+from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.metrics import METRICS
 from scduet.metrics.estimates import Estimate
 from scduet.metrics.neighbors import Neighbors, from_graph
@@ -71,7 +71,7 @@ def score(
 
     Raises DataError for unknown keys, embeddings that are not finite, or fewer than two cells left.
     """
-    names = chosen(metrics)
+    names = _chosen(metrics)
     adata = _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled_category)
     labels, batch = (None if key is None else adata.obs[key].to_numpy() for key in (labels_key, batch_key))
     before = _before(adata, layer, needed=with_baselines or "pcr_comparison" in names)
@@ -85,6 +85,13 @@ def score(
         more = replace(extra, corrected=entry.corrected)
         found[entry.name] = evaluate(entry.x, labels, batch, before, entry.graph, names, plan, more, said)
     return long_table(found) if long else wide_table(found, min_max)
+
+
+def _chosen(metrics: str | Iterable[str]) -> list[str]:
+    try:
+        return chosen(metrics)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
 
 
 def wide_table(found: dict[str, dict[str, Estimate]], min_max: bool = False) -> pd.DataFrame:

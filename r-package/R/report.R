@@ -25,7 +25,7 @@ WriteReport <- function(object, path, reductions = NULL, batch = NULL, labels = 
   check_option_names(list(...), rlang::current_env())
   parts <- parts_of(object, assay, layer, raw = FALSE)
   models <- models_of(object)
-  if (!is.null(reductions)) models <- models[intersect(reductions, names(models))]
+  if (!is.null(reductions)) models <- models[sce_reduction(names(models)) %in% sce_reduction(reductions)]
   batch <- if (is.null(batch)) first_named(models, "batch") else batch
   labels <- if (is.null(labels)) first_named(models, "labels") else labels
   check_column(parts$cells, batch, "batch")

@@ -18,7 +18,7 @@ def test_loadings_are_those_of_the_decoder_by_gene(counts):
         sd.loadings(sd.fit(counts, "scvi", n_latent=3, max_epochs=1))
 
 
-@pytest.mark.parametrize("by, key", [("gene", None), ("gene-batch", "batch"), ("gene-label", "cell_type")])
+@pytest.mark.parametrize(("by", "key"), [("gene", None), ("gene-batch", "batch"), ("gene-label", "cell_type")])
 def test_zero_inflation_is_the_lower_half_of_the_posterior(by, key):
     cells = sd.datasets.simulate(150, 30, n_types=3, seed=2)
     keys = dict(batch_key="batch", labels_key="cell_type")

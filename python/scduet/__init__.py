@@ -23,6 +23,8 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "feature_correlation": "scduet.tasks.sampling",
     "likelihood_parameters": "scduet.tasks.likelihoods",
     "latent_library_size": "scduet.tasks.likelihoods",
+    "loadings": "scduet.tasks.gene_parameters",
+    "zero_inflation": "scduet.tasks.gene_parameters",
     "elbo": "scduet.tasks.likelihoods",
     "reconstruction_error": "scduet.tasks.likelihoods",
     "marginal_log_likelihood": "scduet.tasks.likelihoods",

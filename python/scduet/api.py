@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from scduet.transformers.pretrained import Pretrained
 
 
+_GROWS_FROM = {"scanvi": "scvi"}  # model -> the model inside it, whose weights it can take
+_CORRECTED = ("batch_key", "categorical_covariate_keys", "continuous_covariate_keys", "size_factor_key")
+
+
 @dataclass(frozen=True)
 class Model:
     """A trained module together with the schema of the data it was trained on. Made by `fit` and `load`."""
@@ -149,7 +153,7 @@ def fit(
     """
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
-    options = options if start is None else _carried_over(start, options)
+    options = options if start is None else _carried_over(model, start, options)
     fields, training, config = build(Fields, options), build(TrainConfig, options), build(cls.Config, options)
     devices.choose(training.accelerator, processes.local_number())
     adata, callback = on_disk(adata), processes.reporter(callback)
@@ -254,21 +258,27 @@ def versions() -> dict[str, str]:
     return found | {"numpy": np.__version__, "platform": platform.platform()}
 
 
-def _carried_over(start: Model, options: dict) -> dict:
+def _carried_over(model: str, start: Model, options: dict) -> dict:
     """`options`, with those of the model to start from where they are open; refuses to change what it fixes."""
+    if start.name not in (model, _GROWS_FROM.get(model)):
+        raise OptionError(f"{model!r} cannot start from {start.name!r}", f"start from {_GROWS_FROM.get(model, model)}")
     fixed = dataclasses.asdict(start.config)
+    fields = dataclasses.asdict(replace(start.schema.fields, genes=start.schema.genes))
+    given = dataclasses.asdict(build(Fields, options))
     changed = {name: value for name, value in fixed.items() if options.get(name, value) != value}
+    changed |= {name: fields[name] for name in _CORRECTED if name in options and given[name] != fields[name]}
     if changed:
-        raise OptionError(f"the model to start from has {changed}", "leave these options out")
-    return {**fixed, **dataclasses.asdict(start.schema.fields), "genes": start.schema.genes, **options}
+        described = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        raise OptionError(f"the model to start from has {described}", "leave these options out")
+    if "genes" in options and given["genes"] != fields["genes"]:
+        raise OptionError(f"the model to start from has {len(start.genes)} genes of its own", "leave genes out")
+    return {**fixed, **fields, **options}
 
 
 def _take_weights(module: nn.Module, start: Model) -> None:
     """Give `module` the weights of `start`, or give them to the scVI inside it."""
-    held = [part for part in (module, *module.children()) if type(part) is type(start.module)]
-    if not held:
-        raise OptionError(f"{type(module).__name__} cannot start from {start.name!r}", "start from a scVI")
-    held[0].load_state_dict(start.module.state_dict())
+    held = next(part for part in (module, *module.children()) if type(part) is type(start.module))
+    held.load_state_dict(start.module.state_dict())
 
 
 def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, schema: Schema, adata):

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributions import Beta
 
 Expects = Literal["counts", "lognormal", "binary"]
 
@@ -179,6 +180,24 @@ class KnowsGenes(Protocol):
 
     def genes(self) -> Float[Tensor, "gene width"]:
         """The vectors, in the order of the genes (of a transformer: of the tokens)."""
+        ...
+
+
+@runtime_checkable
+class HasLoadings(Protocol):
+    """A module with a linear decoder."""
+
+    def loadings(self) -> Float[Tensor, "gene latent"]:
+        """Change of the logit of a gene's share by each latent dimension."""
+        ...
+
+
+@runtime_checkable
+class HasZeroInflation(Protocol):
+    """A module with a posterior of which genes are zero-inflated."""
+
+    def posterior_of_genes(self) -> Beta:
+        """Of the probability that a gene is not zero-inflated: by gene, or (batch or label, gene)."""
         ...
 
 

@@ -1,12 +1,14 @@
 """What goes wrong, by kind. Every error names the thing and carries the remedy as `hint`."""
 
+from typing import Any
+
 
 class ScduetError(Exception):
-    """Base of the errors that users can mend; `hint` says how."""
+    """Base of the errors that users can mend; `hint` says how, `details` are what programs may want to know."""
 
-    def __init__(self, message: str, hint: str = ""):
+    def __init__(self, message: str, hint: str = "", **details: Any):
         super().__init__(f"{message}; {hint}" if hint else message)
-        self.message, self.hint = message, hint
+        self.message, self.hint, self.details = message, hint, details
 
 
 class DataError(ScduetError, ValueError):

@@ -67,7 +67,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> Non
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {sorted(known)}"
-            raise OptionError(f"unknown option {name!r} for {what}", hint)
+            raise OptionError(f"unknown option {name!r} for {what}", hint, unknown=name, known=known)
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:

@@ -46,11 +46,12 @@ as_anndata.character <- function(object, ...) {
 #' @rdname as_anndata
 #' @export
 as_anndata.Seurat <- function(object, assay = NULL, layers = "data", verbose = TRUE, ...) {
+  check_no_options(...)
   check_installed("SeuratObject", "as_anndata()")
   assay <- default_assay(object, assay)
   main <- object[[assay]]
   from <- if (length(layers_named(main, "counts"))) "counts" else "data"
-  adata <- new_anndata(need_layer(main, from), rownames(main), cell_data(object), gene_data(main), verbose)
+  adata <- new_anndata(need_layer(main, from, raw = FALSE), rownames(main), cell_data(object), gene_data(main), verbose)
   for (layer in setdiff(layers, from)) put_layer(adata, main, layer, colnames(object))
   notes <- list(assay = assay, x = from, ident = "ident", project = methods::slot(object, "project.name"))
   notes$reductions <- put_reductions(adata, object, rownames(main))
@@ -64,6 +65,7 @@ as_anndata.Seurat <- function(object, assay = NULL, layers = "data", verbose = T
 #' @rdname as_anndata
 #' @export
 as_anndata.SingleCellExperiment <- function(object, layers = NULL, verbose = TRUE, ...) {
+  check_no_options(...)
   check_installed("SingleCellExperiment", "as_anndata()")
   present <- SummarizedExperiment::assayNames(object)
   from <- if ("counts" %in% present) "counts" else present[1]
@@ -81,7 +83,8 @@ as_anndata.SingleCellExperiment <- function(object, layers = NULL, verbose = TRU
     ask("put", adata = adata, place = "obsm", key = embedding_name(sce_reduction(name)), value = x)
   }
   other <- SingleCellExperiment::altExpNames(object)
-  if (length(other)) inform_scduet(paste0("Not carried over: alternative experiments ", some(other, 9), "."), verbose)
+  left <- c(if (length(other)) paste("alternative experiments", some(other, 9)), left_models(object))
+  if (length(left)) inform_scduet(paste0("Not carried over: ", paste(left, collapse = "; "), "."), verbose)
   adata
 }
 
@@ -170,7 +173,7 @@ put_assays <- function(adata, object, main) {
   lapply(self_named(names), function(name) {
     assay <- object[[name]]
     layer <- if (length(layers_named(assay, "counts"))) "counts" else "data"
-    part <- new_anndata(need_layer(assay, layer), rownames(assay), empty_frame(colnames(object)), empty_frame(rownames(assay)))
+    part <- new_anndata(need_layer(assay, layer, raw = FALSE), rownames(assay), empty_frame(colnames(object)), empty_frame(rownames(assay)))
     ask("put", adata = adata, place = "obsm", key = name, value = part$X)
     list(layer = layer, features = as.list(rownames(assay)))
   })
@@ -198,11 +201,17 @@ tell_left_out <- function(object, main, layers, verbose) {
   left <- c(
     if (length(split)) paste("the split of the layers", some(split, 9)),
     if (length(other)) paste("layers", some(other, 9)),
+    left_models(object),
     if (length(object@images)) paste("images", some(names(object@images), 9)),
     if (length(object@neighbors)) paste("nearest-neighbour lists", some(names(object@neighbors), 9)),
     if (length(object@misc)) "`misc`", if (length(object@tools)) "`tools`", if (length(object@commands)) "the command log"
   )
   if (length(left)) inform_scduet(paste0("Not carried over to AnnData: ", paste(left, collapse = "; "), "."), verbose)
+}
+
+left_models <- function(object) {
+  names <- names(models_of(object))
+  if (length(names)) sprintf("the trained models of %s (`SaveModel()` keeps them)", some(names, 9))
 }
 
 names_or <- function(names, n, what) if (is.null(names)) paste0(what, seq_len(n)) else names

@@ -18,6 +18,7 @@
 #' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
 #' as_seurat(as_anndata(SeuratObject::pbmc_small))
 as_seurat <- function(object, assay = NULL, verbose = TRUE, ...) {
+  check_no_options(...)
   check_installed("SeuratObject", "as_seurat()")
   if (inherits(object, "Seurat")) {
     return(object)

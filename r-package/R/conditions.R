@@ -64,9 +64,11 @@ check_column <- function(data, column, argument, may_miss = FALSE, call = rlang:
   }
   check_text(column, argument, call = call)
   if (!column %in% names(data)) {
+    meant <- nearest(column, names(data))
     abort_scduet(
       sprintf("`%s`: there is no column \"%s\" in the metadata.", argument, column),
-      paste0("It has ", some(names(data), 12), "."), "column", call
+      c(if (length(meant)) sprintf("Did you mean \"%s\"?", meant), paste0("It has ", some(names(data), 12), ".")),
+      "column", call
     )
   }
   missing <- rownames(data)[is.na(data[[column]])]

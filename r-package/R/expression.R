@@ -4,7 +4,8 @@
 #'
 #' @param object Seurat object or SingleCellExperiment that holds a model: see [ScduetModel()].
 #' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
-#' @param assay.name Name of the new assay; Seurat wants another than that of any reduction.
+#' @param assay.name Name of the new assay. One of this name is replaced if this function made it; anything else of this
+#'   name is an error.
 #' @param features Genes wanted; `NULL` for all of the model.
 #' @param batch Decode all cells as if measured in this batch, or the mean over several; `NULL` for each cell's own.
 #' @param library.size What the shares of the genes are multiplied by.
@@ -23,8 +24,9 @@
 #' }
 NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = "counts", assay.name = "denoised",
                                 features = NULL, batch = NULL, library.size = 1e4, n.samples = 1, seed.use = 42, ...) {
-  rlang::check_dots_empty()
+  check_no_options(...)
   check_text(assay.name, "assay.name")
+  check_assay_name(object, assay.name)
   model <- ScduetModel(object, reduction = reduction)
   check_features(features, model$genes)
   adata <- anndata_for(parts_of(object, assay, layer), model)
@@ -38,9 +40,34 @@ NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = 
   x <- receive_matrix(found$values)
   dimnames(x) <- list(gsub("[_|]", "-", receive_text(found$names)), colnames(object))
   if (inherits(object, "Seurat")) {
-    object[[assay.name]] <- new_assay(data = methods::as(x, "CsparseMatrix"))
+    made <- new_assay(data = methods::as(x, "CsparseMatrix"))
+    methods::slot(made, "misc")$scduet <- DENOISED
+    object[[assay.name]] <- made
   } else {
-    SingleCellExperiment::altExp(object, assay.name) <- SummarizedExperiment::SummarizedExperiment(list(expression = x))
+    made <- SummarizedExperiment::SummarizedExperiment(list(expression = x), metadata = list(scduet = DENOISED))
+    SingleCellExperiment::altExp(object, assay.name) <- made
   }
   object
+}
+
+DENOISED <- "denoised expression" # marks an assay that may be replaced by a newer one
+
+# An assay of this name may be replaced if it was made here.
+check_assay_name <- function(object, name, call = rlang::caller_env()) {
+  if (inherits(object, "Seurat")) {
+    if (!name %in% names(object)) {
+      return(invisible())
+    }
+    part <- object[[name]]
+    mark <- if (name %in% SeuratObject::Assays(object)) methods::slot(part, "misc")$scduet
+  } else {
+    if (!name %in% SingleCellExperiment::altExpNames(object)) {
+      return(invisible())
+    }
+    mark <- S4Vectors::metadata(SingleCellExperiment::altExp(object, name))$scduet
+  }
+  if (!identical(mark, DENOISED)) {
+    said <- sprintf("The object has \"%s\" already, and NormalizeExpression() did not make it.", name)
+    abort_scduet(said, "Choose another `assay.name`.", "exists", call)
+  }
 }

@@ -12,7 +12,9 @@
 #' @param ... Options of training, e.g. `max_epochs`; `train = FALSE` learns nothing; `max_missing` is the share of the
 #'   model's genes that may be absent.
 #' @inheritParams RunModel
-#' @returns `object` with the reduction, which holds the model that knows the new batches, and `ref.umap` if possible.
+#' @returns `object` with the reduction, which holds the model that knows the new batches, and `ref.umap` if possible: a
+#'   message says why not, e.g. where cells of the reference were taken out after its UMAP was made. A scANVI also gives
+#'   the columns `predicted.<labels>` and `predicted.<labels>.score`.
 #' @references Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning,
 #'   \doi{10.1038/s41587-021-01001-7}
 #' @family tasks
@@ -24,6 +26,7 @@
 #' }
 MapToReference <- function(object, reference, reduction = NULL, assay = NULL, layer = "counts", reduction.name = NULL,
                            umap = "umap", seed.use = 42, verbose = TRUE, ...) {
+  check_option_names(list(...), rlang::current_env())
   model <- if (is.null(reduction)) ScduetModel(reference) else ScduetModel(reference, reduction = reduction)
   seed <- check_whole(seed.use, "seed.use")
   parts <- parts_of(object, assay, layer)
@@ -34,9 +37,10 @@ MapToReference <- function(object, reference, reduction = NULL, assay = NULL, la
     options = c(list(seed = seed), lapply(list(...), as_option)), callback = py_callback(new_reporter(verbose))
   )
   name <- if (is.null(reduction.name)) paste0("ref.", model$name) else reduction.name
-  grown <- new_model(py_value(mapped$facts), receive_frame(mapped$history), to, keep = FALSE)
   assay <- if (inherits(object, "Seurat")) default_assay(object, assay)
-  object <- put_embedding(object, receive_matrix(mapped$embedding), name, assay, grown)
+  mapped <- receive_trained(mapped, to)
+  mapped$loadings <- NULL # they are the reference's
+  object <- put_trained(object, mapped, name, assay)
   project_umap(object, name, reference, reduction, model, umap, verbose)
 }
 
@@ -60,17 +64,46 @@ project_umap <- function(object, name, reference, reduction, model, umap, verbos
   )))
 }
 
-# Why cells cannot be placed on this UMAP, or NULL: it is not there, has no model, or was made of another reduction.
+# Why cells cannot be placed on this UMAP, or NULL: it is not there, has no model, or was made of another reduction, of
+# other cells or of an earlier embedding. New cells are placed between neighbors by the numbers of their rows in the
+# model, which stays as it is when Seurat subsets or reorders the cells around it.
 unfit_umap <- function(reference, umap, from) {
   if (!umap %in% SeuratObject::Reductions(reference)) {
     return(sprintf("the reference has no reduction \"%s\" (see `umap`)", umap))
   }
-  if (is.null(methods::slot(reference[[umap]], "misc")$model)) {
+  model <- methods::slot(reference[[umap]], "misc")$model
+  if (is.null(model)) {
     return(sprintf("\"%s\" holds no model", umap))
   }
-  made <- Filter(function(command) identical(command$reduction.name, umap), lapply(methods::slot(reference, "commands"), logged))
-  of <- if (length(made)) made[[length(made)]]$reduction
-  if (!is.null(of) && of != from) sprintf("\"%s\" was made of \"%s\", not of \"%s\"", umap, of, from)
+  made <- maker_of(reference, umap)
+  of <- if (!is.null(made)) methods::slot(made, "params")$reduction
+  if (!is.null(of) && of != from) {
+    return(sprintf("\"%s\" was made of \"%s\", not of \"%s\"", umap, of, from))
+  }
+  if (!has_rows_of(model, SeuratObject::Embeddings(reference, umap), SeuratObject::Embeddings(reference, from))) {
+    return(sprintf("the model in \"%s\" was made of other cells than the reference has now, or of another order of them", umap))
+  }
+  trained <- maker_of(reference, from)
+  if (!is.null(made) && !is.null(trained) && methods::slot(trained, "time.stamp") > methods::slot(made, "time.stamp")) {
+    sprintf("\"%s\" was made before \"%s\" was last computed", umap, from)
+  }
 }
 
-logged <- function(command) if (methods::is(command, "SeuratCommand")) methods::slot(command, "params")
+# Whether the rows of a model of uwot are the cells of its drawing, and these the cells of what it was made of.
+has_rows_of <- function(model, drawn, embedding) {
+  rows <- model$embedding
+  identical(rownames(drawn), rownames(embedding)) && identical(dim(rows), dim(drawn)) &&
+    isTRUE(all.equal(as.vector(rows), as.vector(drawn), tolerance = 1e-6))
+}
+
+# The last command in the log that made this reduction, or NULL.
+maker_of <- function(object, reduction) {
+  made <- Filter(function(command) identical(name_made(command), reduction), methods::slot(object, "commands"))
+  stamps <- vapply(made, function(command) as.numeric(methods::slot(command, "time.stamp")), 0)
+  if (length(made)) made[[which.max(stamps)]]
+}
+
+name_made <- function(command) {
+  params <- if (methods::is(command, "SeuratCommand")) methods::slot(command, "params")
+  if (is.null(params$reduction.name)) params$model else params$reduction.name
+}

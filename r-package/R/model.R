@@ -2,6 +2,8 @@
 #'
 #' Models of up to 64 MB travel inside the object as the bytes of their files (safetensors and JSON, no code), so they
 #' survive `saveRDS()` and a move to another machine. Larger ones are kept as the path of a folder and its sha256.
+#' `subset()` keeps the model; `merge()` drops it, as it drops whatever reductions hold beside their coordinates, and so do
+#' [as_anndata()] and [WriteH5AD()]: save it with `SaveModel()`.
 #'
 #' @param object A Seurat object, a reduction, a SingleCellExperiment, or a matrix that [RunModel()] returned.
 #' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
@@ -42,12 +44,14 @@ ScduetModel.DimReduc <- function(object, ...) {
 #' @rdname ScduetModel
 #' @export
 ScduetModel.Seurat <- function(object, reduction = NULL, ...) {
+  check_no_options(...)
   pick_model(models_of(object), reduction)
 }
 
 #' @rdname ScduetModel
 #' @export
 ScduetModel.SingleCellExperiment <- function(object, reduction = NULL, ...) {
+  check_no_options(...)
   pick_model(models_of(object), reduction)
 }
 
@@ -118,7 +122,7 @@ model_folder <- function(model) {
   folder
 }
 
-# The models that an object holds, named by their reductions.
+# The models in an object, by the names of their reductions.
 models_of <- function(object) {
   if (!inherits(object, "Seurat")) {
     return(S4Vectors::metadata(object)$scduet)
@@ -134,14 +138,24 @@ pick_model <- function(models, reduction, call = rlang::caller_env()) {
   if (is.null(reduction) && length(models) == 1) {
     return(models[[1]])
   }
-  abort_no_model(names(models), call)
+  abort_no_model(names(models), call, reduction)
 }
 
-abort_no_model <- function(have, call = rlang::caller_env()) {
-  hint <- if (length(have)) {
-    paste0("Pass `reduction`: there are models for ", some(have, 12), ".")
+abort_no_model <- function(have, call = rlang::caller_env(), reduction = NULL) {
+  what <- if (!is.null(reduction)) {
+    sprintf("There is no model in \"%s\".", reduction)
+  } else if (length(have)) {
+    "Which model is meant?"
   } else {
-    "Train one, e.g. with `RunSCVI()`, or read one with `LoadModel()`."
+    "The object holds no model of scduet."
   }
-  abort_scduet(if (length(have)) "Which model is meant?" else "The object holds no model of scduet.", hint, "no_model", call)
+  hint <- if (length(have)) {
+    paste0(if (is.null(reduction)) "Pass `reduction`: there", if (!is.null(reduction)) "There", " are models for ", some(have, 12), ".")
+  } else {
+    c(
+      "Train one, e.g. with `RunSCVI()`, or read one with `LoadModel()`.",
+      "`merge()` does not carry models over: `ScduetModel()` of the object before merging has it."
+    )
+  }
+  abort_scduet(what, hint, "no_model", call)
 }

@@ -1,7 +1,7 @@
 # A Seurat object or SingleCellExperiment taken apart, and results put back: what the tasks need, alike for both.
 
-# Counts, metadata and embeddings of an object, as plain R.
-parts_of <- function(object, assay, layer, call = rlang::caller_env()) {
+# Counts, metadata and embeddings of an object, as plain R. raw: whether the counts are for a model.
+parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env()) {
   if (methods::is(object, "SingleCellExperiment")) {
     names <- SingleCellExperiment::reducedDimNames(object)
     embeddings <- lapply(self_named(names), function(name) as.matrix(SingleCellExperiment::reducedDim(object, name)))
@@ -16,7 +16,7 @@ parts_of <- function(object, assay, layer, call = rlang::caller_env()) {
   main <- object[[default_assay(object, assay, call)]]
   names <- SeuratObject::Reductions(object)
   list(
-    blocks = need_layer(main, layer, call = call), genes = rownames(main), cells = object[[]],
+    blocks = need_layer(main, layer, raw = raw, call = call), genes = rownames(main), cells = object[[]],
     embeddings = lapply(self_named(names), function(name) SeuratObject::Embeddings(object, name))
   )
 }
@@ -63,7 +63,7 @@ anndata_of <- function(parts, genes = parts$genes, columns = character(), called
 anndata_for <- function(parts, model, columns = character(), call = rlang::caller_env()) {
   needed <- setdiff(model$columns, model$labels)
   for (column in needed) check_column(parts$cells, column, "model", call = call)
-  own <- ifelse(model$genes %in% parts$genes, model$genes, gsub("[_|]", "-", model$genes)) # as Seurat spells them
+  own <- spelled_as(model$genes, parts$genes)
   here <- own %in% parts$genes
   if (!any(here)) {
     abort_scduet("The object has none of the model's genes.", paste0("The model knows ", some(model$genes), "."), "features", call)
@@ -72,19 +72,52 @@ anndata_for <- function(parts, model, columns = character(), call = rlang::calle
   anndata_of(parts, own[here], columns, model$genes[here])
 }
 
-put_embedding <- function(object, embedding, name, assay, model, key = NULL) {
+# What was trained, into the object: the embedding with its loadings and model, and the predictions of a classifier.
+put_trained <- function(object, trained, name, assay, key = NULL) {
   cells <- colnames(object)
+  object <- put_predictions(object, trained)
   if (inherits(object, "Seurat")) {
-    object[[name]] <- make_reduction(embedding, cells, name, assay, key, list(scduet = model))
+    object[[name]] <- trained_reduction(trained, cells, name, assay, key)
     return(object)
   }
-  dimnames(embedding) <- list(cells, paste0(key_of(name), seq_len(ncol(embedding))))
-  SingleCellExperiment::reducedDim(object, name) <- embedding
+  SingleCellExperiment::reducedDim(object, name) <- named_embedding(trained, cells, name)
   kept <- S4Vectors::metadata(object)
-  kept$scduet[[name]] <- model
+  kept$scduet[[name]] <- trained$model
   methods::slot(object, "metadata") <- kept
   object
 }
+
+trained_reduction <- function(trained, cells, name, assay, key = NULL) {
+  misc <- list(scduet = trained$model)
+  loadings <- trained$loadings
+  key <- if (is.null(key)) key_of(name) else key
+  if (is.null(loadings)) {
+    return(make_reduction(trained$embedding, cells, name, assay, key, misc))
+  }
+  colnames(loadings) <- paste0(key, seq_len(ncol(loadings)))
+  make_reduction(trained$embedding, cells, name, assay, key, misc, loadings = loadings)
+}
+
+# Named, with loadings where runPCA() of scater has them.
+named_embedding <- function(trained, cells, name) {
+  names <- paste0(key_of(name), seq_len(ncol(trained$embedding)))
+  embedding <- trained$embedding
+  dimnames(embedding) <- list(cells, names)
+  if (!is.null(trained$loadings)) attr(embedding, "rotation") <- `colnames<-`(trained$loadings, names)
+  embedding
+}
+
+put_predictions <- function(object, trained) {
+  if (is.null(trained$predicted)) {
+    return(object)
+  }
+  name <- paste0("predicted.", trained$model$labels)
+  object <- put_column(object, name, trained$predicted$predicted)
+  put_column(object, paste0(name, ".score"), trained$predicted$score)
+}
+
+# Genes of a model as the object spells them: Seurat has "-" for "_" and "|".
+spelled_as <- function(genes, known) ifelse(genes %in% known, genes, gsub("[_|]", "-", genes))
 
 put_column <- function(object, name, value) {
   if (inherits(object, "Seurat")) {

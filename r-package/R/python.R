@@ -10,7 +10,7 @@ ask <- function(what, ..., call = rlang::caller_env()) {
   arguments <- list(...)
   keys <- reticulate::py_dict(as.list(names(arguments)), unname(arguments))
   answer <- engine(call)$ask(what, keys)
-  for (noted in py_value(answer$warnings)) warn_scduet(noted)
+  for (noted in py_value(answer$warnings)) warn_scduet(in_r_words(noted))
   problem <- py_value(answer$error)
   if (!is.null(problem)) abort_python(problem, call)
   answer$value
@@ -120,21 +120,9 @@ check_protocol <- function(found, call = rlang::caller_env()) {
 abort_python <- function(problem, call) {
   kind <- tolower(sub("(Error|Exception)$", "", problem$type))
   abort_scduet(
-    in_r_words(problem$message), if (nzchar(problem$hint)) in_r_words(problem$hint),
-    c(kind, "python"), call,
-    python_type = problem$type, traceback = problem$traceback
+    in_r_words(problem$message), hint_in_r(problem, call), c(kind, "python"), call,
+    python_type = problem$type, traceback = problem$traceback, cells = unlist(problem$details$cells)
   )
-}
-
-# The engine's words for what R calls otherwise.
-R_WORDS <- c(batch_key = "batch", labels_key = "labels", True = "TRUE", False = "FALSE", adata.obs = "the metadata")
-
-R_PHRASES <- c("sc.pp.filter_cells(adata, min_counts=1)" = "`subset(obj, nCount_RNA > 0)`")
-
-in_r_words <- function(text) {
-  for (phrase in names(R_PHRASES)) text <- gsub(phrase, R_PHRASES[[phrase]], text, fixed = TRUE)
-  for (word in names(R_WORDS)) text <- gsub(paste0("\\b", word, "\\b"), R_WORDS[[word]], text)
-  text
 }
 
 #' A Seurat object as Python sees it

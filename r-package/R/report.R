@@ -1,12 +1,12 @@
 #' A report of an integration
 #'
 #' One HTML page that opens from disk: the data, the model and its training, pictures by batch and label before and
-#' after, and the table of scores beside the unintegrated PCA.
+#' after, and the table of scores beside the unintegrated PCA. Of several models in the object each is described.
 #'
 #' @param object Seurat object or SingleCellExperiment with reductions.
 #' @param path Path of the page.
-#' @param reductions Names of the reductions to show; `NULL` for all that are no drawings.
-#' @param batch,labels Columns of the metadata; `NULL` for those of the model.
+#' @param reductions Names of the reductions to show, with their models; `NULL` for all that are no drawings.
+#' @param batch,labels Columns of the metadata; `NULL` for those of the model (of several, of the first that has one).
 #' @param overwrite Replace a file that exists.
 #' @param ... Further options: `title`, `max_cells`, `seed`.
 #' @inheritParams RunModel
@@ -22,21 +22,26 @@ WriteReport <- function(object, path, reductions = NULL, batch = NULL, labels = 
   check_text(path, "path")
   check_flag(overwrite, "overwrite")
   check_new_file(path, overwrite)
-  parts <- parts_of(object, assay, layer)
-  model <- tryCatch(ScduetModel(object), scduet_error_no_model = function(e) NULL)
-  batch <- if (is.null(batch)) model$batch else batch
-  labels <- if (is.null(labels)) model$labels else labels
+  check_option_names(list(...), rlang::current_env())
+  parts <- parts_of(object, assay, layer, raw = FALSE)
+  models <- models_of(object)
+  if (!is.null(reductions)) models <- models[sce_reduction(names(models)) %in% sce_reduction(reductions)]
+  batch <- if (is.null(batch)) first_named(models, "batch") else batch
+  labels <- if (is.null(labels)) first_named(models, "labels") else labels
   check_column(parts$cells, batch, "batch")
   check_column(parts$cells, labels, "labels", may_miss = TRUE)
-  adata <- anndata_of(parts, columns = unique(c(batch, labels, intersect(model$columns, names(parts$cells)))))
+  columns <- unlist(lapply(models, function(model) model$columns))
+  adata <- anndata_of(parts, columns = unique(c(batch, labels, intersect(columns, names(parts$cells)))))
   put_embeddings(adata, parts, reductions)
   named <- list(
     batch_key = batch, labels_key = labels, overwrite = overwrite,
     embeddings = if (!is.null(reductions)) as.list(embedding_name(reductions))
   )
   ask("report",
-    adata = adata, path = path.expand(path), folder = if (!is.null(model)) model_folder(model), sha256 = model$sha256,
-    options = c(Filter(Negate(is.null), named), list(...)), made = made_by(object)
+    adata = adata, path = path.expand(path), models = lapply(models, where_of),
+    options = c(Filter(Negate(is.null), named), lapply(list(...), as_option)), made = made_by(object)
   )
   invisible(path)
 }
+
+first_named <- function(models, column) unlist(lapply(unname(models), function(model) model[[column]]))[1]

@@ -12,7 +12,8 @@
 #' @param model Name of the model.
 #' @param batch The technical batch to correct for: a column of the metadata, e.g. the donor. For an assay or a matrix: a
 #'   vector with one value for each cell. `NULL` for one batch.
-#' @param labels Cell types, for models that use them, given like `batch`.
+#' @param labels Cell types, for models that use them, given like `batch`. Cells whose type is not known have `NA` there, or
+#'   "Unknown" (another word with `unlabeled_category`).
 #' @param assay Assay to take the counts from; `NULL` for the default one.
 #' @param layer Layer with raw counts; all its parts are used where it is split.
 #' @param features Genes to train on; `NULL` for the variable features, else all.
@@ -22,6 +23,9 @@
 #' @param verbose Show messages and progress.
 #' @param model.path Folder to save the model to. Models of more than 64 MB do not travel inside the object; without a
 #'   folder those are lost with the session, and a warning says so.
+#' @param start A trained model to go on from, with its genes, options and columns: the name of the reduction that holds
+#'   it, or what [ScduetModel()] or [LoadModel()] returned. `RunSCANVI()` can start from a scVI, which is how scANVI is
+#'   best trained; a few epochs are then enough, e.g. `max_epochs = 20`.
 #' @param metadata For a matrix or an assay: data frame with a row for each cell, for covariates.
 #' @param ... Options of the engine, under scvi-tools' names: `n_latent`, `n_layers`, `n_hidden`, `gene_likelihood`,
 #'   `dispersion`, `max_epochs`, `batch_size`, `lr`, `early_stopping`, `recipe`, `accelerator`,
@@ -29,6 +33,12 @@
 #'   the nearest one.
 #' @returns The object with the reduction: for a Seurat object a `DimReduc`, for a SingleCellExperiment an entry of
 #'   `reducedDims()` in capitals. For an assay a `DimReduc`, for a matrix a matrix of cells x dimensions.
+#'
+#'   `RunSCANVI()` also adds the columns `predicted.<labels>`, the most probable type of each cell, and
+#'   `predicted.<labels>.score`, its probability; of cells with a label this is what the model was taught. Without metadata
+#'   they are a data frame, in `Misc(reduction, "scduet.predicted")` or the attribute `predicted` of the matrix.
+#'   `RunLDVAE()` adds loadings (genes x dimensions): `Loadings(obj[["ldvae"]])`, or the attribute `rotation` of the matrix.
+#'   For `RunAutoZI()` see [ZeroInflation()].
 #' @references Lopez et al. (2018), Deep generative modeling for single-cell transcriptomics,
 #'   \doi{10.1038/s41592-018-0229-2}
 #' @family models
@@ -38,6 +48,9 @@
 #' obj <- SeuratObject::pbmc_small
 #' obj <- RunSCVI(obj, batch = "groups", features = genes, max_epochs = 2, verbose = FALSE)
 #' obj[["scvi"]]
+#'
+#' obj <- RunSCANVI(obj, labels = "letter.idents", start = "scvi", max_epochs = 2, verbose = FALSE)
+#' table(obj$letter.idents, obj$predicted.letter.idents)
 RunModel <- function(object, ...) UseMethod("RunModel")
 
 # The short form of each model; a new model of the engine is a new row here and a function below.
@@ -66,18 +79,19 @@ RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
 #' @export
 RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL, assay = NULL, layer = "counts",
                             features = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42,
-                            verbose = TRUE, model.path = NULL, ...) {
+                            verbose = TRUE, model.path = NULL, start = NULL, ...) {
   check_installed("SeuratObject", "RunModel() on a Seurat object")
   assay <- default_assay(object, assay)
   main <- object[[assay]]
   data <- object[[]]
   check_column(data, batch, "batch")
   check_column(data, labels, "labels", may_miss = TRUE)
-  task <- new_task(model, batch, labels, seed.use, verbose, model.path, ...)
-  features <- choose_features(features, SeuratObject::VariableFeatures(main), rownames(main), verbose)
+  task <- new_task(model, batch, labels, seed.use, verbose, model.path, start_of(start, object), ...)
+  features <- choose_features(features, SeuratObject::VariableFeatures(main), rownames(main), verbose, task$start)
   trained <- run_task(task, need_layer(main, layer, features), features, data)
   name <- if (is.null(reduction.name)) model else reduction.name
-  object <- put_embedding(object, trained$embedding, name, assay, trained$model, reduction.key)
+  object <- put_trained(object, trained, name, assay, reduction.key)
+  if (!is.character(start)) start <- task$start$name # the log of commands keeps the values of all arguments
   log_command(object, model, SeuratObject::LogSeuratCommand(object, return.command = TRUE), list(...))
 }
 
@@ -85,16 +99,18 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
 #' @export
 RunModel.Assay <- function(object, model = "scvi", batch = NULL, labels = NULL, layer = "counts", features = NULL,
                            assay = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42, verbose = TRUE,
-                           model.path = NULL, metadata = NULL, ...) {
+                           model.path = NULL, start = NULL, metadata = NULL, ...) {
   data <- cell_frame(colnames(object), metadata, batch, labels)
   known <- rownames(object)
-  task <- new_task(model, column_for("batch", batch), column_for("labels", labels), seed.use, verbose, model.path, ...)
-  features <- choose_features(features, SeuratObject::VariableFeatures(object), known, verbose)
+  task <- new_task(model, column_for("batch", batch), column_for("labels", labels), seed.use, verbose, model.path, start_of(start), ...)
+  features <- choose_features(features, SeuratObject::VariableFeatures(object), known, verbose, task$start)
   trained <- run_task(task, need_layer(object, layer, features), features, data)
   name <- if (is.null(reduction.name)) model else reduction.name
   key <- if (length(SeuratObject::Key(object))) sub("_$", "", SeuratObject::Key(object)) else "RNA"
   assay <- if (is.null(assay)) toupper(key) else assay
-  make_reduction(trained$embedding, colnames(object), name, assay, reduction.key, list(scduet = trained$model))
+  reduction <- trained_reduction(trained, colnames(object), name, assay, reduction.key)
+  methods::slot(reduction, "misc")$scduet.predicted <- trained$predicted
+  reduction
 }
 
 #' @rdname RunModel
@@ -105,23 +121,23 @@ RunModel.StdAssay <- RunModel.Assay
 #' @export
 RunModel.SingleCellExperiment <- function(object, model = "scvi", batch = NULL, labels = NULL, layer = "counts",
                                           features = NULL, reduction.name = NULL, seed.use = 42, verbose = TRUE,
-                                          model.path = NULL, ...) {
+                                          model.path = NULL, start = NULL, ...) {
   check_installed("SingleCellExperiment", "RunModel() on a SingleCellExperiment")
   data <- plain_frame(SummarizedExperiment::colData(object), names_or(colnames(object), ncol(object), "cell"))
   check_column(data, batch, "batch")
   check_column(data, labels, "labels", may_miss = TRUE)
   counts <- need_assay(object, layer)
-  task <- new_task(model, batch, labels, seed.use, verbose, model.path, ...)
-  features <- choose_features(features, NULL, rownames(object), verbose)
+  task <- new_task(model, batch, labels, seed.use, verbose, model.path, start_of(start, object), ...)
+  features <- choose_features(features, NULL, rownames(object), verbose, task$start)
   trained <- run_task(task, list(counts[features, , drop = FALSE]), features, data)
   name <- if (is.null(reduction.name)) toupper(model) else reduction.name
-  put_embedding(object, trained$embedding, name, NULL, trained$model)
+  put_trained(object, trained, name, NULL)
 }
 
 #' @rdname RunModel
 #' @export
 RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL, features = NULL, seed.use = 42,
-                             verbose = TRUE, model.path = NULL, metadata = NULL, ...) {
+                             verbose = TRUE, model.path = NULL, start = NULL, metadata = NULL, ...) {
   if (length(dim(object)) != 2) {
     abort_scduet(
       sprintf("Cannot train on an object of class %s.", class(object)[1]),
@@ -130,16 +146,16 @@ RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL
   }
   known <- names_or(rownames(object), nrow(object), "gene")
   cells <- names_or(colnames(object), ncol(object), "cell")
-  task <- new_task(model, column_for("batch", batch), column_for("labels", labels), seed.use, verbose, model.path, ...)
-  features <- choose_features(features, NULL, known, verbose)
+  task <- new_task(model, column_for("batch", batch), column_for("labels", labels), seed.use, verbose, model.path, start_of(start), ...)
+  features <- choose_features(features, NULL, known, verbose, task$start)
   counts <- object[match(features, known), , drop = FALSE]
   dimnames(counts) <- list(features, cells)
   trained <- run_task(task, list(counts), features, cell_frame(cells, metadata, batch, labels))
-  structure(named_embedding(trained, cells, model), scduet = trained$model)
+  structure(named_embedding(trained, cells, model), scduet = trained$model, predicted = trained$predicted)
 }
 
 # What to train, checked before Python is started.
-new_task <- function(model, batch, labels, seed.use, verbose, model.path, ..., call = rlang::caller_env()) {
+new_task <- function(model, batch, labels, seed.use, verbose, model.path, start, ..., call = rlang::caller_env()) {
   check_text(model, "model", call = call)
   check_flag(verbose, "verbose", call = call)
   check_text(model.path, "model.path", optional = TRUE, call = call)
@@ -147,46 +163,62 @@ new_task <- function(model, batch, labels, seed.use, verbose, model.path, ..., c
   options <- list(...)
   check_option_names(options, call)
   fixed <- list(batch_key = batch, labels_key = labels, seed = check_whole(seed.use, "seed.use", call))
+  columns <- unlist(c(batch, labels, options[c("categorical_covariate_keys", "continuous_covariate_keys", "size_factor_key")]))
   list(
     model = model, options = c(Filter(Negate(is.null), fixed), options), verbose = verbose, path = model.path, call = call,
-    columns = unlist(c(batch, labels, options[c("categorical_covariate_keys", "continuous_covariate_keys", "size_factor_key")]))
+    start = start, columns = unique(c(columns, start$columns)), labels = c(labels, start$labels)
   )
 }
 
-OURS <- c(batch_key = "batch", labels_key = "labels", seed = "seed.use", genes = "features", callback = "verbose")
-
-check_option_names <- function(options, call) {
-  names <- names(options)
-  if (length(options) && (is.null(names) || any(names == ""))) {
-    abort_scduet("Options of the engine need names.", "Write e.g. `n_latent = 20`.", "argument", call)
+# The model to go on from: one, or the name of a reduction of `object` that holds it.
+start_of <- function(start, object = NULL, call = rlang::caller_env()) {
+  if (is.null(start)) {
+    return(NULL)
   }
-  for (name in intersect(names, names(OURS))) {
-    abort_scduet(sprintf("`%s` is called `%s` in R.", name, OURS[[name]]), class = "argument", call = call)
+  if (!is.character(start)) {
+    return(ScduetModel(start))
   }
+  check_text(start, "start", call = call)
+  if (is.null(object)) {
+    abort_scduet("`start` must be a model here, not the name of a reduction.", "See `ScduetModel()` and `LoadModel()`.", "argument", call)
+  }
+  pick_model(models_of(object), start, call)
 }
 
-# Move the cells, train, and take back embedding and model.
+# Move the cells, train, and take back what came of it.
 run_task <- function(task, blocks, features, data) {
-  for (column in task$columns) check_column(data, column, "column", column %in% task$options$labels_key, task$call)
-  adata <- new_anndata(blocks, features, data[, unique(as.character(task$columns)), drop = FALSE], empty_frame(features))
+  for (column in task$columns) check_column(data, column, "column", column %in% task$labels, task$call)
+  columns <- unique(as.character(task$columns))
+  adata <- if (is.null(task$start)) {
+    new_anndata(blocks, features, data[, columns, drop = FALSE], empty_frame(features))
+  } else {
+    anndata_of(list(blocks = blocks, cells = data), features, columns, task$start$genes)
+  }
   folder <- if (is.null(task$path)) tempfile("scduet-") else path.expand(task$path)
   progress <- new_reporter(task$verbose)
-  trained <- ask("train",
+  found <- ask("train",
     adata = adata, model = task$model, options = lapply(task$options, as_option), folder = folder,
-    callback = py_callback(progress), call = task$call
+    callback = py_callback(progress), start = where_of(task$start), call = task$call
   )
-  model <- new_model(py_value(trained$facts), receive_frame(trained$history), folder, keep = !is.null(task$path))
-  list(embedding = receive_matrix(trained$embedding), model = model)
+  receive_trained(found, folder, features, rownames(data), keep = !is.null(task$path))
+}
+
+# Where the engine finds a model.
+where_of <- function(model) if (!is.null(model)) list(folder = model_folder(model), sha256 = model$sha256)
+
+receive_trained <- function(found, folder, features = NULL, cells = NULL, keep = FALSE) {
+  part <- function(name, receive) if (!is.null(py_value(found[[name]]))) receive(found[[name]])
+  loadings <- part("loadings", receive_matrix)
+  if (!is.null(features) && !is.null(loadings)) rownames(loadings) <- features
+  list(
+    embedding = receive_matrix(found$embedding), loadings = loadings,
+    predicted = part("predicted", function(columns) receive_frame(columns, cells)),
+    model = new_model(py_value(found$facts), receive_frame(found$history), folder, keep)
+  )
 }
 
 # Vectors of several values become lists, which is what the engine takes.
 as_option <- function(x) if (length(x) > 1) as.list(x) else x
-
-named_embedding <- function(trained, cells, name) {
-  key <- key_of(name)
-  dimnames(trained$embedding) <- list(cells, paste0(key, seq_len(ncol(trained$embedding))))
-  trained$embedding
-}
 
 # Column that a vector of batches or labels gets; a name of a column of `metadata` stays.
 column_for <- function(name, value) if (length(value) == 1) value else if (!is.null(value)) name

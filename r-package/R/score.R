@@ -25,7 +25,8 @@
 #' }
 ScoreIntegration <- function(object, reductions = NULL, batch = NULL, labels = NULL, metrics = "default", assay = NULL,
                              layer = "counts", verbose = TRUE, ...) {
-  data <- parts_of(object, assay, layer)
+  check_option_names(list(...), rlang::current_env())
+  data <- parts_of(object, assay, layer, raw = FALSE)
   check_column(data$cells, batch, "batch")
   check_column(data$cells, labels, "labels", may_miss = TRUE)
   absent <- setdiff(reductions, names(data$embeddings))

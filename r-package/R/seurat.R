@@ -48,8 +48,8 @@ default_assay <- function(object, assay, call = rlang::caller_env()) {
   assay
 }
 
-# Blocks of counts to train on, or an error that says where counts could be.
-need_layer <- function(assay, layer, features = NULL, call = rlang::caller_env()) {
+# Blocks of counts to train on, or an error that says where counts could be. raw: whether raw counts are meant.
+need_layer <- function(assay, layer, features = NULL, raw = TRUE, call = rlang::caller_env()) {
   blocks <- layer_blocks(assay, layer, features)
   if (!length(blocks) || sum(vapply(blocks, ncol, 0L)) == 0) {
     abort_scduet(
@@ -57,11 +57,22 @@ need_layer <- function(assay, layer, features = NULL, call = rlang::caller_env()
       "These models need raw counts: add them, or name the layer that holds them with `layer`.", "no_counts", call
     )
   }
+  if (raw && layer == "counts" && inherits(assay, "SCTAssay")) {
+    warn_scduet(
+      "The counts of this assay were corrected by SCTransform(); these models need raw ones. Pass the assay that holds them, e.g. `assay = \"RNA\"`.",
+      "corrected_counts"
+    )
+  }
   blocks
 }
 
 # Genes to use by the rule of both languages: those asked for, else the variable ones, else all; in the object's order.
-choose_features <- function(features, variable, known, verbose, call = rlang::caller_env()) {
+# Of a model to start from its own, as the object spells them.
+choose_features <- function(features, variable, known, verbose, start = NULL, call = rlang::caller_env()) {
+  if (!is.null(start)) {
+    if (!is.null(features)) abort_scduet("The model to start from has its own genes.", "Leave `features` out.", "argument", call)
+    features <- spelled_as(start$genes, known)
+  }
   if (!is.null(features)) {
     check_features(features, known, call)
     return(features)

@@ -101,7 +101,7 @@ GeneEmbeddings <- function(model, object = NULL, assay = NULL, layer = "counts",
 # Counts and metadata of an object or of a plain matrix.
 cells_of <- function(object, assay, layer, call = rlang::caller_env()) {
   if (inherits(object, "Seurat") || methods::is(object, "SingleCellExperiment") || length(dim(object)) != 2) {
-    return(parts_of(object, assay, layer, call))
+    return(parts_of(object, assay, layer, call = call))
   }
   genes <- names_or(rownames(object), nrow(object), "gene")
   cells <- names_or(colnames(object), ncol(object), "cell")

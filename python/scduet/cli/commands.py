@@ -196,7 +196,8 @@ def report(
     data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Folder of the saved model, for its curves.")
+        list[Path] | None,
+        typer.Option("--model", "-m", help="Folder of the saved model, for its curves; repeat for several."),
     ] = None,
     batch_key: BatchKey = None,
     labels_key: LabelsKey = None,
@@ -212,11 +213,10 @@ def report(
     check_target(output, overwrite, endings=(".html",))
     import scduet
 
-    trained = scduet.load(model) if model else None
     scduet.report(
         read(data),
         output,
-        model=trained,
+        model=[scduet.load(folder) for folder in model or ()],
         embeddings=_without_commas(embedding),
         batch_key=batch_key,
         labels_key=labels_key,

@@ -97,7 +97,8 @@ def check_empty(totals: np.ndarray, cells) -> None:
     empty = np.flatnonzero(totals == 0)
     if len(empty):
         remedy = "remove them, e.g. sc.pp.filter_cells(adata, min_counts=1), or use more genes"
-        raise DataError(f"{len(empty)} cells have no counts in the genes used: {some(cells[empty])}", remedy)
+        names = [str(name) for name in cells[empty]]
+        raise DataError(f"{len(empty)} cells have no counts in the genes used: {some(names)}", remedy, cells=names)
 
 
 def _needs_counts(where: str) -> str:

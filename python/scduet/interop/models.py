@@ -8,20 +8,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import scduet
+from scduet.contract import Classifies, HasLoadings
 from scduet.errors import FormatError
 from scduet.interop import codec, objects
-from scduet.options import refuse_unknown
+from scduet.interop.options import Options, call
 from scduet.tasks import provenance
+from scduet.tasks.gene_parameters import loadings
 
-Options = dict[str, Any] | tuple[()]  # R's list without elements comes as an empty list
 Made = dict[str, dict[str, str]]  # what `scduet.tasks.provenance` notes of embeddings
+Saved = dict[str, str]  # "folder" and "sha256" of a saved model
 CALLS_A_SECOND = 5  # more slow the console of R down
 noted: list[str] = []  # warnings that came as events during a call; `reticulate.ask` empties it
 
@@ -33,6 +34,8 @@ class Trained:
     facts: dict[str, Any]
     history: list[codec.Column]
     embedding: objects.Block | None = None
+    loadings: objects.Block | None = None  # of a linear decoder: R's gene x dimension
+    predicted: list[codec.Column] | None = None  # of a classifier: the type of each cell, and its probability
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,14 @@ class Scored:
     notes: list[str]
 
 
-def train(adata, model: str, options: dict[str, Any], folder: str, callback: Callable | None = None) -> Trained:
-    """Fit `model` on `adata`, save it in `folder`, embed the cells."""
-    fitted = scduet.fit(adata, model, callback=listener(callback), **options)
+def train(
+    adata, model: str, options: Options, folder: str, callback: Callable | None = None, start: Saved | None = None
+) -> Trained:
+    """Fit `model` on `adata`, save it in `folder`, embed the cells. start: the saved model to go on from."""
+    base = None if start is None else saved(**start)
+    fitted = call(scduet.fit, adata, model, callback=listener(callback), start=base, options=options)
     fitted.save(folder)
-    return Trained(_facts(fitted, folder), _history(fitted), objects.block(fitted.embed().T))
+    return _trained(fitted, folder)
 
 
 def embed(folder: str, sha256: str, adata) -> objects.Block:
@@ -94,61 +100,63 @@ def save(folder: str, sha256: str, to: str, overwrite: bool) -> None:
     saved(folder, sha256).save(to, overwrite)
 
 
-def map_query(
-    folder: str, sha256: str, adata, options: dict[str, Any], to: str, callback: Callable | None = None
-) -> Trained:
+def map_query(folder: str, sha256: str, adata, options: Options, to: str, callback: Callable | None = None) -> Trained:
     """Embed new cells, new batches included; the model that knows them is saved in `to`."""
     model = saved(folder, sha256)
-    mapped = scduet.map_query(_fitting(adata, model), model, callback=listener(callback), **options)
+    mapped = call(scduet.map_query, _fitting(adata, model), model, callback=listener(callback), options=options)
     mapped.save(to)
-    return Trained(_facts(mapped, to), _history(mapped), objects.block(mapped.embed().T))
+    return _trained(mapped, to)
 
 
-def expression(folder: str, sha256: str, adata, options: dict[str, Any]) -> Genes:
+def expression(folder: str, sha256: str, adata, options: Options) -> Genes:
     """Denoised expression of the cells, as R's matrix of genes x cells."""
     model = saved(folder, sha256)
-    table = scduet.normalized_expression(model, _fitting(adata, model), **options)
+    table = call(scduet.normalized_expression, model, _fitting(adata, model), options=options)
     return Genes(codec.as_text(table.columns), objects.block(table.to_numpy()))
 
 
 def annotate(query, reference, options: Options, callback: Callable | None = None) -> Annotated:
     """Cell types of the query by an annotated reference (or a taught model's folder), and how well that works."""
     known = scduet.load(reference) if isinstance(reference, str) else reference
-    table = scduet.annotate(query, known, callback=listener(callback), **plain(options))
+    table = call(scduet.annotate, query, known, callback=listener(callback), options=options)
     share, told = query.obsm["predicted_probability"], query.obs[["predicted", "predicted_score"]]
     types, cells = codec.as_text(share.columns), codec.columns_of(told)
     return Annotated(cells, types, objects.block(share.to_numpy()), codec.columns_of(_indexed(table, "method")))
 
 
-def markers(folder: str, sha256: str, adata, options: dict[str, Any]) -> Compared:
+def markers(folder: str, sha256: str, adata, options: Options) -> Compared:
     """Genes whose expression differs between groups, and the calls that permuted labels leave."""
     from scduet.tasks.calibration import calibration, summary
 
-    refuse_unknown(options, signature(scduet.differential_expression).parameters, "FindModelMarkers")
     model = saved(folder, sha256)
-    table = scduet.differential_expression(model, _fitting(adata, model), verbose=False, **plain(options))
+    table = call(scduet.differential_expression, model, _fitting(adata, model), verbose=False, options=options)
     check = calibration(table)
     table = table.rename(columns={name: "is_de" for name in table if str(name).startswith("is_de_fdr")})
     genes, calls = codec.columns_of(_indexed(table, "gene")), codec.columns_of(_indexed(check, "comparison"))
     return Compared(genes, calls, summary(check))
 
 
+def zero_inflation(folder: str, sha256: str) -> list[codec.Column]:
+    """The genes, and the probability that each is zero-inflated, by group."""
+    return codec.columns_of(_indexed(scduet.zero_inflation(saved(folder, sha256)), "gene"))
+
+
 def report(
-    adata, path: str, folder: str | None, sha256: str | None, options: dict[str, Any], made: Made | tuple[()] = ()
+    adata, path: str, models: dict[str, Saved] | tuple[()], options: Options, made: Made | tuple[()] = ()
 ) -> None:
-    """Write the page about an integration; made: as for `score`."""
+    """Write the page about an integration; models by the names to show; made: as for `score`."""
     _note(adata, made)
-    model = saved(folder, sha256) if folder and sha256 else None
-    scduet.report(adata, path, model=model, **options)
+    read = {name: saved(**where) for name, where in dict(models).items()}
+    call(scduet.report, adata, path, model=read, options=options)
 
 
-def score(adata, embeddings: list[str] | None, options: dict[str, Any], made: Made | tuple[()] = ()) -> Scored:
+def score(adata, embeddings: list[str] | None, options: Options, made: Made | tuple[()] = ()) -> Scored:
     """The table of `scduet.score`, its first column the names of the embeddings.
 
     made: for embeddings of a model that R keeps, its name and columns: see `scduet.tasks.provenance`.
     """
     _note(adata, made)
-    return scored(scduet.score(adata, embeddings, **options))
+    return scored(call(scduet.score, adata, embeddings, options=options))
 
 
 def scored(table: pd.DataFrame) -> Scored:
@@ -171,6 +179,24 @@ def digest(folder: str) -> str:
         total.update(path.name.encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
+
+
+def _trained(model, folder: str) -> Trained:
+    """What R keeps of a model that holds its cells."""
+    return Trained(
+        _facts(model, folder),
+        _history(model),
+        objects.block(model.embed().T),
+        objects.block(loadings(model).to_numpy().T) if isinstance(model.module, HasLoadings) else None,
+        _predicted(model) if isinstance(model.module, Classifies) else None,
+    )
+
+
+def _predicted(model) -> list[codec.Column]:
+    share = scduet.predict(model)
+    best = share.to_numpy().argmax(1)
+    told = {"predicted": share.columns.to_numpy(object)[best], "score": share.to_numpy().max(1).astype(float)}
+    return codec.columns_of(pd.DataFrame(told))
 
 
 def _facts(model, folder: str) -> dict[str, Any]:
@@ -219,12 +245,6 @@ def _fitting(adata, model):
     if layer is not None and layer not in adata.layers:
         adata.layers[layer] = adata.X
     return adata
-
-
-def plain(options: Options) -> dict[str, Any]:
-    """Options with whole numbers as such: R's are all of floating point."""
-    whole = {k: int(v) for k, v in dict(options).items() if isinstance(v, float) and v.is_integer()}
-    return {**dict(options), **whole}
 
 
 def listener(callback: Callable | None) -> Callable:

@@ -9,7 +9,8 @@ import pandas as pd
 
 import scduet
 from scduet.interop import codec
-from scduet.interop.models import Options, plain, saved
+from scduet.interop.models import saved
+from scduet.interop.options import Options, call
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def gene_network(
 ) -> Network:
     """The network of a saved model (`sha256` known) or of the transformer in `folder`, and its programs."""
     model = scduet.load(folder) if sha256 is None else saved(folder, sha256)
-    links = scduet.gene_network(model, adata, **plain(options))
+    links = call(scduet.gene_network, model, adata, options=options)
     sets = Path(gene_sets) if isinstance(gene_sets, str) else gene_sets
     programs = scduet.gene_programs(links, sets, resolution=resolution, seed=seed)
     nothing = pd.DataFrame()

@@ -22,10 +22,10 @@ PROTOCOL = 1  # raised whenever R and Python must change together; R refuses ano
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a call: a value, or an error (type, message, hint, traceback); and the engine's warnings."""
+    """What a call gave: a value, or an error (type, message, hint, details, traceback), and the engine's warnings."""
 
     value: Any = None
-    error: dict[str, str] | None = None
+    error: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -92,12 +92,13 @@ def _mend_interrupts() -> None:
     signals._callback = pending  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
 
 
-def _described(problem: Exception) -> dict[str, str]:
+def _described(problem: Exception) -> dict[str, Any]:
     ours = isinstance(problem, ScduetError)
     return {
         "type": type(problem).__name__,
         "message": problem.message if ours else f"{type(problem).__name__}: {problem}",
         "hint": problem.hint if ours else "",
+        "details": problem.details if ours else {},
         "traceback": "".join(traceback.format_exception(problem)),
     }
 
@@ -111,6 +112,7 @@ def _device(torch) -> str:
 FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (versions, models.train, models.embed, models.describe, models.save, models.score)},
     **{f.__name__: f for f in (models.map_query, models.expression, models.annotate, models.markers, models.report)},
+    models.zero_inflation.__name__: models.zero_inflation,
     **{f.__name__: f for f in (transformers.embed_pretrained, transformers.embed_genes, transformers.perturb_genes)},
     **{f.__name__: f for f in (transformers.pretrain, transformers.finetune, transformers.predict_genes)},
     **{f.__name__: f for f in (networks.gene_network, networks.network_drawing)},

@@ -11,7 +11,8 @@ import pandas as pd
 import scduet
 from scduet.errors import OptionError
 from scduet.interop import codec, objects
-from scduet.interop.models import Genes, Options, Scored, listener, plain, saved, scored
+from scduet.interop.models import Genes, Scored, listener, saved, scored
+from scduet.interop.options import Options, call
 
 R_NAMES = {"geneformer": "RunGeneformer", "scgpt": "RunScGPT", "scfoundation": "RunScFoundation"}
 
@@ -38,14 +39,14 @@ def embed_pretrained(
 ) -> Embedded:
     """Embed the cells with the transformer in `folder`, which must be of `family` if that is given."""
     model = _read(folder, family)
-    table = scduet.embed_pretrained(adata, model, callback=listener(callback), **plain(options))
+    table = call(scduet.embed_pretrained, adata, model, callback=listener(callback), options=options)
     facts = {"model": model.name, "folder": folder, "licence": model.licence, "version": scduet.__version__}
     return Embedded(facts, objects.block(adata.obsm[model.key].T), None if table is None else scored(table))
 
 
 def embed_genes(folder: str, adata=None, options: Options = ()) -> Genes:
     """Vectors of the genes (R's gene x dimension): those learned, or the means of their states in the cells."""
-    table = _read(folder).embed_genes(adata, **plain(options))
+    table = call(_read(folder).embed_genes, adata, options=options)
     return Genes(codec.as_text(table.index), objects.block(table.to_numpy().T))
 
 
@@ -53,7 +54,7 @@ def perturb_genes(
     adata, folder: str, genes: dict[str, list[str]], options: Options, callback: Callable | None = None
 ) -> Perturbed:
     """Each set of genes perturbed in the cells, in the eyes of the Geneformer in `folder`."""
-    table = scduet.perturb_in_silico(folder, adata, genes, callback=listener(callback), **plain(options))
+    table = call(scduet.perturb_in_silico, folder, adata, genes, callback=listener(callback), options=options)
     return Perturbed(codec.columns_of(table.reset_index()), codec.columns_of(table.attrs["cells"]))
 
 
@@ -69,7 +70,7 @@ def predict_genes(adata, known: pd.DataFrame, folder: str, sha256: str | None, o
     """Classes or numbers of genes by a saved model (`sha256` known) or by the transformer in `folder`."""
     model = scduet.load(folder) if sha256 is None else saved(folder, sha256)
     by_gene = pd.Series(known["known"].to_numpy(), index=known["gene"].astype(str))
-    table = scduet.predict_genes(model, by_gene, adata, **plain(options))
+    table = call(scduet.predict_genes, model, by_gene, adata, options=options)
     genes = table.attrs["genes"].rename_axis("gene").reset_index()
     return Told(codec.columns_of(table.reset_index()), codec.columns_of(genes))
 
@@ -78,7 +79,7 @@ def pretrain(
     adata, model: str, options: Options, to: str, overwrite: bool, callback: Callable | None = None
 ) -> list[codec.Column]:
     """Pre-train a transformer and save it in `to`; its training curves."""
-    trained = scduet.pretrain(adata, model, callback=listener(callback), **plain(options))
+    trained = call(scduet.pretrain, adata, model, callback=listener(callback), options=options)
     trained.save(to, overwrite)
     return codec.columns_of(trained.history.reset_index())
 
@@ -87,7 +88,7 @@ def finetune(
     adata, folder: str, labels: str, options: Options, to: str, overwrite: bool, callback: Callable | None = None
 ) -> list[codec.Column]:
     """Teach the transformer in `folder` the cell types, save what was trained in `to`; its training curves."""
-    trained = scduet.finetune(adata, folder, labels, callback=listener(callback), **plain(options))
+    trained = call(scduet.finetune, adata, folder, labels, callback=listener(callback), options=options)
     trained.save(to, overwrite)
     return codec.columns_of(trained.history.reset_index())
 

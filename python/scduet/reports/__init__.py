@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,6 +15,9 @@ from scduet.tasks.convert import check_target, place_whole
 from scduet.tasks.draw import lay_out
 from scduet.tasks.score import score
 
+if TYPE_CHECKING:
+    from scduet.api import Model
+
 __all__ = ["report"]
 
 
@@ -21,7 +25,7 @@ def report(
     adata,
     path: str | Path = "report.html",
     *,
-    model=None,
+    model: Model | Sequence[Model] | Mapping[str, Model] | None = None,
     batch_key: str | None = None,
     labels_key: str | None = None,
     embeddings: Sequence[str] | None = None,
@@ -35,7 +39,8 @@ def report(
     """Write the page to `path` and return the path. It opens from disk: pictures are inside, nothing is fetched.
 
     adata: AnnData whose obsm holds the embeddings; it is not changed.
-    model: the Model that made them, for its options, its training curves and the names of its columns.
+    model: the Model that made them, for its options, its training curves and the names of its columns. Of several, a
+        list or a mapping from the names to show, the first one gives the columns.
     batch_key, labels_key, layer: as for `fit`; by default those of `model`.
     embeddings: obsm keys; None for all that are no drawings. The unintegrated PCA is always shown beside them.
     scores: the table that `score` returned; None to compute it.
@@ -44,7 +49,8 @@ def report(
     Raises DataError for names that are not there, FormatError when `path` exists (unless `overwrite`).
     """
     path = check_target(path, overwrite, endings=(".html",))
-    fields = model.schema.fields if model is not None else None
+    models = _named(model)
+    fields = next(iter(models.values())).schema.fields if models else None
     batch_key = batch_key or (fields.batch_key if fields else None)
     labels_key = labels_key or (fields.labels_key if fields else None)
     layer = layer or (fields.layer if fields else None)
@@ -56,7 +62,11 @@ def report(
         scores = score(adata, embeddings, batch_key, labels_key, layer=layer)
     found = [
         sections.data(adata, layer, batch_key, labels_key),
-        *([] if model is None else [sections.model(model), sections.training(model)]),
+        *[
+            part(one, name if len(models) > 1 else "")
+            for name, one in models.items()
+            for part in (sections.model, sections.training)
+        ],
         *(
             []
             if not keys
@@ -65,8 +75,18 @@ def report(
             ]
         ),
         *([] if scores is None else [sections.scores(scores)]),
-        sections.repeat(model, batch_key, labels_key),
+        sections.repeat(models, batch_key, labels_key),
     ]
     page = render(title, found)
     place_whole(path, lambda new: new.write_text(page, encoding="utf-8"))
     return path
+
+
+def _named(model: Model | Sequence[Model] | Mapping[str, Model] | None) -> dict[str, Model]:
+    """The models by the names they are shown by; a second scvi is "scvi 2"."""
+    if isinstance(model, Mapping):
+        return dict(model)
+    several = [] if model is None else list(model) if isinstance(model, Sequence) else [model]
+    kinds = [one.name for one in several]
+    number = [kinds[: place + 1].count(kind) for place, kind in enumerate(kinds)]
+    return {kind if n == 1 else f"{kind} {n}": one for kind, n, one in zip(kinds, number, several, strict=True)}

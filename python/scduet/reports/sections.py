@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from scduet.plots.training import SPLITS, training_curves
 from scduet.reports.page import Cell, Gallery, Picture, Section, Table
 from scduet.tasks.draw import Drawing, title_of
 from scduet.tasks.shown import notes
+
+if TYPE_CHECKING:
+    from scduet.api import Model
 
 _PACKAGES = ("torch", "numpy", "scipy", "anndata", "scanpy", "scikit-learn")
 _LARGEST = 40  # rows of a table of cell types
@@ -44,14 +47,14 @@ def data(adata, layer: str | None, batch_key: str | None, labels_key: str | None
     return Section("Data", tables=tables)
 
 
-def model(model) -> Section:
-    """Which model, and what its options were; those that differ from the default first."""
+def model(model, name: str = "") -> Section:
+    """Which model, and what its options were; those that differ from the default first. name: of one of several."""
     given = {**_values(model.config), **_values(model.training), **_values(model.schema.fields)}
     rows = {o.name: [o.name, _shown(given[o.name]), o.help] for o in options_of(model.name) if o.name in given}
     changed = [name for name in rows if name in _changed(model)]
     header = ["option", "value", "what it does"]
     return Section(
-        "Model",
+        _titled("Model", name),
         [f"{model.name} of {len(model.genes):,} genes, {sum(p.numel() for p in model.module.parameters()):,} weights."],
         [
             *([Table(header, [rows[name] for name in changed], prose=True)] if changed else []),
@@ -65,11 +68,11 @@ def model(model) -> Section:
     )
 
 
-def training(model) -> Section:
+def training(model, name: str = "") -> Section:
     """Curves of the loss and of its terms."""
     history: pd.DataFrame = model.history
     if not len(history):
-        return Section("Training", ["The history holds no epoch."])
+        return Section(_titled("Training", name), ["The history holds no epoch."])
     terms = [name.removesuffix("_train") for name in history.columns if name.endswith("_train")]
     curves = {term: history[_columns_of(history, term)] for term in terms}
     shown = [
@@ -78,7 +81,7 @@ def training(model) -> Section:
     text = f"{len(history)} epochs" + (f" in {history['seconds'].sum():.0f} s" if "seconds" in history else "")
     legend = {f"{split} cells": color for split, (color, _) in SPLITS.items() if f"loss_{split}" in history}
     told = f"{text}. Terms of the loss per cell; lower is better. Dotted: the epoch of the lowest validation loss."
-    return Section("Training", [told], galleries=[Gallery(shown, legend=legend)])
+    return Section(_titled("Training", name), [told], galleries=[Gallery(shown, legend=legend)])
 
 
 def pictures(adata, drawing: Drawing, keys: Sequence[str]) -> Section:
@@ -121,18 +124,29 @@ def scores(table: pd.DataFrame) -> Section:
     )
 
 
-def repeat(model, batch_key: str | None, labels_key: str | None) -> Section:
-    """Versions, and the call that gives the same again."""
+def repeat(models: Mapping[str, Model], batch_key: str | None, labels_key: str | None) -> Section:
+    """Versions, and the calls that give the same again."""
     versions = {"scduet": __version__, "python": platform.python_version(), "system": platform.platform()}
     versions |= {name: metadata.version(name) for name in _PACKAGES}
     table = Table(["software", "version"], [[name, value] for name, value in versions.items()], folded="Versions")
-    if model is None:
+    if not models:
         return Section("How to repeat this", tables=[table])
-    options = "".join(f",\n    {name}={value!r}" for name, value in _changed(model).items())
+    calls = "\n".join(_call(name, one) for name, one in models.items())
     keys = "".join(f", {name}={key!r}" for name, key in (("batch_key", batch_key), ("labels_key", labels_key)) if key)
-    code = f"import scduet as sd\n\nmodel = sd.integrate(adata, {model.name!r}{options})\nsd.score(adata{keys})"
+    code = f"import scduet as sd\n\n{calls}\nsd.score(adata{keys})"
     text = "On a CPU with the same versions and number of threads this gives the same numbers, up to rounding."
     return Section("How to repeat this", [text], [table], code=code)
+
+
+def _call(name: str, model: Model) -> str:
+    """The call that trains this model; of two of a kind the second needs another place for its embedding."""
+    options = _changed(model) | ({} if name == model.name else {"key_added": f"X_{name}"})
+    said = "".join(f",\n    {option}={value!r}" for option, value in options.items())
+    return f"model = sd.integrate(adata, {model.name!r}{said})"
+
+
+def _titled(title: str, name: str) -> str:
+    return f"{title}: {name}" if name else title
 
 
 def _depth(adata, layer: str | None) -> list[list[str]]:

@@ -13,6 +13,7 @@ from scduet.errors import OptionError
 from scduet.scvi.setup import note, noted, untrained
 from scduet.scvi.trained import ScviModel
 from scduet.tasks.annotate import predict
+from scduet.tasks.gene_parameters import loadings
 
 
 class SCVI(ScviModel):
@@ -157,8 +158,7 @@ class LinearSCVI(ScviModel):
 
     def get_loadings(self) -> pd.DataFrame:
         """Loadings (gene x latent)."""
-        found = self._model.module.loadings().cpu().numpy()  # type: ignore[operator]
-        return pd.DataFrame(found, index=self._model.genes, columns=[f"Z_{i}" for i in range(found.shape[1])])
+        return loadings(self._model)
 
 
 class AUTOZI(ScviModel):

@@ -78,7 +78,7 @@ def score(
     if batch_key is None and labels_key is None and pseudotime_key is None:
         remedy = "pass batch_key= (the column of adata.obs with the batches), labels_key= (the cell types), or both"
         raise OptionError("score needs to know the batches or the cell types", remedy)
-    names = chosen(metrics)
+    names = _chosen(metrics)
     adata = _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled_category)
     labels, batch = (None if key is None else adata.obs[key].to_numpy() for key in (labels_key, batch_key))
     before = _before(adata, layer, needed=with_baselines or "pcr_comparison" in names)
@@ -94,6 +94,13 @@ def score(
     table = long_table(found) if long else wide_table(found, min_max)
     table.attrs["notes"] = _notes(adata, list(found), labels_key)
     return table
+
+
+def _chosen(metrics: str | Iterable[str]) -> list[str]:
+    try:
+        return chosen(metrics)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
 
 
 def wide_table(found: dict[str, dict[str, Estimate]], min_max: bool = False) -> pd.DataFrame:

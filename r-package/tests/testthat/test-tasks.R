@@ -69,6 +69,22 @@ test_that("denoised expression becomes an assay whose cells sum to the library s
   expect_error(NormalizeExpression(object, features = "zz"), class = "scduet_error_features")
 })
 
+test_that("denoised expression replaces what it made before, and nothing else", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- run(kinds_of_cells(), batch = "donor")
+  for (taken in c("RNA", "scvi")) expect_error(NormalizeExpression(object, assay.name = taken), class = "scduet_error_exists")
+  object <- NormalizeExpression(object, library.size = 1000)[, 1:100]
+  object <- NormalizeExpression(object, library.size = 10)
+  expect_equal(unname(Matrix::colSums(layer_blocks(object[["denoised"]], "data")[[1]])), rep(10, 100), tolerance = 1e-4)
+  expect_identical(counts_in(object), counts_in(kinds_of_cells()[, 1:100]))
+  skip_if_not_installed("SingleCellExperiment")
+  sce <- SingleCellExperiment::SingleCellExperiment(list(counts = counts_in(kinds_of_cells())))
+  SingleCellExperiment::altExp(sce, "ADT") <- SummarizedExperiment::SummarizedExperiment(list(counts = counts_in(kinds_of_cells())))
+  sce <- NormalizeExpression(NormalizeExpression(run(sce)))
+  expect_error(NormalizeExpression(sce, assay.name = "ADT"), class = "scduet_error_exists")
+})
+
 test_that("genes that mark a kind of cells are found, without p-values, beside the calls of permuted labels", {
   skip_if_no_engine()
   skip_if_no_seurat()
@@ -130,6 +146,119 @@ test_that("scANVI uses labels; as a method of IntegrateLayers() it wants them by
   expect_equal(
     unname(SeuratObject::Embeddings(layers, "integrated.scanvi")), unname(SeuratObject::Embeddings(object, "scanvi"))
   )
+})
+
+test_that("scANVI predicts the types of cells without one, from a scVI in the object or on its own", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- RunSCVI(kinds_of_cells(), batch = "donor", max_epochs = 30, n_hidden = 32, n_latent = 4, verbose = FALSE)
+  unknown <- seq_len(150) %% 4 == 0
+  object$known <- replace(object$kind, unknown, NA)
+  object$told <- replace(object$kind, unknown, "Unknown")
+  scanvi <- function(...) RunSCANVI(..., max_epochs = 20, verbose = FALSE)
+  found <- scanvi(object, labels = "known", start = "scvi")
+  expect_gt(mean((found$predicted.known == found$kind)[unknown]), 0.9)
+  expect_true(all(found$predicted.known.score > 1 / 3 & found$predicted.known.score <= 1))
+  model <- ScduetModel(found, "scanvi")
+  expect_identical(model[c("batch", "labels", "genes")], list(batch = "donor", labels = "known", genes = rownames(object)))
+  expect_identical(ncol(found[["scanvi"]]), 4L) # n_latent of the scVI
+  again <- scanvi(object, labels = "told", start = ScduetModel(object))
+  expect_identical(unname(again$predicted.told), unname(found$predicted.known)) # "Unknown" and NA are the same
+  expect_identical(methods::slot(again[["RunSCANVI.RNA"]], "params")$start, "scvi")
+  other <- scanvi(object, labels = "kind", n_hidden = 16)
+  expect_gt(mean(other$predicted.kind == other$kind), 0.9)
+  matrix <- scanvi(counts_in(object), labels = unname(object$kind), n_hidden = 16)
+  expect_identical(attr(matrix, "predicted")$predicted, unname(other$predicted.kind))
+  assay <- scanvi(object[["RNA"]], labels = object$kind, n_hidden = 16)
+  expect_identical(methods::slot(assay, "misc")$scduet.predicted$score, unname(other$predicted.kind.score))
+})
+
+test_that("a start that does not fit is refused before training", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- run(kinds_of_cells(), batch = "donor")
+  refused <- function(class, ..., object, start = "scvi") {
+    expect_error(
+      RunSCANVI(object, labels = "kind", start = start, max_epochs = 1, verbose = FALSE, ...),
+      class = paste0("scduet_error_", class)
+    )
+  }
+  refused("no_model", object = object, start = "pca")
+  refused("argument", object = object, features = rownames(object)[1:3])
+  refused("argument", object = counts_in(object))
+  refused("option", object = object, batch = "kind")
+  refused("option", object = object, n_latent = 7)
+  expect_error(RunLDVAE(object, start = "scvi", verbose = FALSE), class = "scduet_error_option")
+})
+
+test_that("a linear decoder leaves its loadings in the reduction, and they survive a file", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- RunLDVAE(kinds_of_cells(), max_epochs = 100, n_latent = 3, n_hidden = 32, lr = 0.03, verbose = FALSE)
+  loadings <- SeuratObject::Loadings(object[["ldvae"]])
+  expect_identical(dimnames(loadings), list(rownames(object), paste0("ldvae_", 1:3)))
+  marks <- rep(c("T", "B", "NK"), length.out = 30)
+  latent <- SeuratObject::Embeddings(object, "ldvae")
+  for (kind in unique(marks)) { # from other cells to these the loadings move the genes that mark them most
+    moved <- loadings %*% (colMeans(latent[object$kind == kind, ]) - colMeans(latent[object$kind != kind, ]))
+    expect_gt(min(moved[marks == kind]), max(moved[marks != kind]))
+  }
+  path <- WriteH5AD(object, tempfile(fileext = ".h5ad"), verbose = FALSE)
+  read <- suppressMessages(ReadH5AD(path))
+  expect_equal(unname(SeuratObject::Loadings(read[["ldvae"]])), unname(loadings))
+  matrix <- RunLDVAE(counts_in(object), max_epochs = 1, n_latent = 3, n_hidden = 8, verbose = FALSE)
+  expect_identical(dim(attr(matrix, "rotation")), c(30L, 3L))
+})
+
+test_that("AutoZI says which genes were given zeros beside their counts", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  even <- function(step) matrix((seq_len(40 * 600) * step) %% 1, 40, 600)
+  x <- matrix(qpois(even(0.618034), 15), 40, 600)
+  inflated <- 1:20
+  x[inflated, ] <- x[inflated, ] * (even(0.754877)[inflated, ] > 0.6)
+  dimnames(x) <- list(paste0("gene-", 1:40), paste0("cell", 1:600))
+  object <- suppressWarnings(SeuratObject::CreateSeuratObject(methods::as(x, "CsparseMatrix")))
+  object <- RunAutoZI(object,
+    features = rownames(object), n_latent = 2, max_epochs = 40, lr = 0.02, recipe = "scvi-tools", adam_eps = 1e-8, verbose = FALSE
+  )
+  found <- ZeroInflation(object)
+  expect_identical(rownames(found), rownames(object))
+  expect_gt(mean(outer(found$probability[inflated], found$probability[-inflated], ">")), 0.95)
+  expect_error(ZeroInflation(run(object)[["scvi"]]), class = "scduet_error_option")
+})
+
+test_that("counts corrected by SCTransform() are warned of where a model wants raw ones", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- suppressWarnings(Seurat::SCTransform(kinds_of_cells(), verbose = FALSE))
+  expect_warning(run(object), class = "scduet_warning_corrected_counts")
+  expect_silent(run(object, assay = "RNA", features = rownames(object[["RNA"]])))
+  expect_silent(as_anndata(object, verbose = FALSE))
+})
+
+test_that("what is left behind is told: models by WriteH5AD(), and by merge()", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- run(kinds_of_cells(), batch = "donor")
+  expect_message(WriteH5AD(object, tempfile(fileext = ".h5ad")), "SaveModel", class = "scduet_message")
+  merged <- merge(object, SeuratObject::RenameCells(object, add.cell.id = "b"))
+  expect_error(ScduetModel(merged), "merge", class = "scduet_error_no_model")
+})
+
+test_that("a report of an object with two models describes both", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- RunSCVI(kinds_of_cells(), batch = "donor", max_epochs = 2, n_latent = 2, n_hidden = 16, verbose = FALSE)
+  object <- RunLDVAE(object, batch = "donor", max_epochs = 3, n_latent = 2, n_hidden = 16, verbose = FALSE)
+  titles <- function(...) {
+    path <- WriteReport(object, tempfile(fileext = ".html"), ...)
+    page <- paste(readLines(path, warn = FALSE), collapse = "\n")
+    gsub("<[^>]*>", "", regmatches(page, gregexpr("<h2[^>]*>[^<]*</h2>", page))[[1]])
+  }
+  both <- titles()
+  expect_true(all(c("Model: scvi", "Training: scvi", "Model: ldvae", "Training: ldvae") %in% both))
+  expect_true("Model" %in% titles(reductions = "ldvae"))
 })
 
 test_that("the report is one page that names batch and labels", {

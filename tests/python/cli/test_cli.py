@@ -91,6 +91,9 @@ def test_report_takes_its_columns_from_the_model(folder, tmp_path):
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "batches (batch)" in page
     assert "2 epochs" in page
+    two = [argument for _ in range(2) for argument in ("--model", folder / "model")]
+    assert run("report", folder / "out.h5ad", *two, "-o", tmp_path / "two.html") == 0
+    assert "Model: scvi 2" in (tmp_path / "two.html").read_text(encoding="utf-8")
 
 
 def test_every_option_of_the_model_has_a_flag(capsys):

@@ -124,6 +124,20 @@ def test_it_starts_from_a_trained_scvi(counts):
         sd.fit(counts, "scvi", start=model)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"batch_key": "cell_type"}, {"batch_key": None}, {"categorical_covariate_keys": ["cell_type"]}, {"genes": 3}],
+)
+def test_a_model_to_start_from_fixes_its_columns_and_genes(counts, changed):
+    base = sd.fit(counts, "scvi", batch_key="batch", max_epochs=1, **FAST)
+    changed = {"genes": base.genes[:3]} if "genes" in changed else changed
+    with pytest.raises(OptionError, match="genes" if "genes" in changed else next(iter(changed))):
+        sd.fit(counts, "scanvi", start=base, labels_key="cell_type", max_epochs=1, **changed)
+    same = dict(batch_key="batch", genes=base.genes, categorical_covariate_keys=[])
+    model = sd.fit(counts, "scanvi", start=base, labels_key="cell_type", max_epochs=1, **same)
+    assert model.genes == base.genes
+
+
 def test_a_larger_weight_of_the_kl_terms_shrinks_the_latent_space(counts):
     """The beta of a beta-VAE."""
     options = dict(max_epochs=15, kl_warmup_epochs=0, **FAST)

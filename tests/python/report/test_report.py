@@ -88,10 +88,25 @@ def test_it_says_what_was_computed(made):
 
 
 def test_the_recipe_for_repeating_gives_the_same(made):
-    code, _, _ = sections.repeat(made.model, "batch", "cell_type").code.rpartition("sd.score(")
+    code, _, _ = sections.repeat({"scvi": made.model}, "batch", "cell_type").code.rpartition("sd.score(")
     again = made.adata.copy()
     exec(code, {"adata": again})
     np.testing.assert_allclose(again.obsm["X_scVI"], made.adata.obsm["X_scVI"], atol=1e-4)
+
+
+def test_of_several_models_each_is_described(made, tmp_path):
+    other = sd.fit(made.adata, "ldvae", labels_key="cell_type", max_epochs=3, n_latent=2)
+    path = sd.report(
+        made.adata, tmp_path / "r.html", model=[made.model, other, made.model], scores=made.scores, max_cells=100
+    )
+    text = " ".join(" ".join(Outline(path.read_text(encoding="utf-8")).words).split())
+    for name, model in (("scvi", made.model), ("ldvae", other), ("scvi 2", made.model)):
+        assert f"Model: {name} {model.name} of {len(model.genes)} genes" in text
+        assert f"Training: {name} {len(model.history)} epochs" in text
+    assert "cell types (cell_type)" in text, "columns of the first model"
+    again = tmp_path / "again.html"
+    sd.report(made.adata, again, model={"mine": other}, scores=made.scores)
+    assert 'key_added="X_mine"' in again.read_text(encoding="utf-8").replace("&#39;", '"').replace("&#34;", '"')
 
 
 def test_the_table_of_cells_counts_them(made):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from named import named
 
 import scduet as sd
 from scduet.errors import DataError, OptionError
@@ -49,16 +50,16 @@ def test_what_does_not_fit_is_named():
     states, labels = np.zeros((1, 2)), dict(labels_start=labels_start, labels_end=labels_end)
     with pytest.raises(DataError, match="labels_end"):
         sd.shift(states, start, end, labels_start=labels_start)
-    with pytest.raises(DataError, match="labels_start has 3 values for 4 cells"):
+    with pytest.raises(DataError, match=named("labels_start", 3, 4)):
         sd.shift(states, start, end, labels_start=labels_start[:3], labels_end=labels_end)
-    with pytest.raises(DataError, match="no cell type"):
+    with pytest.raises(DataError, match=named("start", "'x'", "end", "'B'")):
         sd.shift(states, start, end, labels_start=["x"] * 4, labels_end=labels_end)
     for weights in ("size", {"B": -1, "NK": 2}, {"B": 0}):
         with pytest.raises(OptionError, match="weights"):
             sd.shift(states, start, end, **labels, weights=weights)
     with pytest.raises(OptionError, match="'T'"):
         sd.shift(states, start, end, **labels, weights={"T": 1})
-    with pytest.raises(OptionError, match="without cell types"):
+    with pytest.raises(OptionError, match=named("'likeness'", "labels_start")):
         sd.shift(states, start, end, weights="likeness")
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from named import assert_named
 
 from scduet.train import progress
 from scduet.train.events import Event
@@ -36,7 +37,7 @@ def test_a_slow_training_is_told_of_between_the_tenths(capsys, monkeypatch):
 
 def test_messages_pass_at_once(capsys):
     Lines()(Event("log", "hello"))
-    assert capsys.readouterr().err == "scduet: hello\n"
+    assert_named(capsys.readouterr().err, "scduet", "hello")
 
 
 @pytest.mark.parametrize(

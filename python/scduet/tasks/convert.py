@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from anndata.utils import make_index_unique
 from jaxtyping import Float
 from scipy.io import mmread
 
+from scduet.atomic import place_whole, probe
 from scduet.errors import DataError, FormatError, some
 
 _SPARE = 16 << 20  # bytes that a folder must have free beside the estimate
@@ -85,8 +84,7 @@ def check_folder(folder: Path, needed: int = 0) -> None:
     if not folder.is_dir():
         raise DataError(f"the folder {folder} does not exist", "make it first")
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".scduet-") as probe:
-            probe.write(bytes(4096))
+        probe(folder)
     except OSError as error:
         raise DataError(f"cannot write to {folder}: {error.strerror}", "choose another folder") from error
     free = shutil.disk_usage(folder).free
@@ -128,19 +126,7 @@ def add_embedding(source: str | Path, target: str | Path, key: str, latent: Floa
         (shutil.copytree if Path(source).is_dir() else shutil.copyfile)(source, new)
         _write_obsm(new, key, latent)
 
-    place_whole(Path(target).absolute(), make)
-
-
-def place_whole(path: Path, make: Callable[[Path], object]) -> None:
-    """Let `make` write a file or folder beside `path`, then put it in place; on failure nothing is left behind."""
-    new = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        make(new)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(new, path)
-    finally:
-        _remove(new)
+    place_whole(Path(target), make)
 
 
 def _write_obsm(path: Path, key: str, values: np.ndarray) -> None:
@@ -155,13 +141,6 @@ def _write_obsm(path: Path, key: str, values: np.ndarray) -> None:
         return
     with h5py.File(path, "r+") as root:
         write_elem(root.require_group("obsm"), key, values)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _kind(path: Path) -> str:

@@ -23,7 +23,7 @@ from scduet.contract import MakeBatch, Reference
 from scduet.data.cells import Cells
 from scduet.data.schema import Fields, Schema, describe_genes
 from scduet.data.sources import on_disk
-from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
+from scduet.errors import DataError, FormatError, OptionError, ScduetWarning, TrainingInterrupted
 from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
@@ -138,7 +138,8 @@ def fit(
     options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
         (n_latent, gene_likelihood, ...). `scduet fit --help` lists them all.
 
-    Ctrl-C ends training and returns the model with the best weights so far.
+    Ctrl-C ends training and returns the model as trained so far, with a TrainingInterrupted warning; before the first
+    epoch is done it is a KeyboardInterrupt.
     Raises OptionError, DataError or DeviceError before training starts, TrainingError when the loss is not finite, a
     process is lost, or the checkpoint cannot be written.
     """
@@ -278,8 +279,12 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
 
 
 def _tell_interrupted(outcome: Outcome) -> None:
-    if outcome.stopped == "interrupted":
-        warnings.warn(f"training was interrupted after {len(outcome.history)} epochs", ScduetWarning, stacklevel=3)
+    if outcome.stopped != "interrupted":
+        return
+    if not outcome.history:  # untrained weights are no model
+        raise KeyboardInterrupt
+    message = f"training was interrupted after {len(outcome.history)} epochs"
+    warnings.warn(message, TrainingInterrupted, stacklevel=3)
 
 
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy.io import mmread
 
 from scduet.atomic import place_whole, probe
+from scduet.data.loom import read_loom
 from scduet.errors import DataError, FormatError, some
 
 _SPARE = 16 << 20  # bytes that a folder must have free beside the estimate
@@ -33,7 +34,9 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) 
 
 
 def read(path: str | Path) -> AnnData:
-    """The cells in an .h5ad file, a .zarr folder, a 10x .h5 file, or a 10x folder with matrix.mtx. Names are unique.
+    """The cells in an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, or a 10x folder with matrix.mtx.
+
+    Names of genes are made unique.
 
     Raises FormatError, naming the file and what can be read, for anything else and for damaged files.
     """
@@ -43,6 +46,8 @@ def read(path: str | Path) -> AnnData:
     reader = READERS[_kind(path)]
     try:
         adata = reader(path)
+    except FormatError:
+        raise
     except Exception as error:  # readers fail in their own ways: KeyError, OSError, zlib.error, ...
         raise FormatError(
             f"{path} cannot be read: {_one_line(error)}", "is it complete, and what its name says?"
@@ -200,6 +205,7 @@ def _one_line(error: Exception) -> str:
 READERS: Mapping[str, Callable[[Path], AnnData]] = {
     ".h5ad": anndata.read_h5ad,
     ".zarr": anndata.read_zarr,
+    ".loom": read_loom,
     ".h5": _read_10x_h5,
     "10x folder": _read_10x_folder,
 }
@@ -207,7 +213,7 @@ WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
     ".h5ad": lambda adata, path: adata.write_h5ad(path, compression="gzip"),
     ".zarr": lambda adata, path: adata.write_zarr(path),
 }
-_KNOWN = "scduet reads .h5ad, .zarr, 10x .h5 and 10x folders with matrix.mtx"
+_KNOWN = "scduet reads .h5ad, .zarr, .loom, 10x .h5 and 10x folders with matrix.mtx"
 _HINTS = {
     **dict.fromkeys((".rds", ".rda", ".rdata"), "make it an .h5ad first: scduet convert x.rds x.h5ad"),
     ".csv": "read it yourself, e.g. with scanpy.read_csv, and write an .h5ad",

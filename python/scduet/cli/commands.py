@@ -167,6 +167,7 @@ def score(
     it is installed, are always scored too.
     """
     from scduet.tasks.convert import check_target, place_whole, read
+    from scduet.tasks.shown import notes
 
     for path, ending in ((output, ".csv"), (report, ".html")):
         if path:
@@ -177,7 +178,9 @@ def score(
     adata = read(data)
     progress = None if quiet else _once_an_embedding()
     table = scduet.score(adata, keys, batch_key, labels_key, metrics=names, layer=layer, callback=progress)
-    typer.echo(table.T.to_string(float_format=lambda value: f"{value:.3f}"))
+    typer.echo(table.T.to_string(float_format=lambda value: f"{value:.3f}", na_rep="-"))
+    for note in notes(table):
+        typer.echo(note)
     if output:
         place_whole(output.absolute(), table.to_csv)
     if report:

@@ -20,6 +20,7 @@ from scduet.plots.embedding import embedding_panels, legend_entries
 from scduet.plots.training import SPLITS, training_curves
 from scduet.reports.page import Cell, Gallery, Picture, Section, Table
 from scduet.tasks.draw import Drawing, title_of
+from scduet.tasks.shown import notes
 
 _PACKAGES = ("torch", "numpy", "scipy", "anndata", "scanpy", "scikit-learn")
 _LARGEST = 40  # rows of a table of cell types
@@ -114,7 +115,7 @@ def scores(table: pd.DataFrame) -> Section:
     }
     return Section(
         "Scores",
-        text + _not_computed(table),
+        text + notes(table),
         [Table(["metric", *map(title_of, table.index)], rows, groups)],
         terms=meanings,
     )
@@ -192,12 +193,6 @@ def _meaning(name: str) -> str:
     described = inspect.getdoc(getattr(import_module(f"scduet.metrics.{module}"), function)) or ""
     first, _, _ = described.partition("\n\n")
     return f"{' '.join(first.split())} From {metric.low:g} to {metric.high:g}; higher is better."
-
-
-def _not_computed(table: pd.DataFrame) -> list[str]:
-    """Why some metrics are missing: in words, once each."""
-    reasons = {(m, why) for row in table.attrs.get("reasons", {}).values() for m, why in row.items()}
-    return [f"{METRICS[name].label} is not defined here: {why}." for name, why in sorted(reasons)]
 
 
 def _shown(value: Any) -> str:

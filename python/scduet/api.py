@@ -29,6 +29,7 @@ from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
 from scduet.train import inference, processes, resume
 from scduet.train.config import TrainConfig, resolved
+from scduet.train.defaults import lists_options
 from scduet.train.events import Event, Listener, default_listener
 from scduet.train.loop import Outcome, Trainer
 
@@ -117,6 +118,7 @@ class Model:
         scvi_export.write(Path(folder), self.name, self.module, self.schema, self.outcome.history, overwrite)
 
 
+@lists_options
 def fit(
     adata,
     model: str = "scvi",
@@ -136,7 +138,7 @@ def fit(
     start: a trained model to go on from: its options, genes, levels and weights are taken over. Either a model of the
         same name, or a scVI that a scANVI grows from.
     options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
-        (n_latent, gene_likelihood, ...). `scduet fit --help` lists them all.
+        (n_latent, gene_likelihood, ...), all listed below.
 
     Ctrl-C ends training and returns the model as trained so far, with a TrainingInterrupted warning; before the first
     epoch is done it is a KeyboardInterrupt.

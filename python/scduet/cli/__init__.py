@@ -12,13 +12,13 @@ import typer
 from scduet._version import __version__
 from scduet.cli.analyses import annotate, de, expression, map_
 from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, recommend, report, say, score
-from scduet.cli.flags import with_options
+from scduet.cli.flags import with_defaults, with_options
 from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
 from scduet.cli.network import network
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.errors import OptionError
 from scduet.models import MODELS
-from scduet.options import Option, options_of
+from scduet.options import TRAINING, Option, options_at, options_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
         app.command()(_training(command, options))
     own = options if model in MODELS else teaching("labels_key")
     app.command()(with_options(interruptible(annotate), own))
-    app.command("map")(_training(map_, [option for option in options if option.group == "training"]))
+    app.command("map")(_training(map_, with_defaults(options_at(TRAINING), {"weight_decay": 0.0})))
     app.command()(_training(finetune, teaching()))
     app.command()(_training(pretrain, pretraining()))
     for command in (embed, de, expression, network, recommend, score, report, convert, doctor):

@@ -54,7 +54,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="your file: .h5ad, .zarr, 10x .h5 or folder")
+    parser.add_argument("--data", type=Path, help="your file: .h5ad, .zarr, .loom, 10x .h5 or folder")
     parser.add_argument("--batch", help="column of obs with the batch")
     parser.add_argument("--label", help="column of obs with the cell type, if known")
     parser.add_argument("--out", type=Path, default=Path("demo"))

@@ -23,13 +23,14 @@ from scduet.contract import MakeBatch, Reference
 from scduet.data.cells import Cells
 from scduet.data.schema import Fields, Schema, describe_genes
 from scduet.data.sources import on_disk
-from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
+from scduet.errors import DataError, FormatError, OptionError, ScduetWarning, TrainingInterrupted
 from scduet.models import find
 from scduet.nn.kernels.jit import compilation_announced
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
 from scduet.train import inference, processes, resume
 from scduet.train.config import TrainConfig, resolved
+from scduet.train.defaults import lists_options
 from scduet.train.events import Event, Listener, default_listener
 from scduet.train.loop import Outcome, Trainer
 from scduet.train.summary import summary
@@ -126,6 +127,7 @@ class Model:
         scvi_export.write(Path(folder), self.name, self.module, self.schema, self.outcome.history, overwrite)
 
 
+@lists_options
 def fit(
     adata,
     model: str = "scvi",
@@ -145,9 +147,10 @@ def fit(
     start: a trained model to go on from: its options, genes, levels and weights are taken over. Either a model of the
         same name, or a scVI that a scANVI grows from.
     options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
-        (n_latent, gene_likelihood, ...). `scduet fit --help` lists them all.
+        (n_latent, gene_likelihood, ...), all listed below.
 
-    Ctrl-C ends training and returns the model with the best weights so far.
+    Ctrl-C ends training and returns the model as trained so far, with a TrainingInterrupted warning; before the first
+    epoch is done it is a KeyboardInterrupt.
     Raises OptionError, DataError or DeviceError before training starts, TrainingError when the loss is not finite, a
     process is lost, or the checkpoint cannot be written.
     """
@@ -293,8 +296,12 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
 
 
 def _tell_interrupted(outcome: Outcome) -> None:
-    if outcome.stopped == "interrupted":
-        warnings.warn(f"training was interrupted after {len(outcome.history)} epochs", ScduetWarning, stacklevel=3)
+    if outcome.stopped != "interrupted":
+        return
+    if not outcome.history:  # untrained weights are no model
+        raise KeyboardInterrupt
+    message = f"training was interrupted after {len(outcome.history)} epochs"
+    warnings.warn(message, TrainingInterrupted, stacklevel=3)
 
 
 def _compilation_to(listener: Listener) -> AbstractContextManager[None]:

@@ -35,6 +35,10 @@ class ScduetWarning(UserWarning):
     """Something works, but probably not as the user hopes."""
 
 
+class TrainingInterrupted(ScduetWarning):
+    """Ctrl-C ended training; the model has the weights of that moment, or the best if early stopping watched them."""
+
+
 def some(names, most: int = 3) -> str:
     """The first few of `names`, for a message: "'a', 'b', 'c' and 4 more"."""
     names = list(names)

@@ -50,6 +50,20 @@ def options_at(*places: tuple[Group, str]) -> list[Option]:
     return [option for group, place in places for option in _options_in(group, place)]
 
 
+def settings_at(place: str) -> dict[str, Any]:
+    """The dict of literals that is assigned at "module:NAME", e.g. a recipe; no code is run."""
+    module, _, name = place.partition(":")
+    nodes = [node for node in ast.parse(_source(module)).body if isinstance(node, ast.Assign)]
+    value = next(v for node in nodes for target, v in _assigned(node) if target == name)
+    if isinstance(value, ast.Call):  # dict(a=1)
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in value.keywords}
+    return ast.literal_eval(value)
+
+
+def _assigned(node: ast.Assign) -> list[tuple[str, ast.expr]]:
+    return [(target.id, node.value) for target in node.targets if isinstance(target, ast.Name)]
+
+
 Config = TypeVar("Config")
 
 

@@ -7,6 +7,31 @@
 #' Counts of the variable features are used if there are any, else of all features, and a message says which; the same
 #' rule holds in Python, and the same seed gives the same embedding there (`seed=42`).
 #'
+#' @section Main options of scVI and their defaults:
+#' Two values are those of the recipes "auto" and "scvi-tools". `scduet fit --model NAME --help` on the command line lists
+#' all options of a model.
+#' * `n_latent` (default 10): Dimensions of the latent space.
+#' * `n_hidden` (default 128): Width of the hidden layers.
+#' * `n_layers` (default 1): Hidden layers of the encoder and of the decoder.
+#' * `dropout_rate` (default 0.1): Share of hidden units that the encoder drops in training.
+#' * `gene_likelihood` (default zinb): Distribution of the counts.
+#' * `dispersion` (default gene): What the dispersion of a gene may depend on; with "gene-label" an unlabeled cell gets
+#'   the labels' mean.
+#' * `recipe` (default auto): What decides the options left at NULL: "auto" is our choice, "scvi-tools" copies theirs.
+#' * `max_epochs` (default auto: 200 (fewer above 20,000 cells); scvi-tools: 400 (fewer above 20,000 cells)): Passes
+#'   over the cells at most; NULL lets the recipe decide by the number of cells.
+#' * `batch_size` (default 128): Cells in a minibatch.
+#' * `lr` (default auto: 0.005; scvi-tools: 0.001): Learning rate of Adam.
+#' * `kl_warmup_epochs` (default auto: 20 (at most a fifth of max_epochs); scvi-tools: 400): Epochs over which the
+#'   weight of the KL terms grows from 0 to max_kl_weight.
+#' * `train_size` (default 0.9): Share of the cells to train on; the rest are held out for validation.
+#' * `early_stopping` (default FALSE): Stop when the validation loss no longer falls, and keep the best weights.
+#' * `early_stopping_patience` (default auto: 25; scvi-tools: 45): Epochs without improvement before training stops.
+#' * `accelerator` (default auto): Device; "auto" takes a CUDA GPU if there is one, else the CPU.
+#' * `devices` (default 1): Processes on this machine that share each minibatch, one for each GPU; torchrun, if used,
+#'   decides instead.
+#' * `precision` (default 32): Number format of matrix products; the likelihood is always computed in 32 bit.
+#'
 #' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of genes x cells with raw counts (dense,
 #'   sparse or on disk).
 #' @param model Name of the model.

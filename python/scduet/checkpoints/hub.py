@@ -6,12 +6,12 @@ never change. Needs the extra `hub`. Without network, files that were downloaded
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from scduet.atomic import sha256
 from scduet.errors import FormatError, OptionError, ScduetWarning
 
 WANTED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.pkl", "*.tsv")
@@ -81,14 +81,6 @@ def _check(hub, address: Address, root: Path) -> None:
     if address.revision is None:
         message = f"no revision was asked for: this is {info.sha}; write hf://{address.repo}@{info.sha} to keep it"
         warnings.warn(message, ScduetWarning, stacklevel=4)
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _package():

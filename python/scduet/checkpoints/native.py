@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from scduet.atomic import place_whole, recover, sha256
 from scduet.errors import FormatError, some
 
 FORMAT = 1
@@ -30,20 +28,10 @@ MANIFEST, WEIGHTS = "scduet.json", "weights.safetensors"
 def write(folder: Path, manifest: dict, tensors: dict[str, torch.Tensor], overwrite: bool = False) -> None:
     """Write a model folder. Raises FormatError when something is there that is not to be replaced."""
     folder = folder.absolute()
-    _recover(folder)
+    recover(folder)
     _refuse(folder, overwrite)
-    new, old = _aside(folder, "new"), _aside(folder, "old")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        _fill(new, manifest, tensors)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    place_whole(folder, lambda new: _fill(new, manifest, tensors), durable=True)
 
 
 def read(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -52,7 +40,7 @@ def read(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     Raises FormatError for a folder that is not ours, from a newer format, or damaged.
     """
     folder = folder.absolute()
-    _recover(folder)
+    recover(folder)
     if not folder.exists():
         raise FormatError(f"{folder} does not exist", "check the path")
     if not (folder / MANIFEST).is_file():
@@ -60,7 +48,9 @@ def read(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     manifest = _manifest(folder)
     if manifest["format"] > FORMAT:
         raise FormatError(f"{folder} has format {manifest['format']}, newer than {FORMAT}", "update scduet")
-    if _sha256(folder / WEIGHTS) != manifest["weights_sha256"]:
+    if not (folder / WEIGHTS).is_file():
+        raise FormatError(f"{folder / WEIGHTS} is missing", "save or copy the model again")
+    if sha256(folder / WEIGHTS) != manifest["weights_sha256"]:
         raise FormatError(f"{folder / WEIGHTS} is damaged: its checksum differs", "save or copy the model again")
     try:
         return manifest, load_file(folder / WEIGHTS)
@@ -80,18 +70,8 @@ def kind_of(folder: Path) -> str | None:
 def _fill(folder: Path, manifest: dict, tensors: dict[str, torch.Tensor]) -> None:
     folder.mkdir()
     save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
-    manifest = {"format": FORMAT, **manifest, "weights_sha256": _sha256(folder / WEIGHTS)}
+    manifest = {"format": FORMAT, **manifest, "weights_sha256": sha256(folder / WEIGHTS)}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
-    for path in folder.iterdir():
-        _sync(path)
-
-
-def _recover(folder: Path) -> None:
-    """Finish what a killed `write` left: the old folder goes back if the new one did not reach its place."""
-    old = _aside(folder, "old")
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _refuse(folder: Path, overwrite: bool) -> None:
@@ -115,23 +95,3 @@ def _manifest(folder: Path) -> dict:
     if not ours:
         raise FormatError(f"{folder / MANIFEST} is not the manifest of a scduet model", "is it another program's file?")
     return manifest
-
-
-def _aside(folder: Path, which: str) -> Path:
-    return folder.with_name(f".{folder.name}.scduet-{which}")
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise FormatError(f"{path} is missing", "save or copy the model again")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make sure that the file is on disk before the folder is renamed into place."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

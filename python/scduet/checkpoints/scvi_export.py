@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from scduet.atomic import place_whole
 from scduet.checkpoints.scvi_names import to_scvi_tools
 from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, ONE_FILE
 from scduet.data.schema import Schema
@@ -60,9 +61,7 @@ def write(
         "var_names": np.array(schema.genes, dtype=object),
         "attr_dict": _attributes(name, module, schema, history),
     }
-    new = folder / f".{ONE_FILE}.new"
-    torch.save(content, new)
-    new.replace(folder / ONE_FILE)
+    place_whole(folder / ONE_FILE, lambda new: torch.save(content, new))
 
 
 def _weights(name: str, module: Any) -> dict[str, Any]:

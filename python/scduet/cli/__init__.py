@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated
 
@@ -11,16 +12,17 @@ import typer
 from scduet._version import __version__
 from scduet.cli.analyses import annotate, de, expression, map_
 from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, recommend, report, say, score
-from scduet.cli.flags import with_options
+from scduet.cli.flags import with_defaults, with_options
+from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
 from scduet.cli.network import network
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.errors import OptionError
 from scduet.models import MODELS
-from scduet.options import options_of
+from scduet.options import TRAINING, Option, options_at, options_of
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 0 done, 1 failed (one line says why), 2 wrong usage."""
+    """Run the command; 0 done, 1 failed (one line says why), 2 wrong usage, 130 interrupted (and says what is kept)."""
     arguments = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
@@ -28,8 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
             build(_model_named_in(arguments))(args=arguments, prog_name="scduet")
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 1
-        except KeyboardInterrupt:
-            return _failed("interrupted")
+        except (Interrupted, KeyboardInterrupt) as end:
+            say(str(end) or "interrupted")
+            return EXIT_CODE
         except Exception as error:
             if os.environ.get("SCDUET_TRACEBACK"):
                 raise
@@ -50,14 +53,19 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.callback()(_common)
     options = options_of(model if model in MODELS else DEFAULT_MODEL)
     for command in (fit, integrate):
-        app.command()(with_options(command, options))
-    app.command()(with_options(annotate, options if model in MODELS else teaching("labels_key")))
-    app.command("map")(with_options(map_, [option for option in options if option.group == "training"]))
-    app.command()(with_options(finetune, teaching()))
-    app.command()(with_options(pretrain, pretraining()))
+        app.command()(_training(command, options))
+    own = options if model in MODELS else teaching("labels_key")
+    app.command()(with_options(interruptible(annotate), own))
+    app.command("map")(_training(map_, with_defaults(options_at(TRAINING), {"weight_decay": 0.0})))
+    app.command()(_training(finetune, teaching()))
+    app.command()(_training(pretrain, pretraining()))
     for command in (embed, de, expression, network, recommend, score, report, convert, doctor):
-        app.command()(command)
+        app.command()(interruptible(command))
     return app
+
+
+def _training(command: Callable, options: list[Option]) -> Callable:
+    return with_options(interruptible(command, keeps_model=True), options)
 
 
 def _print_version(wanted: bool) -> None:

@@ -19,7 +19,7 @@ def _known(model: str) -> str:
     return model
 
 
-Data = Annotated[Path, typer.Argument(help=".h5ad, .zarr, 10x .h5, or a 10x folder with matrix.mtx.")]
+Data = Annotated[Path, typer.Argument(help=".h5ad, .zarr, .loom, 10x .h5, or a 10x folder with matrix.mtx.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="What to write; put in place only when complete.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --output names.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing of the progress.")]
@@ -225,7 +225,9 @@ def report(
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help=".h5ad, .zarr, 10x .h5, 10x folder, or .rds, .rda, .RData of R.")],
+    source: Annotated[
+        Path, typer.Argument(help=".h5ad, .zarr, .loom, 10x .h5, 10x folder, or .rds, .rda, .RData of R.")
+    ],
     target: Annotated[Path, typer.Argument(help="What to write: .h5ad, .zarr, or .rds and .rda (needs R).")],
     name: Annotated[str | None, typer.Option(help="Name of the object in an .rda.")] = None,
     overwrite: Overwrite = False,

@@ -3,13 +3,15 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Annotated, Any
 
 import typer
 
 from scduet.options import Option
+from scduet.train.defaults import default_text
 
 
 def with_options(command: Callable, options: list[Option]) -> Callable:
@@ -27,10 +29,16 @@ def with_options(command: Callable, options: list[Option]) -> Callable:
     return run
 
 
+def with_defaults(options: list[Option], own: Mapping[str, Any]) -> list[Option]:
+    """The options, with the defaults that a command sets itself."""
+    return [replace(option, default=own.get(option.name, option.default)) for option in options]
+
+
 def _flag(option: Option) -> inspect.Parameter:
     name = option.name.replace("_", "-")
     names = f"--{name}/--no-{name}" if option.type.startswith("bool") else f"--{name}"
-    shown = "" if option.default in (None, ()) else f" (default: {option.default})"
+    default = default_text(option)
+    shown = f" (default: {default})" if default else ""
     told = typer.Option(names, help=option.help + shown, show_default=False)
     annotation = Annotated[_kind(option) | None, told]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -50,17 +50,17 @@ def network(
         if programs:
             place_whole(programs.absolute(), lambda path: found.to_csv(path, index=False))
         if figure:
-            _draw(links, found, figure, place_whole)
+            _draw(links, found, figure)
         if sets:
             typer.echo(found.attrs["links"].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     place_whole(output.absolute(), lambda path: links.to_csv(path, index=False))
 
 
-def _draw(links, programs, figure: Path, place_whole) -> None:
+def _draw(links, programs, figure: Path) -> None:
     import scduet
 
     group = links["group"].iloc[0]
     if links["group"].nunique() > 1:
         say(f"drawing the group {group!r}, the first of several")
     drawn = scduet.pl.gene_network(links, group=group, programs=programs[programs["group"] == group])
-    place_whole(figure.absolute(), lambda path: scduet.pl.save_figure(drawn, path))
+    scduet.pl.save_figure(drawn, figure)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from scduet.cli.commands import Checkpoint, Data, Overwrite, Quiet, check_model_folder, listener, say
-from scduet.options import SHARED, TRAINING, Option, options_at
+from scduet.cli.flags import with_defaults
+from scduet.options import SHARED, TRAINING, Option, options_at, settings_at
 
 FAMILIES = {"geneformer": "MaskedConfig", "scgpt": "GenerativeConfig"}  # and the options of their objectives
 TOKENS = [
@@ -21,7 +22,10 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to make; pu
 def teaching(*more: str) -> list[Option]:
     """Options of fine-tuning a transformer to name cells; `more`: of where the data are."""
     own = options_at(("model", "scduet.transformers.finetune:Config"), TRAINING)
-    return [*_places(*more, "unlabeled_category", "layer"), *TOKENS, *own]
+    rates = settings_at("scduet.tasks.finetune:RATES")
+    lr = "; ".join(f"{tuning}: {rate:g}" for tuning, rate in rates.items())
+    recipe = {**settings_at("scduet.tasks.finetune:RECIPE"), "lr": lr}
+    return [*_places(*more, "unlabeled_category", "layer"), *TOKENS, *with_defaults(own, recipe)]
 
 
 def pretraining() -> list[Option]:
@@ -32,7 +36,8 @@ def pretraining() -> list[Option]:
         for family, config in FAMILIES.items()
         for option in options_at(("model", f"scduet.transformers.pretraining:{config}"))
     ]
-    return [*_places("layer"), TOKENS[0], *own, *shared]
+    recipe = settings_at("scduet.tasks.pretrain:RECIPE")
+    return [*_places("layer"), TOKENS[0], *own, *with_defaults(shared, recipe)]
 
 
 def finetune(

@@ -237,7 +237,10 @@ OPENERS: Mapping[str, Callable[[Path], Any]] = {".h5ad": _open_h5, ".zarr": _ope
 def _opened(path: Path) -> Iterator[Any]:
     """The root of the file; whatever goes wrong while it is read becomes a DataError that names it."""
     if path.suffix.lower() not in OPENERS:
-        raise DataError(f"cannot read rows of {path.name!r}", "give .h5ad or .zarr, or read it into memory first")
+        raise DataError(
+            f"cannot read rows of {path.name!r}",
+            "give .h5ad or .zarr, or read it into memory (on the command line: leave out --on-disk)",
+        )
     if not path.exists():
         raise DataError(f"{path} does not exist", "is the name right?")
     try:

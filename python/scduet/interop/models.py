@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 import scduet
+from scduet.atomic import sha256 as checksum
 from scduet.contract import Classifies, HasLoadings
 from scduet.errors import FormatError
 from scduet.interop import codec, objects
@@ -172,15 +172,6 @@ def _note(adata, made: Made | tuple[()]) -> None:
         provenance.note(adata, key, known)
 
 
-def digest(folder: str) -> str:
-    """sha256 of the files of a folder, names and bytes, in the order of their names."""
-    total = hashlib.sha256()
-    for path in sorted(Path(folder).iterdir()):
-        total.update(path.name.encode())
-        total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
-
-
 def _trained(model, folder: str) -> Trained:
     """What R keeps of a model that holds its cells."""
     return Trained(
@@ -204,7 +195,7 @@ def _facts(model, folder: str) -> dict[str, Any]:
     return {
         "model": model.name,
         "version": scduet.__version__,
-        "sha256": digest(folder),
+        "sha256": checksum(Path(folder)),
         "genes": list(model.genes),
         "batch": fields.batch_key,
         "labels": fields.labels_key,
@@ -223,7 +214,7 @@ def _columns(fields) -> list[str]:
 @lru_cache(maxsize=4)
 def saved(folder: str, sha256: str):
     """The model saved in `folder`; R names the folder after the digest, so a second call finds it loaded."""
-    found = digest(folder) if os.path.isdir(folder) else ""
+    found = checksum(Path(folder)) if os.path.isdir(folder) else ""
     if found != sha256:
         what = "was changed since it was saved" if found else "is not there any more"
         raise FormatError(f"the model in {folder!r} {what}", "load it again with LoadModel(), or train it again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scduet.atomic import place_whole
 from scduet.errors import FormatError
 from scduet.interop import codec
 from scduet.tasks.provenance import PLACE
@@ -105,8 +105,8 @@ def read_h5ad(path: str) -> AnnData:
 
 
 def write_h5ad(adata: AnnData, path: str) -> list[str]:
-    """Write to a temporary name, then rename. Returns the columns of obs and var that h5ad holds as text only."""
-    target, changed = Path(path), []
+    """Write an .h5ad file. Returns the columns of obs and var that h5ad holds as text only."""
+    changed = []
     copy = AnnData(adata.X, obs=adata.obs.copy(), var=adata.var.copy(), uns=adata.uns, obsm=adata.obsm,
                    varm=adata.varm, layers=adata.layers, obsp=adata.obsp)  # fmt: skip
     for where in ("obs", "var"):
@@ -117,12 +117,7 @@ def write_h5ad(adata: AnnData, path: str) -> list[str]:
         for column in frame.columns[frame.dtypes == np.dtype(object)]:
             if frame[column].isna().any():  # a file has no text with missing values, but categories may miss
                 frame[column] = frame[column].astype("category")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        copy.write_h5ad(unfinished, convert_strings_to_categoricals=False)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    place_whole(Path(path), lambda new: copy.write_h5ad(new, convert_strings_to_categoricals=False))
     return changed
 
 

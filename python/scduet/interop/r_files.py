@@ -13,9 +13,10 @@ from pathlib import Path
 
 from anndata import AnnData
 
+from scduet.atomic import place_whole
 from scduet.errors import FormatError, ScduetWarning
 from scduet.interop.objects import write_h5ad
-from scduet.tasks.convert import WRITERS, check_target, file_size, place_whole, read, write
+from scduet.tasks.convert import WRITERS, check_target, file_size, read, write
 
 ENDINGS = (".rds", ".rda", ".rdata")
 
@@ -90,7 +91,7 @@ def _place(adata: AnnData, path: Path, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         passed = str(Path(folder) / "cells.h5ad")
         write_h5ad(adata, passed)
-        place_whole(path.absolute(), lambda new: _save(passed, str(new), "" if path.suffix.lower() == ".rds" else name))
+        place_whole(path, lambda new: _save(passed, str(new), "" if path.suffix.lower() == ".rds" else name))
 
 
 def _save(source: str, target: str, name: str) -> None:

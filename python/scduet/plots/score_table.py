@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from textwrap import wrap
 
 import matplotlib
 import numpy as np
@@ -14,11 +15,13 @@ from matplotlib.patches import Circle, Rectangle
 from scduet.errors import DataError
 from scduet.metrics import METRICS
 from scduet.plots.style import NEUTRAL, STYLE, Figure
+from scduet.tasks.shown import notes
 
 BASELINES = ("X_pca", "X_harmony")
 _GROUPS = {"bio": ("Biology kept", "Greens"), "batch": ("Batches mixed", "Blues"), "all": ("Means", "Oranges")}
 _MEANS = {"bio": "Biology", "batch": "Batch", "total": "Total"}
 _WIDE, _BAR, _HIGH = 0.62, 0.95, 0.5  # inches of a circle's column, a bar's column, and a row
+_LETTER, _LINE = 0.062, 0.15  # inches of a letter and a line of the notes
 
 
 def scores(table: pd.DataFrame, starred: Sequence[str] = ()) -> Figure:
@@ -26,7 +29,8 @@ def scores(table: pd.DataFrame, starred: Sequence[str] = ()) -> Figure:
 
     table: one row an embedding (wide, not long). starred: embeddings whose method saw the labels, marked with a star,
     since label metrics flatter them. Circles grow and darken with the value within the metric's range, so that equal
-    values look equal; "–" where there is no value. Baselines are in italics. Raises DataError for another table.
+    values look equal; "–" where there is no value, and the reason below. Baselines are in italics.
+    Raises DataError for another table.
     """
     _check(table)
     table = table.sort_values("total", ascending=False) if table["total"].notna().any() else table
@@ -35,7 +39,9 @@ def scores(table: pd.DataFrame, starred: Sequence[str] = ()) -> Figure:
     names = [str(name) + (" *" if name in starred else "") for name in table.index]
     left, top = 0.3 + 0.085 * max(map(len, names)), 1.45
     width = left + sum(_BAR if group == "all" else _WIDE for _, group in columns) + 0.2
-    height = top + _HIGH * len(table) + 0.15
+    told = [line for note in notes(table) for line in wrap(note, int(width / _LETTER))]
+    below = top + _HIGH * len(table) + 0.15
+    height = below + _LINE * len(told) + (0.1 if told else 0)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
@@ -48,6 +54,8 @@ def scores(table: pd.DataFrame, starred: Sequence[str] = ()) -> Figure:
             draw(axes, column, table[column].to_numpy(float), x, top, _GROUPS[group][1])
             x += step
         _group_names(axes, [group for _, group in columns], left)
+        for i, line in enumerate(told):
+            axes.text(0.2, below + _LINE * i, line, va="top", fontsize=7, parse_math=False)
     return figure
 
 

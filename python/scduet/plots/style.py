@@ -12,6 +12,7 @@ import matplotlib
 import matplotlib.figure
 from matplotlib.colors import to_hex
 
+from scduet.atomic import place_whole
 from scduet.errors import OptionError
 
 STYLE: dict[Any, Any] = {
@@ -64,7 +65,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise OptionError(f"cannot write a figure to {path.name!r}", "end its name in .png, .pdf or .svg")
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
-        figure.savefig(path, dpi=dpi, facecolor="white")
+        place_whole(path, lambda new: figure.savefig(new, dpi=dpi, facecolor="white"))
     return path
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from scduet.atomic import place_whole
 from scduet.errors import DataError, some
 from scduet.reports import sections
 from scduet.reports.page import render
-from scduet.tasks.convert import check_target, place_whole
+from scduet.tasks.convert import check_target
 from scduet.tasks.draw import lay_out
 from scduet.tasks.score import score
 

@@ -13,6 +13,7 @@ from anndata import AnnData, read_h5ad
 
 from scduet import api
 from scduet.api import Model
+from scduet.atomic import place_whole
 from scduet.checkpoints import native, scvi_tools
 from scduet.data.samplers import split
 from scduet.errors import FormatError, OptionError
@@ -86,7 +87,7 @@ class ScviModel(Analyses):
             (folder / FILE).unlink(missing_ok=True)
         self._model.save(folder, overwrite)
         if save_anndata:
-            self.adata.write_h5ad(folder / FILE)
+            place_whole(folder / FILE, self.adata.write_h5ad)
 
     def export_scvi_tools(self, dir_path, overwrite=False) -> None:
         self._model.export_scvi_tools(dir_path, overwrite)

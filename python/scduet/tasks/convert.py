@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,8 @@ from anndata.utils import make_index_unique
 from jaxtyping import Float
 from scipy.io import mmread
 
+from scduet.atomic import place_whole, probe
+from scduet.data.loom import read_loom
 from scduet.errors import DataError, FormatError, some
 from scduet.tasks.provenance import PLACE
 
@@ -36,7 +36,9 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) 
 
 
 def read(path: str | Path) -> AnnData:
-    """The cells in an .h5ad file, a .zarr folder, a 10x .h5 file, or a 10x folder with matrix.mtx. Names are unique.
+    """The cells in an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, or a 10x folder with matrix.mtx.
+
+    Names of genes are made unique.
 
     Raises FormatError, naming the file and what can be read, for anything else and for damaged files.
     """
@@ -46,6 +48,8 @@ def read(path: str | Path) -> AnnData:
     reader = READERS[_kind(path)]
     try:
         adata = reader(path)
+    except FormatError:
+        raise
     except Exception as error:  # readers fail in their own ways: KeyError, OSError, zlib.error, ...
         raise FormatError(
             f"{path} cannot be read: {_one_line(error)}", "is it complete, and what its name says?"
@@ -87,8 +91,7 @@ def check_folder(folder: Path, needed: int = 0) -> None:
     if not folder.is_dir():
         raise DataError(f"the folder {folder} does not exist", "make it first")
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".scduet-") as probe:
-            probe.write(bytes(4096))
+        probe(folder)
     except OSError as error:
         raise DataError(f"cannot write to {folder}: {error.strerror}", "choose another folder") from error
     free = shutil.disk_usage(folder).free
@@ -139,19 +142,7 @@ def add_embedding(
         (shutil.copytree if Path(source).is_dir() else shutil.copyfile)(source, new)
         _write_elements(new, {f"obsm/{key}": latent, **({f"uns/{PLACE}/{key}": dict(made)} if made else {})})
 
-    place_whole(Path(target).absolute(), make)
-
-
-def place_whole(path: Path, make: Callable[[Path], object]) -> None:
-    """Let `make` write a file or folder beside `path`, then put it in place; on failure nothing is left behind."""
-    new = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        make(new)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(new, path)
-    finally:
-        _remove(new)
+    place_whole(Path(target), make)
 
 
 def _write_elements(path: Path, elements: Mapping[str, Any]) -> None:
@@ -179,13 +170,6 @@ def _write_element(root: Any, place: str, value: Any, write_elem: Callable) -> N
             write_elem(root, folder, {})
         root = root[folder]
     write_elem(root, name, value)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _kind(path: Path) -> str:
@@ -245,6 +229,7 @@ def _one_line(error: Exception) -> str:
 READERS: Mapping[str, Callable[[Path], AnnData]] = {
     ".h5ad": anndata.read_h5ad,
     ".zarr": anndata.read_zarr,
+    ".loom": read_loom,
     ".h5": _read_10x_h5,
     "10x folder": _read_10x_folder,
 }
@@ -252,7 +237,7 @@ WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
     ".h5ad": lambda adata, path: adata.write_h5ad(path, compression="gzip"),
     ".zarr": lambda adata, path: adata.write_zarr(path),
 }
-_KNOWN = "scduet reads .h5ad, .zarr, 10x .h5 and 10x folders with matrix.mtx"
+_KNOWN = "scduet reads .h5ad, .zarr, .loom, 10x .h5 and 10x folders with matrix.mtx"
 _HINTS = {
     **dict.fromkeys((".rds", ".rda", ".rdata"), "make it an .h5ad first: scduet convert x.rds x.h5ad"),
     ".csv": "read it yourself, e.g. with scanpy.read_csv, and write an .h5ad",

@@ -14,12 +14,14 @@ from scduet.tasks.convert import add_embedding, check_target, file_size
 from scduet.tasks.provenance import made_by, note
 from scduet.tasks.variable_genes import choose_genes
 from scduet.train import processes
+from scduet.train.defaults import lists_options
 
 if TYPE_CHECKING:
     from scduet.checkpoints.tuned import Tuned
     from scduet.transformers.pretrained import Pretrained
 
 
+@lists_options
 def integrate(
     adata,
     model: str | Path | Pretrained = "scvi",
@@ -41,7 +43,7 @@ def integrate(
     key_added: None for the field's name, e.g. "X_scVI".
     output: for a path: a copy of the file, with the embedding added, made beside this name and renamed when complete;
         it may be the file itself (with overwrite=True). There must be room for the copy.
-    options: as for `fit`, e.g. batch_key, layer, n_latent, max_epochs; with a scGPT as for `finetune_integration`.
+    options: as for `fit`, listed below; with a scGPT as for `finetune_integration`.
 
     Returns the model. Raises as `fit` does, and OptionError or FormatError for an output that cannot be written.
     """

@@ -69,8 +69,9 @@ def score(
 
     Returns a DataFrame, index "embedding": the metrics (raw values, higher is better), "bio", "batch", "total" =
     0.6 bio + 0.4 batch, and "rank" of the total. A metric with a missing value counts in no mean, so that rows stay
-    comparable. `.attrs` holds "standard_error" and "reasons" as {embedding: {metric: ...}}, "counted", the metrics that
-    were averaged, and "notes", sentences for the reader, e.g. that scANVI was trained on the labels it is scored by.
+    comparable. `.attrs` holds "standard_error" and "reasons" as {embedding: {metric: ...}} (a reason for every missing
+    value), "counted", the metrics that were averaged, and "notes", sentences for the reader, e.g. that Harmony is not
+    installed, or that scANVI was trained on the labels it is scored by.
 
     Raises OptionError without a key, DataError for unknown keys, embeddings that are not finite, or fewer than two
     cells left.
@@ -92,7 +93,10 @@ def score(
         more = replace(extra, corrected=entry.corrected)
         found[entry.name] = evaluate(entry.x, labels, batch, before, entry.graph, names, plan, more, said)
     table = long_table(found) if long else wide_table(found, min_max)
-    table.attrs["notes"] = _notes(adata, list(found), labels_key)
+    table.attrs["notes"] = [
+        *_notes(adata, list(found), labels_key),
+        *_without_harmony(adata, list(found), before, mixed),
+    ]
     return table
 
 
@@ -117,10 +121,24 @@ def wide_table(found: dict[str, dict[str, Estimate]], min_max: bool = False) -> 
     values.index.name = "embedding"
     values.attrs = {
         "standard_error": {name: {m: e.standard_error for m, e in row.items()} for name, row in found.items()},
-        "reasons": {name: {m: e.reason for m, e in row.items() if e.reason} for name, row in found.items()},
+        "reasons": {
+            name: {m: e.reason for m, e in row.items() if e.reason} | _reasons_of_means(values.loc[name])
+            for name, row in found.items()
+        },
         "counted": counted,
     }
     return values
+
+
+def _reasons_of_means(row: pd.Series) -> dict[str, str]:
+    """Why the means of an embedding, and with them its total and rank, are missing where they are."""
+    found = {}
+    for group in ("bio", "batch"):
+        asked = [m for m in row.index if m in METRICS and METRICS[m].group == group and METRICS[m].mean]
+        if pd.isna(row[group]):
+            why = "has a value for every embedding" if asked else "was asked for"
+            found[group] = f"no metric that counts in this mean {why}"
+    return found | ({"total": "it needs both means", "rank": "it needs the total"} if found else {})
 
 
 def long_table(found: dict[str, dict[str, Estimate]]) -> pd.DataFrame:
@@ -216,12 +234,26 @@ def _entries(adata, names: list[str], before, batch, with_baselines: bool, seed:
     entries = [_entry(adata, name) for name in wanted if name != "X_pca"]
     first = [Entry("X_pca", before)] if before is not None and (with_baselines or "X_pca" in names) else []
     has_harmony = any("harmony" in name.lower() for name in wanted)
-    corrects = batch is not None and len(pd.unique(batch)) > 1 and not has_harmony
-    if corrects and before is not None and baselines.harmony_installed():
+    if _harmony_fits(batch, before) and not has_harmony and baselines.harmony_installed():
         first.append(Entry("X_harmony", baselines.harmony(before, batch, seed)))
     if not first and not entries:
         raise DataError("there is no embedding to score", "give embeddings=[...] that are in obsm")
     return first + entries
+
+
+def _harmony_fits(batch, before) -> bool:
+    """Are there batches to correct, and a PCA to correct them in?"""
+    return batch is not None and len(pd.unique(batch)) > 1 and before is not None
+
+
+def _without_harmony(adata, names: list[str], before, batch) -> list[str]:
+    """A note where Harmony would stand beside the embeddings if it were installed."""
+    if baselines.harmony_installed() or not _harmony_fits(batch, before) or any("harmony" in n.lower() for n in names):
+        return []
+    return [
+        "Harmony is not among these scores: harmonypy is not installed. To add it: pip install 'scduet[baselines]' "
+        "(harmonypy's license is the GPL, version 3 or later)."
+    ]
 
 
 def _entry(adata, name: str) -> Entry:

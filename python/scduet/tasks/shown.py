@@ -9,6 +9,8 @@ import pandas as pd
 
 from scduet.metrics import METRICS
 
+_MEANS = {"bio": "Mean of bio", "batch": "Mean of batch", "total": "Total"}
+
 
 class ScoreTable(pd.DataFrame):
     """What `score` returns. Whatever is made of it is a plain DataFrame."""
@@ -45,10 +47,24 @@ class Recommendations(pd.DataFrame):
 
 
 def notes(table: pd.DataFrame) -> list[str]:
-    """What a reader of a table of scores must know: why values are missing, and whom the others flatter."""
-    reasons = {(m, why) for row in table.attrs.get("reasons", {}).values() for m, why in row.items()}
-    missing = [f"{METRICS[name].label} is not defined here: {why}." for name, why in sorted(reasons)]
+    """Sentences: why values are missing, one for each reason, then the notes of `score`."""
+    reasons = table.attrs.get("reasons", {})
+    lacking: dict[str, dict[str, list[str]]] = {}  # reason -> metric -> embeddings
+    for embedding, row in reasons.items():
+        for metric, why in row.items():
+            lacking.setdefault(why, {}).setdefault(metric, []).append(str(embedding))
+    missing = []
+    for why, metrics in sorted(lacking.items()):
+        named = [(_label(metric), tuple(metrics[metric])) for metric in metrics if _label(metric)]
+        for where in dict.fromkeys(embeddings for _, embeddings in named):
+            labels = [label for label, embeddings in named if embeddings == where]
+            place = "here" if len(where) == len(reasons) else f"for {', '.join(where)}"
+            missing.append(f"{', '.join(labels)} {'is' if len(labels) == 1 else 'are'} not defined {place}: {why}.")
     return [*missing, *table.attrs.get("notes", [])]
+
+
+def _label(metric: str) -> str:
+    return METRICS[metric].label if metric in METRICS else _MEANS.get(metric, "")
 
 
 def _number(value: Any) -> str:

@@ -9,8 +9,6 @@ from scduet._torch import torch
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from scduet.atomic import place_whole, probe
 from scduet.errors import FormatError, TrainingError, some
 from scduet.train.loop import Trainer
 
@@ -115,15 +114,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _replace(folder: Path, tensors: dict[str, Tensor], state: str) -> None:
-    new = folder / f".{FILE}.new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, new, metadata={"state": state})
-        with new.open("rb+") as file:
-            os.fsync(file.fileno())
-        new.replace(folder / FILE)
+        place_whole(folder / FILE, lambda new: save_file(tensors, new, metadata={"state": state}), durable=True)
     except (OSError, SafetensorError) as error:
-        new.unlink(missing_ok=True)
         kept = "the last good state is kept there" if (folder / FILE).exists() else "no state is kept yet"
         remedy = f"{kept}; make room (or choose another folder) and run again"
         raise TrainingError(f"cannot write the state of training to {folder} ({error})", remedy) from error
@@ -133,8 +127,7 @@ def _refuse_unwritable(folder: Path) -> None:
     """Tell before training, not after its first half minute."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        probe(folder)
     except OSError as error:
         raise TrainingError(
             f"cannot write to the folder {folder} ({error})", "choose another checkpoint folder"

@@ -19,7 +19,9 @@ test_that("reasons for missing values are told", {
   object <- run(small_seurat())
   scores <- ScoreIntegration(object, "scvi", batch = "donor", metrics = c("silhouette_label", "batch_entropy"), with_baselines = FALSE)
   expect_true(is.na(scores["scvi", "silhouette_label"]))
-  expect_match(attr(scores, "reasons")$reason, "labels")
+  reasons <- attr(scores, "reasons")
+  expect_match(reasons$reason[reasons$metric == "silhouette_label"], "labels")
+  expect_setequal(reasons$metric, c("silhouette_label", "bio", "batch", "total", "rank"))
 })
 
 test_that("a reduction or column that is not there is an error", {

@@ -94,6 +94,7 @@ KILLED = """
     import os, shutil, sys
     from pathlib import Path
     import torch
+    from scduet import atomic
     from scduet.checkpoints import native
 
     folder, moment = Path(sys.argv[1]), 0
@@ -108,7 +109,12 @@ KILLED = """
             return function(*args, **kwargs)
         return run
 
-    places = {Path: ["rename", "mkdir", "write_text"], shutil: ["rmtree"], native: ["save_file", "_sync"]}
+    places = {
+        Path: ["replace", "mkdir", "write_text", "chmod", "unlink"],
+        shutil: ["rmtree"],
+        native: ["save_file"],
+        atomic: ["_sync"],
+    }
     for place, names in places.items():
         for name in names:
             setattr(place, name, mortal(getattr(place, name)))

@@ -73,6 +73,11 @@ def test_score_writes_the_table_that_python_gives(folder, tmp_path, capsys):
     assert "silhouette_label" in capsys.readouterr().out
 
 
+def test_score_prints_why_values_are_missing(folder, capsys):
+    assert run("score", folder / "out.h5ad", "--batch-key", "batch", "--metrics", "clisi,ilisi", "-q") == 0
+    assert "cLISI is not defined here: needs labels." in capsys.readouterr().out
+
+
 def test_score_compares_embeddings_in_a_page(folder, tmp_path, capsys):
     asked = ["--embeddings", "X_pca,X_scVI,X_harmony", "--batch-key", "batch", "--labels-key", "cell_type"]
     assert run("score", folder / "out.h5ad", *asked, "--metrics", "bras,ilisi", "--report", tmp_path / "s.html") == 0

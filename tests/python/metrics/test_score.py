@@ -1,6 +1,7 @@
 """The table over AnnData: baselines always beside, means by the rule, reasons, graphs and corrected matrices."""
 
 import pickle
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from sklearn.decomposition import PCA
 import scduet as sd
 from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.tasks import baselines
+from scduet.tasks.shown import notes
 
 
 @pytest.fixture
@@ -137,6 +139,42 @@ def test_one_batch_keeps_the_biology_and_gives_reasons(scored):
     assert list(table.index) == ["X_pca", "X_scVI"]  # nothing for Harmony to correct
     assert table["batch"].notna().all()  # graph connectivity needs no batches
     assert_named(table.attrs["reasons"]["X_scVI"]["ilisi"], "iLISI", "batches", 2, 1)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"batch_key": "batch"}, {"labels_key": "cell_type"}, {"batch_key": "batch", "labels_key": "site"}]
+)
+@pytest.mark.parametrize("metrics", ["all", ["batch_entropy", "clisi"]])
+def test_every_missing_value_has_its_reason(scored, keys, metrics):
+    scored.obsm["X_flat"] = np.ones((200, 3))
+    table = sd.score(scored, metrics=metrics, **keys)
+    reasons = table.attrs["reasons"]
+    for name, row in table.iterrows():
+        assert set(row.index[row.isna()]) == set(reasons[name])
+        assert all(reasons[name].values())
+
+
+def test_notes_say_once_why_values_are_missing_and_where(scored):
+    scored.obsm["X_flat"] = np.ones((200, 3))
+    table = sd.score(scored, batch_key="batch", metrics=["ilisi", "clisi", "silhouette_label"], with_baselines=False)
+    told = notes(table)
+    assert "cLISI, Silhouette label are not defined for X_scVI: needs labels." in told
+    assert [line for line in told if "iLISI" in line and "X_flat" in line and "constant" in line]
+    assert len(told) == len({line.partition(": ")[2] for line in told})
+
+
+def test_a_table_without_harmony_says_how_to_add_it(scored, monkeypatch):
+    keys = {"batch_key": "batch", "labels_key": "cell_type", "metrics": ["ilisi"]}
+    monkeypatch.setitem(sys.modules, "harmonypy", None)
+    monkeypatch.setattr(baselines, "find_spec", lambda name: None)
+    for long in (True, False):
+        (note,) = sd.score(scored, **keys, long=long).attrs["notes"]
+        assert all(word in note for word in ("harmonypy", "scduet[baselines]", "GPL"))
+    assert note in notes(sd.score(scored, **keys))
+    scored.obsm["X_pca_harmony"] = scored.obsm["X_scVI"]  # the user's own
+    assert sd.score(scored, **keys).attrs["notes"] == []
+    assert sd.score(scored, ["X_scVI"], with_baselines=False, **keys).attrs["notes"] == []
+    assert sd.score(scored, ["X_scVI"], labels_key="cell_type", metrics=["clisi"]).attrs["notes"] == []
 
 
 def test_real_batches_of_one_type_of_cells_mix_after_harmony(real_data):

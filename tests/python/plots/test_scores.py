@@ -42,8 +42,24 @@ def test_circles_grow_with_the_value_and_missing_ones_have_none():
     assert np.argsort([-c.radius for c in silhouette]).tolist() == [0, 1, 2]  # 0.64, 0.61, 0.55 from the top
 
 
-def test_everything_is_inside_the_picture():
-    figure = scores(TABLE)
+def with_reasons():
+    table = TABLE.copy()
+    table.attrs = {
+        "reasons": {"X_pca": {}, "X_scVI": {}, "X_$odd$": {"nmi_kmeans": "it needs an embedding, and " * 12}},
+        "notes": ["Harmony is not installed"],
+    }
+    return table
+
+
+def test_the_figure_tells_the_reasons():
+    shown = " ".join(texts(scores(with_reasons())))
+    assert "NMI k-means is not defined for X_$odd$: it needs" in shown
+    assert "Harmony is not installed" in shown
+
+
+@pytest.mark.parametrize("table", [TABLE, with_reasons()], ids=["numbers", "notes"])
+def test_everything_is_inside_the_picture(table):
+    figure = scores(table)
     figure.canvas.draw()
     width, height = figure.bbox.max
     for text in figure.axes[0].texts:

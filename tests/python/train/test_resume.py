@@ -115,7 +115,7 @@ def test_kill_9_at_any_moment_changes_no_bit(tmp_path):
 
 def test_a_half_written_state_is_not_read(tmp_path, cells):
     first, _ = run_with(tmp_path, cells, silent, max_epochs=4)
-    (tmp_path / f".{resume.FILE}.new").write_bytes(b"half of a state")
+    (tmp_path / ".training.scduet-new.safetensors").write_bytes(b"half of a state")
     again, _ = run_with(tmp_path, cells, silent, max_epochs=4)
     assert again.history == first.history
 

@@ -9,6 +9,7 @@ import typer
 
 from scduet.errors import FormatError
 from scduet.models import MODELS
+from scduet.train.events import SilentOnError
 
 DEFAULT_MODEL = "scvi"
 
@@ -278,7 +279,7 @@ def listener(quiet: bool) -> Callable[[Any], None] | None:
         if event.kind == "warning" or (due and not quiet):
             say(f"epoch {event.epoch}/{event.max_epochs}: {event.message}" if event.kind == "epoch" else event.message)
 
-    return tell
+    return SilentOnError(tell)
 
 
 def check_model_folder(folder: Path, overwrite: bool) -> None:

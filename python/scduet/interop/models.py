@@ -16,6 +16,7 @@ import pandas as pd
 import scduet
 from scduet.errors import FormatError
 from scduet.interop import codec, objects
+from scduet.train.events import SilentOnError
 
 Options = dict[str, Any] | tuple[()]  # R's list without elements comes as an empty list
 CALLS_A_SECOND = 5  # more slow the console of R down
@@ -208,17 +209,17 @@ def plain(options: Options) -> dict[str, Any]:
 
 def listener(callback: Callable | None) -> Callable:
     """An engine callback: notes warnings, and tells R of logs, the last epoch, and a few epochs a second."""
-    last = 0.0
+    last, shown = 0.0, None if callback is None else SilentOnError(lambda event: _called(callback, event))
 
     def tell(event) -> bool:
         nonlocal last
         if event.kind == "warning":
             noted.append(event.message)
         due = event.kind == "log" or event.epoch >= event.max_epochs or time.monotonic() - last > 1 / CALLS_A_SECOND
-        if event.kind == "warning" or callback is None or not due:
+        if event.kind == "warning" or shown is None or not due:
             return False
         last = time.monotonic()
-        return _called(callback, event)
+        return shown(event)
 
     return tell
 

@@ -6,9 +6,10 @@ the <- new.env(parent = emptyenv()) # what lasts for the session: `engine` once 
 # Ask the engine's function `what`. Errors of the engine become R errors of class `scduet_error_<kind>`, its warnings R
 # warnings of class `scduet_warning`. The value stays a Python object: see `py_value()`.
 ask <- function(what, ..., call = rlang::caller_env()) {
+  module <- engine(call) # before anything else of reticulate, which would start a Python of its own choice
   arguments <- list(...)
   keys <- reticulate::py_dict(as.list(names(arguments)), unname(arguments))
-  answer <- engine(call)$ask(what, keys)
+  answer <- module$ask(what, keys)
   for (noted in py_value(answer$warnings)) warn_scduet(noted)
   problem <- py_value(answer$error)
   if (!is.null(problem)) abort_python(problem, call)

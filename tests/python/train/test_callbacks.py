@@ -44,7 +44,10 @@ TRAINS = {
     "pretrain": lambda **options: pretrain(
         make_cells(100, 1),
         "scgpt",
-        **{"width": 16, "n_layers": 1, "n_heads": 2, "feedforward": 16},
+        width=16,
+        n_layers=1,
+        n_heads=2,
+        feedforward=16,
         max_epochs=4,
         accelerator="cpu",
         **options,

@@ -86,22 +86,21 @@ def test_the_readme_typed_into_r(r, home):
     typed.child.expect(pexpect.EOF)
 
 
+TYPED = ("cells", "split", "pca", "scvi", "history", "keep")  # the rest shows no progress; test_vignettes.py runs it
 PARAMS = 'params <- list(data = "cells.h5ad", batch = "batch", labels = "cell_type", max_epochs = 120)'
 
 
 def test_the_first_vignette_run_on_a_terminal(r, home):
-    chunks = re.findall(r"```\{r (\w+)(.*?)\}\n(.*?)```", (VIGNETTES / "seurat.Rmd").read_text(), flags=re.DOTALL)
-    code = "\n".join(chunk for name, options, chunk in chunks if name not in ("setup", "install", "layers", "score"))
-    code = f"setwd({str(home)!r})\npdf(NULL)\n{PARAMS}\n{code}\ncat('end:', dim(Embeddings(obj, 'scvi')), right)"
+    chunks = re.findall(r"```\{r ([\w-]+).*?\}\n(.*?)```", (VIGNETTES / "seurat.Rmd").read_text(), flags=re.DOTALL)
+    code = "\n".join(chunk for name, chunk in chunks if name in TYPED)
+    code = f"setwd({str(home)!r})\npdf(NULL)\n{PARAMS}\n{code}\ncat('end:', dim(Embeddings(obj, 'scvi')))"
     command, env = r.command(code, HOME)
     child = spawned(command, env)
     shown = without_colors(child.read())
     child.close()
     assert child.exitstatus == 0, shown
     assert re.findall(BAR, shown), shown
-    cells, latent, right = re.search(r"end: (\d+) (\d+) ([\d.]+)", shown).groups()
-    assert (int(cells), int(latent)) == (500, 10)
-    assert float(right) > 0.6
+    assert shown.endswith("end: 500 10")
 
 
 def test_the_shell_draws_a_bar_that_is_gone_at_the_end(tmp_path):

@@ -31,7 +31,7 @@ from scduet.train import device as devices
 from scduet.train import inference, processes, resume
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.defaults import lists_options
-from scduet.train.events import Event, Listener, default_listener
+from scduet.train.events import Event, Listener, RaiseLater
 from scduet.train.loop import Outcome, Trainer
 from scduet.train.summary import summary
 
@@ -142,7 +142,9 @@ def fit(
     adata: AnnData with raw counts (cell, gene) in X or in `layer`; it is not changed. Or the path of an .h5ad or .zarr,
         or a backed AnnData: its counts stay on disk and are read in blocks (see the option shuffle_block).
     model: a name from `scduet.models.MODELS`.
-    callback: called with an Event after each epoch and for messages; returning True stops training.
+    callback: called with an Event after each epoch and for messages; returning True stops training. An exception in it
+        stops training too and is raised as it is, with the model trained so far as its attribute `model`;
+        KeyboardInterrupt counts as Ctrl-C.
     checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
     start: a trained model to go on from: its options, genes, levels and weights are taken over. Either a model of the
         same name, or a scVI that a scANVI grows from.
@@ -159,13 +161,13 @@ def fit(
     options = options if start is None else _carried_over(model, start, options)
     fields, training, config = build(Fields, options), build(TrainConfig, options), build(cls.Config, options)
     devices.choose(training.accelerator, processes.local_number())
-    adata, callback = on_disk(adata), processes.reporter(callback)
-    listener = callback or default_listener()
+    adata, listener = on_disk(adata), processes.reporter(callback)
     try:
-        with _warnings_to(callback), _compilation_to(listener), torch.random.fork_rng():
+        with _warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
             schema = Schema.learn(adata, fields, cls.expects)
             schema = schema if start is None else replace(schema, levels={**schema.levels, **start.schema.levels})
             listener(Event("log", describe_genes(schema, adata)))
+            listener.check()
             cells = schema.encode(adata)
             training, reference = resolved(training, len(cells)), schema.reference(cells)
             torch.manual_seed(training.seed)
@@ -175,9 +177,9 @@ def fit(
             trainer = Trainer(module, cells, training)
             outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata))
     finally:
-        getattr(listener, "close", lambda: None)()
+        listener.close()
     _tell_interrupted(outcome)
-    return Model(model, module, schema, reference, config, training, outcome, cells)
+    return listener.handed_over(Model(model, module, schema, reference, config, training, outcome, cells))
 
 
 def train(model: Model, cells: Cells, training: TrainConfig, callback: Listener | None = None) -> Model:
@@ -196,12 +198,12 @@ def train_module(
 ) -> tuple[TrainConfig, Outcome]:
     """The same for a module alone, with minibatches as it wants them; returns the options, all decided.
 
+    callback: a RaiseLater keeps what it raises, for the caller to raise with a model; of another it is raised here.
     checkpoint: keeps the state of the run; one that was cut off there goes on where it was.
     """
-    callback = processes.reporter(callback)
-    listener = callback or default_listener()
+    listener = processes.reporter(callback)
     try:
-        with _warnings_to(callback), _compilation_to(listener), torch.random.fork_rng():
+        with _warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
             torch.manual_seed(training.seed)
             training = resolved(training, len(cells))
             trainer = Trainer(module, cells, training, make_batch)
@@ -209,8 +211,10 @@ def train_module(
                 resume.restore(trainer, checkpoint)
             outcome = trainer.run(listener, None if checkpoint is None else checkpoint.keep)
     finally:
-        getattr(listener, "close", lambda: None)()
+        listener.close()
     _tell_interrupted(outcome)
+    if listener is not callback:
+        listener.check()
     return training, outcome
 
 
@@ -314,13 +318,13 @@ def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _warnings_to(callback: Listener | None) -> Iterator[None]:
-    """Inside, our warnings go to `callback` as events, if there is one."""
+def _warnings_to(listener: RaiseLater) -> Iterator[None]:
+    """Inside, our warnings go to `listener` as events, if it is the user's."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
-        if callback is not None:
+        if listener.takes_warnings:
             warnings.showwarning = lambda message, category, *rest, **named: (
-                callback(Event("warning", str(message)))
+                listener(Event("warning", str(message)))
                 if issubclass(category, ScduetWarning)
                 else usual(message, category, *rest, **named)
             )

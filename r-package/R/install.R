@@ -1,8 +1,23 @@
 #' Install the Python engine
 #'
-#' Makes a virtual environment (never a conda one) called "r-scduet" with the engine and what it needs. The engine itself
-#' comes from the file inside this R package; its name is never looked up on an index. If you have chosen a Python (by
-#' `RETICULATE_PYTHON`, `VIRTUAL_ENV` or `reticulate::use_virtualenv()`), the engine is installed there instead.
+#' Makes a virtual environment (never a conda one) with the engine and what it needs, by default
+#' `~/.virtualenvs/r-scduet` (or in `WORKON_HOME`). The engine itself comes from the file inside this R package; its name is
+#' never looked up on an index. An environment that could not be completed is removed again.
+#'
+#' # Choosing the Python
+#'
+#' scduet takes the first of these, in every session and for installing too; [scduet_sitrep()] shows which:
+#'
+#' 1. `RETICULATE_PYTHON`, the path of a Python, or `RETICULATE_PYTHON_ENV`, an environment; e.g. in `~/.Renviron`.
+#' 2. `reticulate::use_virtualenv()`, `use_python()` or `use_condaenv()`, called in this session before Python is started.
+#' 3. `VIRTUAL_ENV`: the environment that was active when R was started.
+#' 4. The environment that `install_scduet()` worked in last. Its path is kept in a file in
+#'    `tools::R_user_dir("scduet", "config")`, so that `install_scduet(envname = "~/envs/scduet")` is needed only once.
+#' 5. The environment "r-scduet".
+#' 6. A hint by `use_python(required = FALSE)`, or an active conda environment other than "base".
+#'
+#' If you have chosen a Python by 1 to 3, the engine is installed there, unless `envname` names another environment. Once
+#' Python runs in an R session it cannot be replaced: restart R.
 #'
 #' @param python Python to make the environment with, 3.10 or newer; `NULL` to look for one.
 #' @param torch Which PyTorch: "auto" takes the CUDA build if there is an NVIDIA GPU, else the CPU build; "cpu", "cuda"; or
@@ -12,45 +27,99 @@
 #' @param offline Use `find_links` only, no index.
 #' @param force Install even if a working engine is there.
 #' @param source Wheel or source folder of the engine; `NULL` for the one inside this package.
-#' @param envname Name of the environment, or its path.
+#' @param envname Name of the environment, or its path; made if it is not there. `NULL` for the Python that you have chosen,
+#'   the environment installed into before, or "r-scduet".
 #' @param ask Ask before anything is installed into a Python of yours.
+#' @param harmony Also install the Python package harmonypy, so that [ScoreIntegration()] compares with Harmony. It is an
+#'   extra because its licence is the GPL-3; scduet is under BSD-3-Clause.
 #' @returns The path of the Python, invisibly.
 #' @family set-up
 #' @export
 #' @examples
 #' \dontrun{
 #' install_scduet()
+#' install_scduet(harmony = TRUE) # adds Harmony to an engine that is there
+#' install_scduet(envname = "~/envs/scduet") # used from now on
 #' install_scduet(find_links = "/shared/wheels", offline = TRUE)
 #' }
 install_scduet <- function(python = NULL, torch = "auto", find_links = NULL, index_url = NULL, offline = FALSE,
-                           force = FALSE, source = NULL, envname = ENVIRONMENT, ask = interactive()) {
+                           force = FALSE, source = NULL, envname = NULL, ask = interactive(), harmony = FALSE) {
   check_text(torch, "torch")
   check_flag(offline, "offline")
-  target <- chosen_python()
-  if (is.null(target)) target <- environment_python(envname)
-  if (!force && file.exists(target) && is.null(probe(target)$problem)) {
-    inform_scduet(sprintf("The engine is installed and works: %s. `force = TRUE` installs it again.", target))
-    return(invisible(target))
+  check_flag(harmony, "harmony")
+  check_text(envname, "envname", optional = TRUE)
+  target <- install_target(envname)
+  found <- if (file.exists(target$python)) probe(target$python) else list(problem = "is not there")
+  works <- is.null(found$problem) && !force
+  if (works && (!harmony || !is.null(found$harmony))) {
+    remember_python(target$python)
+    inform_scduet(sprintf("The engine is installed and works: %s. `force = TRUE` installs it again.", target$python))
+    return(invisible(target$python))
   }
-  if (!is.null(chosen_python()) && ask && !agreed(target)) {
-    return(invisible(target))
-  }
-  engine <- engine_source(source)
-  if (!file.exists(target)) {
-    found <- find_python(python) # looked for here, so that not finding one is the error that is seen
-    make_environment(dirname(dirname(target)), found)
+  if (!target$by %in% c("install_scduet()", "envname") && ask && !agreed(target$python)) {
+    return(invisible(target$python))
   }
   where <- c(
     if (offline) "--no-index",
     if (!is.null(find_links)) c("--find-links", path.expand(find_links)),
     if (!is.null(index_url)) c("--index-url", index_url)
   )
+  if (!works) found <- install_engine(target$python, engine_source(source), python, torch, where)
+  remember_python(target$python)
+  if (harmony) install_harmony(target$python, where)
+  report_installed(found, target$python)
+}
+
+# The Python to install into: that of `envname`; else what the user chose or was installed into before; else a new one.
+install_target <- function(envname) {
+  if (!is.null(envname)) {
+    return(list(python = environment_python(envname), by = "envname"))
+  }
+  for (found in list(chosen_python(), installed_python())) {
+    if (!is.null(found)) {
+      return(found)
+    }
+  }
+  list(python = environment_python(ENVIRONMENT), by = "install_scduet()")
+}
+
+# Fills the environment of `target`. One that is made here is removed when something fails or is interrupted; one that was
+# there before stays.
+install_engine <- function(target, engine, python, torch, where) {
+  force(engine) # that there is none is told before anything is made
+  whole <- file.exists(target)
+  folder <- dirname(dirname(target))
+  if (!whole) {
+    found <- find_python(python) # looked for here, so that not finding one is the error that is seen
+    refuse_other_folder(folder)
+    on.exit(if (!whole) unlink(folder, recursive = TRUE))
+    make_environment(folder, found)
+  }
   inform_scduet("Downloading torch and what the engine needs takes some minutes; the commands are shown as they run.")
   install_torch(target, torch, where)
   wheel <- as_wheel(target, engine, where)
   pip(target, c("install", "--force-reinstall", "--no-deps", wheel, where))
   pip(target, c("install", wheel, where)) # what the engine needs
-  report_installed(probe(target), target)
+  found <- probe(target)
+  refuse_broken(found, target)
+  whole <- TRUE
+  found
+}
+
+refuse_other_folder <- function(folder, call = rlang::caller_env()) {
+  if (length(list.files(folder, all.files = TRUE, no.. = TRUE))) {
+    abort_scduet(
+      sprintf("%s is neither empty nor a virtual environment.", folder),
+      "Choose another `envname`, or remove the folder.", "no_environment", call
+    )
+  }
+}
+
+HARMONY <- "harmonypy>=0.0.10" # as the extra `baselines` of the engine
+
+install_harmony <- function(python, where) {
+  inform_scduet("Harmony comes as the Python package harmonypy, whose licence is the GPL-3; scduet itself is under BSD-3-Clause.")
+  pip(python, c("install", HARMONY, where), "Harmony")
 }
 
 # A wheel beside the sources of the R package is what `make wheel` built; a checkout brings the sources by links, which
@@ -68,23 +137,6 @@ engine_source <- function(source = NULL, call = rlang::caller_env()) {
     )
   }
   normalizePath(source)
-}
-
-# The Python that the user decided on, or NULL.
-chosen_python <- function() {
-  if (reticulate::py_available(initialize = FALSE)) {
-    return(reticulate::py_config()$python)
-  }
-  set <- Sys.getenv(c("RETICULATE_PYTHON", "VIRTUAL_ENV"))
-  if (nzchar(set[[1]])) path.expand(set[[1]]) else if (nzchar(set[[2]])) python_in(set[[2]])
-}
-
-environment_python <- function(envname) {
-  python_in(if (grepl("/", envname, fixed = TRUE)) path.expand(envname) else file.path(reticulate::virtualenv_root(), envname))
-}
-
-python_in <- function(folder) {
-  if (.Platform$OS.type == "windows") file.path(folder, "Scripts", "python.exe") else file.path(folder, "bin", "python")
 }
 
 agreed <- function(python) {
@@ -169,14 +221,14 @@ as_wheel <- function(python, engine, where) {
   list.files(work, "[.]whl$", full.names = TRUE)[1]
 }
 
-pip <- function(python, what, call = rlang::caller_env()) {
+pip <- function(python, what, of = "the engine", call = rlang::caller_env()) {
   arguments <- c("-m", "pip", what)
   inform_scduet(paste(c(python, arguments), collapse = " "))
   done <- run_python(python, arguments)
   if (done$status != 0) {
     last <- done$output[seq_along(done$output) > length(done$output) - 5]
     abort_scduet(
-      "pip could not install the engine.",
+      sprintf("pip could not install %s.", of),
       c("Without network: `find_links` and `offline = TRUE`. pip's last words:", last), "install", call
     )
   }
@@ -197,8 +249,11 @@ run_python <- function(python, arguments) {
 
 PROBE <- "
 import json, sys, warnings; warnings.simplefilter('ignore')
+from importlib import metadata, util
 from scduet.interop import reticulate as r
-v = r.versions(); print('\\n'.join(f'{k}={v[k]}' for k in v)); print(f'protocol={r.PROTOCOL}')
+v = r.versions()
+if util.find_spec('harmonypy'): v['harmony'] = metadata.version('harmonypy')
+print('\\n'.join(f'{k}={v[k]}' for k in v)); print(f'protocol={r.PROTOCOL}')
 "
 
 # What a Python has of the engine, found out in a child process: a named list, with `problem` if it does not work.
@@ -216,14 +271,24 @@ probe <- function(python) {
   found
 }
 
-report_installed <- function(found, python, call = rlang::caller_env()) {
+refuse_broken <- function(found, python, call = rlang::caller_env()) {
   if (!is.null(found$problem)) {
-    abort_scduet(sprintf("The engine was installed into %s but %s.", python, found$problem), "See `scduet_sitrep()`.", "install", call)
+    abort_scduet(
+      sprintf("The engine was installed into %s but %s.", python, found$problem),
+      "Try another `torch` or `python`; `scduet_sitrep()` shows what is there.", "install", call
+    )
   }
-  bound <- reticulate::py_available(initialize = FALSE) && !same_file(reticulate::py_config()$python, python)
-  ready <- if (bound) "Installed. Restart R: this session already runs another Python." else "Ready."
+}
+
+report_installed <- function(found, python) {
+  used <- which_python()
+  ready <- if (is.null(used) || same_file(used$python, python)) {
+    "Ready."
+  } else if (reticulate::py_available(initialize = FALSE)) {
+    "Installed. Restart R: this session already runs another Python."
+  } else {
+    sprintf("Installed, but %s goes first and names %s: unset it.", used$by, used$python)
+  }
   inform_scduet(sprintf("%s scduet %s, torch %s, device %s.", ready, found$scduet, found$torch, found$device))
   invisible(python)
 }
-
-same_file <- function(a, b) identical(normalizePath(a, mustWork = FALSE), normalizePath(b, mustWork = FALSE))

@@ -1,11 +1,13 @@
-# What the engine tells while it works, as R shows it: a bar in a console, a line for each tenth elsewhere.
+# What the engine tells while it works, as R shows it: a bar in a console, a line for each tenth elsewhere. An error in here
+# does not end the work: the engine reports it as a warning and shows no more progress.
 
-new_reporter <- function(verbose) {
+# frame: the call that waits for the engine. The bar is removed when it ends, also by Ctrl-C or an error.
+new_reporter <- function(verbose, frame = parent.frame()) {
+  force(frame)
   if (!verbose) {
     return(NULL)
   }
-  state <- new.env(parent = emptyenv())
-  show <- if (cli::is_dynamic_tty()) show_bar(state) else show_lines(state)
+  show <- if (cli::is_dynamic_tty()) show_bar(frame) else show_lines()
   function(kind, message, epoch, max_epochs, seconds_left) {
     said <- grepl("^using [0-9]+ of [0-9]+ genes$", message) # R has told which features it sends
     if (kind == "epoch") show(message, epoch, max_epochs, seconds_left) else inform_scduet(message, !said)
@@ -13,23 +15,24 @@ new_reporter <- function(verbose) {
   }
 }
 
-show_bar <- function(state) {
+show_bar <- function(frame) {
+  bar <- NULL
   function(message, epoch, max_epochs, seconds_left) {
-    if (is.null(state$bar)) {
+    if (is.null(bar)) {
       format <- "Training {cli::pb_bar} {cli::pb_current}/{cli::pb_total} {cli::pb_status}"
-      state$bar <- cli::cli_progress_bar(format = format, total = max_epochs, .envir = state, .auto_close = FALSE)
+      bar <<- cli::cli_progress_bar(format = format, total = max_epochs, .envir = frame)
     }
-    cli::cli_progress_update(set = epoch, status = line_of(message, seconds_left), id = state$bar, .envir = state)
-    if (epoch >= max_epochs) cli::cli_progress_done(id = state$bar, .envir = state)
+    cli::cli_progress_update(set = epoch, status = line_of(message, seconds_left), id = bar, .envir = frame)
+    if (epoch >= max_epochs) cli::cli_progress_done(id = bar, .envir = frame)
   }
 }
 
-show_lines <- function(state) {
-  state$tenth <- 0
+show_lines <- function() {
+  told <- 0
   function(message, epoch, max_epochs, seconds_left) {
     tenth <- floor(10 * epoch / max_epochs)
-    if (tenth > state$tenth) {
-      state$tenth <- tenth
+    if (tenth > told) {
+      told <<- tenth
       inform_scduet(sprintf("epoch %d of %d: %s", epoch, max_epochs, line_of(message, seconds_left)))
     }
   }

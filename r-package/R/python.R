@@ -1,15 +1,15 @@
 # The only file that speaks reticulate: starts the engine, asks it for things, turns its errors into R conditions.
 
 PROTOCOL <- 1L # with Python's PROTOCOL in scduet/interop/reticulate.py: raised when both must change together
-ENVIRONMENT <- "r-scduet"
 the <- new.env(parent = emptyenv()) # what lasts for the session: `engine` once it is started
 
 # Ask the engine's function `what`. Errors of the engine become R errors of class `scduet_error_<kind>`, its warnings R
 # warnings of class `scduet_warning`. The value stays a Python object: see `py_value()`.
 ask <- function(what, ..., call = rlang::caller_env()) {
+  module <- engine(call) # before anything else of reticulate, which would start a Python of its own choice
   arguments <- list(...)
   keys <- reticulate::py_dict(as.list(names(arguments)), unname(arguments))
-  answer <- engine(call)$ask(what, keys)
+  answer <- module$ask(what, keys)
   for (noted in py_value(answer$warnings)) warn_scduet(in_r_words(noted))
   problem <- py_value(answer$error)
   if (!is.null(problem)) abort_python(problem, call)
@@ -57,45 +57,38 @@ engine <- function(call = rlang::caller_env()) {
 }
 
 start_engine <- function(call) {
-  refuse_no_python(call)
+  found <- which_python()
+  refuse_no_python(found, call)
   if (!nzchar(Sys.getenv("TORCHINDUCTOR_CACHE_DIR"))) { # else torch leaves a folder behind in the temporary folder of all
     Sys.setenv(TORCHINDUCTOR_CACHE_DIR = file.path(tempdir(), "torchinductor"))
   }
   module <- tryCatch(
-    {
-      loaded <- reticulate::import(
-        "scduet.interop.reticulate",
-        convert = FALSE, delay_load = list(environment = ENVIRONMENT)
-      )
-      loaded$PROTOCOL # the first touch loads it
-      loaded
-    },
-    error = function(e) abort_no_engine(e, call)
+    with_python(found$python, reticulate::import("scduet.interop.reticulate", convert = FALSE)),
+    error = function(e) abort_no_engine(e, found$python, call)
   )
   check_protocol(as.integer(py_value(module$PROTOCOL)), call)
   module
 }
 
 # Python's absence is told before reticulate would build an environment of its own or take any Python it finds.
-refuse_no_python <- function(call) {
-  if (reticulate::py_available(initialize = FALSE) || python_is_chosen() || environment_exists()) {
-    return(invisible())
+refuse_no_python <- function(found, call) {
+  if (is.null(found)) {
+    abort_scduet(
+      "The Python engine of scduet is not installed.",
+      "Run `install_scduet()` once; `scduet_sitrep()` shows what is there.",
+      "no_engine", call
+    )
   }
-  abort_scduet(
-    "The Python engine of scduet is not installed.",
-    "Run `install_scduet()` once; `scduet_sitrep()` shows what is there.",
-    "no_engine", call
-  )
+  if (!file.exists(found$python)) {
+    abort_scduet(
+      sprintf("The Python that %s names, %s, does not exist.", found$by, found$python),
+      sprintf("Correct %s or unset it, and restart R; `install_scduet()` makes an environment with the engine.", found$by),
+      "no_engine", call
+    )
+  }
 }
 
-python_is_chosen <- function() {
-  any(nzchar(Sys.getenv(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV", "CONDA_PREFIX"))))
-}
-
-environment_exists <- function() reticulate::virtualenv_exists(ENVIRONMENT)
-
-abort_no_engine <- function(e, call) {
-  python <- tryCatch(reticulate::py_config()$python, error = function(e) "(none)")
+abort_no_engine <- function(e, python, call) {
   abort_scduet(
     sprintf("The Python in use, %s, cannot load the engine of scduet.", python),
     c(

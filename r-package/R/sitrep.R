@@ -1,7 +1,9 @@
 #' What is installed, what is wrong, how to mend it
 #'
 #' Prints the versions of R, Seurat, reticulate, Python and the engine, which device and which BLAS the engine uses, and
-#' for each problem what to do. Looks at Python in a process of its own; starts none in this session.
+#' for each problem what to do. The row `Python` shows the Python that scduet uses and, in brackets, what named it: how to
+#' choose another is in [install_scduet()]. `scduet_sitrep()` looks at Python in a process of its own and starts none in this
+#' session; `scduet_available()` starts the engine.
 #'
 #' @returns `scduet_sitrep()`: a list of what was found, invisibly; its entry `problems` is empty when all is well.
 #'   `scduet_available()`: whether the engine can be used, as TRUE or FALSE.
@@ -10,20 +12,24 @@
 #' @examples
 #' scduet_sitrep()
 scduet_sitrep <- function() {
-  python <- chosen_python()
-  chosen <- !is.null(python)
-  if (!chosen) python <- environment_python(ENVIRONMENT)
-  found <- if (file.exists(python)) probe(python) else list(problem = "is not there")
-  problems <- problems_of(python, chosen, found)
+  used <- which_python()
+  there <- !is.null(used) && file.exists(used$python)
+  found <- if (there) probe(used$python) else list()
+  problems <- problems_of(used, there, found)
   rows <- list(
     R = paste0(getRversion(), ", ", R.version$platform),
     scduet = version_of("scduet"), reticulate = version_of("reticulate"), Matrix = version_of("Matrix"),
     Seurat = version_of("Seurat"), SeuratObject = version_of("SeuratObject"),
     SingleCellExperiment = version_of("SingleCellExperiment"),
-    Python = paste0(python, if (chosen) " (chosen by you)" else if (file.exists(python)) " (made by install_scduet())" else ", not there yet"),
+    Python = if (is.null(used)) "none chosen, none installed" else sprintf("%s (%s)", used$python, used$by),
     engine = if (is.null(found$scduet)) "not found" else paste0("scduet ", found$scduet, ", Python ", found$python),
     stack = if (!is.null(found$torch)) sprintf("torch %s, numpy %s, anndata %s", found$torch, found$numpy, found$anndata),
-    device = found$device
+    device = found$device,
+    Harmony = if (!is.null(found$harmony)) {
+      paste("harmonypy", found$harmony)
+    } else if (!is.null(found$scduet)) {
+      "not installed; `install_scduet(harmony = TRUE)` adds it to the scores"
+    }
   )
   rows <- Filter(Negate(is.null), rows)
   cat(sprintf("%-21s %s", names(rows), unlist(rows)), sep = "\n")
@@ -35,12 +41,12 @@ scduet_sitrep <- function() {
 #' @export
 scduet_available <- function() !inherits(try(engine(), silent = TRUE), "try-error")
 
-problems_of <- function(python, chosen, found) {
+problems_of <- function(used, there, found) {
   bound <- if (!is.null(the$engine)) py_value(ask("versions"))
   c(
-    if (!file.exists(python) && chosen) sprintf("The Python you chose, %s, does not exist: correct RETICULATE_PYTHON, or unset it.", python),
-    if (!file.exists(python) && !chosen) "The engine is not installed: run `install_scduet()`.",
-    if (file.exists(python) && !is.null(found$problem)) sprintf("%s %s: run `install_scduet(force = TRUE)` and restart R.", python, found$problem),
+    if (is.null(used)) "The engine is not installed: run `install_scduet()`.",
+    if (!is.null(used) && !there) sprintf("The Python you chose, %s, does not exist: correct %s, or unset it.", used$python, used$by),
+    if (!is.null(found$problem)) sprintf("%s %s: run `install_scduet(force = TRUE)` and restart R.", used$python, found$problem),
     if (isFALSE(bound$deepbind)) "torch was imported before scduet and runs on R's slow BLAS: restart R and let scduet import it, or install OpenBLAS (`apt install libopenblas0`)."
   )
 }

@@ -15,6 +15,8 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "r-package"
 ROOT = Path(os.environ.get("V5ROOT", "/var/cache/seurat5/trixie"))
 DATA = REPOSITORY.parent / "shared" / "data" / "files"
+CONDA_AND_VENV = ("VIRTUAL_ENV", "CONDA_PREFIX", "WORKON_HOME", "R_USER_CONFIG_DIR", "XDG_CONFIG_HOME")
+NAMES_PYTHON = ("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", *CONDA_AND_VENV)  # to R, or a place where one may be
 HOST_PACKAGES = ("Seurat", "reticulate", "testthat", "cli", "rlang", "SingleCellExperiment")
 
 
@@ -38,25 +40,31 @@ class R:
     shared: Path
     shared_in_r: Path
 
-    def command(self, code: str) -> tuple[list[str], dict[str, str]]:
+    def command(self, code: str, home: str | None = None) -> tuple[list[str], dict[str, str]]:
         script = self.shared / f"script-{abs(hash(code))}.R"
         script.write_text(f".libPaths(c({str(self.shared_in_r / 'library')!r}, .libPaths()))\n{code}\n")
-        return self.wrapped(["Rscript", "--vanilla", str(self.shared_in_r / script.name)])
+        return self.wrapped(["Rscript", "--vanilla", str(self.shared_in_r / script.name)], home)
 
-    def wrapped(self, command: list[str]) -> tuple[list[str], dict[str, str]]:
+    def wrapped(self, command: list[str], home: str | None = None) -> tuple[list[str], dict[str, str]]:
+        """The command and its environment. home: a folder in `shared` that is HOME; nothing names a Python."""
         data = {"SCDUET_TEST_DATA": str(DATA), "MOUNT": str(DATA)} if DATA.is_dir() else {}
         threads = {"OMP_NUM_THREADS": "1"}
         if self.name == "seurat5":
             runner = REPOSITORY / "tests" / "seurat5" / "run.sh"
-            return [str(runner), sys.prefix, str(REPOSITORY), *command], {**os.environ, **threads, **data}
-        home = subprocess.run(["R", "RHOME"], capture_output=True, text=True, check=True).stdout.strip()
+            clean = {"CLEAN_HOME": str(self.shared_in_r / home)} if home else {}
+            return [str(runner), sys.prefix, str(REPOSITORY), *command], {**os.environ, **threads, **data, **clean}
+        r_home = subprocess.run(["R", "RHOME"], capture_output=True, text=True, check=True).stdout.strip()
         # R puts /usr/lib first, where Debian's libpython of the same version would replace the environment's own
-        python = {"RETICULATE_PYTHON": sys.executable, "R_LD_LIBRARY_PATH": f"{home}/lib"}
-        return command, {**os.environ, **threads, **data, **python}
+        python = {"RETICULATE_PYTHON": sys.executable, "R_LD_LIBRARY_PATH": f"{r_home}/lib"}
+        env = {**os.environ, **threads, **data, **python}
+        if home:
+            env = {name: value for name, value in env.items() if name not in NAMES_PYTHON}
+            env["HOME"] = str(self.shared / home)
+        return command, env
 
-    def run(self, code: str) -> str:
+    def run(self, code: str, home: str | None = None) -> str:
         """What R prints; a failure shows everything that it said."""
-        command, env = self.command(code)
+        command, env = self.command(code, home)
         done = subprocess.run(command, env=env, cwd=self.shared, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{self.name}:\n{done.stdout}\n{done.stderr}"
         return done.stdout

@@ -57,6 +57,11 @@ def test_r_and_python_name_the_same_protocol():
     assert int(here.split("=")[1].split("#")[0]) == int(there.split("<-")[1].split("L")[0])
 
 
+def test_r_asks_for_the_harmony_that_the_engine_asks_for():
+    (wanted,) = re.findall(r'^HARMONY <- "(.*?)"', (PACKAGE / "R" / "install.R").read_text(), re.MULTILINE)
+    assert f'baselines = ["{wanted}"]' in (REPOSITORY / "pyproject.toml").read_text()
+
+
 def test_every_exported_function_has_one_place_in_the_reference_of_the_site():
     exported = re.findall(r"^export\((\w+)\)$", (PACKAGE / "NAMESPACE").read_text(), re.MULTILINE)
     site = (PACKAGE / "_pkgdown.yml").read_text()
@@ -86,7 +91,7 @@ def test_every_model_has_its_short_form_in_r():
 
 
 def test_only_one_file_of_the_package_speaks_reticulate():
-    allowed = {"python.R", "install.R"}  # what finds and fills environments, before there is a Python
+    allowed = {"python.R", "which_python.R", "install.R"}  # before there is a Python
     speakers = {path.name for path in (PACKAGE / "R").glob("*.R") if "reticulate::" in _without_comments(path)}
     assert speakers <= allowed
 

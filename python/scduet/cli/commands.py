@@ -9,6 +9,7 @@ import typer
 
 from scduet.errors import FormatError, OptionError
 from scduet.models import MODELS, key_of
+from scduet.train.events import SilentOnError
 
 DEFAULT_MODEL = "scvi"
 
@@ -286,7 +287,7 @@ def listener(quiet: bool) -> Callable[[Any], None] | None:
         if event.kind == "warning" or (due and not quiet):
             say(f"epoch {event.epoch}/{event.max_epochs}: {event.message}" if event.kind == "epoch" else event.message)
 
-    return tell
+    return SilentOnError(tell)
 
 
 def check_model_folder(folder: Path, overwrite: bool) -> None:

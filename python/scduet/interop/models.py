@@ -20,6 +20,7 @@ from scduet.interop import codec, objects
 from scduet.interop.options import Options, call
 from scduet.tasks import provenance
 from scduet.tasks.gene_parameters import loadings
+from scduet.train.events import SilentOnError
 
 Made = dict[str, dict[str, str]]  # what `scduet.tasks.provenance` notes of embeddings
 Saved = dict[str, str]  # "folder" and "sha256" of a saved model
@@ -240,17 +241,17 @@ def _fitting(adata, model):
 
 def listener(callback: Callable | None) -> Callable:
     """An engine callback: notes warnings, and tells R of logs, the last epoch, and a few epochs a second."""
-    last = 0.0
+    last, shown = 0.0, None if callback is None else SilentOnError(lambda event: _called(callback, event))
 
     def tell(event) -> bool:
         nonlocal last
         if event.kind == "warning":
             noted.append(event.message)
         due = event.kind == "log" or event.epoch >= event.max_epochs or time.monotonic() - last > 1 / CALLS_A_SECOND
-        if event.kind == "warning" or callback is None or not due:
+        if event.kind == "warning" or shown is None or not due:
             return False
         last = time.monotonic()
-        return _called(callback, event)
+        return shown(event)
 
     return tell
 

@@ -23,7 +23,7 @@ from scduet.errors import DataError, OptionError, some
 from scduet.metrics.transfer import accuracy, macro_f1
 from scduet.options import build, refuse_unknown
 from scduet.tasks.annotate import labels_of
-from scduet.train import resume
+from scduet.train import processes, resume
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
 from scduet.train.resume import Checkpoint
@@ -88,8 +88,9 @@ def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, tra
     folder, names = kept
     told = {**tokens, "task": task, "key": key, "levels": levels}
     state = run_in(folder, names, base, cells, training, config, told)
-    training, outcome = train_module(module, cells, training, callback, WithCodes(tokenizer), state)
-    return Tuned(task, base, module, key, levels, config, tokens, training, outcome)
+    listener = processes.reporter(callback)
+    training, outcome = train_module(module, cells, training, listener, WithCodes(tokenizer), state)
+    return listener.handed_over(Tuned(task, base, module, key, levels, config, tokens, training, outcome))
 
 
 def run_in(

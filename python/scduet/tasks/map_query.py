@@ -27,6 +27,7 @@ from scduet.errors import DataError, ScduetWarning, some
 from scduet.models import find, key_of
 from scduet.options import build, options_of, refuse_unknown
 from scduet.tasks.provenance import made_by, note
+from scduet.train import processes
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
 from scduet.train.loop import Outcome
@@ -159,10 +160,10 @@ def train_new_rows(model: Model, mapped: Model, training: TrainConfig, callback:
     }
     if not n_known or mapped.cells is None:
         return mapped
-    rows = NewRows(mapped.module, n_known)
-    trained = api.train(replace(mapped, module=rows, outcome=Outcome()), mapped.cells, training, callback)
+    rows, listener = NewRows(mapped.module, n_known), processes.reporter(callback)
+    trained = api.train(replace(mapped, module=rows, outcome=Outcome()), mapped.cells, training, listener)
     mapped.module.load_state_dict({**mapped.module.state_dict(), **rows.joined()})
-    return replace(trained, module=mapped.module.requires_grad_(True).eval())
+    return listener.handed_over(replace(trained, module=mapped.module.requires_grad_(True).eval()))
 
 
 def _known_labels(obs: pd.DataFrame, key: str, schema: Schema) -> pd.Series:

@@ -19,6 +19,7 @@ from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, OptionError, some
 from scduet.options import build, refuse_unknown
 from scduet.tasks.finetune import option_names, run_in
+from scduet.train import processes
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
 from scduet.transformers.pretrained import Pretrained
@@ -73,11 +74,12 @@ def pretrain(
 
 
 def _trained(start: Pretrained, module, cells, make_batch, training: TrainConfig, callback, state) -> Pretrained:
-    _, outcome = train_module(module, cells, training, callback, make_batch, state)
+    listener = processes.reporter(callback)
+    _, outcome = train_module(module, cells, training, listener, make_batch, state)
     module.encoder.trunk.recomputes = False
     heads = {name: weight for name, weight in module.state_dict().items() if not name.startswith("encoder.")}
     history = pd.DataFrame(outcome.history).set_index("epoch")
-    return replace(start, module=module.encoder.eval(), set_aside=heads, history=history)
+    return listener.handed_over(replace(start, module=module.encoder.eval(), set_aside=heads, history=history))
 
 
 def _base(model: str | Path | Pretrained) -> Pretrained | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from scduet.errors import ScduetWarning
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,68 @@ def default_listener() -> Listener:
     from scduet.train.progress import Lines, NotebookBar
 
     console = Console(stderr=True)
-    if console.is_jupyter:
-        return NotebookBar()
-    return ProgressBar(console) if console.is_terminal else Lines()
+    display = NotebookBar() if console.is_jupyter else ProgressBar(console) if console.is_terminal else Lines()
+    return SilentOnError(display)
+
+
+class SilentOnError:
+    """A progress display of ours. An error in it is reported once, as a warning, and never ends the work it shows."""
+
+    def __init__(self, display: Listener):
+        self._display, self._failed = display, False
+
+    def __call__(self, event: Event) -> bool:
+        return not self._failed and bool(self._tried(self._display, event))
+
+    def close(self) -> None:
+        self._tried(getattr(self._display, "close", lambda: None))
+
+    def _tried(self, call: Callable, *arguments) -> Any:
+        try:
+            return call(*arguments)
+        except (Exception, SystemExit) as error:  # rich exits where stderr is a closed pipe
+            self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", ScduetWarning)  # a filter "error" would end the work after all
+            what = f"{type(error).__name__}: {error}"
+            warnings.warn(f"the progress display failed and is switched off ({what})", ScduetWarning, stacklevel=2)
+
+
+class RaiseLater:
+    """A callback of training: an exception in it stops training, and is raised when there is a model to go with it."""
+
+    def __init__(self, callback: Listener | None):
+        self.takes_warnings = callback is not None  # else they are shown as all warnings are
+        self._callback: Listener = callback or default_listener()
+        self.error: Exception | None = None
+
+    def __call__(self, event: Event) -> bool:
+        if self.error is None:
+            try:
+                return bool(self._callback(event))
+            except Exception as error:
+                self.error = error
+        return True
+
+    def close(self) -> None:
+        getattr(self._callback, "close", lambda: None)()
+
+    def check(self) -> None:
+        """Raise what the callback has raised so far."""
+        if self.error is not None:
+            raise self.error
+
+    def handed_over(self, model: Any) -> Any:
+        """`model`; or what the callback raised, with the model as its attribute `model`."""
+        if self.error is not None:
+            self.error.model = model  # type: ignore[attr-defined]
+        self.check()
+        return model
 
 
 class ProgressBar:

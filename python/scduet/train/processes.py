@@ -28,7 +28,7 @@ from torch import nn
 
 from scduet.data.samplers import Share
 from scduet.errors import DeviceError, OptionError, ScduetError, TrainingError
-from scduet.train.events import Listener, silent
+from scduet.train.events import Listener, RaiseLater, silent
 
 if TYPE_CHECKING:
     from scduet.train.loop import Trainer
@@ -99,9 +99,9 @@ def is_first() -> bool:
     return not dist.is_torchelastic_launched() or int(os.environ["RANK"]) == 0
 
 
-def reporter(callback: Listener | None) -> Listener | None:
-    """`callback` in the process that reports; in the others a callback that says nothing."""
-    return callback if is_first() else silent
+def reporter(callback: Listener | None) -> RaiseLater:
+    """`callback` (None: the progress bar) in the process that reports; in the others a callback that says nothing."""
+    return callback if isinstance(callback, RaiseLater) else RaiseLater(callback if is_first() else silent)
 
 
 def local_number() -> int:

@@ -1,5 +1,6 @@
 # What several tests need: small counts, the engine, snapshots that hold for one version of R.
 loadNamespace("Matrix") # as() to its classes needs it
+Sys.setenv(R_USER_CONFIG_DIR = tempfile("config")) # where install_scduet() remembers the Python; not the user's
 
 skip_if_no_engine <- function() {
   skip_if_not(scduet_available(), "the Python engine is not installed")

@@ -1,4 +1,4 @@
-no_python <- c("RETICULATE_PYTHON=", "VIRTUAL_ENV=", paste0("WORKON_HOME=", tempdir()))
+no_python <- c(paste0(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV", "CONDA_PREFIX"), "="), paste0("WORKON_HOME=", tempdir()))
 
 # Each asks for the engine in a process of its own: whether loading loaded what starts Python or takes long, the error, the report.
 ASKED <- c(
@@ -36,7 +36,7 @@ test_that("a Python that cannot load the engine is named, and so is the remedy",
   old <- options(cli.width = 1000) # the path is longer here, shorter there
   on.exit(options(old))
   error <- simpleError("ModuleNotFoundError: No module named 'scduet'\nRun `reticulate::py_last_error()` for details.")
-  expect_refused("no_engine", abort_no_engine(error, NULL), python)
+  expect_refused("no_engine", abort_no_engine(error, python, NULL), python)
 })
 
 test_that("a chosen Python that does not exist is named in the error and in the report", {
@@ -67,13 +67,17 @@ test_that("a Python that does not exist, cannot make an environment or cannot in
   expect_refused("no_python", find_python(none), c(none, "3.13", "3.12", "3.11"))
   install <- function() install_scduet(python = none, source = tempdir(), envname = file.path(none, "env"))
   file.create(file.path(tempdir(), "pyproject.toml"))
-  expect_error(with_mocked("chosen_python", function() NULL, install()), class = "scduet_error_no_python")
+  expect_error(install(), class = "scduet_error_no_python")
   skip_if(nzchar(Sys.which("uv")))
   folder <- tempfile()
   expect_refused("no_environment", make_environment(folder, "/bin/false"), folder)
   expect_refused("install", suppressMessages(pip("/bin/false", c("install", "x"))))
-  expect_refused("install", report_installed(list(problem = "cannot load scduet: no numpy"), "/py"))
-  expect_told("message", report_installed(list(scduet = "1", torch = "2", device = "cpu"), "/py"), c("Ready.", "Installed. Restart R: this session already runs another Python."))
+  expect_refused("install", refuse_broken(list(problem = "cannot load scduet: no numpy"), "/py"))
+  works <- list(scduet = "1", torch = "2", device = "cpu")
+  report <- function(found) with_mocked("which_python", function() found, report_installed(works, "/py"))
+  expect_told("message", report(list(python = "/py", by = "install_scduet()")))
+  skip_if_no_engine() # then Python runs here
+  expect_told("message", report(list(python = "/another", by = "running in this session")))
 })
 
 test_that("a Python whose shared library is missing is passed over, and half an environment is removed", {
@@ -98,7 +102,7 @@ test_that("a Python whose shared library is missing is passed over, and half an 
 })
 
 # What install_scduet() runs, in order, where every command succeeds and these programs are found on the path.
-commands_of <- function(..., programs = character(), chosen = NULL) {
+commands_of <- function(..., programs = character(), chosen = NULL, envname = if (is.null(chosen)) "/env/r-scduet") {
   lines <- character()
   listen <- function(python, arguments) {
     force(c(python, arguments)) # may themselves be found by a command
@@ -115,8 +119,9 @@ commands_of <- function(..., programs = character(), chosen = NULL) {
   Sys.setenv(PATH = path)
   on.exit(Sys.setenv(PATH = old))
   works <- list(scduet = "1", torch = "2", device = "cpu")
-  suppressMessages(with_mocked("run_python", listen, with_mocked("chosen_python", function() chosen, with_mocked(
-    "probe", function(python) works, install_scduet(python = "/py", source = engine, envname = "/env/r-scduet", ...)
+  named <- function() if (!is.null(chosen)) list(python = chosen, by = "RETICULATE_PYTHON")
+  suppressMessages(with_mocked("run_python", listen, with_mocked("chosen_python", named, with_mocked(
+    "probe", function(python) works, install_scduet(python = "/py", source = engine, envname = envname, ...)
   ))))
   gsub(engine, "<engine>", lines, fixed = TRUE)
 }
@@ -143,6 +148,19 @@ test_that("installing makes an environment, takes the asked torch, and the engin
   expect_identical(torch(torch = "cpu", programs = "nvidia-smi"), small)
 })
 
+test_that("Harmony is an extra, added to an engine that works or comes with it, and its licence is told", {
+  skip_on_os("windows")
+  added <- paste("-m pip install", HARMONY)
+  python <- tempfile()
+  file.create(python)
+  expect_identical(commands_of(chosen = python, harmony = TRUE), added)
+  whole <- commands_of(harmony = TRUE, torch = "cuda")
+  expect_identical(whole[length(whole)], added)
+  expect_false(any(grepl("harmony", commands_of())))
+  told <- capture_messages(with_mocked("pip", function(...) NULL, install_harmony(python, NULL)))
+  expect_match(told, "GPL-3")
+})
+
 test_that("a Python that the user chose is used, no other made; without leave nothing is installed", {
   skip_on_os("windows")
   chosen <- tempfile()
@@ -151,7 +169,8 @@ test_that("a Python that the user chose is used, no other made; without leave no
   expect_identical(ran[1], "-m pip install torch --find-links /wheels")
   expect_false(any(grepl("venv", ran)))
   expect_length(commands_of(chosen = chosen), 0) # it works already
-  expect_told("message", with_mocked("probe", function(python) list(), with_mocked("chosen_python", function() chosen, install_scduet())), chosen)
+  named <- function() list(python = chosen, by = "RETICULATE_PYTHON")
+  expect_told("message", with_mocked("probe", function(python) list(), with_mocked("chosen_python", named, install_scduet())), chosen)
   expect_length(with_mocked("agreed", function(python) FALSE, commands_of(chosen = chosen, force = TRUE, ask = TRUE)), 0)
 })
 

@@ -70,6 +70,7 @@ def annotate(
     found = scduet.annotate(adata, known, **options)
     write(adata, output, overwrite=overwrite)
     typer.echo(found.to_string(float_format=lambda value: f"{value:.3f}"))
+    typer.echo(f"The labels are those of {found.attrs['used']}.")
     if table:
         place_whole(table.absolute(), found.to_csv)
 

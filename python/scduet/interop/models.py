@@ -49,7 +49,7 @@ class Genes:
 
 @dataclass(frozen=True)
 class Annotated:
-    """Types and their scores by cell, probabilities as R's matrix of types x cells, and the honest table."""
+    """Types and their scores by cell, probabilities as R's matrix of types x cells, and how well which method does."""
 
     cells: list[codec.Column]
     types: codec.Text
@@ -122,7 +122,8 @@ def annotate(query, reference, options: Options, callback: Callable | None = Non
     table = call(scduet.annotate, query, known, callback=listener(callback), options=options)
     share, told = query.obsm["predicted_probability"], query.obs[["predicted", "predicted_score"]]
     types, cells = codec.as_text(share.columns), codec.columns_of(told)
-    return Annotated(cells, types, objects.block(share.to_numpy()), codec.columns_of(_indexed(table, "method")))
+    accuracies = _indexed(table, "method").assign(used=table.index == table.attrs["used"])
+    return Annotated(cells, types, objects.block(share.to_numpy()), codec.columns_of(accuracies))
 
 
 def markers(folder: str, sha256: str, adata, options: Options) -> Compared:

@@ -68,9 +68,9 @@ def annotate(
         with a transformer as for `finetune`, e.g. tuning, max_length.
 
     Returns one row a method (the model, 15 nearest neighbors on PCA, logistic regression) with accuracy, macro_f1,
-    calibration_error, n_cells and used (did it give the labels?), all on the tenth of the labeled reference cells whose
-    labels no method was shown. Given a trained model, the one row is the accuracy on the cells held out while it was
-    trained.
+    calibration_error and n_cells, all on the tenth of the labeled reference cells whose labels no method was shown;
+    attrs["used"] is the method that gave the labels. Given a trained model, the one row is the accuracy on the cells
+    held out while it was trained.
 
     Raises DataError where no gene is shared, no reference cell is labeled, or all have the same label; OptionError for
     a method that is not there.
@@ -92,7 +92,8 @@ def annotate(
     method = _chosen(table, use)
     _write(query, found[method]().set_axis(query.obs_names), unknown, key_added)
     query.uns[key_added] = {"method": method, **{k: float(v) for k, v in table.loc[method].items() if k in DECIDES}}
-    return table.assign(used=table.index == method)
+    table.attrs["used"] = method
+    return table
 
 
 def _check_use(use: str, trained: bool) -> None:

@@ -42,6 +42,7 @@ def test_annotate_writes_the_types_and_prints_the_baselines(folder, tmp_path, ca
     written = pd.read_csv(tmp_path / "t.csv", index_col="method")
     pd.testing.assert_frame_equal(written, table, atol=1e-5)
     assert all(method in told for method in ("scanvi", "knn on pca", "logistic regression"))
+    assert "those of knn on pca" in told
 
 
 def test_annotate_takes_a_trained_scanvi(folder, tmp_path):

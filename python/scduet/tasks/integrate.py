@@ -55,7 +55,7 @@ def integrate(
     if on_disk != (output is not None):
         raise OptionError("output= is for a file and missing" if on_disk else "output= is for a file, not an AnnData")
     if n_top_genes is not None:
-        _refuse_choice(on_disk or getattr(adata, "isbacked", False), model, options)
+        _refuse_choice(adata, model, options)
     if output is not None:
         check_target(output, overwrite, file_size(adata), endings=(Path(adata).suffix.lower(),))
     if n_top_genes is not None:
@@ -69,9 +69,9 @@ def integrate(
     return trained
 
 
-def _refuse_choice(on_disk: bool, model: str, options: dict) -> None:
+def _refuse_choice(adata, model: str, options: dict) -> None:
     """Refuse what n_top_genes cannot go with, and unknown options, before genes are chosen."""
-    if on_disk:
+    if isinstance(adata, (str, os.PathLike)) or getattr(adata, "isbacked", False):
         remedy = "choose genes on a sample of the cells, and pass their names as genes="
         raise OptionError("n_top_genes needs the counts in memory", remedy)
     if options.get("genes") is not None:

@@ -8,9 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+import scduet as sd
+from scduet.cli import build
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,6 +81,42 @@ def test_r(folder, tmp_path):
     run = ["Rscript", "-e", script]
     done = subprocess.run(run, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout.endswith("700 10")
+
+
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line.startswith("| ")]
+
+
+def test_the_table_of_tasks_names_what_there_is():
+    """Each function is public in Python or exported in R, each command and flag in its help."""
+    header, *tasks = ROWS
+    assert [name.split()[0] for name in header] == ["Task", "Python", "R", "Shell"]
+    exported = set(re.findall(r"export\((\w+)\)", (ROOT / "r-package/NAMESPACE").read_text(encoding="utf-8")))
+    exported.add("IntegrateLayers")  # of Seurat
+    for task, in_python, in_r, in_shell in tasks:
+        for name in re.findall(r"sd\.(\w+)", in_python):
+            assert hasattr(sd, name), (task, name)
+        for name in re.findall(r"model\.(\w+)", in_python):
+            assert hasattr(sd.Model, name), (task, name)
+        for module in re.findall(r"from scduet import (\w+)", in_python):
+            assert import_module(f"scduet.{module}")
+        assert set(re.findall(r"\w+(?=\()|(?<== )\w+", in_r)) <= exported, task
+        for command, flags in re.findall(r"`scduet (\w+)([^`]*)`", in_shell):
+            told = CliRunner().invoke(build(), [command, "--help"])
+            assert told.exit_code == 0, (task, command)
+            assert all(flag in told.output for flag in re.findall(r"--[\w-]+", flags)), (task, flags)
+
+
+@pytest.mark.parametrize("language", ["Python", "R", "Shell"])
+def test_the_table_of_tasks_leaves_nothing_out(language):
+    column = " ".join(row[["Task", "Python", "R", "Shell"].index(language)] for row in ROWS)
+    wanted = {
+        "Python": ("integrate", "annotate", "map_query", "differential_expression", "normalized_expression", "score",
+                   "recommend", "pretrain", "finetune", "gene_network", "load", "scvi"),
+        "R": ("RunSCVI", "RunSCANVI", "AnnotateCells", "MapToReference", "FindModelMarkers", "NormalizeExpression",
+              "ScoreIntegration", "as_seurat", "RunGeneformer", "PretrainTransformer", "GeneNetwork", "LoadModel"),
+        "Shell": [command.name or command.callback.__name__.rstrip("_") for command in build().registered_commands],
+    }[language]  # fmt: skip
+    assert [name for name in wanted if name not in column and name not in ("fit", "doctor")] == []
 
 
 def test_make_targets_and_files_exist():

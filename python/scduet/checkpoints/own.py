@@ -50,6 +50,7 @@ def write(model: Pretrained, folder: Path, overwrite: bool = False) -> None:
         "vocabulary": {name: _plain(value) for name, value in vars(model.vocabulary).items()},
         "licence": model.licence,
         "origin": model.origin,
+        "embedding": dict(model.embedding),
         "history": model.history.reset_index().to_dict(orient="list"),
     }
     weights = {f"module.{name}": weight for name, weight in model.module.state_dict().items()}
@@ -71,7 +72,8 @@ def read(folder: str | Path) -> Pretrained:
     fill(module, _part("module.", tensors), folder.name)
     history = pd.DataFrame(manifest["history"])
     history = history.set_index("epoch") if "epoch" in history else history.drop(columns="index", errors="ignore")
-    return Pretrained(manifest["model"], module, manifest["licence"], str(folder), _part("head.", tensors), history)
+    parts = str(folder), _part("head.", tensors), history, manifest.get("embedding", {})
+    return Pretrained(manifest["model"], module, manifest["licence"], *parts)
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:

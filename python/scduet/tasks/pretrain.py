@@ -5,6 +5,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import copy
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,20 @@ from torch import nn
 from scduet.api import train_module
 from scduet.checkpoints import pretrained
 from scduet.data.schema import Fields, Schema
-from scduet.errors import DataError, OptionError, some
+from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.options import build, refuse_unknown
 from scduet.tasks.finetune import option_names, run_in
 from scduet.train import processes
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
+from scduet.transformers.embedding import SAME, spread
 from scduet.transformers.pretrained import Pretrained
 from scduet.transformers.pretraining import OBJECTIVES, head_weights
 from scduet.transformers.scratch import NEW, Size
 from scduet.transformers.tokens import WithCodes
 
+OTHER_WAYS = {"geneformer": ({"pooling": "mean"}, {"pooling": "mean", "emb_layer": 0})}  # to embed, in order
+LOOKED_AT = 200  # cells whose vectors tell whether an embedding tells cells apart
 RECIPE = dict(max_epochs=20, batch_size=32, lr=5e-4, weight_decay=0.0, adam_eps=1e-8, clip_gradient=1.0)
 
 
@@ -70,7 +74,8 @@ def pretrain(
     _take_heads(module, head_weights(module, family, start.set_aside))
     state = run_in(checkpoint, adata.obs_names, start, cells, training, config, tokens)
     module.encoder.trunk.recomputes = size.gradient_checkpointing
-    return _trained(start, module, replace(cells, label=None), WithCodes(tokenizer), training, callback, state)
+    trained = _trained(start, module, replace(cells, label=None), WithCodes(tokenizer), training, callback, state)
+    return _with_pooling(trained, adata, layer=layer, gene_column=gene_column)
 
 
 def _trained(start: Pretrained, module, cells, make_batch, training: TrainConfig, callback, state) -> Pretrained:
@@ -79,7 +84,34 @@ def _trained(start: Pretrained, module, cells, make_batch, training: TrainConfig
     module.encoder.trunk.recomputes = False
     heads = {name: weight for name, weight in module.state_dict().items() if not name.startswith("encoder.")}
     history = pd.DataFrame(outcome.history).set_index("epoch")
-    return listener.handed_over(replace(start, module=module.encoder.eval(), set_aside=heads, history=history))
+    return listener.handed_over(
+        replace(start, module=module.encoder.eval(), set_aside=heads, history=history, embedding={})
+    )
+
+
+def _with_pooling(model: Pretrained, adata, **where) -> Pretrained:
+    """`model`, embedding by the mean over genes if its usual vector is nearly the same in all cells; warns of it.
+
+    Geneformer's loss never looks at <cls>, so that in a small model it may tell cells apart badly, and before the first
+    block it is the same in every cell.
+    """
+    if model.name not in OTHER_WAYS:
+        return model
+    n = min(adata.n_obs, LOOKED_AT)
+    cells = adata[np.sort(np.random.default_rng(0).choice(adata.n_obs, n, replace=False))]
+    device = next(model.module.parameters()).device
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScduetWarning)  # that they are the same is said once, below
+        usual, *others = (
+            spread(model.embed(cells, device=device, **where, **how)) for how in ({}, *OTHER_WAYS[model.name])
+        )
+    if usual >= SAME or max(others) < SAME:
+        return model
+    best = OTHER_WAYS[model.name][int(np.argmax(np.array(others) >= SAME))]
+    told = ", ".join(f"{name}={value!r}" for name, value in best.items())
+    message = f"the usual vector of this {model.name} is nearly the same for all cells (they differ by {usual:.1%})"
+    warnings.warn(f"{message}: it embeds with {told} instead", ScduetWarning, stacklevel=3)
+    return replace(model, embedding=best)
 
 
 def _base(model: str | Path | Pretrained) -> Pretrained | None:

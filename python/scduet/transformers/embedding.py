@@ -22,6 +22,7 @@ from scduet.transformers.tokens import Tokenizer, Tokens
 
 WINDOW = 4_096  # cells tokenised together: bounds memory, and is enough to find cells of like lengths
 TOKENS_AT_ONCE = {"cpu": 8_192, "cuda": 131_072}
+SAME = 0.01  # spread below which cells are as good as the same: a <cls> that attends to nothing yet has less
 DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
 Precision = Literal["32", "bf16", "16"]
 Progress = Callable[[int, int, float], None]  # cells done, all cells, seconds left
@@ -58,6 +59,12 @@ def embed_cells(
             out = np.empty((source.n_cells, *rows.shape[1:]), np.float32)
         out[index] = rows
     return np.empty((0, 0), np.float32) if out is None else out
+
+
+def spread(vectors: Float[np.ndarray, "cell width"]) -> float:
+    """How far cells are from their mean (root mean square), as a share of the mean's length; 0 if all are the same."""
+    mean = vectors.mean(0, dtype=np.float64)
+    return float(np.sqrt(np.square(vectors - mean).sum(1).mean()) / max(np.linalg.norm(mean), 1e-30))
 
 
 def batches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -20,14 +21,15 @@ from torch import Tensor
 from scduet.contract import TokenBatch
 from scduet.data.cells import Cells
 from scduet.data.schema import Fields, Schema
-from scduet.errors import DataError, OptionError, some
-from scduet.transformers.embedding import Precision, Progress, Resources, batches, embed_cells, windows
+from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.transformers.embedding import SAME, Precision, Progress, Resources, batches, embed_cells, spread, windows
 from scduet.transformers.geneformer import Geneformer
 from scduet.transformers.scfoundation import ScFoundation
 from scduet.transformers.scgpt import ScGPT
 from scduet.transformers.tokens import Tokenizer
 from scduet.transformers.vocabulary import LEAST_SHARE, Match, Vocabulary
 
+FEW_CELLS = 10  # so few may be alike indeed
 KEYS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}
 
 
@@ -41,6 +43,7 @@ class Pretrained:
     origin: str = ""  # folder or address it was read from
     set_aside: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # weights of heads, not used to embed
     history: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)  # if trained here: epochs
+    embedding: Mapping[str, Any] = field(default_factory=dict)  # options of `embed` that were found to suit it
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -73,14 +76,18 @@ class Pretrained:
         tokens_at_once: bounds the memory of a minibatch. progress: called with (cells done, cells, seconds left).
         options: the family's, e.g. `pooling`, `max_length`; see `model.module.Options`.
 
-        A cell's result depends neither on padding nor on the cells computed with it.
-        Raises DataError for genes or values that do not fit, OptionError for options, DeviceError out of memory.
+        A cell's result depends neither on padding nor on the cells computed with it. Warns where all cells get nearly
+        the same vector. Raises DataError for genes or values that do not fit, OptionError for options, DeviceError out
+        of memory.
         """
-        chosen, resources = self._options(options), self._resources(device, precision, tokens_at_once, progress)
+        chosen = self._options({**self.embedding, **options})
+        resources = self._resources(device, precision, tokens_at_once, progress)
         cells, tokenizer = self._prepared(adata, layer, gene_column, least_share, allow_non_integer, chosen)
         module = self.module.to(resources.device).eval()
         embed = partial(module.embed, options=chosen)  # pyright: ignore[reportArgumentType]
-        return embed_cells(embed, tokenizer, cells.counts, self._pad, resources)
+        vectors = embed_cells(embed, tokenizer, cells.counts, self._pad, resources)
+        _warn_if_same(vectors, self.name)
+        return vectors
 
     def embed_genes(
         self,
@@ -217,6 +224,13 @@ class Pretrained:
     def _named(self, vectors: np.ndarray, kept: np.ndarray) -> pd.DataFrame:
         genes = [(gene, token) for gene, token in self.vocabulary.token.items() if token < len(kept) and kept[token]]
         return pd.DataFrame(vectors[[token for _, token in genes]], index=pd.Index([gene for gene, _ in genes]))
+
+
+def _warn_if_same(vectors: np.ndarray, name: str) -> None:
+    """Warn where the vectors of several cells are nearly the same."""
+    if len(vectors) >= FEW_CELLS and spread(vectors) < SAME:
+        message = f"{name} gives all {len(vectors)} cells nearly the same vector (they differ by {spread(vectors):.1%})"
+        warnings.warn(f"{message}; try pooling='mean', or train it longer", ScduetWarning, stacklevel=3)
 
 
 def check_choices(options) -> None:

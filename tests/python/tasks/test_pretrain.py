@@ -7,12 +7,13 @@ from named import named
 from transformer_toys import GENES, make_cells, transformer
 
 import scduet as sd
-from scduet.errors import DataError, FormatError, OptionError
+from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
 from scduet.metrics.perturbation import energy_distance
 from scduet.tasks.finetune import evaluate, finetune
 from scduet.tasks.generate import generate, prompt_vectors
 from scduet.tasks.pretrain import pretrain
 from scduet.train import resume
+from scduet.transformers.embedding import SAME, spread
 from scduet.transformers.scratch import usual_counts
 
 SMALL = dict(width=32, n_layers=2, n_heads=4, feedforward=64, accelerator="cpu", batch_size=10)
@@ -189,3 +190,23 @@ def test_what_cannot_work_is_refused(cells, gpt, bert):
     logged.X = logged.X.log1p()
     with pytest.raises(DataError, match=named("X", "counts", "'cell0'", "layer")):
         pretrain(logged, "geneformer")
+
+
+def test_a_geneformer_whose_cls_is_the_same_in_all_cells_embeds_by_the_mean_and_says_so(cells, tmp_path):
+    """With one layer the usual state of <cls>, that of the last layer but one, has seen no gene."""
+    with pytest.warns(ScduetWarning, match="pooling='mean'"):
+        small = pretrain(cells, "geneformer", max_epochs=1, max_length=64, **{**SMALL, "n_layers": 1})
+    assert spread(small.embed(cells, pooling="mean")) > SAME
+    np.testing.assert_array_equal(small.embed(cells), small.embed(cells, pooling="mean"))
+    small.save(tmp_path / "model")
+    again = sd.load(tmp_path / "model")
+    np.testing.assert_allclose(again.embed(cells), small.embed(cells), atol=1e-6)
+    with pytest.warns(ScduetWarning, match="nearly the same vector"):
+        asked = again.embed(cells, pooling="cls")  # what is asked for is done
+    assert spread(asked) < SAME
+
+
+def test_spread_is_the_distance_from_the_mean_in_lengths_of_the_mean():
+    vectors = np.array([[3.0, 4.0], [3.0, 4.0], [6.0, 8.0], [0.0, 0.0]], np.float32)
+    assert spread(vectors) == pytest.approx(np.sqrt(0.5))  # the mean has length 5, two cells are 5 from it
+    assert spread(vectors[:2]) == 0

@@ -2,7 +2,7 @@
 
 import re
 
-PROSE = re.compile(r"\b[a-z]{2,}\b[\s,;:]+\b[a-z]{2,}\b")  # two words of a sentence, which are free to change
+PROSE = re.compile(r"\b[a-z]{2,}\s+[a-z]{2,}\b")  # two words of a sentence, which are free to change
 
 
 def named(*names) -> str:

@@ -34,6 +34,7 @@ NAMES = {
     "a variable that is escaped": "pytest.raises(DataError, match=re.escape(str(path)))",
     "parameters": "@pytest.mark.parametrize('said', ['donor', 'site'])\ndef test(said):\n"
     "    pytest.raises(DataError, match=said)",
+    "a text that the test itself raises": "pytest.raises(OSError, match='disk full')\nraise OSError('disk full')",
     "the text of a table": "assert 'random pairs' in set(table['method'])",
 }
 
@@ -63,18 +64,21 @@ def test_named_asks_for_every_name_and_for_the_whole_of_it():
 
 
 def sentences(source: str):
-    """Every piece of prose that an error, a warning or standard error is compared with, with its line."""
+    """The prose that errors, warnings and standard error are compared with, and its line; not what the test raises."""
     tree = ast.parse(source)
-    bound = {target.id: node.value for node in ast.walk(tree) for target in _targets(node)}
+    own = {text for node in ast.walk(tree) if isinstance(node, ast.Raise) for text in _texts(node)}
     values = {}
     for name, given in _listed(tree):
         values.setdefault(name, []).extend(given)
-    for node in ast.walk(tree):
-        for text in _matched(node, bound):
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    for part in [*functions, ast.Module([node for node in tree.body if node not in functions], [])]:
+        bound = {target.id: node.value for node in ast.walk(part) for target in _targets(node)}
+        for text in (text for node in ast.walk(part) for text in _matched(node, bound)):
             if isinstance(text, ast.Name | ast.Subscript) and getattr(text, "id", None) not in values:
                 yield f"line {text.lineno}: {ast.unparse(text)} is not checked; use named()"
             for place in [text, *(v for n in ast.walk(text) for v in values.get(getattr(n, "id", None), []))]:
-                yield from (f"line {place.lineno}: {prose}" for prose in _prose(place))
+                for found in _texts(place) - own - ALLOWED:
+                    yield from (f"line {place.lineno}: {prose}" for prose in PROSE.findall(found.replace("\\", "")))
 
 
 def _targets(node):
@@ -114,7 +118,5 @@ def _matched(node, bound):
                     yield text
 
 
-def _prose(place):
-    for node in ast.walk(place):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in ALLOWED:
-            yield from PROSE.findall(node.value.replace("\\", ""))
+def _texts(place) -> set[str]:
+    return {node.value for node in ast.walk(place) if isinstance(node, ast.Constant) and isinstance(node.value, str)}

@@ -277,7 +277,7 @@ def _once_an_embedding() -> Callable[[str, str], None]:
     return tell
 
 
-def listener(quiet: bool) -> Callable[[Any], None] | None:
+def listener(quiet: bool) -> SilentOnError | None:
     """None (the progress bar) in a terminal; elsewhere a line every tenth of the way."""
     if not quiet and sys.stderr.isatty():
         return None

@@ -29,7 +29,9 @@ from scduet.transformers.pretraining import OBJECTIVES, head_weights
 from scduet.transformers.scratch import NEW, Size
 from scduet.transformers.tokens import WithCodes
 
-OTHER_WAYS = {"geneformer": ({"pooling": "mean"}, {"pooling": "mean", "emb_layer": 0})}  # to embed, in order
+OTHER_WAYS: dict[str, tuple[dict[str, Any], ...]] = {  # to embed, in the order of preference
+    "geneformer": ({"pooling": "mean"}, {"pooling": "mean", "emb_layer": 0})
+}
 LOOKED_AT = 200  # cells whose vectors tell whether an embedding tells cells apart
 RECIPE = dict(max_epochs=20, batch_size=32, lr=5e-4, weight_decay=0.0, adam_eps=1e-8, clip_gradient=1.0)
 
@@ -102,9 +104,8 @@ def _with_pooling(model: Pretrained, adata, **where) -> Pretrained:
     device = next(model.module.parameters()).device
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScduetWarning)  # that they are the same is said once, below
-        usual, *others = (
-            spread(model.embed(cells, device=device, **where, **how)) for how in ({}, *OTHER_WAYS[model.name])
-        )
+        ways: list[dict[str, Any]] = [{}, *OTHER_WAYS[model.name]]
+        usual, *others = (spread(model.embed(cells, device=device, **where, **how)) for how in ways)
     if usual >= SAME or max(others) < SAME:
         return model
     best = OTHER_WAYS[model.name][int(np.argmax(np.array(others) >= SAME))]

@@ -69,6 +69,7 @@ def test_annotate_with_a_transformer_prints_the_honest_table(folder, tmp_path, c
     assert (read(tmp_path / "named.h5ad").obs["predicted"] == query.obs["predicted"]).all()
 
 
+@pytest.mark.filterwarnings("ignore:the usual vector")  # of a model of one layer
 @pytest.mark.parametrize("family", ["geneformer", "scgpt"])
 def test_pretrain_is_what_python_gives_and_goes_on(folder, tmp_path, family):
     arguments = [folder / "labeled.h5ad", "--model", family, *SMALL, *SHORT, "--checkpoint", tmp_path / "state"]

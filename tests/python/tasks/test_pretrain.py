@@ -131,6 +131,7 @@ def killed_in(epoch):
     return listener
 
 
+@pytest.mark.filterwarnings("ignore:the usual vector")  # of a model of one layer
 @pytest.mark.parametrize("family", ["geneformer", "scgpt"])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(family, cells, tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "SECONDS_BETWEEN", 0.0)

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from scduet._version import __version__
 from scduet.checkpoints import native, scvi_export, scvi_tools
-from scduet.contract import MakeBatch, Reference
-from scduet.data.cells import Cells
-from scduet.data.schema import Fields, Schema, describe_genes
-from scduet.data.sources import on_disk
+from scduet.contract import MakeBatch, Measured, Reference
+from scduet.data.schema import Fields, Schema, describe_genes, refuse_newer
+from scduet.data.sources import Cells, on_disk
 from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
 from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown
@@ -145,17 +144,18 @@ def fit(
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
     options = options if start is None else _carried_over(start, options)
-    fields, training, config = build(Fields, options), build(TrainConfig, options), build(cls.Config, options)
+    fields, config = build(getattr(cls, "Fields", Fields), options), build(cls.Config, options)
+    training = build(TrainConfig, options)
     devices.choose(training.accelerator, processes.local_number())
     adata, callback = on_disk(adata), processes.reporter(callback)
     listener = callback or default_listener()
     try:
         with _warnings_to(callback), torch.random.fork_rng():
-            schema = Schema.learn(adata, fields, cls.expects)
+            schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None))
             schema = schema if start is None else replace(schema, levels={**schema.levels, **start.schema.levels})
             listener(Event("log", describe_genes(schema, adata)))
             cells = schema.encode(adata)
-            training, reference = resolved(training, len(cells)), schema.reference(cells)
+            training, reference = resolved(training, len(cells)), reference_of(cls, schema, cells, adata)
             torch.manual_seed(training.seed)
             module = cls(reference, config)
             if start is not None:
@@ -166,6 +166,20 @@ def fit(
         getattr(listener, "close", lambda: None)()
     _tell_interrupted(outcome)
     return Model(model, module, schema, reference, config, training, outcome, cells)
+
+
+def reference_of(cls: type, schema: Schema, cells: Cells, adata) -> Reference:
+    """What a module of the class `cls` may know of the data it is to be trained on."""
+    arrays, tables = schema.about_features(adata)
+    return measured(cls, replace(schema.reference(cells), arrays=arrays, tables=tables), cells)
+
+
+def measured(cls: type, reference: Reference, cells: Cells) -> Reference:
+    """`reference` with what the model measures in the cells beside it."""
+    found = getattr(cls, "measure", lambda *_: {})(cells, reference)
+    rows = {name: value if isinstance(value, Measured) else Measured(value) for name, value in found.items()}
+    axes = {name: value.axis for name, value in rows.items() if value.axis is not None}
+    return replace(reference, arrays={**reference.arrays, **{name: v.values for name, v in rows.items()}}, axes=axes)
 
 
 def train(model: Model, cells: Cells, training: TrainConfig, callback: Listener | None = None) -> Model:
@@ -231,16 +245,27 @@ def _load_ours(folder: str | Path) -> Model:
     manifest, tensors = native.read(Path(folder))
     cls = find(manifest["model"])
     arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}
-    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["reference"].items()}
-    reference, config = Reference(**sizes, arrays=arrays), build(cls.Config, manifest["config"])
+    reference, config = _reference(manifest["reference"], arrays), build(cls.Config, manifest["config"])
     with torch.random.fork_rng():
         module = cls(reference, config)
     try:
         module.load_state_dict(_part("module.", tensors))
     except RuntimeError as error:
         raise FormatError(f"the weights in {folder} do not fit the model: {error}", "was a file replaced?") from error
-    schema, training = Schema.from_json(manifest["schema"]), build(TrainConfig, manifest["training"])
+    schema = Schema.from_json(manifest["schema"], getattr(cls, "Fields", Fields))
+    training = build(TrainConfig, manifest["training"])
     return Model(manifest["model"], module.eval(), schema, reference, config, training, Outcome(**manifest["outcome"]))
+
+
+def _reference(state: dict, arrays: dict[str, np.ndarray]) -> Reference:
+    """The reference that a manifest tells, with its arrays. Raises FormatError for one that a newer version wrote."""
+    refuse_newer(state, {f.name for f in dataclasses.fields(Reference)} - {"arrays"}, "reference")
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in state.items()}
+    tables = {
+        name: {key: tuple(values) for key, values in table.items()} for name, table in state.get("tables", {}).items()
+    }
+    before = dict.fromkeys((name for name in arrays if name.startswith("library_log_")), "batch")  # up to 0.1.0
+    return Reference(**{"axes": before, **sizes, "tables": tables}, arrays=arrays)
 
 
 def versions() -> dict[str, str]:
@@ -270,9 +295,10 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
     """Put `trainer` where the run kept in `folder` stopped; returns what keeps its state from now on."""
     if folder is None:
         return None
-    cells = resume.fingerprint(trainer.cells.total, adata.obs_names)
+    cells = resume.fingerprint(trainer.cells, adata.obs_names, schema.about_features(adata))
     options = {**dataclasses.asdict(config), **dataclasses.asdict(trainer.config), **schema.to_json()["fields"]}
-    checkpoint = resume.Checkpoint(folder, {"model": model, "cells": cells, **options})
+    features = {"features": schema.features} if schema.features else {}
+    checkpoint = resume.Checkpoint(folder, {"model": model, "cells": cells, **options, **features})
     resume.restore(trainer, checkpoint)
     return checkpoint.keep
 

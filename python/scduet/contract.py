@@ -10,14 +10,15 @@ from scduet._torch import torch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-Expects = Literal["counts", "lognormal", "binary"]
+Expects = Literal["counts", "lognormal", "binary", "any"]
+Axis = Literal["cell", "feature", "feature-feature", "cell-cell", "table"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,14 @@ class Covariates:
 class CellBatch:
     """A minibatch of cells, on one device."""
 
-    x: SparseRows  # (cell, gene); raw counts unless the model says that it expects something else
+    x: Any  # the main matrix (cell, gene): SparseRows, or a Tensor if the model declares it as not sparse
     index: Int[Tensor, " cell"]  # row in the data set
     batch: Int[Tensor, " cell"]  # code of the technical batch
     label: Int[Tensor, " cell"] | None = None  # code of the cell type, -1 = unlabeled
     covariates: Covariates = field(default_factory=Covariates)
-    extra: Mapping[str, SparseRows | Tensor] = field(default_factory=dict[str, "SparseRows | Tensor"])
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])  # further inputs: SparseRows or Tensor
+    measured: Mapping[str, Bool[Tensor, " cell"]] = field(default_factory=dict[str, "Tensor"])
+    # of inputs ("x": the main matrix) that were not measured in every cell: where they were
     companion: CellBatch | None = None  # further cells, for a term of the loss of their own: see `Accompanied`
 
     def __len__(self) -> int:
@@ -110,6 +113,44 @@ class TokenBatch:
 
 
 @dataclass(frozen=True)
+class Input:
+    """A matrix or table that a model reads, declared in the model's `inputs`; named "x" it is the main matrix."""
+
+    option: str  # field of the model's `Fields` in which users say where it is
+    axis: Axis = "cell"
+    # cell: rows in each minibatch, `CellBatch.extra`; cell-cell: likewise, with a column for each cell
+    # feature, feature-feature: rows (and columns) in the order of the genes, in `Reference.arrays`
+    # table: gene sets, edge lists, ... whose names need not be genes, in `Reference.tables`
+    values: Expects = "counts"  # checked before training
+    sparse: bool = False  # minibatches hold SparseRows, not a Tensor
+    may_miss: bool = False  # what was not measured is NaN (dense), or a cell that is False in `CellBatch.measured`
+    required: bool = True  # False: the model also works without; it is then in neither `extra` nor `n_extra`
+    look_in: tuple[str, ...] = ()  # where bare names are looked up, in this order; empty: by the axis
+
+
+@dataclass(frozen=True)
+class Player:
+    """A part of a module with an optimizer of its own. The loss of the first player is *the* loss of the model."""
+
+    name: str = "model"
+    steps: int = 1  # minibatches in a row before it is the next player's turn
+    lr: float = 1.0  # factor of the learning rate of the run
+    betas: tuple[float, float] = (0.9, 0.999)
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    weight_decay: float | None = None  # None for that of the run
+
+
+class Measured(NamedTuple):
+    """An array that a model measured, and what its rows are: mapping a query adds rows for new batches."""
+
+    values: NDArray[np.float32]
+    axis: Literal["batch"] | None = None
+
+
+Table = Mapping[str, tuple[Any, ...]]  # columns of equal length
+
+
+@dataclass(frozen=True)
 class Reference:
     """What a module may know of the data it is built for: sizes, and named arrays."""
 
@@ -120,9 +161,11 @@ class Reference:
     n_continuous: int = 0
     size_factor: bool = False  # the data bring their own size factors
     n_cells: int = 0
-    n_extra: Mapping[str, int] = field(default_factory=dict[str, int])  # features of each further modality
+    n_extra: Mapping[str, int] = field(default_factory=dict[str, int])  # columns of each further input
     arrays: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
-    # "library_log_mean", "library_log_variance" (batch): of the log of the cells' totals
+    # inputs about features, and what the model's `measure` returns
+    axes: Mapping[str, str] = field(default_factory=dict[str, str])  # of the measured arrays that have an axis: which
+    tables: Mapping[str, Table] = field(default_factory=dict[str, "Table"])
 
 
 @dataclass(frozen=True)
@@ -147,8 +190,11 @@ class Module(Protocol):
     """A model is a plain `torch.nn.Module`, built as `Model(reference, config)`, with these members."""
 
     Config: ClassVar[type]
-    players: ClassVar[tuple[str, ...]]  # ("model",), or e.g. ("generator", "critic"): one optimiser each
-    expects: ClassVar[Expects]  # checked at fit
+    players: ClassVar[tuple[str | Player, ...]]  # ("model",), or e.g. Player("generator"), Player("critic", steps=5)
+    expects: ClassVar[Expects]  # of the main matrix; checked at fit
+    # What a model may leave out:
+    # Fields: ClassVar[type]               scduet.data.schema.Fields with further options, one for each input
+    # inputs: ClassVar[Mapping[str, Input]]
 
     def forward(self, cells: Any, step: Step) -> Loss: ...
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import scduet as sd
+from scduet.api import reference_of
 from scduet.contract import Loss, Step
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
@@ -32,7 +33,7 @@ def built(adata, model, **options):
     schema = Schema.learn(adata, Fields(**FIELDS), cls.expects)
     cells = schema.encode(adata)
     torch.manual_seed(0)
-    module = cls(schema.reference(cells), build(cls.Config, options))
+    module = cls(reference_of(cls, schema, cells, adata), build(cls.Config, options))
     return module, next(iter(minibatches(cells, sequential(len(cells)), len(cells))))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scduet.api import Model
+from scduet.api import Model, reference_of
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, ScduetWarning
 from scduet.models import find
@@ -54,7 +54,7 @@ def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any]
         schema = replace(schema, levels={**schema.levels, **_without(start.schema.levels, fields.labels_key)})
     _warn_of_fractions(adata, fields)
     cells = schema.encode(adata)
-    reference, config = schema.reference(cells), build(cls.Config, options)  # pyright: ignore[reportAttributeAccessIssue]
+    reference, config = reference_of(cls, schema, cells, adata), build(cls.Config, options)  # pyright: ignore[reportAttributeAccessIssue]
     with torch.random.fork_rng():
         torch.manual_seed(seed())
         module = cls(reference, config)

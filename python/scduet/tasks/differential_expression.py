@@ -19,8 +19,7 @@ from jaxtyping import Float, Int
 
 from scduet._numba import compiled
 from scduet.api import Model
-from scduet.data.cells import Cells
-from scduet.data.sources import MemorySource
+from scduet.data.sources import Cells, MemorySource
 from scduet.errors import DataError, OptionError, some
 from scduet.tasks import fold_changes
 from scduet.tasks.fold_changes import Pairs, described

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from scduet.api import Model
 from scduet.contract import VAE, CellBatch, Generates
-from scduet.data.cells import Cells
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.errors import DataError, OptionError, some

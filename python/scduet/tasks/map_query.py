@@ -21,8 +21,8 @@ from torch.func import functional_call
 from scduet import api
 from scduet.api import Model
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
-from scduet.data.cells import Cells
 from scduet.data.schema import Schema
+from scduet.data.sources import Cells
 from scduet.errors import DataError, ScduetWarning, some
 from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown
@@ -122,9 +122,10 @@ def _extended(schema: Schema, adata: AnnData) -> Schema:
 
 def _grown(model: Model, schema: Schema, cells: Cells) -> Model:
     """The model with new rows in its tables, each the mean of the known ones; all else as it was."""
-    reference = _grown_reference(model.reference, schema.reference(cells))
+    cls = find(model.name)
+    reference = _grown_reference(cls, model.reference, schema.reference(cells), cells)
     with torch.random.fork_rng():
-        module = find(model.name)(reference, model.config)
+        module = cls(reference, model.config)
     known = model.module.state_dict()
     weights = {name: _longer(name, known.get(name), value, reference) for name, value in module.state_dict().items()}
     module.load_state_dict(weights)
@@ -136,15 +137,20 @@ def _longer(name: str, known: Tensor | None, wanted: Tensor, reference: Referenc
     known = wanted.new_zeros(1, *wanted.shape[1:]) if known is None else known  # one level had no table: it adds zero
     if known.shape == wanted.shape:
         return known
-    if name.endswith(("library_log_mean", "library_log_variance")):
-        return torch.tensor(reference.arrays[name.rpartition(".")[2]])
+    array = name.rpartition(".")[2]
+    if array in reference.axes:
+        return torch.tensor(reference.arrays[array])
     return torch.cat([known, known.mean(0, keepdim=True).expand(len(wanted) - len(known), -1)])
 
 
-def _grown_reference(known: Reference, query: Reference) -> Reference:
-    """Sizes with the new levels; the library moments of new batches are those of the query."""
-    arrays = {name: np.concatenate([value, query.arrays[name][len(value) :]]) for name, value in known.arrays.items()}
-    return replace(known, n_batches=query.n_batches, n_categories=query.n_categories, arrays=arrays)
+def _grown_reference(cls: type, known: Reference, query: Reference, cells: Cells) -> Reference:
+    """Sizes with the new levels; what is measured in each batch is, of the new ones, that of the query."""
+    larger = replace(known, n_batches=query.n_batches, n_categories=query.n_categories)
+    if not known.axes:
+        return larger
+    found = api.measured(cls, larger, cells).arrays
+    rows = {name: np.concatenate([known.arrays[name], found[name][len(known.arrays[name]) :]]) for name in known.axes}
+    return replace(larger, arrays={**known.arrays, **rows})
 
 
 def train_new_rows(model: Model, mapped: Model, training: TrainConfig, callback: Listener | None = None) -> Model:

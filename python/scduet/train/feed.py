@@ -11,10 +11,10 @@ import numpy as np
 from torch import nn
 
 from scduet.contract import Accompanied, CellBatch, MakeBatch, TokenBatch
-from scduet.data.cells import Cells
 from scduet.data.loader import epoch_order, minibatches
 from scduet.data.resident import resident
 from scduet.data.samplers import Share, boundaries, repeated, shared
+from scduet.data.sources import Cells
 from scduet.train.config import TrainConfig
 
 Batches = Iterator[CellBatch | TokenBatch]

@@ -15,8 +15,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from scduet.contract import Loss, MakeBatch, Step
-from scduet.data.cells import Cells
 from scduet.data.samplers import split
+from scduet.data.sources import Cells
 from scduet.errors import TrainingError
 from scduet.nn.adam import Adam
 from scduet.train import device as devices

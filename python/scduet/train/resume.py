@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from scduet.data.sources import Cells, marks
 from scduet.errors import FormatError, TrainingError, some
 from scduet.train.loop import Trainer
 
@@ -89,10 +90,20 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
     return True
 
 
-def fingerprint(counts_total, index) -> str:
-    """A short sign of the cells trained on, so that a run does not go on with others."""
-    digest = hashlib.sha256(counts_total.tobytes())
+def fingerprint(cells: Cells, index, about_features: tuple[dict, dict] = ({}, {})) -> str:
+    """A short sign of the cells trained on and of all inputs, so that a run does not go on with others.
+
+    index: names of the cells. about_features: the inputs that are not about cells, arrays and tables.
+    """
+    digest = hashlib.sha256(cells.total.tobytes())
     digest.update("\n".join(map(str, index)).encode())
+    for name, source in sorted(cells.extra.items()):
+        digest.update(name.encode() + marks(source).tobytes())
+    arrays, tables = about_features
+    for name, values in sorted(arrays.items()):
+        digest.update(name.encode() + values.tobytes())
+    if tables:
+        digest.update(json.dumps(tables, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

@@ -203,7 +203,7 @@ def test_what_cannot_be_read_by_rows_is_said(counts, tmp_path):
     counts.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(DataError, match=r"stored by columns \(CSC\); write it with X as CSR"):
         encoded(tmp_path / "cells.h5ad")
-    with pytest.raises(DataError, match=r"cannot read rows of 'cells.loom'; give .h5ad or .zarr"):
+    with pytest.raises(DataError, match=r"cannot read rows of 'cells.loom'; give .h5ad, .h5mu or .zarr"):
         files.opened(tmp_path / "cells.loom")
 
 

@@ -133,7 +133,7 @@ BAD = {
     "infinite": (lambda a: _set(a, np.inf), {}, r"NaN or infinite values, in 1 cells: 'cell3'"),
     "fraction": (lambda a: _set(a, 1.5), {}, r"not whole numbers.*'cell3'.*raw counts"),
     "logged": (lambda a: setattr(a, "X", a.X.log1p()), {}, r"looks log-normalised.*pass layer="),
-    "no layer": (lambda a: None, {"layer": "counts"}, r"no layer 'counts'"),
+    "no layer": (lambda a: None, {"layer": "counts"}, r"'counts'"),
     "no column": (lambda a: None, {"batch_key": "donor"}, r"no column 'donor' in adata.obs; it has 'batch'"),
     "one batch": (lambda a: a.obs.insert(0, "run", "r1"), {"batch_key": "run"}, r"one batch only: 'r1'"),
     "nan batch": (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,9 @@ from scduet.train.loop import Outcome, Trainer
 if TYPE_CHECKING:
     from scduet.checkpoints.tuned import Tuned
     from scduet.transformers.pretrained import Pretrained
+
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,8 @@ def fit(
             schema = schema if start is None else replace(schema, levels={**schema.levels, **start.schema.levels})
             listener(Event("log", describe_genes(schema, adata)))
             cells = schema.encode(adata)
-            training, reference = resolved(training, len(cells)), reference_of(cls, schema, cells, adata)
+            training = resolved(training, len(cells), getattr(cls, "recipes", None))
+            reference = reference_of(cls, schema, cells, adata)
             torch.manual_seed(training.seed)
             module = cls(reference, config)
             if start is not None:
@@ -205,7 +209,7 @@ def train_module(
     try:
         with _warnings_to(callback), torch.random.fork_rng():
             torch.manual_seed(training.seed)
-            training = resolved(training, len(cells))
+            training = resolved(training, len(cells), getattr(module, "recipes", None))
             trainer = Trainer(module, cells, training, make_batch)
             if checkpoint is not None:
                 resume.restore(trainer, checkpoint)
@@ -245,7 +249,7 @@ def _load_ours(folder: str | Path) -> Model:
     manifest, tensors = native.read(Path(folder))
     cls = find(manifest["model"])
     arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}
-    reference, config = _reference(manifest["reference"], arrays), build(cls.Config, manifest["config"])
+    reference, config = _reference(manifest["reference"], arrays), _known(cls.Config, manifest, "config")
     with torch.random.fork_rng():
         module = cls(reference, config)
     try:
@@ -253,8 +257,14 @@ def _load_ours(folder: str | Path) -> Model:
     except RuntimeError as error:
         raise FormatError(f"the weights in {folder} do not fit the model: {error}", "was a file replaced?") from error
     schema = Schema.from_json(manifest["schema"], getattr(cls, "Fields", Fields))
-    training = build(TrainConfig, manifest["training"])
-    return Model(manifest["model"], module.eval(), schema, reference, config, training, Outcome(**manifest["outcome"]))
+    training, outcome = _known(TrainConfig, manifest, "training"), _known(Outcome, manifest, "outcome")
+    return Model(manifest["model"], module.eval(), schema, reference, config, training, outcome)
+
+
+def _known(cls: type[Kind], manifest: dict, name: str) -> Kind:
+    """The dataclass that an entry of a manifest tells. Raises FormatError for one that a newer version wrote."""
+    refuse_newer(manifest[name], {f.name for f in dataclasses.fields(cls)}, name)  # pyright: ignore[reportArgumentType]
+    return build(cls, manifest[name])
 
 
 def _reference(state: dict, arrays: dict[str, np.ndarray]) -> Reference:

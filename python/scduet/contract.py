@@ -19,6 +19,7 @@ from torch import Tensor
 
 Expects = Literal["counts", "lognormal", "binary", "any"]
 Axis = Literal["cell", "feature", "feature-feature", "cell-cell", "table"]
+Table = Mapping[str, tuple[Any, ...]]  # columns of equal length
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class CellBatch:
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])  # further inputs: SparseRows or Tensor
     measured: Mapping[str, Bool[Tensor, " cell"]] = field(default_factory=dict[str, "Tensor"])
     # of inputs ("x": the main matrix) that were not measured in every cell: where they were
-    companion: CellBatch | None = None  # further cells, for a term of the loss of their own: see `Accompanied`
+    strata: tuple[CellBatch, ...] = ()  # further cells, for terms of the loss of their own: see `Stratified`
 
     def __len__(self) -> int:
         return len(self.x)
@@ -133,7 +134,7 @@ class Player:
     """A part of a module with an optimizer of its own. The loss of the first player is *the* loss of the model."""
 
     name: str = "model"
-    steps: int = 1  # minibatches in a row before it is the next player's turn
+    steps: int = 1  # minibatches in a row before it is the next player's turn; if all have 1, all move at each one
     lr: float = 1.0  # factor of the learning rate of the run
     betas: tuple[float, float] = (0.9, 0.999)
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
@@ -145,9 +146,6 @@ class Measured(NamedTuple):
 
     values: NDArray[np.float32]
     axis: Literal["batch"] | None = None
-
-
-Table = Mapping[str, tuple[Any, ...]]  # columns of equal length
 
 
 @dataclass(frozen=True)
@@ -175,6 +173,15 @@ class Step:
     epoch: int = 0
     kl_weight: float | Float[Tensor, ""] = 1.0
     player: str = "model"
+    number: int = 0  # steps done before this one, since training began
+    progress: float = 0.0  # share of the training that is done: 0 at the first step, below 1 at the last
+    lr: float = 0.0  # of the player
+    generator: torch.Generator | None = None  # for draws that are no part of the model, e.g. augmentation
+
+
+def players_of(module: Any) -> tuple[Player, ...]:
+    """The players of a module; a bare name is a player with the usual options."""
+    return tuple(player if isinstance(player, Player) else Player(player) for player in module.players)
 
 
 @dataclass(frozen=True)
@@ -195,6 +202,11 @@ class Module(Protocol):
     # What a model may leave out:
     # Fields: ClassVar[type]               scduet.data.schema.Fields with further options, one for each input
     # inputs: ClassVar[Mapping[str, Input]]
+    # recipes: ClassVar[Mapping[str, Recipe]]    what the model decides of a recipe, see scduet.train.config
+    # measure(cells: Cells, reference: Reference) -> dict[str, NDArray | Measured]    static; before it is built
+    # parameters_of(player: str)          the weights of each of several players
+    # after_step(step: Step)              called without gradients when a player has moved, e.g. to clip weights
+    # strata: ClassVar["batch" | "label" | "labeled"]    minibatches hold equal numbers of each; or see `Stratified`
 
     def forward(self, cells: Any, step: Step) -> Loss: ...
 
@@ -202,12 +214,15 @@ class Module(Protocol):
 
 
 @runtime_checkable
-class Accompanied(Protocol):
-    """A module that trains on further cells beside each minibatch, e.g. labeled ones."""
+class Stratified(Protocol):
+    """A module that trains on cells of certain strata, e.g. labeled ones, beside each minibatch of all cells."""
 
-    def companions(self, label: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-        """Places, among cells with these labels, of the cells to be companions in an epoch."""
-        ...
+    def strata(self, label: NDArray[np.int64], draw: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+        """Places, among cells with these labels, of the cells of each stratum in an epoch.
+
+        Each minibatch brings as many cells of a stratum as it has itself, or all if there are fewer; the strata are
+        cycled through. One without cells is left out.
+        """
 
 
 @runtime_checkable
@@ -216,7 +231,6 @@ class Classifies(Protocol):
 
     def classify(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
         """Logits."""
-        ...
 
 
 @runtime_checkable
@@ -225,7 +239,6 @@ class KnowsGenes(Protocol):
 
     def genes(self) -> Float[Tensor, "gene width"]:
         """The vectors, in the order of the genes (of a transformer: of the tokens)."""
-        ...
 
 
 @runtime_checkable
@@ -234,7 +247,6 @@ class Bounds(Protocol):
 
     def cell_terms(self, cells: CellBatch) -> Mapping[str, Float[Tensor, " cell"]]:
         """The terms of the negative evidence lower bound of each cell, at a draw of its state."""
-        ...
 
 
 class VAE(Protocol):
@@ -244,23 +256,18 @@ class VAE(Protocol):
 
     def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance of q(z | x)."""
-        ...
 
     def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
         """What the decoder wants, of a draw from q(z | x)."""
-        ...
 
     def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
         """log of the library size: observed, or the posterior mean."""
-        ...
 
     def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
         """log of the library size for training, and where it is learned, its term of each cell's loss."""
-        ...
 
     def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
         """Mean and variance of its logarithm, where it is learned; `library_prior` likewise."""
-        ...
 
     def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]: ...
 
@@ -268,7 +275,6 @@ class VAE(Protocol):
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
     ) -> Float[Tensor, " cell"]:
         """log p(x | z, l), summed over genes."""
-        ...
 
     def shares(
         self,
@@ -278,7 +284,6 @@ class VAE(Protocol):
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
         """Expected share of each gene, as if measured in `batch`; written to `out`, where no gradient is asked for."""
-        ...
 
     def decode(
         self,
@@ -288,7 +293,6 @@ class VAE(Protocol):
         log_library: Float[Tensor, "cell 1"] | None = None,
     ) -> Any:
         """Parameters of the counts' distribution: `scale`, `rate`, `dispersion`, `dropout_logits`."""
-        ...
 
 
 @runtime_checkable
@@ -315,6 +319,8 @@ def _to(value: Any, device: torch.device | str) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, (SparseRows, Covariates, CellBatch)):
         return value.to(device)
+    if isinstance(value, tuple) and value and isinstance(value[0], CellBatch):
+        return tuple(part.to(device) for part in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if isinstance(value, Mapping):
         return {k: _to(v, device) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
     return value

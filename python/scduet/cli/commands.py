@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from scduet.errors import FormatError
-from scduet.models import MODELS
+from scduet.models import MODELS, key_of
 
 DEFAULT_MODEL = "scvi"
 
@@ -114,7 +114,6 @@ def embed(
     endings = (".h5ad", ".zarr", ".csv", ".npy")
     check_target(output, overwrite, file_size(data), endings)
     import scduet
-    from scduet.tasks.integrate import key_of
 
     trained, adata = scduet.load(model), read(data)
     latent = trained.embed(adata)

@@ -76,11 +76,11 @@ class Schema:
         features = columns_of(adata, fields, further) if further else {}
         return cls(fields, genes, levels, expects, dict(declared or {}), features)
 
-    def encode(self, adata, max_missing: float = 0.0) -> Cells:
+    def encode(self, adata, max_missing: float = 0.0, unknown_labels: bool = False) -> Cells:
         """The cells of `adata` (AnnData, MuData, or the path of a file to leave on disk) as arrays.
 
         Genes may come in any order and be more than needed. max_missing: share of them that may be missing, and is then
-        taken for zero.
+        taken for zero. unknown_labels: cells with labels that were not seen in training count as unlabeled.
 
         Raises DataError naming genes, levels or cells that do not fit.
         """
@@ -99,7 +99,7 @@ class Schema:
             counts=source,
             total=totals,
             batch=np.zeros(adata.n_obs, np.int64) if f.batch_key is None else self._codes(adata, f.batch_key),
-            label=None if f.labels_key is None else self._labels(adata, f.labels_key),
+            label=None if f.labels_key is None else self._labels(adata, f.labels_key, unknown_labels),
             categorical=_stack([self._codes(adata, key) for key in f.categorical_covariate_keys], np.int64),
             continuous=_stack([_numbers(adata, key) for key in f.continuous_covariate_keys], np.float32),
             size_factor=None if f.size_factor_key is None else _numbers(adata, f.size_factor_key, positive=True),
@@ -169,19 +169,19 @@ class Schema:
             raise DataError(f"{len(missing)} of {len(column)} genes are missing from the data: {some(missing)}", remedy)
         return None if len(names) == len(column) and (column == np.arange(len(column))).all() else column
 
-    def _labels(self, adata, key: str) -> np.ndarray:
+    def _labels(self, adata, key: str, unknown: bool) -> np.ndarray:
         """Code of each cell's label; without the column, as in cells that are to be labeled, all are unlabeled."""
-        return self._codes(adata, key) if locate.has_column(adata, key) else np.full(adata.n_obs, -1)
+        return self._codes(adata, key, unknown) if locate.has_column(adata, key) else np.full(adata.n_obs, -1)
 
-    def _codes(self, adata, key: str) -> np.ndarray:
-        """Code of each cell's level; -1 for cells without a label."""
+    def _codes(self, adata, key: str, unknown: bool = False) -> np.ndarray:
+        """Code of each cell's level; -1 for cells without a label, and for `unknown` levels if these are allowed."""
         values = locate.column(adata, key)
         number, names = _factors(values)
         place = pd.Index(self.levels[key]).get_indexer(names)
         may_miss = (names == self.fields.unlabeled_category) & (key == self.fields.labels_key)
         occurs = np.bincount(number + 1, minlength=len(names) + 1)[1:] > 0
         unseen = np.unique(names[(place < 0) & ~may_miss & occurs].astype(str))
-        if len(unseen):
+        if len(unseen) and not unknown:
             remedy = f"the model knows {some(self.levels[key])}; map_query() adds new batches to a model"
             raise DataError(f"{len(unseen)} levels of {key!r} were not seen in training: {some(unseen)}", remedy)
         if key != self.fields.labels_key:

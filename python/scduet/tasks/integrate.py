@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from scduet.api import Model, fit
 from scduet.errors import OptionError
-from scduet.models import MODELS
+from scduet.models import MODELS, key_of
 from scduet.tasks.convert import add_embedding, check_target, file_size
 from scduet.train import processes
 
 if TYPE_CHECKING:
     from scduet.checkpoints.tuned import Tuned
     from scduet.transformers.pretrained import Pretrained
-
-KEYS = {"scvi": "X_scVI", "scanvi": "X_scANVI"}  # obsm keys of the field; the rest are "X_" and the model's name
 
 
 def integrate(
@@ -71,8 +69,3 @@ def _by_transformer(adata, model: str | Path | Pretrained, key_added: str | None
     trained = finetune_integration(adata, model, **options)
     adata.obsm[key_added or trained.base.key] = trained.embed(adata)
     return trained
-
-
-def key_of(model: str) -> str:
-    """Where the embedding of `model` goes in obsm."""
-    return KEYS.get(model, f"X_{model}")

@@ -257,7 +257,9 @@ def _load_ours(folder: str | Path) -> Model:
     except RuntimeError as error:
         raise FormatError(f"the weights in {folder} do not fit the model: {error}", "was a file replaced?") from error
     schema = Schema.from_json(manifest["schema"], getattr(cls, "Fields", Fields))
-    training, outcome = _known(TrainConfig, manifest, "training"), _known(Outcome, manifest, "outcome")
+    training = _known(TrainConfig, manifest, "training")
+    refuse_newer(manifest["outcome"], {f.name for f in dataclasses.fields(Outcome)}, "outcome")
+    outcome = Outcome(**manifest["outcome"])
     return Model(manifest["model"], module.eval(), schema, reference, config, training, outcome)
 
 

@@ -18,6 +18,7 @@ from torch.autograd import Function
 from scduet._numba import address, compiled, floats
 from scduet.nn.cpu_math import REORDERED, exp, log
 from scduet.nn.layers import FLOOR, kl_to_normal
+from scduet.nn.second_order import layers_are_compiled, once_differentiable
 
 f32 = np.float32
 ONE, HALF, LEAST, LOG_TAU = f32(1), f32(0.5), f32(FLOOR), f32(math.log(2 * math.pi))
@@ -53,7 +54,7 @@ def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Float[Tensor, "
 
 
 def _can_compile(heads: Tensor) -> bool:
-    return heads.device.type == "cpu" and heads.dtype == torch.float32
+    return heads.device.type == "cpu" and heads.dtype == torch.float32 and layers_are_compiled()
 
 
 class _Draw(Function):
@@ -65,6 +66,7 @@ class _Draw(Function):
         return found
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (heads, noise), (by_draw, by_divergence) = ctx.saved_tensors, (slope.contiguous() for slope in slopes)
         by_heads = torch.empty_like(heads)
@@ -81,6 +83,7 @@ class _LogDensity(Function):
         return found
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, heads = ctx.saved_tensors
         by_x, by_heads = torch.zeros_like(x), torch.empty_like(heads)

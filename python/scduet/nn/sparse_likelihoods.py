@@ -27,6 +27,7 @@ from scduet.nn import cpu_likelihoods
 from scduet.nn.heads import Logits, Matrix, parts_of, through
 from scduet.nn.likelihoods import EPS
 from scduet.nn.memory import keep_freed_blocks
+from scduet.nn.second_order import once_differentiable
 
 keep_freed_blocks()
 Link = Literal["softmax", "softplus"]
@@ -85,6 +86,7 @@ class _NegativeBinomial(Function):
         return cost.neg_()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         *parts, by_logits, by_library, by_r, by_dropout = ctx.saved_tensors
         weight = -upstream[0]
@@ -109,6 +111,7 @@ class _Poisson(Function):
         return ll
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         *parts, by_logits, by_library = ctx.saved_tensors
         each = -upstream[0][:, None]

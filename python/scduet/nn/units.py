@@ -19,6 +19,7 @@ from torch.autograd import Function
 
 from scduet._numba import address, compiled, floats, integers
 from scduet.nn.cpu_math import REORDERED, hashed, widest
+from scduet.nn.second_order import layers_are_compiled, once_differentiable
 
 f32, u32 = np.float32, np.uint32
 BITS = 32  # of a unit's number
@@ -26,7 +27,8 @@ BLOCK = 32  # rows that are summed up in float32
 
 
 def can_compile(x: Tensor, norm: nn.BatchNorm1d) -> bool:
-    return norm.training and x.device.type == "cpu" and x.dtype == torch.float32 == norm.weight.dtype
+    fits = norm.training and x.device.type == "cpu" and x.dtype == torch.float32 == norm.weight.dtype
+    return fits and layers_are_compiled()
 
 
 def normalized_units(
@@ -61,6 +63,7 @@ class _Units(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, apart, weight, out, each = ctx.saved_tensors
         by_x, by_shift = torch.zeros_like(x), torch.zeros_like(apart)

@@ -226,9 +226,9 @@ def test_gene_sets_from_anywhere_are_the_same(data, tmp_path):
 
 
 BAD = {
-    "misspelt": ("toy_citeseq", {"protein_key": "protien"}, DataError, r"obsm\['protien'\].*\['prot'\]"),
-    "not given": ("toy_citeseq", {"protein_key": None}, OptionError, r"protein_key.*\['prot'\]"),
-    "no such place": ("toy_citeseq", {"protein_key": "obsm/none"}, DataError, r"obsm\['none'\].*\['prot'\]"),
+    "misspelt": ("toy_citeseq", {"protein_key": "protien"}, DataError, r"obsm\['protien'\].*'prot'"),
+    "not given": ("toy_citeseq", {"protein_key": None}, OptionError, r"protein_key.*'prot'"),
+    "no such place": ("toy_citeseq", {"protein_key": "obsm/none"}, DataError, r"obsm\['none'\].*'prot'"),
     "no modality": ("toy_citeseq", {"protein_key": "mod/prot"}, DataError, r"'prot'"),
     "logged": ("toy_citeseq", {"protein_key": "logged"}, DataError, r"obsm\['logged'\].*protein_key"),
     "text": ("toy_citeseq", {"protein_key": "text"}, DataError, r"obsm\['text'\]"),

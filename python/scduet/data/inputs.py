@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scduet.contract import Input, Table
 from scduet.data import checks, locate
 from scduet.data.locate import Found
-from scduet.data.sources import DenseSource, Source, in_memory
+from scduet.data.sources import DenseSource, Source, gathered, in_memory
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 
 Inputs = Mapping[str, Input]
@@ -156,3 +156,22 @@ def _taken(values: Any, place: np.ndarray, both: bool) -> NDArray[np.float32]:
     values = values.tocsr() if sp.issparse(values) else np.asarray(values)
     taken = values[place][:, place] if both else values[place]
     return np.array(taken.toarray() if sp.issparse(taken) else taken, dtype=np.float32)
+
+
+def joined(parts: list[Any], fields: Any, given: Input) -> tuple[Any, pd.Index]:
+    """An input of the cells of several data sets, one after the other, with the names of its columns.
+
+    The columns are those that all data sets have; of an input that may miss, those that any has.
+    """
+    found = [find(data, fields, given) for data in parts]
+    there = [one for one in found if one is not None]
+    names = there[0].columns
+    for one in there[1:]:
+        names = names.union(one.columns, sort=False) if given.may_miss else names[names.isin(one.columns)]
+    if len(names) == 0:
+        raise DataError(f"the data sets share no column of {there[0].where}", "are they named alike?")
+    rows = []
+    for data, one in zip(parts, there, strict=True):
+        place = one.columns.get_indexer(names)
+        rows.append(gathered(locate.as_source(one, data.obs_names, place, given)[0]))
+    return (sp.vstack(rows, format="csr") if given.sparse else np.concatenate(rows)), names

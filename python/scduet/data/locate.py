@@ -220,7 +220,7 @@ def _names_beside(data: Any, key: str, n: int) -> pd.Index | None:
         return None
     values = data.stored(f"uns/{beside}") if isinstance(data, CellsOnDisk) else data.uns[beside]
     names = np.asarray(values)
-    return pd.Index(names.astype(str)) if names.shape == (n,) else None
+    return pd.Index([str(name) for name in names]) if names.shape == (n,) else None
 
 
 def _matrix(data: Any, place: str) -> Any:

@@ -94,7 +94,7 @@ class Schema:
         totals = source.totals()
         if self.expects == "counts":
             checks.check_empty(totals if known is None else np.where(known, totals, 1), adata.obs_names)
-        extra, measured = self._further(adata)
+        extra, measured = self._rows_of_further(adata)
         return Cells(
             counts=source,
             total=totals,
@@ -112,21 +112,24 @@ class Schema:
         """What the model says of the main matrix."""
         return self.inputs.get("x", SPARSE)
 
-    def _further(self, adata) -> tuple[dict, dict]:
+    @property
+    def further(self) -> dict[str, Input]:
+        """What the model reads beside it."""
+        return _without_main(self.inputs)
+
+    def _rows_of_further(self, adata) -> tuple[dict, dict]:
         """The inputs beside the main matrix, by cell; and which cells have them."""
-        further = _without_main(self.inputs)
-        if not further:
+        if not self.further:
             return {}, {}
-        return rows_of_cells(adata, self.fields, further, self.features, self.fields.allow_non_integer)
+        return rows_of_cells(adata, self.fields, self.further, self.features, self.fields.allow_non_integer)
 
     def about_features(self, adata) -> tuple[dict, dict]:
         """The inputs that are not about cells: arrays by gene, and tables."""
-        further = _without_main(self.inputs)
-        if not further:
+        if not self.further:
             return {}, {}
         adata = on_disk(adata)
-        arrays = arrays_of_features(adata, self.fields, further, self.genes)
-        return arrays, tables(adata, self.fields, further)
+        arrays = arrays_of_features(adata, self.fields, self.further, self.genes)
+        return arrays, tables(adata, self.fields, self.further)
 
     def reference(self, cells: Cells) -> Reference:
         """The sizes that a module may know of these cells."""

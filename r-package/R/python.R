@@ -1,6 +1,6 @@
 # The only file that speaks reticulate: starts the engine, asks it for things, turns its errors into R conditions.
 
-PROTOCOL <- 1L # with Python's PROTOCOL in scduet/interop/reticulate.py: raised when both must change together
+PROTOCOL <- 2L # with Python's PROTOCOL in scduet/interop/reticulate.py: raised when both must change together
 ENVIRONMENT <- "r-scduet"
 the <- new.env(parent = emptyenv()) # what lasts for the session: `engine` once it is started
 

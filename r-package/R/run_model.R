@@ -16,6 +16,9 @@
 #' @param assay Assay to take the counts from; `NULL` for the default one.
 #' @param layer Layer with raw counts; all its parts are used where it is split.
 #' @param features Genes to train on; `NULL` for the variable features, else all.
+#' @param inputs What a model reads beside the counts, by the engine's name of the input, e.g. `c(protein = "ADT")`: the
+#'   name of an assay (in a SingleCellExperiment of an alternative experiment), the path of a `.gmt` or `.csv` file, or a
+#'   matrix, of features x cells, or of genes x anything for what is known of genes.
 #' @param reduction.name Name of the new reduction; `NULL` for the name of the model.
 #' @param reduction.key Key of the new reduction; `NULL` to make it from the name.
 #' @param seed.use Seed of initial weights, split, shuffles and draws.
@@ -65,7 +68,7 @@ RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
 #' @rdname RunModel
 #' @export
 RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL, assay = NULL, layer = "counts",
-                            features = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42,
+                            features = NULL, inputs = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42,
                             verbose = TRUE, model.path = NULL, ...) {
   check_installed("SeuratObject", "RunModel() on a Seurat object")
   assay <- default_assay(object, assay)
@@ -75,7 +78,7 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
   check_column(data, labels, "labels", may_miss = TRUE)
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, ...)
   features <- choose_features(features, SeuratObject::VariableFeatures(main), rownames(main), verbose)
-  trained <- run_task(task, need_layer(main, layer, features), features, data)
+  trained <- run_task(task, need_layer(main, layer, features), features, data, check_inputs(inputs, object))
   name <- if (is.null(reduction.name)) model else reduction.name
   object <- put_embedding(object, trained$embedding, name, assay, trained$model, reduction.key)
   log_command(object, model, SeuratObject::LogSeuratCommand(object, return.command = TRUE), list(...))
@@ -84,13 +87,13 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
 #' @rdname RunModel
 #' @export
 RunModel.Assay <- function(object, model = "scvi", batch = NULL, labels = NULL, layer = "counts", features = NULL,
-                           assay = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42, verbose = TRUE,
+                           inputs = NULL, assay = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42, verbose = TRUE,
                            model.path = NULL, metadata = NULL, ...) {
   data <- cell_frame(colnames(object), metadata, batch, labels)
   known <- rownames(object)
   task <- new_task(model, column_for("batch", batch), column_for("labels", labels), seed.use, verbose, model.path, ...)
   features <- choose_features(features, SeuratObject::VariableFeatures(object), known, verbose)
-  trained <- run_task(task, need_layer(object, layer, features), features, data)
+  trained <- run_task(task, need_layer(object, layer, features), features, data, check_inputs(inputs, object))
   name <- if (is.null(reduction.name)) model else reduction.name
   key <- if (length(SeuratObject::Key(object))) sub("_$", "", SeuratObject::Key(object)) else "RNA"
   assay <- if (is.null(assay)) toupper(key) else assay
@@ -104,8 +107,8 @@ RunModel.StdAssay <- RunModel.Assay
 #' @rdname RunModel
 #' @export
 RunModel.SingleCellExperiment <- function(object, model = "scvi", batch = NULL, labels = NULL, layer = "counts",
-                                          features = NULL, reduction.name = NULL, seed.use = 42, verbose = TRUE,
-                                          model.path = NULL, ...) {
+                                          features = NULL, inputs = NULL, reduction.name = NULL, seed.use = 42,
+                                          verbose = TRUE, model.path = NULL, ...) {
   check_installed("SingleCellExperiment", "RunModel() on a SingleCellExperiment")
   data <- plain_frame(SummarizedExperiment::colData(object), names_or(colnames(object), ncol(object), "cell"))
   check_column(data, batch, "batch")
@@ -113,15 +116,16 @@ RunModel.SingleCellExperiment <- function(object, model = "scvi", batch = NULL, 
   counts <- need_assay(object, layer)
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, ...)
   features <- choose_features(features, NULL, rownames(object), verbose)
-  trained <- run_task(task, list(counts[features, , drop = FALSE]), features, data)
+  inputs <- check_inputs(inputs, object)
+  trained <- run_task(task, list(counts[features, , drop = FALSE]), features, data, inputs)
   name <- if (is.null(reduction.name)) toupper(model) else reduction.name
   put_embedding(object, trained$embedding, name, NULL, trained$model)
 }
 
 #' @rdname RunModel
 #' @export
-RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL, features = NULL, seed.use = 42,
-                             verbose = TRUE, model.path = NULL, metadata = NULL, ...) {
+RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL, features = NULL, inputs = NULL,
+                             seed.use = 42, verbose = TRUE, model.path = NULL, metadata = NULL, ...) {
   if (length(dim(object)) != 2) {
     abort_scduet(
       sprintf("Cannot train on an object of class %s.", class(object)[1]),
@@ -134,7 +138,8 @@ RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL
   features <- choose_features(features, NULL, known, verbose)
   counts <- object[match(features, known), , drop = FALSE]
   dimnames(counts) <- list(features, cells)
-  trained <- run_task(task, list(counts), features, cell_frame(cells, metadata, batch, labels))
+  data <- cell_frame(cells, metadata, batch, labels)
+  trained <- run_task(task, list(counts), features, data, check_inputs(inputs, counts))
   structure(named_embedding(trained, cells, model), scduet = trained$model)
 }
 
@@ -166,14 +171,14 @@ check_option_names <- function(options, call) {
 }
 
 # Move the cells, train, and take back embedding and model.
-run_task <- function(task, blocks, features, data) {
+run_task <- function(task, blocks, features, data, inputs = list()) {
   for (column in task$columns) check_column(data, column, "column", column %in% task$options$labels_key, task$call)
   adata <- new_anndata(blocks, features, data[, unique(as.character(task$columns)), drop = FALSE], empty_frame(features))
   folder <- if (is.null(task$path)) tempfile("scduet-") else path.expand(task$path)
   progress <- new_reporter(task$verbose)
   trained <- ask("train",
     adata = adata, model = task$model, options = lapply(task$options, as_option), folder = folder,
-    callback = py_callback(progress), call = task$call
+    inputs = put_inputs(adata, inputs, features), callback = py_callback(progress), call = task$call
   )
   model <- new_model(py_value(trained$facts), receive_frame(trained$history), folder, keep = !is.null(task$path))
   list(embedding = receive_matrix(trained$embedding), model = model)

@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 import scduet
-from scduet.errors import FormatError
+from scduet.errors import FormatError, OptionError, some
 from scduet.interop import codec, objects
+from scduet.models import find
 
 Options = dict[str, Any] | tuple[()]  # R's list without elements comes as an empty list
 CALLS_A_SECOND = 5  # more slow the console of R down
@@ -65,11 +66,24 @@ class Scored:
     reasons: list[codec.Column]
 
 
-def train(adata, model: str, options: dict[str, Any], folder: str, callback: Callable | None = None) -> Trained:
-    """Fit `model` on `adata`, save it in `folder`, embed the cells."""
-    fitted = scduet.fit(adata, model, callback=listener(callback), **options)
+def train(
+    adata, model: str, options: dict[str, Any], folder: str, callback: Callable | None = None, inputs: Options = ()
+) -> Trained:
+    """Fit `model` on `adata`, save it in `folder`, embed the cells. inputs: name -> where it is in `adata`."""
+    places = _options_of_inputs(model, dict(inputs))
+    fitted = scduet.fit(adata, model, callback=listener(callback), **options, **places)
     fitted.save(folder)
     return Trained(_facts(fitted, folder), _history(fitted), objects.block(fitted.embed().T))
+
+
+def _options_of_inputs(model: str, places: dict[str, str]) -> dict[str, str]:
+    """The option that says where each input is. Raises OptionError for an input that the model does not have."""
+    known = {name: given.option for name, given in getattr(find(model), "inputs", {}).items() if name != "x"}
+    for name in places:
+        if name not in known:
+            remedy = f"it reads {some(known)}" if known else "leave inputs out"
+            raise OptionError(f"model {model!r} has no input {name!r}", remedy)
+    return {known[name]: place for name, place in places.items()}
 
 
 def embed(folder: str, sha256: str, adata) -> objects.Block:
@@ -162,8 +176,15 @@ def _facts(model, folder: str) -> dict[str, Any]:
         "batch": fields.batch_key,
         "labels": fields.labels_key,
         "columns": _columns(fields),
+        "assays": _assays(model.schema),
         "epochs": len(model.history),
     }
+
+
+def _assays(schema) -> list[str]:
+    """The entries of obsm, assays in R, that the model reads."""
+    places = [getattr(schema.fields, given.option) for given in schema.further.values()]
+    return [place.removeprefix("obsm/") for place in places if isinstance(place, str) and place.startswith("obsm/")]
 
 
 def _columns(fields) -> list[str]:

@@ -155,7 +155,7 @@ def fit(
     try:
         with _warnings_to(callback), torch.random.fork_rng():
             schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None))
-            schema = schema if start is None else replace(schema, levels={**schema.levels, **start.schema.levels})
+            schema = schema if start is None else schema.as_in(start.schema)
             listener(Event("log", describe_genes(schema, adata)))
             cells = schema.encode(adata)
             training = resolved(training, len(cells), getattr(cls, "recipes", None))

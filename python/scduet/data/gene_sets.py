@@ -1,11 +1,14 @@
-"""Gene sets from a GMT file."""
+"""Gene sets and other tables from files."""
 
 from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
-from scduet.errors import FormatError
+import pandas as pd
+
+from scduet.errors import DataError, FormatError
 
 
 def read_gmt(path: str | Path) -> dict[str, frozenset[str]]:
@@ -24,6 +27,19 @@ def read_gmt(path: str | Path) -> dict[str, frozenset[str]]:
     if not sets:
         raise FormatError(f"{path} holds no gene set", "a GMT file has a set a line: name, description, genes")
     return sets
+
+
+def read_table(path: Path) -> Any:
+    """A .gmt as a dict of sets, a .csv or .tsv as a DataFrame whose first column names the rows.
+
+    Raises FormatError for a .gmt and DataError for a table that cannot be read.
+    """
+    if ".gmt" in path.suffixes:
+        return read_gmt(path)
+    try:
+        return pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",", index_col=0)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", "give the path of a .csv, .tsv or .gmt file") from error
 
 
 def _whole(lines: list[list[str]], path: Path) -> list[list[str]]:

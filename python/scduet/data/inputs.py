@@ -116,7 +116,7 @@ def _nothing(data: Any, names: Names, given: Input) -> tuple[Source, np.ndarray]
 
 def _names(found: Found) -> Names:
     if found.names is None:
-        return int(found.values.shape[1])
+        return found.n_columns
     if not found.names.is_unique:
         twice = found.names[found.names.duplicated()]
         raise DataError(f"{found.where} names columns more than once: {some(twice)}", "make their names unique")
@@ -125,12 +125,13 @@ def _names(found: Found) -> Names:
 
 def _columns(found: Found, wanted: Names, given: Input) -> np.ndarray | None:
     """The column of each of the `wanted` names, -1 for one that may be missing; None where they are the same."""
-    there, n = found.values.shape[1], wanted if isinstance(wanted, int) else len(wanted)
+    there, n = found.n_columns, wanted if isinstance(wanted, int) else len(wanted)
     if isinstance(wanted, int) or found.names is None:
         if there != n:
             unnamed = f"{found.where} has {there} columns, the model {n}"
             raise DataError(unnamed, "give the same columns, or name them: a DataFrame in obsm")
         return None
+    _names(found)  # are they unique?
     column = found.names.get_indexer(pd.Index(wanted))
     if (column < 0).any() and not given.may_miss:
         absent = [name for name, place in zip(wanted, column, strict=True) if place < 0]

@@ -19,6 +19,7 @@ import scipy.sparse as sp
 
 from scduet.contract import Input
 from scduet.data.files import CellsOnDisk, FileSource
+from scduet.data.gene_sets import read_table
 from scduet.data.sources import DenseSource, Source, in_memory
 from scduet.errors import DataError, some
 
@@ -58,7 +59,11 @@ class Found:
     @property
     def columns(self) -> pd.Index:
         """Names of the columns, or their numbers as text."""
-        return pd.Index([str(i) for i in range(self.values.shape[1])]) if self.names is None else self.names
+        return pd.Index([str(i) for i in range(self.n_columns)]) if self.names is None else self.names
+
+    @property
+    def n_columns(self) -> int:
+        return self.values.shape[1] if self.names is None else len(self.names)
 
 
 def locate(data: Any, place: Place) -> Found:
@@ -66,7 +71,7 @@ def locate(data: Any, place: Place) -> Found:
     if isinstance(place, (pd.DataFrame, Mapping)):
         return _in_table(place, "the table given")
     if str(place).endswith(TABLES):
-        return _in_table(_read_table(Path(place)), str(place))
+        return _in_table(read_table(Path(place)), str(place))
     store, _, key = str(place).partition("/")
     if store == "mod":
         name, _, inner = key.partition("/")
@@ -88,10 +93,17 @@ def locate_main(data: Any, layer: str | None) -> Found:
 
     Of a MuData that of the modality "rna", if the place does not name another one, or of the only modality.
     """
-    place = "X" if layer is None else layer if _is_place(layer) else f"layers/{layer}"
-    if _modalities(data) and place.partition("/")[0] in ("X", "layers", "var"):
-        place = f"mod/{_main_modality(data)}/{place}"
-    return locate(data, place)
+    return locate(data, _place_of_main(data, layer))
+
+
+def var_of_main(data: Any, layer: str | None) -> pd.DataFrame:
+    """What is known of the columns of the main matrix, by their names; reads no matrix where that can be."""
+    store = _place_of_main(data, layer).split("/")
+    inner = store[2:] if store[0] == "mod" else store
+    if not inner or inner[0] in ("X", "layers"):
+        return (modality(data, store[1]) if store[0] == "mod" else data).var
+    main = locate_main(data, layer)
+    return pd.DataFrame(index=main.columns) if main.var is None else main.var
 
 
 def resolve(data: Any, name: Place, given: Input) -> Place:
@@ -168,7 +180,9 @@ def as_source(found: Found, cells: pd.Index, columns: np.ndarray | None, given: 
         if order is not None:
             remedy = "read the file into memory first, e.g. with mudata.read"
             raise DataError(f"{found.where} on disk has its cells in another order, or not all of them", remedy)
-        return replace(values, genes=columns, dense=not given.sparse), None
+        if values.genes is not None and columns is not None:
+            columns = np.where(columns < 0, -1, values.genes[columns])
+        return replace(values, genes=values.genes if columns is None else columns, dense=not given.sparse), None
     if order is not None:
         values = _reordered(values, order, given.sparse)
     known = None if absent is None or not absent.any() else ~absent
@@ -270,20 +284,17 @@ def _in_table(table: Any, where: str) -> Found:
     return Found(values, features, names, where, others=0.0)
 
 
-def _read_table(path: Path) -> Any:
-    """A .gmt as a dict of sets, a .csv or .tsv as a DataFrame whose first column names the rows."""
-    from scduet.data.gene_sets import read_gmt
-
-    if ".gmt" in path.suffixes:
-        return read_gmt(path)
-    try:
-        return pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",", index_col=0)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", "give the path of a .csv, .tsv or .gmt file") from error
-
-
 def _is_place(name: str) -> bool:
-    return name == "X" or name.endswith(TABLES) or name.partition("/")[0] in (*STORES, "mod", "var")
+    store, inside, _ = name.partition("/")
+    return name == "X" or name.endswith(TABLES) or bool(inside and store in (*STORES, "mod", "var"))
+
+
+def _place_of_main(data: Any, layer: str | None) -> str:
+    bare = layer is not None and (layer in _keys(data, "layers") or not _is_place(layer))
+    place = f"layers/{layer}" if bare else layer or "X"
+    if _modalities(data) and place.partition("/")[0] in ("X", "layers", "var"):
+        return f"mod/{_main_modality(data)}/{place}"
+    return place
 
 
 def _modalities(data: Any) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import pandas as pd
 from scduet.contract import Input, Reference
 from scduet.data import checks, locate
 from scduet.data.inputs import Names, arrays_of_features, columns_of, rows_of_cells, tables
-from scduet.data.locate import Found
 from scduet.data.sources import Cells, on_disk
 from scduet.errors import DataError, FormatError, ScduetWarning, some
 
@@ -62,9 +61,9 @@ class Schema:
         Refuses what no model could use.
         """
         adata = on_disk(adata)
-        main = locate.locate_main(adata, fields.layer)
+        var = locate.var_of_main(adata, fields.layer)
         checks.check_names(adata.obs_names, "cell")
-        checks.check_names(main.columns, "gene")
+        checks.check_names(var.index, "gene")
         checks.check_size(adata.n_obs)
         further = _without_main(declared or {})
         keys = [fields.batch_key, fields.labels_key, *fields.categorical_covariate_keys]
@@ -72,7 +71,7 @@ class Schema:
         if fields.batch_key is not None and len(levels[fields.batch_key]) < 2:
             only = levels[fields.batch_key]
             raise DataError(f"batch_key {fields.batch_key!r} has one batch only: {some(only)}", "leave batch_key out")
-        genes = _genes(_described_columns(main), fields.genes, _in_inputs(fields, further))
+        genes = _genes(var, fields.genes, _in_inputs(fields, further))
         features = columns_of(adata, fields, further) if further else {}
         return cls(fields, genes, levels, expects, dict(declared or {}), features)
 
@@ -106,6 +105,11 @@ class Schema:
             extra=extra,
             measured=measured if known is None else {**measured, "x": known},
         )
+
+    def as_in(self, other: Schema) -> Schema:
+        """The schema with levels and columns of inputs in the order of another one, of a model to start from."""
+        features = {name: other.features.get(name, names) for name, names in self.features.items()}
+        return replace(self, levels={**self.levels, **other.levels}, features=features)
 
     @property
     def main(self) -> Input:
@@ -209,11 +213,6 @@ def _in_inputs(fields: Fields, further: Mapping[str, Input]) -> dict[str, set[st
     return claimed
 
 
-def _described_columns(main: Found) -> pd.DataFrame:
-    """What is known of the columns of the main matrix, by their names."""
-    return pd.DataFrame(index=main.columns) if main.var is None else main.var
-
-
 def _factors(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """For each value the number of its level, -1 for missing ones; and the levels as text, perhaps with unused ones."""
     if not isinstance(values.dtype, pd.CategoricalDtype):
@@ -288,7 +287,7 @@ def refuse_newer(state: Mapping[str, Any], known: set[str], what: str) -> None:
 
 def describe_genes(schema: Schema, adata) -> str:
     """One line that says which genes are used and why."""
-    main = _described_columns(locate.locate_main(on_disk(adata), schema.fields.layer))
+    main = locate.var_of_main(on_disk(adata), schema.fields.layer)
     n, of = len(schema.genes), len(main)
     if schema.fields.genes is None and "highly_variable" in main:
         return f"using {n} highly variable genes of {of} (var['highly_variable'])"

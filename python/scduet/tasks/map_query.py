@@ -22,7 +22,7 @@ from scduet import api
 from scduet.api import Model
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.data import checks
-from scduet.data.locate import locate_main
+from scduet.data.locate import var_of_main
 from scduet.data.schema import Schema
 from scduet.data.sources import Cells, on_disk
 from scduet.errors import DataError, ScduetWarning, some
@@ -96,10 +96,9 @@ def prepare_query(query: AnnData, model: Model, *, max_missing: float = 0.2) -> 
 
 def _check_genes(data, model: Model, max_missing: float) -> None:
     """Warn about genes of the model that are missing, and raise DataError where these are too many."""
-    names, main = pd.Index(model.genes), locate_main(data, model.schema.fields.layer)
-    checks.check_names(main.columns, "gene")
-    missing = names[main.columns.get_indexer(names) < 0]
-    var = pd.DataFrame(index=main.columns) if main.var is None else main.var
+    names, var = pd.Index(model.genes), var_of_main(data, model.schema.fields.layer)
+    checks.check_names(var.index, "gene")
+    missing = names[var.index.get_indexer(names) < 0]
     _refuse_missing(var, missing, len(names), max_missing)
 
 
@@ -133,7 +132,8 @@ class NewRows(nn.Module):
 def _extended(schema: Schema, adata) -> Schema:
     """The schema with the levels of `adata` that it does not know at the end of their columns."""
     keys = [key for key in (schema.fields.batch_key, *schema.fields.categorical_covariate_keys) if key is not None]
-    as_covariates = replace(schema.fields, batch_key=None, labels_key=None, categorical_covariate_keys=tuple(keys))
+    named = {"categorical_covariate_keys": tuple(keys), "genes": schema.genes}
+    as_covariates = replace(schema.fields, batch_key=None, labels_key=None, **named)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScduetWarning)  # that a query is small does not matter
         found = Schema.learn(adata, as_covariates, schema.expects).levels

@@ -1,5 +1,7 @@
 """Every place gives the matrix that is there, with its names, in every container."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -182,14 +184,24 @@ def test_binary_values_are_checked_sparse_and_dense(adata):
         encoded(adata, {"x": Input("layer")}, Fields(), "binary")
 
 
-def test_features_of_another_kind_in_x_are_an_input_and_no_genes(adata):
+def test_features_of_another_kind_in_x_are_an_input_and_no_genes(adata, tmp_path):
     class Kinds(Fields):
         protein_key = "var/kind=Peaks"
 
-    schema, cells = encoded(adata, {"protein": Input("protein_key")}, Kinds())
-    assert schema.genes == tuple(adata.var_names[:50])
-    assert schema.features["protein"] == tuple(adata.var_names[50:])
-    assert np.array_equal(gathered(cells.extra["protein"]), adata.X[:, 50:].toarray())
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    for data in (adata, tmp_path / "a.h5ad"):
+        schema, cells = encoded(data, {"protein": Input("protein_key")}, Kinds())
+        assert schema.genes == tuple(adata.var_names[:50])
+        assert schema.features["protein"] == tuple(adata.var_names[50:])
+        assert np.array_equal(gathered(cells.extra["protein"]), adata.X[:, 50:].toarray())
+        turned = replace(schema, features={"protein": schema.features["protein"][::-1]}).encode(data)
+        assert np.array_equal(gathered(turned.extra["protein"]), adata.X[:, 50:].toarray()[:, ::-1])
+
+
+def test_a_layer_called_like_a_place_is_a_layer(adata):
+    adata.layers["X"], adata.layers["obsm"] = adata.X * 3, adata.X * 4
+    assert np.array_equal(whole(locate_main(adata, "X")), 3 * adata.X.toarray())
+    assert np.array_equal(whole(locate_main(adata, "obsm")), 4 * adata.X.toarray())
 
 
 def test_minibatches_on_a_device_have_every_input(adata):

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+import copy
 import dataclasses
-import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from scduet._version import __version__
-from scduet.checkpoints import native, scvi_export, scvi_tools
+from scduet.checkpoints import model_folder, native, scvi_export, scvi_tools
 from scduet.contract import MakeBatch, Measured, Reference
-from scduet.data.schema import Fields, Schema, describe_genes, refuse_newer
+from scduet.data.schema import Fields, Schema, describe_genes
 from scduet.data.sources import Cells, on_disk
-from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
+from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
@@ -34,9 +33,6 @@ from scduet.train.loop import Outcome, Trainer
 if TYPE_CHECKING:
     from scduet.checkpoints.tuned import Tuned
     from scduet.transformers.pretrained import Pretrained
-
-
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,7 @@ class Model:
     training: TrainConfig = field(repr=False)
     outcome: Outcome = field(repr=False, default_factory=Outcome)
     cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
+    holds: Mapping[str, Model] = field(repr=False, default_factory=dict)  # trained models that it stands on
 
     @property
     def history(self) -> pd.DataFrame:
@@ -96,20 +93,11 @@ class Model:
         """
         if not processes.is_first():
             return
-        sizes = {k: v for k, v in vars(self.reference).items() if k != "arrays"}
-        manifest = {
-            "kind": "scduet model",
-            "model": self.name,
-            "config": dataclasses.asdict(self.config),
-            "training": dataclasses.asdict(self.training),
-            "schema": self.schema.to_json(),
-            "reference": sizes,
-            "outcome": dataclasses.asdict(self.outcome),
-            "versions": versions(),
-        }
-        arrays = {f"reference.{name}": torch.from_numpy(value) for name, value in self.reference.arrays.items()}
-        weights = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-        native.write(Path(folder), manifest, {**weights, **arrays}, overwrite)
+        model_folder.write(Path(folder), self._parts(), overwrite)
+
+    def _parts(self) -> model_folder.Parts:
+        parts = {name: value for name, value in vars(self).items() if name not in ("cells", "holds")}
+        return model_folder.Parts(**parts, holds={name: one._parts() for name, one in self.holds.items()})
 
     def export_scvi_tools(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a model folder that scvi-tools 1.4 loads: `scvi.model.SCVI.load(folder, adata)`.
@@ -136,7 +124,7 @@ def fit(
     callback: called with an Event after each epoch and for messages; returning True stops training.
     checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
     start: a trained model to go on from: its options, genes, levels and weights are taken over. Either a model of the
-        same name, or a scVI that a scANVI grows from.
+        same name, or a scVI that a scANVI grows from. Of a model that stands on another one: that model, as it is.
     options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
         (n_latent, gene_likelihood, ...). `scduet fit --help` lists them all.
 
@@ -146,7 +134,8 @@ def fit(
     """
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
-    options = options if start is None else _carried_over(start, options)
+    holds, start = _held(cls, model, start)
+    options = _with_genes(holds, options) if start is None else _carried_over(start, options)
     fields, config = build(getattr(cls, "Fields", Fields), options), build(cls.Config, options)
     training = build(TrainConfig, options)
     devices.choose(training.accelerator, processes.local_number())
@@ -161,15 +150,15 @@ def fit(
             training = resolved(training, len(cells), getattr(cls, "recipes", None))
             reference = reference_of(cls, schema, cells, adata)
             torch.manual_seed(training.seed)
-            module = cls(reference, config)
+            module = cls(reference, config, **holds)
             if start is not None:
                 _take_weights(module, start)
             trainer = Trainer(module, cells, training)
-            outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata))
+            outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata, holds))
     finally:
         getattr(listener, "close", lambda: None)()
     _tell_interrupted(outcome)
-    return Model(model, module, schema, reference, config, training, outcome, cells)
+    return Model(model, module, schema, reference, config, training, outcome, cells, holds)
 
 
 def reference_of(cls: type, schema: Schema, cells: Cells, adata) -> Reference:
@@ -234,7 +223,7 @@ def load(folder: str | Path, base: Pretrained | str | Path | None = None) -> Mod
 
         return tuned.read(folder, base)
     if kind is not None and kind != "scduet transformer":
-        return _load_ours(folder)
+        return _whole(model_folder.read(Path(folder)))
     if scvi_tools.recognise(Path(folder)):
         found = scvi_tools.read(Path(folder))
         training = resolved(TrainConfig(recipe="scvi-tools"), max(found.reference.n_cells, 1))
@@ -242,48 +231,31 @@ def load(folder: str | Path, base: Pretrained | str | Path | None = None) -> Mod
         return Model(*parts, training, Outcome(found.history))
     from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
 
-    return pretrained.read(folder) if pretrained.recognise(folder) else _load_ours(folder)
+    return pretrained.read(folder) if pretrained.recognise(folder) else _whole(model_folder.read(Path(folder)))
 
 
-def _load_ours(folder: str | Path) -> Model:
-    manifest, tensors = native.read(Path(folder))
-    cls = find(manifest["model"])
-    arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}
-    reference, config = _reference(manifest["reference"], arrays), _known(cls.Config, manifest, "config")
-    with torch.random.fork_rng():
-        module = cls(reference, config)
-    try:
-        module.load_state_dict(_part("module.", tensors))
-    except RuntimeError as error:
-        raise FormatError(f"the weights in {folder} do not fit the model: {error}", "was a file replaced?") from error
-    schema = Schema.from_json(manifest["schema"], getattr(cls, "Fields", Fields))
-    training = _known(TrainConfig, manifest, "training")
-    refuse_newer(manifest["outcome"], {f.name for f in dataclasses.fields(Outcome)}, "outcome")
-    outcome = Outcome(**manifest["outcome"])
-    return Model(manifest["model"], module.eval(), schema, reference, config, training, outcome)
+def _whole(parts: model_folder.Parts) -> Model:
+    return Model(**{**vars(parts), "holds": {name: _whole(one) for name, one in parts.holds.items()}})
 
 
-def _known(cls: type[Kind], manifest: dict, name: str) -> Kind:
-    """The dataclass that an entry of a manifest tells. Raises FormatError for one that a newer version wrote."""
-    refuse_newer(manifest[name], {f.name for f in dataclasses.fields(cls)}, name)  # pyright: ignore[reportArgumentType]
-    return build(cls, manifest[name])
+def _held(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], Model | None]:
+    """The model that one of this class stands on, by the name of its argument; and the one whose training goes on."""
+    needs: Mapping[str, str] = getattr(cls, "needs", {})
+    if not needs or (start is not None and start.name == name):
+        return {} if start is None else dict(start.holds), start
+    (argument, wanted), *_ = needs.items()
+    if start is None or start.name != wanted:
+        given = "none" if start is None else f"a {start.name!r}"
+        raise OptionError(f"{name!r} stands on a trained {wanted!r}, not on {given}", "train one and pass it as start=")
+    module = copy.deepcopy(start.module).requires_grad_(False).eval()  # the user's own model stays as it is
+    return {argument: replace(start, module=module, cells=None)}, None
 
 
-def _reference(state: dict, arrays: dict[str, np.ndarray]) -> Reference:
-    """The reference that a manifest tells, with its arrays. Raises FormatError for one that a newer version wrote."""
-    refuse_newer(state, {f.name for f in dataclasses.fields(Reference)} - {"arrays"}, "reference")
-    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in state.items()}
-    tables = {
-        name: {key: tuple(values) for key, values in table.items()} for name, table in state.get("tables", {}).items()
-    }
-    before = dict.fromkeys((name for name in arrays if name.startswith("library_log_")), "batch")  # up to 0.1.0
-    return Reference(**{"axes": before, **sizes, "tables": tables}, arrays=arrays)
-
-
-def versions() -> dict[str, str]:
-    """What made a model: package versions."""
-    found = {"scduet": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    return found | {"numpy": np.__version__, "platform": platform.platform()}
+def _with_genes(holds: Mapping[str, Model], options: dict) -> dict:
+    """`options` with the genes of a model to stand on, where they are open."""
+    for held in holds.values():
+        options = {"genes": held.schema.genes, **options}
+    return options
 
 
 def _carried_over(start: Model, options: dict) -> dict:
@@ -303,14 +275,15 @@ def _take_weights(module: nn.Module, start: Model) -> None:
     held[0].load_state_dict(start.module.state_dict())
 
 
-def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, schema: Schema, adata):
+def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, schema: Schema, adata, holds):
     """Put `trainer` where the run kept in `folder` stopped; returns what keeps its state from now on."""
     if folder is None:
         return None
     cells = resume.fingerprint(trainer.cells, adata.obs_names, schema.about_features(adata))
     options = {**dataclasses.asdict(config), **dataclasses.asdict(trainer.config), **schema.to_json()["fields"]}
     features = {"features": schema.features} if schema.features else {}
-    checkpoint = resume.Checkpoint(folder, {"model": model, "cells": cells, **options, **features})
+    held = {f"start {name}": resume.sign_of(one.module) for name, one in holds.items()}
+    checkpoint = resume.Checkpoint(folder, {"model": model, "cells": cells, **options, **features, **held})
     resume.restore(trainer, checkpoint)
     return checkpoint.keep
 
@@ -318,10 +291,6 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
 def _tell_interrupted(outcome: Outcome) -> None:
     if outcome.stopped == "interrupted":
         warnings.warn(f"training was interrupted after {len(outcome.history)} epochs", ScduetWarning, stacklevel=3)
-
-
-def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager

@@ -202,6 +202,7 @@ class Module(Protocol):
     # What a model may leave out:
     # Fields: ClassVar[type]               scduet.data.schema.Fields with further options, one for each input
     # inputs: ClassVar[Mapping[str, Input]]
+    # needs: ClassVar[Mapping[str, str]]   {argument of __init__: model}, a trained model to stand on: start= of fit
     # recipes: ClassVar[Mapping[str, Recipe]]    what the model decides of a recipe, see scduet.train.config
     # measure(cells: Cells, reference: Reference) -> dict[str, NDArray | Measured]    static; before it is built
     # parameters_of(player: str)          the weights of each of several players
@@ -223,84 +224,7 @@ class Stratified(Protocol):
         Each minibatch brings as many cells of a stratum as it has itself, or all if there are fewer; the strata are
         cycled through. One without cells is left out.
         """
-
-
-@runtime_checkable
-class Classifies(Protocol):
-    """A module that tells cell types."""
-
-    def classify(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
-        """Logits."""
-
-
-@runtime_checkable
-class KnowsGenes(Protocol):
-    """A module that has learned a vector for each gene."""
-
-    def genes(self) -> Float[Tensor, "gene width"]:
-        """The vectors, in the order of the genes (of a transformer: of the tokens)."""
-
-
-@runtime_checkable
-class Bounds(Protocol):
-    """A module that bounds the likelihood of each cell."""
-
-    def cell_terms(self, cells: CellBatch) -> Mapping[str, Float[Tensor, " cell"]]:
-        """The terms of the negative evidence lower bound of each cell, at a draw of its state."""
-
-
-class VAE(Protocol):
-    """A variational autoencoder of counts: from counts to the state of a cell, and from a state to counts."""
-
-    learns_library: bool
-
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
-        """Mean and variance of q(z | x)."""
-
-    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
-        """What the decoder wants, of a draw from q(z | x)."""
-
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
-        """log of the library size: observed, or the posterior mean."""
-
-    def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
-        """log of the library size for training, and where it is learned, its term of each cell's loss."""
-
-    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
-        """Mean and variance of its logarithm, where it is learned; `library_prior` likewise."""
-
-    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]: ...
-
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
-        """log p(x | z, l), summed over genes."""
-
-    def shares(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "cell gene"]:
-        """Expected share of each gene, as if measured in `batch`; written to `out`, where no gradient is asked for."""
-
-    def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
-    ) -> Any:
-        """Parameters of the counts' distribution: `scale`, `rate`, `dispersion`, `dropout_logits`."""
-
-
-@runtime_checkable
-class Generates(Protocol):
-    """A module that is a VAE of counts, or holds one."""
-
-    @property
-    def vae(self) -> VAE: ...
+        ...
 
 
 Part = TypeVar("Part", SparseRows, Covariates, CellBatch, TokenBatch)
@@ -319,8 +243,8 @@ def _to(value: Any, device: torch.device | str) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, (SparseRows, Covariates, CellBatch)):
         return value.to(device)
-    if isinstance(value, tuple) and value and isinstance(value[0], CellBatch):
-        return tuple(part.to(device) for part in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if isinstance(value, tuple):
+        return tuple(_to(part, device) for part in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, Mapping):
         return {k: _to(v, device) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
     return value

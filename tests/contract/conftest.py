@@ -9,6 +9,7 @@ from scduet.models import MODELS, Row
 TOYS = {
     "toy_citeseq": Row("contract.toys.citeseq:ToyCiteSeq", "X_toyCiteSeq", "toyciteseq", "RunToyCiteSeq"),
     "toy_masked": Row("contract.toys.masked:ToyMasked", "X_toyMasked", "toymasked", "RunToyMasked"),
+    "toy_spots": Row("contract.toys.spots:ToySpots", "X_toySpots", "toyspots", "RunToySpots", task="deconvolution"),
 }
 
 

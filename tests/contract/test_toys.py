@@ -271,3 +271,26 @@ def test_step_tells_where_training_is(data):
     assert {step.player for step in steps} == {"model"}
     assert steps[0].lr == 4e-3
     assert steps[0].generator is steps[5].generator is not steps[6].generator
+
+
+def test_a_model_stands_on_a_trained_one(data, tmp_path):
+    base = sd.fit(data, "scvi", genes=tuple(data.var_names[::-1]), n_hidden=16, n_latent=4, max_epochs=2)
+    before = {name: value.clone() for name, value in base.module.state_dict().items()}
+    how = {"max_epochs": 3, "batch_size": 32, "checkpoint": tmp_path / "run"}
+    model = sd.fit(data, "toy_spots", start=base, **how)
+    assert model.genes == base.genes
+    assert model.history["loss_train"].iloc[-1] < model.history["loss_train"].iloc[0]
+    for module in (base.module, model.module.single_cell):
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    model.save(tmp_path / "model")
+    loaded = sd.load(tmp_path / "model")
+    assert np.array_equal(loaded.embed(data), model.embed())
+    assert np.array_equal(loaded.holds["single_cell"].embed(data), base.embed())
+    further = sd.fit(data, "toy_spots", start=loaded, max_epochs=1)  # goes on with the same model below
+    assert np.array_equal(further.holds["single_cell"].embed(data), base.embed())
+    other = sd.fit(data, "scvi", genes=tuple(base.genes), n_hidden=16, n_latent=4, max_epochs=2, seed=1)
+    with pytest.raises(FormatError, match="start single_cell"):
+        sd.fit(data, "toy_spots", start=other, **how)
+    for wrong in (None, sd.fit(data, "ldvae", max_epochs=1)):
+        with pytest.raises(OptionError, match="'scvi'"):
+            sd.fit(data, "toy_spots", start=wrong)

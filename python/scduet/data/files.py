@@ -210,7 +210,8 @@ def _described(cells: CellsOnDisk, place: str, stored: Any) -> FileSource:
     sparse = kind == "csr_matrix"
     if not sparse and len(getattr(stored, "shape", ())) != 2:
         raise DataError(f"{place} of {path} is neither CSR nor dense but {kind!r}", "write it as CSR")
-    shape = tuple(map(int, stored.attrs["shape"] if sparse else stored.shape))
+    n_rows, n_columns = map(int, stored.attrs["shape"] if sparse else stored.shape)
+    shape = n_rows, n_columns
     named = (cells.n_obs, shape[1] if place.startswith("obsm/") else cells.n_vars)
     if shape != named:
         raise DataError(f"{place} of {path} is {shape}, but obs and var say {named}", "is the file damaged?")

@@ -68,7 +68,7 @@ class Found:
 
 def locate(data: Any, place: Place) -> Found:
     """The matrix at `place` of `data`. Raises DataError that lists what there is."""
-    if isinstance(place, (pd.DataFrame, Mapping)):
+    if not isinstance(place, (str, Path)):
         return _in_table(place, "the table given")
     if str(place).endswith(TABLES):
         return _in_table(read_table(Path(place)), str(place))
@@ -209,7 +209,7 @@ def _reordered(values: Any, order: np.ndarray, sparse: bool) -> Any:
         return taken
     if sp.issparse(taken) and sparse:
         return sp.csr_matrix(sp.diags((~absent).astype(taken.dtype)) @ taken)
-    dense = (taken.toarray() if sp.issparse(taken) else taken).astype(np.float32)
+    dense = np.asarray(taken.toarray() if sp.issparse(taken) else taken, np.float32).copy()  # pyright: ignore[reportAttributeAccessIssue]
     dense[absent] = 0 if sparse else np.nan
     return dense
 

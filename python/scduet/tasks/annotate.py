@@ -14,7 +14,7 @@ from anndata.utils import make_index_unique
 from jaxtyping import Float, Int
 
 from scduet.api import Model, fit
-from scduet.contract import Classifies
+from scduet.capabilities import Classifies
 from scduet.data import inputs, locate
 from scduet.data.schema import Fields
 from scduet.errors import DataError, OptionError, some

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scduet.api import Model
-from scduet.contract import VAE, CellBatch, Generates
+from scduet.capabilities import VAE, Generates
+from scduet.contract import CellBatch
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.errors import DataError, OptionError, some

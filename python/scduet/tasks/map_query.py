@@ -146,7 +146,7 @@ def _grown(model: Model, schema: Schema, cells: Cells) -> Model:
     cls = find(model.name)
     reference = _grown_reference(cls, model.reference, schema.reference(cells), cells)
     with torch.random.fork_rng():
-        module = cls(reference, model.config)
+        module = cls(reference, model.config, **model.holds)
     known = model.module.state_dict()
     weights = {name: _longer(name, known.get(name), value, reference) for name, value in module.state_dict().items()}
     module.load_state_dict(weights)

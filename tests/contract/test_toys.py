@@ -7,6 +7,7 @@ critic as second player.
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from contract.toys.masked import LIMIT
 import scduet as sd
 from scduet.cli import main
 from scduet.contract import Step
+from scduet.data.sources import gathered
 from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -195,6 +197,42 @@ def test_a_prepared_query_keeps_its_proteins(data):
     model = fitted(data, "toy_citeseq")
     prepared = sd.prepare_query(data[:50].copy(), model)
     assert np.array_equal(rows_of(model, "protein", prepared), rows_of(model, "protein")[:50], equal_nan=True)
+
+
+def test_annotating_joins_the_proteins_of_reference_and_query(data):
+    seen = []
+    query, reference = data[:80].copy(), data[80:].copy()
+    query.obsm["prot"] = query.obsm["prot"][["CD4", "CD1", "CD0", "CD2"]]
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, given: (
+            seen.append((given[0].index, given[0].extra["protein"])) if hasattr(module, "protein") else None
+        )
+    )
+    try:
+        options = {"protein_key": "prot", "n_latent": 4, "max_epochs": 30, "batch_size": 32}
+        table = sd.annotate(query, reference, "cell_type", "toy_citeseq", **options)
+    finally:
+        hook.remove()
+    found = torch.full((200, 5), -1.0)
+    for index, proteins in seen:
+        found[index] = proteins
+    expected = pd.concat([reference.obsm["prot"], query.obsm["prot"].reindex(columns=reference.obsm["prot"].columns)])
+    assert np.array_equal(found.numpy(), expected.to_numpy(), equal_nan=True)
+    assert table.loc["toy_citeseq", "accuracy"] > 0.6
+    assert (query.obs["predicted"] == data.obs["cell_type"][:80]).mean() > 0.6
+
+
+def test_minified_cells_keep_their_proteins(data):
+    model = fitted(data, "toy_citeseq")
+    small = sd.minify(model, data)
+    assert small.X.nnz == 0
+    assert np.array_equal(rows_of_small(model, small), data.obsm["prot"].to_numpy(), equal_nan=True)
+    whole, kept = (sd.normalized_expression(model, cells, seed=0) for cells in (data, small))
+    np.testing.assert_allclose(kept, whole, rtol=1e-4)
+
+
+def rows_of_small(model, small):
+    return gathered(replace(model.schema, expects="lognormal").encode(small).extra["protein"])
 
 
 @pytest.mark.parametrize("model", TOYS)

@@ -20,6 +20,7 @@ from scduet.capabilities import VAE, Generates
 from scduet.contract import CellBatch
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
+from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, some
 from scduet.nn.layers import rsample
 

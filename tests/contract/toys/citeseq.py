@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scduet.contract import CellBatch, Expects, Input, Loss, Reference, Step
 from scduet.data import schema
@@ -44,6 +45,7 @@ class ToyCiteSeq(nn.Module):
         self.reference, self.config = reference, config
         self.scvi = SCVI(reference, scvi.Config(n_hidden=16, n_latent=config.n_latent, n_layers=config.n_layers))
         self.protein = nn.Linear(config.n_latent, reference.n_extra["protein"])
+        self.label = nn.Linear(config.n_latent, max(1, reference.n_labels))
         self.register_buffer("background", torch.tensor(reference.arrays["protein_mean"]))
 
     @staticmethod
@@ -62,7 +64,19 @@ class ToyCiteSeq(nn.Module):
         rate = self.protein(z).exp() * self.background
         error = torch.where(seen, rate - protein.nan_to_num() * (rate + 1e-8).log(), 0.0).sum(1).mean()
         kl = kl_to_normal(mean, variance).mean()
-        return Loss(rna + error + step.kl_weight * kl, {"rna": rna, "protein": error, "kl": kl}, len(cells))
+        terms = {"rna": rna, "protein": error, "kl": kl}
+        total = rna + error + step.kl_weight * kl
+        if cells.label is not None and (cells.label >= 0).any():
+            terms["label"] = F.cross_entropy(self.label(mean), cells.label, ignore_index=-1)
+            total = total + 20 * terms["label"]
+        return Loss(total, terms, len(cells))
+
+    @property
+    def vae(self) -> SCVI:
+        return self.scvi
+
+    def classify(self, cells: CellBatch) -> Tensor:
+        return self.label(self.embed(cells))
 
     def embed(self, cells: CellBatch) -> Tensor:
         return self.scvi.embed(cells)

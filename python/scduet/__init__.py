@@ -43,7 +43,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "generate": "scduet.tasks.generate",
     "gene_network": "scduet.tasks.gene_network",
     "gene_programs": "scduet.tasks.gene_programs",
-    "read_gmt": "scduet.tasks.gene_sets",
+    "read_gmt": "scduet.data.gene_sets",
     "enrichment": "scduet.tasks.gene_sets",
     "perturb_in_silico": "scduet.tasks.perturb_in_silico",
     "predict_genes": "scduet.tasks.predict_genes",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+import copy
 import dataclasses
-import platform
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,11 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from scduet._version import __version__
-from scduet.checkpoints import native, scvi_export, scvi_tools
-from scduet.contract import MakeBatch, Reference
-from scduet.data.cells import Cells
+from scduet.checkpoints import model_folder, native, scvi_export, scvi_tools
+from scduet.contract import MakeBatch, Measured, Reference
 from scduet.data.schema import Fields, Schema, describe_genes
-from scduet.data.sources import on_disk
-from scduet.errors import DataError, FormatError, OptionError, ScduetWarning, TrainingInterrupted
+from scduet.data.sources import Cells, on_disk
+from scduet.errors import DataError, OptionError
 from scduet.models import find
 from scduet.nn.kernels.jit import compilation_announced
 from scduet.options import build, options_of, refuse_unknown
@@ -31,7 +28,7 @@ from scduet.train import device as devices
 from scduet.train import inference, processes, resume
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.defaults import lists_options
-from scduet.train.events import Event, Listener, RaiseLater
+from scduet.train.events import Event, Listener, tell_interrupted, warnings_to
 from scduet.train.loop import Outcome, Trainer
 from scduet.train.summary import summary
 
@@ -56,6 +53,7 @@ class Model:
     training: TrainConfig = field(repr=False)
     outcome: Outcome = field(repr=False, default_factory=Outcome)
     cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
+    holds: Mapping[str, Model] = field(repr=False, default_factory=dict)  # trained models that it stands on
 
     @property
     def history(self) -> pd.DataFrame:
@@ -104,20 +102,11 @@ class Model:
         """
         if not processes.is_first():
             return
-        sizes = {k: v for k, v in vars(self.reference).items() if k != "arrays"}
-        manifest = {
-            "kind": "scduet model",
-            "model": self.name,
-            "config": dataclasses.asdict(self.config),
-            "training": dataclasses.asdict(self.training),
-            "schema": self.schema.to_json(),
-            "reference": sizes,
-            "outcome": dataclasses.asdict(self.outcome),
-            "versions": versions(),
-        }
-        arrays = {f"reference.{name}": torch.from_numpy(value) for name, value in self.reference.arrays.items()}
-        weights = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-        native.write(Path(folder), manifest, {**weights, **arrays}, overwrite)
+        model_folder.write(Path(folder), self._parts(), overwrite)
+
+    def _parts(self) -> model_folder.Parts:
+        parts = {name: value for name, value in vars(self).items() if name not in ("cells", "holds")}
+        return model_folder.Parts(**parts, holds={name: one._parts() for name, one in self.holds.items()})
 
     def export_scvi_tools(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a model folder that scvi-tools 1.4 loads: `scvi.model.SCVI.load(folder, adata)`.
@@ -147,7 +136,7 @@ def fit(
         KeyboardInterrupt counts as Ctrl-C.
     checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
     start: a trained model to go on from: its options, genes, levels and weights are taken over. Either a model of the
-        same name, or a scVI that a scANVI grows from.
+        same name, or a scVI that a scANVI grows from. Of a model that stands on another one: that model, as it is.
     options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
         (n_latent, gene_likelihood, ...), all listed below.
 
@@ -158,28 +147,45 @@ def fit(
     """
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
-    options = options if start is None else _carried_over(model, start, options)
-    fields, training, config = build(Fields, options), build(TrainConfig, options), build(cls.Config, options)
+    holds, start = _held(cls, model, start)
+    options = _with_genes(holds, options) if start is None else _carried_over(model, start, options)
+    fields, config = build(getattr(cls, "Fields", Fields), options), build(cls.Config, options)
+    training = build(TrainConfig, options)
     devices.choose(training.accelerator, processes.local_number())
     adata, listener = on_disk(adata), processes.reporter(callback)
     try:
-        with _warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
-            schema = Schema.learn(adata, fields, cls.expects)
-            schema = schema if start is None else replace(schema, levels={**schema.levels, **start.schema.levels})
+        with warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
+            schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None))
+            schema = schema if start is None else schema.as_in(start.schema)
             listener(Event("log", describe_genes(schema, adata)))
             listener.check()
             cells = schema.encode(adata)
-            training, reference = resolved(training, len(cells)), schema.reference(cells)
+            training = resolved(training, len(cells), getattr(cls, "recipes", None))
+            reference = reference_of(cls, schema, cells, adata)
             torch.manual_seed(training.seed)
-            module = cls(reference, config)
+            module = cls(reference, config, **holds)
             if start is not None:
                 _take_weights(module, start)
             trainer = Trainer(module, cells, training)
-            outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata))
+            outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata, holds))
     finally:
         listener.close()
-    _tell_interrupted(outcome)
-    return listener.handed_over(Model(model, module, schema, reference, config, training, outcome, cells))
+    tell_interrupted(outcome.stopped, len(outcome.history))
+    return listener.handed_over(Model(model, module, schema, reference, config, training, outcome, cells, holds))
+
+
+def reference_of(cls: type, schema: Schema, cells: Cells, adata) -> Reference:
+    """What a module of the class `cls` may know of the data it is to be trained on."""
+    arrays, tables = schema.about_features(adata)
+    return measured(cls, replace(schema.reference(cells), arrays=arrays, tables=tables), cells)
+
+
+def measured(cls: type, reference: Reference, cells: Cells) -> Reference:
+    """`reference` with what the model measures in the cells beside it."""
+    found = getattr(cls, "measure", lambda *_: {})(cells, reference)
+    rows = {name: value if isinstance(value, Measured) else Measured(value) for name, value in found.items()}
+    axes = {name: value.axis for name, value in rows.items() if value.axis is not None}
+    return replace(reference, arrays={**reference.arrays, **{name: v.values for name, v in rows.items()}}, axes=axes)
 
 
 def train(model: Model, cells: Cells, training: TrainConfig, callback: Listener | None = None) -> Model:
@@ -203,16 +209,16 @@ def train_module(
     """
     listener = processes.reporter(callback)
     try:
-        with _warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
+        with warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
             torch.manual_seed(training.seed)
-            training = resolved(training, len(cells))
+            training = resolved(training, len(cells), getattr(module, "recipes", None))
             trainer = Trainer(module, cells, training, make_batch)
             if checkpoint is not None:
                 resume.restore(trainer, checkpoint)
             outcome = trainer.run(listener, None if checkpoint is None else checkpoint.keep)
     finally:
         listener.close()
-    _tell_interrupted(outcome)
+    tell_interrupted(outcome.stopped, len(outcome.history))
     if listener is not callback:
         listener.check()
     return training, outcome
@@ -232,7 +238,7 @@ def load(folder: str | Path, base: Pretrained | str | Path | None = None) -> Mod
 
         return tuned.read(folder, base)
     if kind is not None and kind != "scduet transformer":
-        return _load_ours(folder)
+        return _whole(model_folder.read(Path(folder)))
     if scvi_tools.recognise(Path(folder)):
         found = scvi_tools.read(Path(folder))
         training = resolved(TrainConfig(recipe="scvi-tools"), max(found.reference.n_cells, 1))
@@ -240,29 +246,31 @@ def load(folder: str | Path, base: Pretrained | str | Path | None = None) -> Mod
         return Model(*parts, training, Outcome(found.history))
     from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
 
-    return pretrained.read(folder) if pretrained.recognise(folder) else _load_ours(folder)
+    return pretrained.read(folder) if pretrained.recognise(folder) else _whole(model_folder.read(Path(folder)))
 
 
-def _load_ours(folder: str | Path) -> Model:
-    manifest, tensors = native.read(Path(folder))
-    cls = find(manifest["model"])
-    arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}
-    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["reference"].items()}
-    reference, config = Reference(**sizes, arrays=arrays), build(cls.Config, manifest["config"])
-    with torch.random.fork_rng():
-        module = cls(reference, config)
-    try:
-        module.load_state_dict(_part("module.", tensors))
-    except RuntimeError as error:
-        raise FormatError(f"the weights in {folder} do not fit the model: {error}", "was a file replaced?") from error
-    schema, training = Schema.from_json(manifest["schema"]), build(TrainConfig, manifest["training"])
-    return Model(manifest["model"], module.eval(), schema, reference, config, training, Outcome(**manifest["outcome"]))
+def _whole(parts: model_folder.Parts) -> Model:
+    return Model(**{**vars(parts), "holds": {name: _whole(one) for name, one in parts.holds.items()}})
 
 
-def versions() -> dict[str, str]:
-    """What made a model: package versions."""
-    found = {"scduet": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    return found | {"numpy": np.__version__, "platform": platform.platform()}
+def _held(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], Model | None]:
+    """The model that one of this class stands on, by the name of its argument; and the one whose training goes on."""
+    needs: Mapping[str, str] = getattr(cls, "needs", {})
+    if not needs or (start is not None and start.name == name):
+        return {} if start is None else dict(start.holds), start
+    (argument, wanted), *_ = needs.items()
+    if start is None or start.name != wanted:
+        given = "none" if start is None else f"a {start.name!r}"
+        raise OptionError(f"{name!r} stands on a trained {wanted!r}, not on {given}", "train one and pass it as start=")
+    module = copy.deepcopy(start.module).requires_grad_(False).eval()  # the user's own model stays as it is
+    return {argument: replace(start, module=module, cells=None)}, None
+
+
+def _with_genes(holds: Mapping[str, Model], options: dict) -> dict:
+    """`options` with the genes of a model to stand on, where they are open."""
+    for held in holds.values():
+        options = {"genes": held.schema.genes, **options}
+    return options
 
 
 def _carried_over(model: str, start: Model, options: dict) -> dict:
@@ -288,44 +296,19 @@ def _take_weights(module: nn.Module, start: Model) -> None:
     held.load_state_dict(start.module.state_dict())
 
 
-def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, schema: Schema, adata):
+def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, schema: Schema, adata, holds):
     """Put `trainer` where the run kept in `folder` stopped; returns what keeps its state from now on."""
     if folder is None:
         return None
-    cells = resume.fingerprint(trainer.cells.total, adata.obs_names)
+    cells = resume.fingerprint(trainer.cells, adata.obs_names, schema.about_features(adata))
     options = {**dataclasses.asdict(config), **dataclasses.asdict(trainer.config), **schema.to_json()["fields"]}
-    checkpoint = resume.Checkpoint(folder, {"model": model, "cells": cells, **options})
+    features = {"features": schema.features} if schema.features else {}
+    held = {f"start {name}": resume.sign_of(one.module) for name, one in holds.items()}
+    checkpoint = resume.Checkpoint(folder, {"model": model, "cells": cells, **options, **features, **held})
     resume.restore(trainer, checkpoint)
     return checkpoint.keep
-
-
-def _tell_interrupted(outcome: Outcome) -> None:
-    if outcome.stopped != "interrupted":
-        return
-    if not outcome.history:  # untrained weights are no model
-        raise KeyboardInterrupt
-    message = f"training was interrupted after {len(outcome.history)} epochs"
-    warnings.warn(message, TrainingInterrupted, stacklevel=3)
 
 
 def _compilation_to(listener: Listener) -> AbstractContextManager[None]:
     """Inside, `listener` is told when loops have to be compiled, which delays the first epoch."""
     return compilation_announced(lambda text: listener(Event("log", text)))
-
-
-def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-@contextmanager
-def _warnings_to(listener: RaiseLater) -> Iterator[None]:
-    """Inside, our warnings go to `listener` as events, if it is the user's."""
-    with warnings.catch_warnings():
-        usual = warnings.showwarning
-        if listener.takes_warnings:
-            warnings.showwarning = lambda message, category, *rest, **named: (
-                listener(Event("warning", str(message)))
-                if issubclass(category, ScduetWarning)
-                else usual(message, category, *rest, **named)
-            )
-        yield

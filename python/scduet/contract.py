@@ -10,15 +10,16 @@ from scduet._torch import torch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributions import Beta
 
-Expects = Literal["counts", "lognormal", "binary"]
+Expects = Literal["counts", "lognormal", "binary", "any"]
+Axis = Literal["cell", "feature", "feature-feature", "cell-cell", "table"]
+Table = Mapping[str, tuple[Any, ...]]  # columns of equal length
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,15 @@ class Covariates:
 class CellBatch:
     """A minibatch of cells, on one device."""
 
-    x: SparseRows  # (cell, gene); raw counts unless the model says that it expects something else
+    x: Any  # the main matrix (cell, gene): SparseRows, or a Tensor if the model declares it as not sparse
     index: Int[Tensor, " cell"]  # row in the data set
     batch: Int[Tensor, " cell"]  # code of the technical batch
     label: Int[Tensor, " cell"] | None = None  # code of the cell type, -1 = unlabeled
     covariates: Covariates = field(default_factory=Covariates)
-    extra: Mapping[str, SparseRows | Tensor] = field(default_factory=dict[str, "SparseRows | Tensor"])
-    companion: CellBatch | None = None  # further cells, for a term of the loss of their own: see `Accompanied`
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])  # further inputs: SparseRows or Tensor
+    measured: Mapping[str, Bool[Tensor, " cell"]] = field(default_factory=dict[str, "Tensor"])
+    # of inputs ("x": the main matrix) that were not measured in every cell: where they were
+    strata: tuple[CellBatch, ...] = ()  # further cells, for terms of the loss of their own: see `Stratified`
 
     def __len__(self) -> int:
         return len(self.x)
@@ -111,6 +114,41 @@ class TokenBatch:
 
 
 @dataclass(frozen=True)
+class Input:
+    """A matrix or table that a model reads, declared in the model's `inputs`; named "x" it is the main matrix."""
+
+    option: str  # field of the model's `Fields` in which users say where it is
+    axis: Axis = "cell"
+    # cell: rows in each minibatch, `CellBatch.extra`; cell-cell: likewise, with a column for each cell
+    # feature, feature-feature: rows (and columns) in the order of the genes, in `Reference.arrays`
+    # table: gene sets, edge lists, ... whose names need not be genes, in `Reference.tables`
+    values: Expects = "counts"  # checked before training
+    sparse: bool = False  # minibatches hold SparseRows, not a Tensor
+    may_miss: bool = False  # what was not measured is NaN (dense), or a cell that is False in `CellBatch.measured`
+    required: bool = True  # False: the model also works without; it is then in neither `extra` nor `n_extra`
+    look_in: tuple[str, ...] = ()  # where bare names are looked up, in this order; empty: by the axis
+
+
+@dataclass(frozen=True)
+class Player:
+    """A part of a module with an optimizer of its own. The loss of the first player is *the* loss of the model."""
+
+    name: str = "model"
+    steps: int = 1  # minibatches in a row before it is the next player's turn; if all have 1, all move at each one
+    lr: float = 1.0  # factor of the learning rate of the run
+    betas: tuple[float, float] = (0.9, 0.999)
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    weight_decay: float | None = None  # None for that of the run
+
+
+class Measured(NamedTuple):
+    """An array that a model measured, and what its rows are: mapping a query adds rows for new batches."""
+
+    values: NDArray[np.float32]
+    axis: Literal["batch"] | None = None
+
+
+@dataclass(frozen=True)
 class Reference:
     """What a module may know of the data it is built for: sizes, and named arrays."""
 
@@ -121,9 +159,11 @@ class Reference:
     n_continuous: int = 0
     size_factor: bool = False  # the data bring their own size factors
     n_cells: int = 0
-    n_extra: Mapping[str, int] = field(default_factory=dict[str, int])  # features of each further modality
+    n_extra: Mapping[str, int] = field(default_factory=dict[str, int])  # columns of each further input
     arrays: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
-    # "library_log_mean", "library_log_variance" (batch): of the log of the cells' totals
+    # inputs about features, and what the model's `measure` returns
+    axes: Mapping[str, str] = field(default_factory=dict[str, str])  # of the measured arrays that have an axis: which
+    tables: Mapping[str, Table] = field(default_factory=dict[str, "Table"])
 
 
 @dataclass(frozen=True)
@@ -133,6 +173,15 @@ class Step:
     epoch: int = 0
     kl_weight: float | Float[Tensor, ""] = 1.0
     player: str = "model"
+    number: int = 0  # steps done before this one, since training began
+    progress: float = 0.0  # share of the training that is done: 0 at the first step, below 1 at the last
+    lr: float = 0.0  # of the player
+    generator: torch.Generator | None = None  # for draws that are no part of the model, e.g. augmentation
+
+
+def players_of(module: Any) -> tuple[Player, ...]:
+    """The players of a module; a bare name is a player with the usual options."""
+    return tuple(player if isinstance(player, Player) else Player(player) for player in module.players)
 
 
 @dataclass(frozen=True)
@@ -148,8 +197,17 @@ class Module(Protocol):
     """A model is a plain `torch.nn.Module`, built as `Model(reference, config)`, with these members."""
 
     Config: ClassVar[type]
-    players: ClassVar[tuple[str, ...]]  # ("model",), or e.g. ("generator", "critic"): one optimiser each
-    expects: ClassVar[Expects]  # checked at fit
+    players: ClassVar[tuple[str | Player, ...]]  # ("model",), or e.g. Player("generator"), Player("critic", steps=5)
+    expects: ClassVar[Expects]  # of the main matrix; checked at fit
+    # What a model may leave out:
+    # Fields: ClassVar[type]               scduet.data.schema.Fields with further options, one for each input
+    # inputs: ClassVar[Mapping[str, Input]]
+    # needs: ClassVar[Mapping[str, str]]   {argument of __init__: model}, a trained model to stand on: start= of fit
+    # recipes: ClassVar[Mapping[str, Recipe]]    what the model decides of a recipe, see scduet.train.config
+    # measure(cells: Cells, reference: Reference) -> dict[str, NDArray | Measured]    static; before it is built
+    # parameters_of(player: str)          the weights of each of several players
+    # after_step(step: Step)              called without gradients when a player has moved, e.g. to clip weights
+    # strata: ClassVar["batch" | "label" | "labeled"]    minibatches hold equal numbers of each; or see `Stratified`
 
     def forward(self, cells: Any, step: Step) -> Loss: ...
 
@@ -157,119 +215,16 @@ class Module(Protocol):
 
 
 @runtime_checkable
-class Accompanied(Protocol):
-    """A module that trains on further cells beside each minibatch, e.g. labeled ones."""
+class Stratified(Protocol):
+    """A module that trains on cells of certain strata, e.g. labeled ones, beside each minibatch of all cells."""
 
-    def companions(self, label: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-        """Places, among cells with these labels, of the cells to be companions in an epoch."""
+    def strata(self, label: NDArray[np.int64], draw: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+        """Places, among cells with these labels, of the cells of each stratum in an epoch.
+
+        Each minibatch brings as many cells of a stratum as it has itself, or all if there are fewer; the strata are
+        cycled through. One without cells is left out.
+        """
         ...
-
-
-@runtime_checkable
-class Classifies(Protocol):
-    """A module that tells cell types."""
-
-    def classify(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
-        """Logits."""
-        ...
-
-
-@runtime_checkable
-class KnowsGenes(Protocol):
-    """A module that has learned a vector for each gene."""
-
-    def genes(self) -> Float[Tensor, "gene width"]:
-        """The vectors, in the order of the genes (of a transformer: of the tokens)."""
-        ...
-
-
-@runtime_checkable
-class HasLoadings(Protocol):
-    """A module with a linear decoder."""
-
-    def loadings(self) -> Float[Tensor, "gene latent"]:
-        """Change of the logit of a gene's share by each latent dimension."""
-        ...
-
-
-@runtime_checkable
-class HasZeroInflation(Protocol):
-    """A module with a posterior of which genes are zero-inflated."""
-
-    def posterior_of_genes(self) -> Beta:
-        """Of the probability that a gene is not zero-inflated: by gene, or (batch or label, gene)."""
-        ...
-
-
-@runtime_checkable
-class Bounds(Protocol):
-    """A module that bounds the likelihood of each cell."""
-
-    def cell_terms(self, cells: CellBatch) -> Mapping[str, Float[Tensor, " cell"]]:
-        """The terms of the negative evidence lower bound of each cell, at a draw of its state."""
-        ...
-
-
-class VAE(Protocol):
-    """A variational autoencoder of counts: from counts to the state of a cell, and from a state to counts."""
-
-    learns_library: bool
-
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
-        """Mean and variance of q(z | x)."""
-        ...
-
-    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
-        """What the decoder wants, of a draw from q(z | x)."""
-        ...
-
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
-        """log of the library size: observed, or the posterior mean."""
-        ...
-
-    def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
-        """log of the library size for training, and where it is learned, its term of each cell's loss."""
-        ...
-
-    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
-        """Mean and variance of its logarithm, where it is learned; `library_prior` likewise."""
-        ...
-
-    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]: ...
-
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
-        """log p(x | z, l), summed over genes."""
-        ...
-
-    def shares(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "cell gene"]:
-        """Expected share of each gene, as if measured in `batch`; written to `out`, where no gradient is asked for."""
-        ...
-
-    def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
-    ) -> Any:
-        """Parameters of the counts' distribution: `scale`, `rate`, `dispersion`, `dropout_logits`."""
-        ...
-
-
-@runtime_checkable
-class Generates(Protocol):
-    """A module that is a VAE of counts, or holds one."""
-
-    @property
-    def vae(self) -> VAE: ...
 
 
 Part = TypeVar("Part", SparseRows, Covariates, CellBatch, TokenBatch)
@@ -288,6 +243,8 @@ def _to(value: Any, device: torch.device | str) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, (SparseRows, Covariates, CellBatch)):
         return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(_to(part, device) for part in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, Mapping):
         return {k: _to(v, device) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
     return value

@@ -42,7 +42,10 @@ def options_of(model: str) -> list[Option]:
     """
     from scduet.models import path_of
 
-    return options_at(*SHARED, ("model", f"{path_of(model).partition(':')[0]}:Config"))
+    module = path_of(model).partition(":")[0]
+    own = any(isinstance(node, ast.ClassDef) and node.name == "Fields" for node in ast.parse(_source(module)).body)
+    fields = f"{module}:Fields" if own else SHARED[0][1]
+    return options_at(("data", fields), TRAINING, ("model", f"{module}:Config"))
 
 
 def options_at(*places: tuple[Group, str]) -> list[Option]:

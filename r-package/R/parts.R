@@ -8,7 +8,7 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
     cells <- plain_frame(SummarizedExperiment::colData(object), names_or(colnames(object), ncol(object), "cell"))
     names(embeddings) <- sce_reduction(names(embeddings))
     counts <- need_assay(object, layer, call)
-    return(list(blocks = list(counts), genes = rownames(object), cells = cells, embeddings = embeddings))
+    return(list(blocks = list(counts), genes = rownames(object), cells = cells, embeddings = embeddings, object = object))
   }
   if (!inherits(object, "Seurat")) {
     abort_scduet("This needs a Seurat object or a SingleCellExperiment.", class = "class", call = call)
@@ -17,7 +17,7 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
   names <- SeuratObject::Reductions(object)
   list(
     blocks = need_layer(main, layer, raw = raw, call = call), genes = rownames(main), cells = object[[]],
-    embeddings = lapply(self_named(names), function(name) SeuratObject::Embeddings(object, name))
+    embeddings = lapply(self_named(names), function(name) SeuratObject::Embeddings(object, name)), object = object
   )
 }
 
@@ -69,7 +69,10 @@ anndata_for <- function(parts, model, columns = character(), call = rlang::calle
     abort_scduet("The object has none of the model's genes.", paste0("The model knows ", some(model$genes), "."), "features", call)
   }
   columns <- unique(c(intersect(model$columns, names(parts$cells)), columns))
-  anndata_of(parts, own[here], columns, model$genes[here])
+  adata <- anndata_of(parts, own[here], columns, model$genes[here])
+  assays <- intersect(model$assays, assays_of(parts$object)) # the engine says what it cannot do without
+  put_inputs(adata, lapply(self_named(assays), function(name) assay_matrix(parts$object, name)), model$genes[here])
+  adata
 }
 
 # What was trained, into the object: the embedding with its loadings and model, and the predictions of a classifier.

@@ -42,6 +42,9 @@
 #' @param assay Assay to take the counts from; `NULL` for the default one.
 #' @param layer Layer with raw counts; all its parts are used where it is split.
 #' @param features Genes to train on; `NULL` for the variable features, else all.
+#' @param inputs What a model reads beside the counts, by the engine's name of the input, e.g. `c(protein = "ADT")`: the
+#'   name of an assay (in a SingleCellExperiment of an alternative experiment), the path of a `.gmt` or `.csv` file, or a
+#'   matrix, of features x cells, or of genes x anything for what is known of genes.
 #' @param reduction.name Name of the new reduction; `NULL` for the name of the model.
 #' @param reduction.key Key of the new reduction; `NULL` to make it from the name.
 #' @param seed.use Seed of initial weights, split, shuffles and draws.
@@ -103,7 +106,7 @@ RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
 #' @rdname RunModel
 #' @export
 RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL, assay = NULL, layer = "counts",
-                            features = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42,
+                            features = NULL, inputs = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42,
                             verbose = TRUE, model.path = NULL, start = NULL, ...) {
   check_installed("SeuratObject", "RunModel() on a Seurat object")
   assay <- default_assay(object, assay)
@@ -113,7 +116,7 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
   check_column(data, labels, "labels", may_miss = TRUE)
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, start_of(start, object), ...)
   features <- choose_features(features, SeuratObject::VariableFeatures(main), rownames(main), verbose, task$start)
-  trained <- run_task(task, need_layer(main, layer, features), features, data)
+  trained <- run_task(task, need_layer(main, layer, features), features, data, check_inputs(inputs, object))
   name <- if (is.null(reduction.name)) model else reduction.name
   object <- put_trained(object, trained, name, assay, reduction.key)
   if (!is.character(start)) start <- task$start$name # the log of commands keeps the values of all arguments
@@ -123,13 +126,13 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
 #' @rdname RunModel
 #' @export
 RunModel.Assay <- function(object, model = "scvi", batch = NULL, labels = NULL, layer = "counts", features = NULL,
-                           assay = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42, verbose = TRUE,
+                           inputs = NULL, assay = NULL, reduction.name = NULL, reduction.key = NULL, seed.use = 42, verbose = TRUE,
                            model.path = NULL, start = NULL, metadata = NULL, ...) {
   data <- cell_frame(colnames(object), metadata, batch, labels)
   known <- rownames(object)
   task <- new_task(model, column_for("batch", batch), column_for("labels", labels), seed.use, verbose, model.path, start_of(start), ...)
   features <- choose_features(features, SeuratObject::VariableFeatures(object), known, verbose, task$start)
-  trained <- run_task(task, need_layer(object, layer, features), features, data)
+  trained <- run_task(task, need_layer(object, layer, features), features, data, check_inputs(inputs, object))
   name <- if (is.null(reduction.name)) model else reduction.name
   key <- if (length(SeuratObject::Key(object))) sub("_$", "", SeuratObject::Key(object)) else "RNA"
   assay <- if (is.null(assay)) toupper(key) else assay
@@ -145,8 +148,8 @@ RunModel.StdAssay <- RunModel.Assay
 #' @rdname RunModel
 #' @export
 RunModel.SingleCellExperiment <- function(object, model = "scvi", batch = NULL, labels = NULL, layer = "counts",
-                                          features = NULL, reduction.name = NULL, seed.use = 42, verbose = TRUE,
-                                          model.path = NULL, start = NULL, ...) {
+                                          features = NULL, inputs = NULL, reduction.name = NULL, seed.use = 42,
+                                          verbose = TRUE, model.path = NULL, start = NULL, ...) {
   check_installed("SingleCellExperiment", "RunModel() on a SingleCellExperiment")
   data <- plain_frame(SummarizedExperiment::colData(object), names_or(colnames(object), ncol(object), "cell"))
   check_column(data, batch, "batch")
@@ -154,15 +157,16 @@ RunModel.SingleCellExperiment <- function(object, model = "scvi", batch = NULL, 
   counts <- need_assay(object, layer)
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, start_of(start, object), ...)
   features <- choose_features(features, NULL, rownames(object), verbose, task$start)
-  trained <- run_task(task, list(counts[features, , drop = FALSE]), features, data)
+  inputs <- check_inputs(inputs, object)
+  trained <- run_task(task, list(counts[features, , drop = FALSE]), features, data, inputs)
   name <- if (is.null(reduction.name)) toupper(model) else reduction.name
   put_trained(object, trained, name, NULL)
 }
 
 #' @rdname RunModel
 #' @export
-RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL, features = NULL, seed.use = 42,
-                             verbose = TRUE, model.path = NULL, start = NULL, metadata = NULL, ...) {
+RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL, features = NULL, inputs = NULL,
+                             seed.use = 42, verbose = TRUE, model.path = NULL, start = NULL, metadata = NULL, ...) {
   if (length(dim(object)) != 2) {
     abort_scduet(
       sprintf("Cannot train on an object of class %s.", class(object)[1]),
@@ -175,7 +179,8 @@ RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL
   features <- choose_features(features, NULL, known, verbose, task$start)
   counts <- object[match(features, known), , drop = FALSE]
   dimnames(counts) <- list(features, cells)
-  trained <- run_task(task, list(counts), features, cell_frame(cells, metadata, batch, labels))
+  data <- cell_frame(cells, metadata, batch, labels)
+  trained <- run_task(task, list(counts), features, data, check_inputs(inputs, counts))
   structure(named_embedding(trained, cells, model), scduet = trained$model, predicted = trained$predicted)
 }
 
@@ -211,19 +216,21 @@ start_of <- function(start, object = NULL, call = rlang::caller_env()) {
 }
 
 # Move the cells, train, and take back what came of it.
-run_task <- function(task, blocks, features, data) {
+run_task <- function(task, blocks, features, data, inputs = list()) {
   for (column in task$columns) check_column(data, column, "column", column %in% task$labels, task$call)
   columns <- unique(as.character(task$columns))
+  genes <- if (is.null(task$start)) features else task$start$genes
   adata <- if (is.null(task$start)) {
     new_anndata(blocks, features, data[, columns, drop = FALSE], empty_frame(features))
   } else {
-    anndata_of(list(blocks = blocks, cells = data), features, columns, task$start$genes)
+    anndata_of(list(blocks = blocks, cells = data), features, columns, genes)
   }
   folder <- if (is.null(task$path)) tempfile("scduet-") else path.expand(task$path)
   progress <- new_reporter(task$verbose)
   found <- ask("train",
     adata = adata, model = task$model, options = lapply(task$options, as_option), folder = folder,
-    callback = py_callback(progress), start = where_of(task$start), call = task$call
+    inputs = put_inputs(adata, inputs, genes), callback = py_callback(progress), start = where_of(task$start),
+    call = task$call
   )
   receive_trained(found, folder, features, rownames(data), keep = !is.null(task$path))
 }

@@ -9,7 +9,7 @@ import scduet
 
 ROOT = Path(scduet.__file__).parent
 LAYERS = [
-    {"contract", "options", "errors", "atomic", "_torch", "_version"},
+    {"contract", "capabilities", "options", "errors", "atomic", "_torch", "_version"},
     {"nn", "data", "metrics"},
     {"models", "transformers"},
     {"train", "checkpoints"},

@@ -2,17 +2,21 @@
 
 import dataclasses
 from itertools import islice
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 import scduet as sd
-from scduet.contract import Loss, Step
+from scduet import scvi as facade
+from scduet.api import reference_of
+from scduet.checkpoints import scvi_tools
+from scduet.contract import Expects, Loss, Step, players_of
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.data.schema import Fields, Schema
-from scduet.models import MODELS, find
+from scduet.models import MODELS, find, key_of, reduction_of
 from scduet.options import build, options_of
 
 FIELDS = {
@@ -32,7 +36,7 @@ def built(adata, model, **options):
     schema = Schema.learn(adata, Fields(**FIELDS), cls.expects)
     cells = schema.encode(adata)
     torch.manual_seed(0)
-    module = cls(schema.reference(cells), build(cls.Config, options))
+    module = cls(reference_of(cls, schema, cells, adata), build(cls.Config, options))
     return module, next(iter(minibatches(cells, sequential(len(cells)), len(cells))))
 
 
@@ -121,5 +125,17 @@ def test_a_minibatch_on_another_device_is_whole(counts, model):
 def test_the_tables_name_classes_that_are_there():
     for name in islice(MODELS, None):
         cls = find(name)
-        assert cls.players
-        assert cls.expects in ("counts", "lognormal", "binary")
+        assert players_of(cls)
+        assert cls.expects in get_args(Expects)
+
+
+def test_rows_name_everything_once():
+    for column in ("path", "obsm", "reduction", "r"):
+        values = [getattr(row, column) for row in MODELS.values()]
+        assert len(set(values)) == len(values)
+    for theirs, ours in scvi_tools.MODELS.items():  # what can be read from scvi-tools
+        assert MODELS[ours].scvi_tools == theirs
+        assert getattr(facade.model, theirs)._name == ours
+    assert {(reduction_of(row.obsm), key_of(row.reduction)) for row in MODELS.values()} == {
+        (row.reduction, row.obsm) for row in MODELS.values()
+    }

@@ -24,7 +24,12 @@ def main(folder: str, n_cells: int, options: dict) -> None:
     torch.manual_seed(int(os.environ["RANK"]))  # weights of all become those of the first
     run, seen = trainer(cells, Profile(), **options), []
     plain = run.feed.training
-    run.feed.training = lambda *rest: (seen.append(batch.index.tolist()) or batch for batch in plain(*rest))
+
+    def noted(*rest):
+        batches, n = plain(*rest)
+        return (seen.append(batch.index.tolist()) or batch for batch in batches), n
+
+    run.feed.training = noted
     history = run.run(silent).history
     found = {
         "seen": seen,

@@ -66,7 +66,7 @@ def renamed(theirs, weights):
 
 def losses(ours, theirs, cells, tensors, companion, labelled, seed):
     torch.manual_seed(seed)
-    mine = ours(dataclasses.replace(cells, companion=companion), Step(kl_weight=0.3))
+    mine = ours(dataclasses.replace(cells, strata=(companion,)), Step(kl_weight=0.3))
     torch.manual_seed(seed)
     more = {"kl_weight": 0.3, "labelled_tensors": labelled, "classification_ratio": 50}
     return mine, theirs(tensors, loss_kwargs=more)[2]

@@ -232,6 +232,7 @@ def _reference(schema: Schema, registry: Mapping[str, Any], weights: Mapping[str
         size_factor=f.size_factor_key is not None,
         n_cells=int(registry["field_registries"].get("X", {}).get("summary_stats", {}).get("n_cells", 0)),
         arrays={"library_log_mean": means.numpy().ravel(), "library_log_variance": variances.numpy().ravel()},
+        axes={"library_log_mean": "batch", "library_log_variance": "batch"},
     )
 
 

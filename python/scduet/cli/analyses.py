@@ -93,12 +93,13 @@ def map_(
     """
     from scduet.tasks.convert import check_target, file_size, read, write
 
-    check_target(output, overwrite, file_size(query))
+    check_target(output, overwrite, file_size(query), (".h5mu",) if query.suffix == ".h5mu" else ())
     if save_model:
         check_model_folder(save_model, overwrite)
     import scduet
 
-    adata, settings = read(query), {"train": train, "max_missing": max_missing, "key_added": key_added}
+    adata = read(query, multimodal=True)
+    settings = {"train": train, "max_missing": max_missing, "key_added": key_added}
     mapped = scduet.map_query(adata, scduet.load(model), callback=listener(quiet), **settings, **options)
     write(adata, output, overwrite=overwrite)
     if save_model:

@@ -20,7 +20,7 @@ def _known(model: str) -> str:
     return model
 
 
-Data = Annotated[Path, typer.Argument(help=".h5ad, .zarr, .loom, 10x .h5, or a 10x folder with matrix.mtx.")]
+Data = Annotated[Path, typer.Argument(help=".h5ad, .h5mu, .zarr, .loom, 10x .h5, or a 10x folder with matrix.mtx.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="What to write; put in place only when complete.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --output names.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing of the progress.")]
@@ -58,7 +58,7 @@ def fit(
     check_model_folder(output, overwrite)
     import scduet
 
-    cells = data if on_disk else read(data)
+    cells = data if on_disk else read(data, multimodal=True)
     trained = scduet.fit(cells, model, callback=listener(quiet), checkpoint=checkpoint, **options)
     trained.save(output, overwrite)
 
@@ -84,7 +84,7 @@ def integrate(
     """
     from scduet.tasks.convert import check_target, file_size, read, write
 
-    check_target(output, overwrite, file_size(data))
+    check_target(output, overwrite, file_size(data), (".h5mu",) if data.suffix == ".h5mu" else ())
     if save_model:
         check_model_folder(save_model, overwrite)
     import scduet
@@ -95,7 +95,7 @@ def integrate(
     if on_disk:
         trained = scduet.integrate(data, model, output=output, overwrite=overwrite, **options)
     else:
-        adata = read(data)
+        adata = read(data, multimodal=True)
         trained = scduet.integrate(adata, model, **options)
         if is_first():
             write(adata, output, overwrite=overwrite)
@@ -117,11 +117,11 @@ def embed(
     from scduet.tasks.convert import check_target, file_size, read, write, write_embedding
     from scduet.tasks.provenance import made_by, note
 
-    endings = (".h5ad", ".zarr", ".csv", ".npy")
+    endings = (".h5mu" if data.suffix == ".h5mu" else ".h5ad", ".zarr", ".csv", ".npy")
     check_target(output, overwrite, file_size(data), endings)
     import scduet
 
-    trained, adata = scduet.load(model), read(data)
+    trained, adata = scduet.load(model), read(data, multimodal=True)
     latent = trained.embed(adata)
     if output.suffix.lower() in (".csv", ".npy"):
         write_embedding(latent, adata.obs_names, output)

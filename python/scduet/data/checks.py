@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,28 +70,39 @@ def are_counts(values: np.ndarray) -> bool:
     )
 
 
-def check_values(counts: sp.csr_matrix, cells, where: str, expects: str, allow_non_integer: bool = False) -> None:
+def check_values(
+    matrix,
+    cells,
+    where: str,
+    expects: str,
+    allow_non_integer: bool = False,
+    may_miss: bool = False,
+    remedy: str | None = None,
+) -> None:
     """Raise DataError, naming cells, for values that a model which `expects` these data cannot use.
 
-    counts: (cell, gene), any number type. cells: their names. where: how the user calls the matrix, e.g. "X".
+    matrix: (cell, gene), CSR or an array, any number type. cells: their names. where: how the user calls the matrix,
+    e.g. "X". may_miss: NaN is allowed. remedy: for values of the wrong kind; None: to name the layer of raw counts.
     """
-    if expects == "counts" and are_counts(counts.data):
+    values = matrix.data if sp.issparse(matrix) else np.ravel(matrix)
+    if expects == "counts" and are_counts(values):
         return  # what follows finds out what is amiss
-    smallest, largest = _extremes(counts.data)
+    if may_miss:
+        values = np.where(np.isnan(values), 0, values)
+    found = _Values(values, matrix, cells)
+    smallest, largest = _extremes(values)
     if not (np.isfinite(smallest) and np.isfinite(largest)):
-        _refuse(
-            counts, cells, lambda v: ~np.isfinite(v), f"{where} holds NaN or infinite values", "remove or mend them"
-        )
-    if expects != "lognormal" and smallest < 0:
-        remedy = _needs_counts(where) if expects == "counts" else "remove or mend them"
-        _refuse(counts, cells, lambda v: v < 0, f"{where} holds negative values", remedy)
+        found.refuse(lambda v: ~np.isfinite(v), f"{where} holds NaN or infinite values", "remove or mend them")
+    if expects in ("counts", "binary") and smallest < 0:
+        mend = remedy or (_needs_counts(where) if expects == "counts" else "remove or mend them")
+        found.refuse(lambda v: v < 0, f"{where} holds negative values", mend)
     if expects == "counts" and not allow_non_integer:
         logged = " and looks log-normalised" if largest < 30 else ""
-        message = f"{where} is not whole numbers{logged}"
-        remedy = f"{_needs_counts(where)}, or allow_non_integer=True if they are estimated counts"
-        _refuse(counts, cells, lambda v: v != np.rint(v), message, remedy)
+        message, mend = f"{where} is not whole numbers{logged}", remedy or _needs_counts(where)
+        mend += ", or allow_non_integer=True if they are estimated counts"
+        found.refuse(lambda v: v != np.rint(v), message, mend)
     if expects == "binary":
-        _refuse(counts, cells, lambda v: (v != 0) & (v != 1), f"{where} is not 0 and 1", "binarise it: X > 0")
+        found.refuse(lambda v: (v != 0) & (v != 1), f"{where} is not 0 and 1", "make it binary first: X > 0")
 
 
 def check_empty(totals: np.ndarray, cells) -> None:
@@ -105,16 +118,28 @@ def _needs_counts(where: str) -> str:
     return f"this model needs raw counts: pass layer= if they are in another layer than {where}"
 
 
-def _refuse(counts: sp.csr_matrix, cells, bad: Callable, message: str, remedy: str) -> None:
-    if not np.issubdtype(counts.dtype, np.floating) and "negative" not in message and "0 and 1" not in message:
-        return  # whole numbers are finite and whole
-    for start, values in _pieces(counts.data):
-        found = bad(values)
-        if found.any():
-            entry = start + np.flatnonzero(found)
-            rows = np.unique(np.searchsorted(counts.indptr, entry, side="right") - 1)
-            more = " (and perhaps more)" if start + len(values) < counts.nnz else ""
-            raise DataError(f"{message}, in {len(rows)} cells{more}: {some(cells[rows])}", remedy)
+@dataclass(frozen=True)
+class _Values:
+    """The values of a matrix, with what it takes to name the cells of some of them."""
+
+    values: np.ndarray
+    matrix: Any
+    cells: Any
+
+    def refuse(self, bad: Callable, message: str, remedy: str) -> None:
+        if not np.issubdtype(self.values.dtype, np.floating) and "negative" not in message and "0 and 1" not in message:
+            return  # whole numbers are finite and whole
+        for start, values in _pieces(self.values):
+            found = bad(values)
+            if found.any():
+                rows = np.unique(self._rows(start + np.flatnonzero(found)))
+                more = " (and perhaps more)" if start + len(values) < len(self.values) else ""
+                raise DataError(f"{message}, in {len(rows)} cells{more}: {some(self.cells[rows])}", remedy)
+
+    def _rows(self, entry: np.ndarray) -> np.ndarray:
+        if not sp.issparse(self.matrix):
+            return entry // self.matrix.shape[1]
+        return np.searchsorted(self.matrix.indptr, entry, side="right") - 1
 
 
 def _extremes(values: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Counts that stay on disk: rows of an .h5ad file or a zarr store, read in blocks while they are needed."""
+"""Matrices that stay on disk: rows in an .h5ad or .h5mu file or a zarr store, read in blocks while they are needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scduet.data.sources import MemorySource, canonical, csr, from_dense, joined
+from scduet.data.sources import MemorySource, canonical, csr, dense_columns, from_dense, joined
 from scduet.errors import DataError, ScduetError, some
 
 ENTRIES_AT_ONCE = 8_000_000  # stored counts in memory at a time (64 MB): the pool in which rows are shuffled
@@ -25,12 +25,14 @@ GAP_ENTRIES = 50_000  # unwanted counts that are read along rather than skipped 
 
 @dataclass(frozen=True)
 class CellsOnDisk:
-    """A file of cells: obs and var in memory, the counts on disk. Answers what `Schema` asks of an AnnData."""
+    """A file of cells, or a modality in it: obs and var in memory, the matrices on disk. Stands in for an AnnData."""
 
     path: Path
     obs: pd.DataFrame = field(repr=False)
     var: pd.DataFrame = field(repr=False)
-    layers: Mapping[str, Any] = field(repr=False, default_factory=dict)  # those that a backed AnnData has in memory
+    loaded: Any = field(repr=False, default=None)  # the AnnData, if it has the matrices beside X in memory
+    group: str = ""  # of a modality: its place in the file, "mod/rna/"
+    modalities: tuple[str, ...] = ()  # of an .h5mu file
 
     @property
     def obs_names(self) -> pd.Index:
@@ -48,14 +50,33 @@ class CellsOnDisk:
     def n_vars(self) -> int:
         return len(self.var)
 
-    def source(self, layer: str | None, genes: np.ndarray | None) -> FileSource:
-        """The matrix X or `layer`, of the columns `genes`. Raises DataError for what cannot be read by rows."""
-        place = "X" if layer is None else f"layers/{layer}"
+    def modality(self, name: str) -> CellsOnDisk:
+        """One of the modalities of an .h5mu file."""
+        return _read_annotations(self.path, f"mod/{name}/")
+
+    def keys(self, store: str) -> list[str]:
+        """What there is in layers, obsm, varm, varp, obsp or uns."""
+        if self.loaded is not None:
+            return sorted(getattr(self.loaded, store))
         with _opened(self.path) as root:
-            if place not in root:
-                known = sorted(root["layers"]) if "layers" in root else []
-                raise DataError(f"{self.path} has no {place}", f"its layers are {known}")
-            return _described(self, place, root[place], genes)
+            return sorted(root[self.group + store]) if self.group + store in root else []
+
+    def stored(self, place: str) -> Any:
+        """What is at `place`, e.g. "X" or "obsm/protein": rows of cells as a `FileSource`, the rest read into memory.
+
+        Raises DataError for what cannot be read by rows.
+        """
+        store, _, key = place.partition("/")
+        if self.loaded is not None and store != "X":
+            return getattr(self.loaded, store)[key]
+        with _opened(self.path) as root:
+            found = root[self.group + place]
+            kind = str(found.attrs.get("encoding-type", ""))
+            if store in ("X", "layers", "obsm") and kind not in ("dataframe", "awkward-array"):
+                return _described(self, place, found)
+            from anndata.io import read_elem
+
+            return read_elem(found)
 
 
 def opened(data: Any) -> CellsOnDisk:
@@ -64,7 +85,7 @@ def opened(data: Any) -> CellsOnDisk:
         return _read_annotations(Path(data))
     if data.is_view:
         raise DataError("this is a part of a backed AnnData", "use part.to_memory(), or write the part to a file")
-    return CellsOnDisk(Path(data.filename), data.obs, data.var, data.layers)
+    return CellsOnDisk(Path(data.filename), data.obs, data.var, data)
 
 
 @dataclass
@@ -80,7 +101,8 @@ class FileSource:
     pointer: np.ndarray  # first stored entry of each row, and the end of the last
     sparse: bool
     chunk: int  # entries that the file compresses together
-    genes: np.ndarray | None = None
+    genes: np.ndarray | None = None  # columns to give, -1 for one that is not there
+    dense: bool = False  # give rows as an array
     _stamp: tuple = ()
     _totals: np.ndarray | None = None
     _marks: np.ndarray | None = None
@@ -105,22 +127,23 @@ class FileSource:
         entries = max(ENTRIES_AT_ONCE // BLOCKS_IN_POOL, self.chunk)
         return max(1, int(entries / max(1.0, self.mean_entries)))
 
-    def rows(self, index: np.ndarray) -> sp.csr_matrix:
+    def rows(self, index: np.ndarray) -> Any:
         self._refuse_changed(stamp_of(self.path, self.place) == self._stamp)
         stored, where = np.unique(index, return_inverse=True)
-        taken = MemorySource(self._stretches(stored), self.genes).rows(where)
+        read = self._stretches(stored)
+        taken = dense_columns(read[where], self.genes) if self.dense else MemorySource(read, self.genes).rows(where)
         if self._marks is not None:
-            self._refuse_changed(np.array_equal(self._mark(taken), self._marks[index]))
+            self._refuse_changed(np.array_equal(self._mark(taken), self._marks[index], equal_nan=True))
         return taken
 
-    def pieces(self) -> Iterator[tuple[int, sp.csr_matrix]]:
+    def pieces(self) -> Iterator[tuple[int, Any]]:
         """All rows in order, some at a time, each piece with the number of its first row."""
         size = max(1, int(ENTRIES_AT_ONCE / 2 / max(1.0, self.mean_entries)))
         self._marks, totals, marks = None, [], []
         for start in range(0, self.n_cells, size):
             piece = self.rows(np.arange(start, min(start + size, self.n_cells)))
             yield start, piece
-            totals.append(piece @ np.ones(self.n_genes, np.float32))
+            totals.append(np.nansum(piece, 1) if self.dense else piece @ np.ones(self.n_genes, np.float32))
             marks.append(self._mark(piece))
         self._totals, self._marks = _end_to_end(totals, np.float32), _end_to_end(marks, np.float64)
 
@@ -136,10 +159,10 @@ class FileSource:
         """A number for each gene, so that the weighted sum of a row tells whether a value or a place differs."""
         return np.random.default_rng(0).uniform(1, 2, self.n_genes)
 
-    def _mark(self, rows: sp.csr_matrix) -> np.ndarray:
-        return rows @ self._weights
+    def _mark(self, rows: Any) -> np.ndarray:
+        return np.nan_to_num(rows) @ self._weights if self.dense else rows @ self._weights
 
-    def _stretches(self, stored: np.ndarray) -> sp.csr_matrix:
+    def _stretches(self, stored: np.ndarray) -> Any:
         """The rows `stored` (ascending), read in few long stretches, of which the rows asked for are kept at once."""
         gap = max(1, int(GAP_ENTRIES / max(1.0, self.mean_entries)))
         stretch = np.cumsum(np.diff(stored, prepend=stored[:1]) > gap)  # rows far apart are read apart
@@ -150,12 +173,14 @@ class FileSource:
             arrays = (matrix["data"], matrix["indices"]) if self.sparse else (matrix,)
             parts = [part for part in np.split(stored, cuts) if len(part)]
             read = [self._read(arrays, int(part[0]), int(part[-1]) + 1)[part - part[0]] for part in parts]
+        if read and not sp.issparse(read[0]):
+            return np.concatenate(read)
         return canonical(joined(read)) if read else csr(*_NOTHING, (0, self.shape[1]))
 
-    def _read(self, arrays: tuple, first: int, last: int) -> sp.csr_matrix:
+    def _read(self, arrays: tuple, first: int, last: int) -> Any:
         """The rows from `first` up to `last`."""
         if not self.sparse:
-            return from_dense(arrays[0][first:last])
+            return np.asarray(arrays[0][first:last]) if self.dense else from_dense(arrays[0][first:last])
         start, end = int(self.pointer[first]), int(self.pointer[last])
         values = np.asarray(arrays[0][start:end]).astype(np.float32, copy=False)
         column = np.asarray(arrays[1][start:end]).astype(np.int32, copy=False)
@@ -176,24 +201,27 @@ def stamp_of(path: Path, place: str) -> tuple:
     return tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in known)
 
 
-def _described(cells: CellsOnDisk, place: str, stored: Any, genes: np.ndarray | None) -> FileSource:
+def _described(cells: CellsOnDisk, place: str, stored: Any) -> FileSource:
     """The source over one stored matrix, told by its encoding."""
-    path, shape = cells.path, (cells.n_obs, cells.n_vars)
+    path = cells.path
     kind = str(stored.attrs.get("encoding-type", ""))
     if kind == "csc_matrix":
         raise DataError(f"{place} of {path} is stored by columns (CSC)", "write it with X as CSR: adata.X.tocsr()")
     sparse = kind == "csr_matrix"
     if not sparse and len(getattr(stored, "shape", ())) != 2:
         raise DataError(f"{place} of {path} is neither CSR nor dense but {kind!r}", "write it as CSR")
-    found = tuple(stored.attrs["shape"]) if sparse else stored.shape
-    if tuple(map(int, found)) != shape:
-        raise DataError(f"{place} of {path} is {found}, but obs and var say {shape}", "is the file damaged?")
+    n_rows, n_columns = map(int, stored.attrs["shape"] if sparse else stored.shape)
+    shape = n_rows, n_columns
+    named = (cells.n_obs, shape[1] if place.startswith("obsm/") else cells.n_vars)
+    if shape != named:
+        raise DataError(f"{place} of {path} is {shape}, but obs and var say {named}", "is the file damaged?")
     pointer = np.asarray(stored["indptr"][:], np.int64) if sparse else np.arange(shape[0] + 1) * shape[1]
     if sparse:
         _refuse_damaged(path, place, stored, pointer, shape[0])
     first = stored["data"] if sparse else stored
     chunk = int(np.prod(first.chunks)) if first.chunks else 0
-    return FileSource(path, place, shape, pointer, sparse, chunk, genes, stamp_of(path, place))
+    place = cells.group + place
+    return FileSource(path, place, shape, pointer, sparse, chunk, _stamp=stamp_of(path, place))
 
 
 def _refuse_damaged(path: Path, place: str, stored: Any, pointer: np.ndarray, n_cells: int) -> None:
@@ -207,13 +235,15 @@ def _refuse_damaged(path: Path, place: str, stored: Any, pointer: np.ndarray, n_
         raise DataError(f"{place} of {path} lacks chunks of {some(lacking)}", "copy or write it again")
 
 
-def _read_annotations(path: Path) -> CellsOnDisk:
+def _read_annotations(path: Path, group: str = "") -> CellsOnDisk:
     from anndata.io import read_elem
 
     with _opened(path) as root:
-        if "obs" not in root or "var" not in root:
+        if f"{group}obs" not in root or f"{group}var" not in root:
             raise DataError(f"{path} holds no AnnData", "write one with adata.write_h5ad or adata.write_zarr")
-        return CellsOnDisk(path, read_elem(root["obs"]), read_elem(root["var"]))
+        obs, var = read_elem(root[f"{group}obs"]), read_elem(root[f"{group}var"])
+        modalities = tuple(sorted(root["mod"])) if "mod" in root and not group else ()
+        return CellsOnDisk(path, obs, var, group=group, modalities=modalities)
 
 
 def _open_h5(path: Path):
@@ -230,7 +260,7 @@ def _open_zarr(path: Path):
 
 
 _NOTHING = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
-OPENERS: Mapping[str, Callable[[Path], Any]] = {".h5ad": _open_h5, ".zarr": _open_zarr}
+OPENERS: Mapping[str, Callable[[Path], Any]] = {".h5ad": _open_h5, ".h5mu": _open_h5, ".zarr": _open_zarr}
 
 
 @contextmanager
@@ -239,7 +269,7 @@ def _opened(path: Path) -> Iterator[Any]:
     if path.suffix.lower() not in OPENERS:
         raise DataError(
             f"cannot read rows of {path.name!r}",
-            "give .h5ad or .zarr, or read it into memory (on the command line: leave out --on-disk)",
+            "give .h5ad, .h5mu or .zarr, or read it into memory (on the command line: leave out --on-disk)",
         )
     if not path.exists():
         raise DataError(f"{path} does not exist", "is the name right?")

@@ -1,19 +1,19 @@
-"""Source x order x make_batch -> minibatches. Counts stay sparse on the way."""
+"""Source x order x make_batch -> minibatches. What is sparse stays sparse on the way."""
 
 from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from scduet.contract import CellBatch, Covariates, MakeBatch, SparseRows, TokenBatch
-from scduet.data.cells import Cells
 from scduet.data.samplers import (
     Share,
     boundaries,
@@ -23,14 +23,14 @@ from scduet.data.samplers import (
     shuffled_blocks,
     shuffled_within,
 )
-from scduet.data.sources import Source
+from scduet.data.sources import Cells, between
 
 
 @dataclass(frozen=True)
 class Rows:
     """A few cells in memory, as numpy: what `make_batch` turns into a minibatch."""
 
-    values: np.ndarray  # CSR arrays of the counts
+    values: np.ndarray  # CSR arrays of the main matrix; if that is dense, `dense` holds it and these are empty
     column: np.ndarray
     pointer: np.ndarray
     n_genes: int
@@ -40,6 +40,9 @@ class Rows:
     categorical: np.ndarray | None = None
     continuous: np.ndarray | None = None
     size_factor: np.ndarray | None = None
+    dense: np.ndarray | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)  # CSR or array (cell, column)
+    measured: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def counts(self) -> sp.csr_matrix:
@@ -54,14 +57,14 @@ def minibatches(
     What the next minibatches need is read, in a second thread, while the last ones are at work.
     """
     make_batch, edges = make_batch or cell_batch, boundaries(len(order), size) if edges is None else edges
-    windows = _windows(cells.counts, edges)
+    windows = _windows(cells, edges)
     with ThreadPoolExecutor(1, "scduet-read") as reader:
-        asked = [reader.submit(cells.counts.rows, order[window[0] : window[-1]]) for window in windows[:1]]
+        asked = [reader.submit(_fetch, cells, order[window[0] : window[-1]]) for window in windows[:1]]
         for number, window in enumerate(windows):
             fetched = asked.pop().result()
             if number + 1 < len(windows):
                 after = windows[number + 1]
-                asked.append(reader.submit(cells.counts.rows, order[after[0] : after[-1]]))
+                asked.append(reader.submit(_fetch, cells, order[after[0] : after[-1]]))
             for start, end in pairwise(window):
                 yield make_batch(_rows(cells, order[start:end], fetched, start - window[0], end - window[0]))
 
@@ -75,45 +78,76 @@ def epoch_order(
     In memory every order of rows is equally likely. On disk, blocks of neighbouring rows are put in random order, and
     the rows of as many blocks as fit in memory are shuffled together, so that each block is read once.
     """
-    if cells.counts.block is None:
+    if cells.block is None:
         mine = shared(shuffled(rows, *random), share)
         return mine, shared_boundaries(len(mine), len(rows), size, share)
-    mine = shared(shuffled_blocks(rows, block or cells.counts.block, *random), share, together=True)
+    mine = shared(shuffled_blocks(rows, block or cells.block, *random), share, together=True)
     edges = shared_boundaries(len(mine), len(rows), size, share)
-    windows = _windows(cells.counts, edges)
+    windows = _windows(cells, edges)
     return shuffled_within(mine, [0, *(window[-1] for window in windows)], *random), edges
 
 
 def cell_batch(rows: Rows) -> CellBatch:
     """The minibatch of these cells for models that see counts."""
-    column, pointer = (_tensor(numbers.astype(np.int64)) for numbers in (rows.column, rows.pointer))
+    shape = len(rows.index), rows.n_genes
     return CellBatch(
-        x=SparseRows(_tensor(rows.values), column, pointer, (len(rows.index), rows.n_genes)),
+        x=_sparse(rows.values, rows.column, rows.pointer, shape) if rows.dense is None else _tensor(rows.dense),
         index=_tensor(rows.index),
         batch=_tensor(rows.batch),
         label=_optional(rows.label),
         covariates=Covariates(_optional(rows.categorical), _optional(rows.continuous), _optional(rows.size_factor)),
+        extra={name: _either(matrix) for name, matrix in rows.extra.items()},
+        measured={name: _tensor(known) for name, known in rows.measured.items()},
     )
 
 
-def _windows(source: Source, edges: np.ndarray) -> list[np.ndarray]:
+def _fetch(cells: Cells, index: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    """The rows at `index` of the main matrix and of each further input."""
+    return cells.counts.rows(index), {name: source.rows(index) for name, source in cells.extra.items()}
+
+
+def _windows(cells: Cells, edges: np.ndarray) -> list[np.ndarray]:
     """The `edges` of the minibatches that are fetched together."""
     largest = int(np.diff(edges).max(initial=1))
-    per_fetch = max(1, int(source.entries_at_once / largest / max(1.0, source.mean_entries)))
+    entries = sum(source.mean_entries for source in cells.sources)
+    per_fetch = max(1, int(cells.counts.entries_at_once / largest / max(1.0, entries)))
     return [edges[first : first + per_fetch + 1] for first in range(0, len(edges) - 1, per_fetch)]
 
 
-def _rows(cells: Cells, index: np.ndarray, fetched: sp.csr_matrix, start: int, end: int) -> Rows:
-    """Rows `start` to `end` of what was fetched, without a copy of the counts, and their annotations."""
-    pointer = fetched.indptr[start : end + 1]
-    entries = slice(pointer[0], pointer[-1])
+def _rows(cells: Cells, index: np.ndarray, fetched: tuple[Any, dict[str, Any]], start: int, end: int) -> Rows:
+    """Rows `start` to `end` of what was fetched, without a copy of the matrices, and their annotations."""
     label, categorical, continuous, size_factor = (
         None if known is None else known[index]
         for known in (cells.label, cells.categorical, cells.continuous, cells.size_factor)
     )
-    values, column = fetched.data[entries], fetched.indices[entries]
-    always = (values, column, pointer - pointer[0], cells.counts.n_genes, index, cells.batch[index])
-    return Rows(*always, label, categorical, continuous, size_factor)
+    main, further = fetched
+    dense = main[start:end] if isinstance(main, np.ndarray) else None
+    arrays = _NO_ENTRIES if dense is not None else _between(main, start, end)
+    known = (cells.counts.n_genes, index, cells.batch[index], label, categorical, continuous, size_factor)
+    extra = {
+        name: rows[start:end] if isinstance(rows, np.ndarray) else between(rows, start, end)
+        for name, rows in further.items()
+    }
+    return Rows(*arrays, *known, dense, extra, {name: where[index] for name, where in cells.measured.items()})
+
+
+def _between(matrix: sp.csr_matrix, start: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pointer = matrix.indptr[start : end + 1]
+    entries = slice(pointer[0], pointer[-1])
+    return matrix.data[entries], matrix.indices[entries], pointer - pointer[0]
+
+
+_NO_ENTRIES = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
+
+
+def _either(matrix: Any) -> SparseRows | torch.Tensor:
+    if isinstance(matrix, np.ndarray):
+        return _tensor(matrix)
+    return _sparse(matrix.data, matrix.indices, matrix.indptr, matrix.shape)
+
+
+def _sparse(values: np.ndarray, column: np.ndarray, pointer: np.ndarray, shape: tuple[int, int]) -> SparseRows:
+    return SparseRows(_tensor(values), _tensor(column.astype(np.int64)), _tensor(pointer.astype(np.int64)), shape)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

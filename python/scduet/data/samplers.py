@@ -75,6 +75,23 @@ def shared_boundaries(n_cells: int, total: int, size: int, share: Share) -> np.n
     return edges if share.of == 1 else np.arange(len(edges)) * n_cells // (len(edges) - 1)
 
 
+def stratified(
+    rows: np.ndarray, stratum: np.ndarray, size: int, draw: np.random.Generator, share: Share
+) -> tuple[np.ndarray, np.ndarray]:
+    """An order of `rows` in which each minibatch holds equal numbers of each stratum, one after the other.
+
+    stratum: code of the stratum of each row. The largest stratum is visited once in an epoch, the smaller ones are
+    cycled through. Minibatches have `size` rows, or a few less so that the numbers are equal; each of several processes
+    takes its share of each stratum. Returns the order, and the edges of the minibatches.
+    """
+    groups = [rows[stratum == code] for code in np.unique(stratum)]
+    each = max(1, size // (len(groups) * share.of))
+    n = math.ceil(max(map(len, groups)) / (each * share.of))
+    mine = [group[share.number :: share.of] if len(group) >= share.of else group for group in groups]
+    order = np.hstack([repeated(group, n * each, draw).reshape(n, each) for group in mine]).ravel()
+    return order, np.arange(n + 1) * (each * len(groups))
+
+
 def repeated(rows: np.ndarray, n: int, draw: np.random.Generator) -> np.ndarray:
     """`n` of `rows`, each as often as any other (give or take one), shuffled anew in each round."""
     return np.concatenate([draw.permutation(rows) for _ in range(math.ceil(n / len(rows)))])[:n]

@@ -1,4 +1,4 @@
-"""AnnData -> arrays. `Fields` says where to look; `Schema` remembers what was found and encodes new cells by it."""
+"""AnnData or MuData -> arrays. `Fields` says where to look; `Schema` remembers what was found there."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scduet.contract import Reference
-from scduet.data import checks
-from scduet.data.cells import Cells, library_moments
-from scduet.data.files import CellsOnDisk
-from scduet.data.sources import Source, in_memory, on_disk
-from scduet.errors import DataError, ScduetWarning, some
+from scduet.contract import Input, Reference
+from scduet.data import checks, locate
+from scduet.data.inputs import Names, arrays_of_features, columns_of, rows_of_cells, tables
+from scduet.data.sources import Cells, on_disk
+from scduet.errors import DataError, FormatError, ScduetWarning, some
 
 
 @dataclass(frozen=True)
 class Fields:
     layer: str | None = None
-    """Layer that holds the matrix the model needs (raw counts for scVI); None for X."""
+    """Layer, or place such as mod/rna, of the matrix the model needs (raw counts for scVI); None for X."""
     batch_key: str | None = None
     """Column of obs with the technical batch to correct for, e.g. donor, run, technology."""
     labels_key: str | None = None
@@ -50,57 +50,105 @@ class Schema:
     genes: tuple[str, ...]
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column of obs -> its levels, in code order
     expects: str = "counts"
+    inputs: Mapping[str, Input] = field(default_factory=dict)  # what the model reads; "x": the main matrix
+    features: Mapping[str, Names] = field(default_factory=dict)  # columns of the further inputs
 
     @classmethod
-    def learn(cls, adata, fields: Fields, expects: str = "counts") -> Schema:
-        """Record genes and levels of `adata`; refuses what no model could use."""
+    def learn(
+        cls, adata, fields: Fields, expects: str = "counts", declared: Mapping[str, Input] | None = None
+    ) -> Schema:
+        """Record genes and levels of `adata` (AnnData, MuData or a path), and the columns of the inputs `declared`.
+
+        Refuses what no model could use.
+        """
         adata = on_disk(adata)
+        var = locate.var_of_main(adata, fields.layer)
         checks.check_names(adata.obs_names, "cell")
-        checks.check_names(adata.var_names, "gene")
+        checks.check_names(var.index, "gene")
         checks.check_size(adata.n_obs)
-        levels, covariates = {}, [("categorical_covariate_keys", key) for key in fields.categorical_covariate_keys]
+        further = _without_main(declared or {})
+        covariates = [("categorical_covariate_keys", key) for key in fields.categorical_covariate_keys]
+        levels = {}
         for option, key in (("batch_key", fields.batch_key), ("labels_key", fields.labels_key), *covariates):
             if key is not None:
-                levels[key] = _levels(_column(adata, key), key, fields)
-                checks.check_levels(option, key, adata.obs[key])
+                values = locate.column(adata, key)
+                levels[key] = _levels(values, key, fields)
+                checks.check_levels(option, key, values)
         if fields.batch_key is not None and len(levels[fields.batch_key]) < 2:
             only = levels[fields.batch_key]
             raise DataError(f"batch_key {fields.batch_key!r} has one batch only: {some(only)}", "leave batch_key out")
-        return cls(fields, _genes(adata, fields.genes), levels, expects)
+        genes = _genes(var, fields.genes, _in_inputs(fields, further))
+        features = columns_of(adata, fields, further) if further else {}
+        return cls(fields, genes, levels, expects, dict(declared or {}), features)
 
-    def encode(self, adata) -> Cells:
-        """The cells of `adata` (AnnData, or the path of a file to leave on disk) as arrays.
+    def encode(self, adata, max_missing: float = 0.0, unknown_labels: bool = False) -> Cells:
+        """The cells of `adata` (AnnData, MuData, or the path of a file to leave on disk) as arrays.
 
-        Genes may come in any order and be more than needed.
+        Genes may come in any order and be more than needed. max_missing: share of them that may be missing, and is then
+        taken for zero. unknown_labels: cells with labels that were not seen in training count as unlabeled.
 
         Raises DataError naming genes, levels or cells that do not fit.
         """
-        f = self.fields
-        where = "X" if f.layer is None else f"layers[{f.layer!r}]"
-        adata = on_disk(adata)
-        source = _source(adata, f.layer, self._columns(adata.var_names))
+        f, adata = self.fields, on_disk(adata)
+        main = locate.locate_main(adata, f.layer)
+        columns = self._columns(main.columns, max_missing)
+        source, known = locate.as_source(main, adata.obs_names, columns, self.main)
         for start, piece in source.pieces():
             names = adata.obs_names[start : start + piece.shape[0]]
-            checks.check_values(piece, names, where, self.expects, f.allow_non_integer)
+            checks.check_values(piece, names, main.where, self.expects, f.allow_non_integer, self.main.may_miss)
         totals = source.totals()
         if self.expects == "counts":
-            checks.check_empty(totals, adata.obs_names)
+            checks.check_empty(totals if known is None else np.where(known, totals, 1), adata.obs_names)
+        extra, measured = self._rows_of_further(adata)
         return Cells(
             counts=source,
             total=totals,
             batch=np.zeros(adata.n_obs, np.int64) if f.batch_key is None else self._codes(adata, f.batch_key),
-            label=None if f.labels_key is None else self._labels(adata, f.labels_key),
+            label=None if f.labels_key is None else self._labels(adata, f.labels_key, unknown_labels),
             categorical=_stack([self._codes(adata, key) for key in f.categorical_covariate_keys], np.int64),
             continuous=_stack([_numbers(adata, key) for key in f.continuous_covariate_keys], np.float32),
             size_factor=None if f.size_factor_key is None else _numbers(adata, f.size_factor_key, positive=True),
+            extra=extra,
+            measured=measured if known is None else {**measured, "x": known},
         )
 
     def totals(self, adata) -> np.ndarray:
         """Total count of each cell over all genes of `adata`, also those that the schema does not know."""
-        return _source(on_disk(adata), self.fields.layer, None).totals()
+        adata = on_disk(adata)
+        source, _ = locate.as_source(locate.locate_main(adata, self.fields.layer), adata.obs_names, None, self.main)
+        return source.totals()
+
+    def as_in(self, other: Schema) -> Schema:
+        """The schema with levels and columns of inputs in the order of another one, of a model to start from."""
+        features = {name: other.features.get(name, names) for name, names in self.features.items()}
+        return replace(self, levels={**self.levels, **other.levels}, features=features)
+
+    @property
+    def main(self) -> Input:
+        """What the model says of the main matrix."""
+        return self.inputs.get("x", SPARSE)
+
+    @property
+    def further(self) -> dict[str, Input]:
+        """What the model reads beside it."""
+        return _without_main(self.inputs)
+
+    def _rows_of_further(self, adata) -> tuple[dict, dict]:
+        """The inputs beside the main matrix, by cell; and which cells have them."""
+        if not self.further:
+            return {}, {}
+        return rows_of_cells(adata, self.fields, self.further, self.features, self.fields.allow_non_integer)
+
+    def about_features(self, adata) -> tuple[dict, dict]:
+        """The inputs that are not about cells: arrays by gene, and tables."""
+        if not self.further:
+            return {}, {}
+        adata = on_disk(adata)
+        arrays = arrays_of_features(adata, self.fields, self.further, self.genes)
+        return arrays, tables(adata, self.fields, self.further)
 
     def reference(self, cells: Cells) -> Reference:
-        """What a module may know of these cells."""
+        """The sizes that a module may know of these cells."""
         f, n = self.fields, {key: len(levels) for key, levels in self.levels.items()}
         return Reference(
             n_genes=len(self.genes),
@@ -110,43 +158,49 @@ class Schema:
             n_continuous=len(f.continuous_covariate_keys),
             size_factor=f.size_factor_key is not None,
             n_cells=len(cells),
-            arrays=library_moments(cells, 1 if f.batch_key is None else n[f.batch_key]),
+            n_extra={name: names if isinstance(names, int) else len(names) for name, names in self.features.items()},
         )
 
     def to_json(self) -> dict:
-        return dataclasses.asdict(self)
+        state = dataclasses.asdict(self)
+        given = {name: None if isinstance(v, (pd.DataFrame, Mapping)) else v for name, v in vars(self.fields).items()}
+        return {**state, "fields": {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}}
 
     @classmethod
-    def from_json(cls, state: dict) -> Schema:
-        lists_to_tuples: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in state["fields"].items()
-        }
+    def from_json(cls, state: dict, fields: type[Fields] = Fields) -> Schema:
+        """Raises FormatError for a state that a newer version wrote."""
+        known = {"fields", "genes", "levels", "expects", "inputs", "features"}
+        refuse_newer(state, known, "schema")
+        refuse_newer(state["fields"], {f.name for f in dataclasses.fields(fields)}, "data")
         levels = {key: tuple(values) for key, values in state["levels"].items()}
-        return cls(Fields(**lists_to_tuples), tuple(state["genes"]), levels, state["expects"])
+        features = {name: _tuple(names) for name, names in state.get("features", {}).items()}
+        made = {name: _input(given) for name, given in state.get("inputs", {}).items()}
+        given = fields(**{k: _tuple(v) for k, v in state["fields"].items()})
+        return cls(given, tuple(state["genes"]), levels, state["expects"], made, features)
 
-    def _columns(self, names: pd.Index) -> np.ndarray | None:
+    def _columns(self, names: pd.Index, max_missing: float = 0.0) -> np.ndarray | None:
         """Column of each gene of the schema among `names`; None where they are the same already."""
         checks.check_names(names, "gene")
         column = names.get_indexer(pd.Index(self.genes))
-        if (column < 0).any():
+        if (column < 0).sum() > max_missing * len(column):
             missing = [gene for gene, place in zip(self.genes, column, strict=True) if place < 0]
             remedy = "every gene is needed; are names symbols in one and Ensembl ids in the other?"
             raise DataError(f"{len(missing)} of {len(column)} genes are missing from the data: {some(missing)}", remedy)
         return None if len(names) == len(column) and (column == np.arange(len(column))).all() else column
 
-    def _labels(self, adata, key: str) -> np.ndarray:
+    def _labels(self, adata, key: str, unknown: bool) -> np.ndarray:
         """Code of each cell's label; without the column, as in cells that are to be labeled, all are unlabeled."""
-        return self._codes(adata, key) if key in adata.obs else np.full(adata.n_obs, -1)
+        return self._codes(adata, key, unknown) if locate.has_column(adata, key) else np.full(adata.n_obs, -1)
 
-    def _codes(self, adata, key: str) -> np.ndarray:
-        """Code of each cell's level; -1 for cells without a label."""
-        values = _column(adata, key)
+    def _codes(self, adata, key: str, unknown: bool = False) -> np.ndarray:
+        """Code of each cell's level; -1 for cells without a label, and for `unknown` levels if these are allowed."""
+        values = locate.column(adata, key)
         number, names = _factors(values)
         place = pd.Index(self.levels[key]).get_indexer(names)
         may_miss = (names == self.fields.unlabeled_category) & (key == self.fields.labels_key)
         occurs = np.bincount(number + 1, minlength=len(names) + 1)[1:] > 0
         unseen = np.unique(names[(place < 0) & ~may_miss & occurs].astype(str))
-        if len(unseen):
+        if len(unseen) and not unknown:
             remedy = f"the model knows {some(self.levels[key])}; map_query() adds new batches to a model"
             raise DataError(f"{len(unseen)} levels of {key!r} were not seen in training: {some(unseen)}", remedy)
         if key != self.fields.labels_key:
@@ -154,26 +208,21 @@ class Schema:
         return np.append(place, -1)[number].astype(np.int64)
 
 
-def _source(adata, layer: str | None, genes: np.ndarray | None) -> Source:
-    """The counts, in memory or on disk."""
-    if isinstance(adata, CellsOnDisk) and layer not in adata.layers:
-        return adata.source(layer, genes)
-    return in_memory(_matrix(adata, layer), genes)
+SPARSE = Input("layer", sparse=True)  # the main matrix of a model that says nothing of it
 
 
-def _matrix(adata, layer: str | None):
-    if layer is not None and layer not in adata.layers:
-        raise DataError(f"no layer {layer!r}", f"adata.layers has {sorted(adata.layers)}; leave layer out for X")
-    matrix = adata.X if layer is None else adata.layers[layer]
-    if matrix is None:
-        raise DataError("adata.X is empty", "pass layer= with the name of the layer that holds the counts")
-    return matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
+def _without_main(inputs: Mapping[str, Input]) -> dict[str, Input]:
+    return {name: given for name, given in inputs.items() if name != "x"}
 
 
-def _column(adata, key: str) -> pd.Series:
-    if key not in adata.obs:
-        raise DataError(f"no column {key!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
-    return adata.obs[key]
+def _in_inputs(fields: Fields, further: Mapping[str, Input]) -> dict[str, set[str]]:
+    """Columns of var, and their values, that inputs take from X: such features are no genes."""
+    claimed: dict[str, set[str]] = {}
+    for place in (getattr(fields, given.option) for given in further.values()):
+        if isinstance(place, str) and place.startswith("var/") and "=" in place:
+            name, _, kind = place.removeprefix("var/").partition("=")
+            claimed.setdefault(name, set()).add(kind)
+    return claimed
 
 
 def _factors(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -202,7 +251,7 @@ def _levels(values: pd.Series, key: str, fields: Fields) -> tuple[str, ...]:
 
 
 def _numbers(adata, key: str, positive: bool = False) -> np.ndarray:
-    values = _column(adata, key)
+    values = locate.column(adata, key)
     if not pd.api.types.is_numeric_dtype(values):
         raise DataError(f"column {key!r} of obs is not numbers but {values.dtype}", "use categorical_covariate_keys")
     _refuse_missing(values.where(np.isfinite(values.astype(float))), key)
@@ -219,18 +268,20 @@ def _refuse_missing(values: pd.Series, key: str) -> None:
         raise DataError(f"{len(missing)} cells have no value in {key!r}: {some(missing)}", remedy)
 
 
-def _genes(adata, wanted: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def _genes(var: pd.DataFrame, wanted: str | tuple[str, ...] | None, claimed: dict[str, set[str]]) -> tuple[str, ...]:
     """Names of the genes to use, in the order of the data (or as listed)."""
+    for name, kinds in claimed.items():
+        var = var[~var[name].astype(str).isin(kinds)] if name in var else var
     if wanted is None:
-        wanted = "highly_variable" if "highly_variable" in adata.var else tuple(adata.var_names)
+        wanted = "highly_variable" if "highly_variable" in var else tuple(var.index)
     if not isinstance(wanted, str):
         repeated = [gene for gene, n in Counter(wanted).items() if n > 1]
         if repeated:
             raise DataError(f"genes= lists {some(repeated)} more than once", "list each gene once")
         return tuple(str(gene) for gene in wanted)
-    if wanted not in adata.var or adata.var[wanted].dtype != bool:
+    if wanted not in var or var[wanted].dtype != bool:
         raise DataError(f"genes={wanted!r} is not a boolean column of adata.var", "pass such a column, or gene names")
-    chosen = tuple(adata.var_names[adata.var[wanted]])
+    chosen = tuple(var.index[var[wanted]])
     if not chosen:
         raise DataError(f"var[{wanted!r}] chooses no gene", "pass genes= with names")
     return chosen
@@ -240,12 +291,29 @@ def _stack(columns: list[np.ndarray], dtype) -> np.ndarray | None:
     return np.stack(columns, axis=1).astype(dtype) if columns else None
 
 
+def refuse_newer(state: Mapping[str, Any], known: set[str], what: str) -> None:
+    """Raise FormatError for entries that this version does not know."""
+    more = sorted(set(state) - known)
+    if more:
+        raise FormatError(f"unknown entries in the {what} of the model: {some(more)}", "update scduet")
+
+
 def describe_genes(schema: Schema, adata) -> str:
     """One line that says which genes are used and why."""
-    n, of = len(schema.genes), adata.n_vars
-    if schema.fields.genes is None and "highly_variable" in adata.var:
+    main = locate.var_of_main(on_disk(adata), schema.fields.layer)
+    n, of = len(schema.genes), len(main)
+    if schema.fields.genes is None and "highly_variable" in main:
         return f"using {n} highly variable genes of {of} (var['highly_variable'])"
     if schema.fields.genes is None and of > 10_000:
         text = f"using all {of} genes; 1,000 to 10,000 highly variable genes usually integrate better and train faster"
         warnings.warn(text, ScduetWarning, stacklevel=3)
     return f"using {n} of {of} genes"
+
+
+def _input(state: dict) -> Input:
+    refuse_newer(state, {f.name for f in dataclasses.fields(Input)}, "inputs")
+    return Input(**{key: _tuple(value) for key, value in state.items()})
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

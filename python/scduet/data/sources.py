@@ -1,10 +1,10 @@
-"""Rows of counts, wherever they are. A source answers one question: which entries do these rows hold?"""
+"""All cells of a data set, and rows of its matrices, wherever these are: in memory, or in a file (see `files`)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -18,7 +18,11 @@ KEEP_WHOLE = 0.4  # a choice of genes that holds more than this share of the ent
 
 
 class Source(Protocol):
-    """Rows of a (cell, gene) matrix of float32."""
+    """What do these rows hold? Rows of a (cell, gene) matrix of float32: CSR if it is a sparse source, else an array.
+
+    `genes` of a source are the columns that it gives, by their place in the matrix; -1 for a column of zeros (NaN in a
+    dense source).
+    """
 
     @property
     def n_cells(self) -> int: ...
@@ -36,22 +40,51 @@ class Source(Protocol):
         """Neighbouring rows that are best read together; None where every row can be had for itself."""
         ...
 
-    def pieces(self) -> Iterator[tuple[int, sp.csr_matrix]]:
+    def pieces(self) -> Iterator[tuple[int, Any]]:
         """All rows in order, in pieces that fit in memory, each with the number of its first row."""
         ...
 
-    def rows(self, index: np.ndarray) -> sp.csr_matrix:
+    def rows(self, index: np.ndarray) -> Any:
         """The rows at `index`, in that order."""
         ...
 
     def totals(self) -> np.ndarray:
-        """Sum of each row."""
+        """Sum of each row, of what is not NaN."""
         ...
 
     @property
     def mean_entries(self) -> float:
         """Stored entries of a row, on average (an upper bound will do)."""
         ...
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Matrices and annotations, one row or entry a cell; absent annotations are None."""
+
+    counts: Source  # the main matrix (cell, gene), of counts or of what the model expects
+    total: np.ndarray  # its sum over the genes of each cell
+    batch: np.ndarray  # code of the technical batch
+    label: np.ndarray | None = None  # code of the cell type, -1 = unlabeled
+    categorical: np.ndarray | None = None  # (cell, covariate) codes
+    continuous: np.ndarray | None = None  # (cell, covariate)
+    size_factor: np.ndarray | None = None
+    extra: Mapping[str, Source] = field(default_factory=dict)  # further inputs
+    measured: Mapping[str, np.ndarray] = field(default_factory=dict)
+    # of inputs ("x": the main matrix) that were not measured in every cell: where they were (cell,), bool
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The main matrix and the further inputs."""
+        return self.counts, *self.extra.values()
+
+    @property
+    def block(self) -> int | None:
+        """Neighboring rows that are best read together; None where every row can be had for itself."""
+        return max((source.block for source in self.sources if source.block is not None), default=None)
+
+    def __len__(self) -> int:
+        return len(self.batch)
 
 
 @dataclass(frozen=True)
@@ -76,8 +109,8 @@ class MemorySource:
     def _place(self) -> np.ndarray:
         """For each column of the matrix its place among the genes, -1 where it is not one of them."""
         assert self.genes is not None
-        place = np.full(self.matrix.shape[1], -1, dtype=np.int32)
-        place[self.genes] = np.arange(len(self.genes), dtype=np.int32)
+        place, there = np.full(self.matrix.shape[1], -1, dtype=np.int32), np.flatnonzero(self.genes >= 0)
+        place[self.genes[there]] = there
         return place
 
     def rows(self, index: np.ndarray) -> sp.csr_matrix:
@@ -119,10 +152,67 @@ class MemorySource:
         return csr(rows.data[kept], place[kept], pointer, (rows.shape[0], self.n_genes))
 
 
+@dataclass(frozen=True)
+class DenseSource:
+    """A matrix in memory, stored dense or sparse, whose rows are given as a dense array."""
+
+    matrix: Any  # (cell, column) array, or CSR
+    genes: np.ndarray | None = None
+
+    entries_at_once = 2_000_000
+    block = None
+
+    @property
+    def n_cells(self) -> int:
+        return self.matrix.shape[0]
+
+    @property
+    def n_genes(self) -> int:
+        return self.matrix.shape[1] if self.genes is None else len(self.genes)
+
+    @property
+    def mean_entries(self) -> float:
+        return float(self.n_genes)
+
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        return dense_columns(self.matrix[index], self.genes)
+
+    def pieces(self) -> Iterator[tuple[int, np.ndarray]]:
+        size = max(1, self.entries_at_once // max(1, self.n_genes))
+        for start in range(0, self.n_cells, size):
+            yield start, dense_columns(self.matrix[start : start + size], self.genes)
+
+    def totals(self) -> np.ndarray:
+        return np.concatenate([np.nansum(piece, 1) for _, piece in self.pieces()] or [np.zeros(0, np.float32)])
+
+
+def dense_columns(rows: Any, genes: np.ndarray | None) -> np.ndarray:
+    """`rows`, stored dense or sparse, as an array of float32 with the columns `genes`; NaN where there is none (-1)."""
+    taken = rows.toarray() if sp.issparse(rows) else np.asarray(rows)
+    if genes is None:
+        return np.ascontiguousarray(taken, dtype=np.float32)
+    found = taken[:, genes].astype(np.float32)
+    found[:, genes < 0] = np.nan
+    return found
+
+
+def marks(source: Source) -> np.ndarray:
+    """A number for each row, by which one tells whether a value or a place in it is another."""
+    weights = np.random.default_rng(0).uniform(1, 2, source.n_genes)
+    pieces = (source.rows(np.arange(i, min(i + 4096, source.n_cells))) for i in range(0, source.n_cells, 4096))
+    found = [(np.nan_to_num(rows) if isinstance(rows, np.ndarray) else rows) @ weights for rows in pieces]
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def gathered(source: Source) -> Any:
+    """All rows of `source` in memory: CSR of a sparse source, an array of a dense one."""
+    return source.rows(np.arange(source.n_cells))
+
+
 def on_disk(data: Any) -> Any:
     """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.files.CellsOnDisk`.
 
-    Raises DataError for a file that is missing, damaged, or neither .h5ad nor zarr.
+    Raises DataError for a file that is missing, damaged, or none of .h5ad, .h5mu and zarr.
     """
     if not isinstance(data, (str, os.PathLike)) and not getattr(data, "isbacked", False):
         return data
@@ -162,7 +252,16 @@ def from_dense(matrix, genes: np.ndarray | None = None) -> sp.csr_matrix:
     """A dense matrix, or columns of it, as CSR; made in pieces."""
     starts = range(0, matrix.shape[0], DENSE_PIECE)
     pieces = (np.asarray(matrix[i : i + DENSE_PIECE]) for i in starts)
-    return joined([sp.csr_matrix(part if genes is None else part[:, genes], dtype=np.float32) for part in pieces])
+    return joined([sp.csr_matrix(_zero_filled(part, genes), dtype=np.float32) for part in pieces])
+
+
+def _zero_filled(rows: np.ndarray, genes: np.ndarray | None) -> np.ndarray:
+    """The columns `genes`, of zeros where there is none (-1)."""
+    if genes is None:
+        return rows
+    taken = rows[:, genes]
+    taken[:, genes < 0] = 0
+    return taken
 
 
 def _picked(matrix: sp.csr_matrix, genes: np.ndarray) -> sp.csr_matrix:

@@ -14,10 +14,11 @@ import pandas as pd
 
 import scduet
 from scduet.atomic import sha256 as checksum
-from scduet.contract import Classifies, HasLoadings
-from scduet.errors import FormatError
+from scduet.capabilities import Classifies, HasLoadings
+from scduet.errors import FormatError, OptionError, some
 from scduet.interop import codec, objects
 from scduet.interop.options import Options, call
+from scduet.models import find
 from scduet.tasks import provenance
 from scduet.tasks.gene_parameters import loadings
 from scduet.train.events import SilentOnError
@@ -76,13 +77,33 @@ class Scored:
 
 
 def train(
-    adata, model: str, options: Options, folder: str, callback: Callable | None = None, start: Saved | None = None
+    adata,
+    model: str,
+    options: Options,
+    folder: str,
+    callback: Callable | None = None,
+    start: Saved | None = None,
+    inputs: Options = (),
 ) -> Trained:
-    """Fit `model` on `adata`, save it in `folder`, embed the cells. start: the saved model to go on from."""
+    """Fit `model` on `adata`, save it in `folder`, embed the cells.
+
+    start: the saved model to go on from. inputs: name -> where it is in `adata`.
+    """
     base = None if start is None else saved(**start)
+    options = {**dict(options), **_options_of_inputs(model, dict(inputs))}
     fitted = call(scduet.fit, adata, model, callback=listener(callback), start=base, options=options)
     fitted.save(folder)
     return _trained(fitted, folder)
+
+
+def _options_of_inputs(model: str, places: dict[str, str]) -> dict[str, str]:
+    """The option that says where each input is. Raises OptionError for an input that the model does not have."""
+    known = {name: given.option for name, given in getattr(find(model), "inputs", {}).items() if name != "x"}
+    for name in places:
+        if name not in known:
+            remedy = f"it reads {some(known)}" if known else "leave inputs out"
+            raise OptionError(f"model {model!r} has no input {name!r}", remedy)
+    return {known[name]: place for name, place in places.items()}
 
 
 def embed(folder: str, sha256: str, adata) -> objects.Block:
@@ -202,8 +223,15 @@ def _facts(model, folder: str) -> dict[str, Any]:
         "batch": fields.batch_key,
         "labels": fields.labels_key,
         "columns": _columns(fields),
+        "assays": _assays(model.schema),
         "epochs": len(model.history),
     }
+
+
+def _assays(schema) -> list[str]:
+    """The entries of obsm, assays in R, that the model reads."""
+    places = [getattr(schema.fields, given.option) for given in schema.further.values()]
+    return [place.removeprefix("obsm/") for place in places if isinstance(place, str) and place.startswith("obsm/")]
 
 
 def _columns(fields) -> list[str]:

@@ -40,12 +40,17 @@ def new(x, obs: pd.DataFrame, var: pd.DataFrame) -> AnnData:
     return AnnData(x, obs=obs, var=var)
 
 
-def put(adata: AnnData, place: str, key: str, value: Any, rows: list | None = None) -> None:
-    """Set adata.<place>[key]. rows: genes that `value` is about, the other rows being zero. Notes become JSON."""
+def put(adata: AnnData, place: str, key: str, value: Any, rows: list | None = None, names: list | None = None) -> None:
+    """Set adata.<place>[key]. rows: genes that `value` is about, the other rows being zero. Notes become JSON.
+
+    names: of the columns of `value`, which go where `scduet.data.locate` looks for them.
+    """
     if rows is not None:
         whole = np.zeros((adata.n_vars, value.shape[1]))
         whole[adata.var_names.get_indexer(pd.Index(rows))] = value
         value = whole
+    if names is not None:
+        adata.uns[f"{key}_names"] = np.array(names, dtype=str)
     getattr(adata, place)[key] = json.dumps(value) if place == "uns" else value
 
 

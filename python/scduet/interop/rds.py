@@ -14,7 +14,7 @@ from scipy import sparse
 from scduet.errors import FormatError, ScduetWarning, some
 from scduet.interop.objects import NOTES, put
 from scduet.interop.r_tree import Node, open_file
-from scduet.models import KEYS
+from scduet.models import key_of
 
 
 def read_rds(path: str | Path, name: str | None = None) -> AnnData:
@@ -204,7 +204,7 @@ def _embed(adata: AnnData, name: str, matrix: Node) -> None:
         whole = np.full((adata.n_obs, value.shape[1]), np.nan)
         whole[adata.obs_names.get_indexer(pd.Index(cells))] = value
         value = whole
-    adata.obsm[KEYS.get(name, f"X_{name}")] = value
+    adata.obsm[key_of(name)] = value
 
 
 READERS = {"seurat": _seurat2, "Seurat": _seurat, "SingleCellExperiment": _experiment}

@@ -20,7 +20,7 @@ from rpy2.robjects.conversion import Converter, localconverter
 from scipy import sparse
 
 from scduet.errors import DataError
-from scduet.models import KEYS
+from scduet.models import key_of, reduction_of
 
 converter = Converter("Seurat and AnnData")
 
@@ -64,7 +64,7 @@ def to_seurat(adata: AnnData):
     with localconverter(default_converter + numpy2ri.converter + pandas2ri.converter):
         into_r = robjects.conversion.get_conversion().py2rpy
         arrays = [into_r(part) for part in (counts.indices, counts.indptr, counts.data.astype(float))]
-        embeddings = {_reduction(key): into_r(np.asarray(value, dtype=float)) for key, value in adata.obsm.items()}
+        embeddings = {reduction_of(key): into_r(np.asarray(value, dtype=float)) for key, value in adata.obsm.items()}
         obs = into_r(_plain(adata.obs))
     with localconverter(default_converter):
         genes, cells = robjects.StrVector(list(adata.var_names)), robjects.StrVector(list(adata.obs_names))
@@ -93,7 +93,7 @@ def to_anndata(value: SexpS4) -> AnnData:
     if len(parts["variable"]):
         var["highly_variable"] = var.index.isin(list(parts["variable"]))
     names = parts["embeddings"].names if len(parts["embeddings"]) else []
-    obsm = {_key(name): np.array(value) for name, value in zip(names, parts["embeddings"], strict=True)}
+    obsm = {key_of(name): np.array(value) for name, value in zip(names, parts["embeddings"], strict=True)}
     return AnnData(counts, obs=obs, var=var, obsm=obsm)
 
 
@@ -115,11 +115,3 @@ def _counts(adata: AnnData):
 def _plain(obs: pd.DataFrame) -> pd.DataFrame:
     """Columns as rpy2's pandas converter takes them: text as objects, nullable booleans and integers with their NA."""
     return obs.assign(**{name: obs[name].astype(object) for name in obs if obs[name].dtype == "string"})
-
-
-def _reduction(key: str) -> str:
-    return {obsm: name for name, obsm in KEYS.items()}.get(key, key.removeprefix("X_"))
-
-
-def _key(reduction: str) -> str:
-    return KEYS.get(reduction, f"X_{reduction}")

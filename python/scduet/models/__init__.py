@@ -1,18 +1,42 @@
 """The models by name. A new model is one file here and one row in this table."""
 
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 
 from scduet.errors import OptionError
 
-MODELS = {
-    "scvi": "scduet.models.scvi:SCVI",
-    "scanvi": "scduet.models.scanvi:SCANVI",
-    "ldvae": "scduet.models.ldvae:LDVAE",
-    "autozi": "scduet.models.autozi:AutoZI",
+
+@dataclass(frozen=True)
+class Row:
+    """What the rest of scduet must know of a model without importing it."""
+
+    path: str  # "module:Class"
+    obsm: str  # key of its embedding, the field's name for it
+    reduction: str  # name of its reduction in a Seurat object
+    r: str  # the short form in R
+    scvi_tools: str | None = None  # the class there, if it is one of scvi-tools' models
+    task: str = "integration"
+
+
+MODELS: dict[str, Row] = {
+    "scvi": Row("scduet.models.scvi:SCVI", "X_scVI", "scvi", "RunSCVI", "SCVI"),
+    "scanvi": Row("scduet.models.scanvi:SCANVI", "X_scANVI", "scanvi", "RunSCANVI", "SCANVI", task="annotation"),
+    "ldvae": Row("scduet.models.ldvae:LDVAE", "X_ldvae", "ldvae", "RunLDVAE", "LinearSCVI"),
+    "autozi": Row("scduet.models.autozi:AutoZI", "X_autozi", "autozi", "RunAutoZI", "AUTOZI"),
 }
-KEYS = {"scvi": "X_scVI", "scanvi": "X_scANVI"}  # obsm keys of the field; the rest are "X_" and the model's name
 TRANSFORMERS = ("geneformer", "scgpt", "scfoundation")  # come from a folder, or from pre-training
+
+
+def key_of(name: str) -> str:
+    """Where the embedding of a model, or another reduction, goes in obsm."""
+    row = MODELS.get(name) or next((row for row in MODELS.values() if row.reduction == name), None)
+    return f"X_{name}" if row is None else row.obsm
+
+
+def reduction_of(key: str) -> str:
+    """Name of the reduction that is obsm[key]."""
+    return next((row.reduction for row in MODELS.values() if row.obsm == key), key.removeprefix("X_"))
 
 
 def path_of(name: str) -> str:
@@ -23,15 +47,10 @@ def path_of(name: str) -> str:
         if str(name).lower() in TRANSFORMERS:
             hint = "a transformer is read with load() from its folder, made with pretrain(), and taught with finetune()"
         raise OptionError(f"unknown model {name!r}", hint)
-    return MODELS[name]
+    return MODELS[name].path
 
 
 def find(name: str) -> type:
     """The module class called `name`."""
     path, _, cls = path_of(name).partition(":")
     return getattr(import_module(path), cls)
-
-
-def key_of(name: str) -> str:
-    """Where the embedding of the model called `name` goes in obsm."""
-    return KEYS.get(name, f"X_{name}")

@@ -71,6 +71,7 @@ class AutoZI(nn.Module):
     Config = Config
     players = ("model",)
     expects: Expects = "counts"
+    measure = staticmethod(scvi.library_moments)
 
     def __init__(self, reference: Reference, config: Config):
         super().__init__()

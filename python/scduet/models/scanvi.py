@@ -49,6 +49,7 @@ class SCANVI(nn.Module):
     Config = Config
     players = ("model",)
     expects: Expects = "counts"
+    measure = staticmethod(scvi.library_moments)
 
     def __init__(self, reference: Reference, config: Config):
         super().__init__()
@@ -76,16 +77,16 @@ class SCANVI(nn.Module):
         """The terms of each cell's negative evidence lower bound, at a draw of its state."""
         return self._cell_terms(cells)[1]
 
-    def companions(self, label: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Places of an epoch's labeled cells among cells with these labels: at most n_samples_per_label of each type.
+    def strata(self, label: np.ndarray, draw: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """The labeled cells of an epoch, as places among cells with these labels: n_samples_per_label a type at most.
 
         Without that limit none where half of the cells have labels: those of each minibatch then do, in one pass.
         """
         most, labeled = self.config.n_samples_per_label, np.flatnonzero(label >= 0)
         if most is None:
-            return labeled if 2 * len(labeled) < len(label) else labeled[:0]
+            return (labeled,) if 2 * len(labeled) < len(label) else ()
         kinds = [np.flatnonzero(label == code) for code in range(self.reference.n_labels)]
-        return np.concatenate([draw.choice(kind, min(most, len(kind)), replace=False) for kind in kinds])
+        return (np.concatenate([draw.choice(kind, min(most, len(kind)), replace=False) for kind in kinds]),)
 
     def classify(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
         """Logits of the types, at the posterior mean."""
@@ -129,9 +130,9 @@ class SCANVI(nn.Module):
         return state, by_type + math.log(n_labels)
 
     def _classification(self, cells: CellBatch, mean: Tensor) -> dict[str, Float[Tensor, ""]]:
-        """Cross entropy and accuracy of the classifier on the companions, or else on these cells' own labels."""
-        if cells.companion is not None:
-            mean, label = self.scvi.posterior(cells.companion)[0], cells.companion.label
+        """Cross entropy and accuracy of the classifier on the labeled stratum, or else on these cells' own labels."""
+        if cells.strata:
+            mean, label = self.scvi.posterior(cells.strata[0])[0], cells.strata[0].label
         else:
             label = torch.full_like(cells.batch, -1) if cells.label is None else cells.label
             labeled = label >= 0

@@ -19,11 +19,13 @@ from scduet._torch import torch
 from dataclasses import dataclass, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scduet.contract import CellBatch, Expects, Loss, Reference, SparseRows, Step
+from scduet.contract import CellBatch, Expects, Loss, Measured, Reference, SparseRows, Step
+from scduet.data.sources import Cells
 from scduet.errors import OptionError
 from scduet.nn import likelihoods, sparse_likelihoods
 from scduet.nn.heads import head, write_logits
@@ -88,10 +90,22 @@ class Decoded:
     dropout_logits: Float[Tensor, "cell gene"] | None  # zinb only
 
 
+def library_moments(cells: Cells, reference: Reference) -> dict[str, Measured]:
+    """Mean and variance, within each batch, of the log of the cells' totals: the prior of a learned library size."""
+    n_batches, log_total = reference.n_batches, np.log(np.maximum(cells.total, 1e-8), dtype=np.float64)
+    n = np.bincount(cells.batch, minlength=n_batches)
+    mean = np.bincount(cells.batch, log_total, n_batches) / np.maximum(n, 1)
+    variance = np.bincount(cells.batch, (log_total - mean[cells.batch]) ** 2, n_batches) / np.maximum(n, 1)
+    variance = np.where(n > 0, variance, 1.0)
+    moments = {"library_log_mean": mean, "library_log_variance": variance}
+    return {name: Measured(values.astype(np.float32), "batch") for name, values in moments.items()}
+
+
 class SCVI(nn.Module):
     Config = Config
     players = ("model",)
     expects: Expects = "counts"
+    measure = staticmethod(library_moments)
     library_log_mean: Float[Tensor, " batch"]
     library_log_variance: Float[Tensor, " batch"]
 

@@ -64,7 +64,8 @@ class MLP(nn.Module):
     """`n_layers` of Linear, BatchNorm, LayerNorm, ReLU, Dropout, each norm by option.
 
     Covariates enter the first layer, and the others too when `inject`. A minibatch of one cell is normalised with the
-    running statistics, as in evaluation, for it has no variance of its own.
+    running statistics, as in evaluation, for it has no variance of its own. Compiled layers (on a CPU, in training)
+    cannot be differentiated twice: put a gradient penalty inside `with uncompiled():` of `second_order`.
     """
 
     def __init__(

@@ -28,6 +28,7 @@ from scduet.nn.kernels import jit
 from scduet.nn.kernels import likelihoods as kernels
 from scduet.nn.likelihoods import EPS
 from scduet.nn.memory import keep_freed_blocks
+from scduet.nn.second_order import once_differentiable
 
 keep_freed_blocks()
 Link = Literal["softmax", "softplus"]
@@ -86,6 +87,7 @@ class _NegativeBinomial(Function):
         return cost.neg_()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         *parts, grad_logits, grad_library, grad_r, grad_dropout = ctx.saved_tensors
         weight = -upstream[0]
@@ -110,6 +112,7 @@ class _Poisson(Function):
         return ll
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         *parts, grad_logits, grad_library = ctx.saved_tensors
         each = -upstream[0][:, None]

@@ -105,7 +105,7 @@ class SCANVI(ScviModel):
         fixed = vars(base.config)
         options = {**fixed, **{name: value for name, value in kwargs.items() if name not in fixed}}
         made = cls._holding(
-            untrained(cells, cls._name, noted(cells, cls.__name__), options, base), cells, is_trained=False
+            untrained(cells, cls._name, noted(cells, cls.__name__, cls._name), options, base), cells, is_trained=False
         )
         made.was_pretrained = True
         return made
@@ -206,12 +206,12 @@ def _options(arguments: dict[str, Any]) -> tuple[AnnData, dict[str, Any]]:
     return arguments["adata"], {**{k: v for k, v in arguments.items() if k not in outside}, **more}
 
 
-def _setup(arguments: dict[str, Any]) -> tuple[AnnData, str, dict[str, Any]]:
-    """The AnnData, the class and the fields among the arguments of setup_anndata."""
+def _setup(arguments: dict[str, Any]) -> tuple[AnnData, str, dict[str, Any], str]:
+    """The AnnData, the class, the fields among the arguments of setup_anndata, and our name of the model."""
     fields = {name: value for name, value in arguments.items() if name not in ("cls", "adata", "_", "use_minified")}
     if fields.get("unlabeled_category") is not None:
         fields["unlabeled_category"] = str(fields["unlabeled_category"])
-    return arguments["adata"], arguments["cls"].__name__, fields
+    return arguments["adata"], arguments["cls"].__name__, fields, arguments["cls"]._name
 
 
 def _plain(fields: Fields) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scduet.api import Model
+from scduet.api import Model, reference_of
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, ScduetWarning
 from scduet.models import find
@@ -24,9 +24,12 @@ from scduet.train.config import TrainConfig, resolved
 KEY = "_scvi_setup"  # of uns; JSON text, so that it is copied, subset and saved with the AnnData
 
 
-def note(adata: AnnData, name: str, given: dict[str, Any]) -> None:
-    """Check the columns and remember them in `adata`, which gains obs "_scvi_batch" and "_scvi_labels" as there."""
-    fields = build(Fields, {key: value for key, value in given.items() if value is not None})
+def note(adata: AnnData, name: str, given: dict[str, Any], model: str = "scvi") -> None:
+    """Check the columns and remember them in `adata`, which gains obs "_scvi_batch" and "_scvi_labels" as there.
+
+    name: of the class. model: ours, whose places for further inputs are noted too.
+    """
+    fields = build(_fields(model), {key: value for key, value in given.items() if value is not None})
     for kind, key in (("batch", fields.batch_key), ("labels", fields.labels_key)):
         if key is not None and key not in adata.obs:
             raise DataError(f"no column {key!r} in adata.obs", f"it has {list(adata.obs.columns)[:12]}")
@@ -35,12 +38,16 @@ def note(adata: AnnData, name: str, given: dict[str, Any]) -> None:
     adata.uns[KEY] = json.dumps({"model": name, "fields": asdict(fields)})
 
 
-def noted(adata: AnnData, name: str) -> Fields:
+def _fields(model: str) -> type[Fields]:
+    return getattr(find(model), "Fields", Fields)
+
+
+def noted(adata: AnnData, name: str, model: str = "scvi") -> Fields:
     """What `setup_anndata` was told."""
     if KEY not in adata.uns:
         raise ValueError(f"Please set up your AnnData with `{name}.setup_anndata` first.")
     fields = json.loads(str(adata.uns[KEY]))["fields"]
-    return build(Fields, {key: value for key, value in fields.items() if value is not None})
+    return build(_fields(model), {key: value for key, value in fields.items() if value is not None})
 
 
 def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any], start: Model | None = None) -> Model:
@@ -49,12 +56,12 @@ def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any]
     refuse_unknown(options, known, f"model {name!r}")
     cls = find(name)
     genes = tuple(adata.var_names.astype(str)) if start is None else start.schema.genes
-    schema = _schema(adata, replace(fields, genes=genes, allow_non_integer=True))
+    schema = _schema(adata, replace(fields, genes=genes, allow_non_integer=True), cls)
     if start is not None:
         schema = replace(schema, levels={**schema.levels, **_without(start.schema.levels, fields.labels_key)})
     _warn_of_fractions(adata, fields)
     cells = schema.encode(adata)
-    reference, config = schema.reference(cells), build(cls.Config, options)  # pyright: ignore[reportAttributeAccessIssue]
+    reference, config = reference_of(cls, schema, cells, adata), build(cls.Config, options)  # pyright: ignore[reportAttributeAccessIssue]
     with torch.random.fork_rng():
         torch.manual_seed(seed())
         module = cls(reference, config)
@@ -69,14 +76,14 @@ def seed() -> int:
     return int(np.random.default_rng().integers(2**31)) if settings.seed is None else settings.seed
 
 
-def _schema(adata: AnnData, fields: Fields) -> Schema:
+def _schema(adata: AnnData, fields: Fields, cls: type) -> Schema:
     """As `Schema.learn`, but one batch may be named: query mapping can add others to it."""
-    key = fields.batch_key
+    key, declared = fields.batch_key, (cls.expects, getattr(cls, "inputs", None))  # pyright: ignore[reportAttributeAccessIssue]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScduetWarning)
         if key is None or adata.obs[key].nunique() > 1:
-            return Schema.learn(adata, fields)
-        learned = Schema.learn(adata, replace(fields, batch_key=None))
+            return Schema.learn(adata, fields, *declared)
+        learned = Schema.learn(adata, replace(fields, batch_key=None), *declared)
     return replace(learned, fields=fields, levels={key: (str(adata.obs[key].iloc[0]),), **learned.levels})
 
 

@@ -34,7 +34,7 @@ class ScviModel(Analyses):
 
     def __init__(self, adata: AnnData, options: dict[str, Any]):
         options = {key: value for key, value in options.items() if value is not None}
-        fields = noted(adata, type(self).__name__)
+        fields = noted(adata, type(self).__name__, self._name)
         self._hold(untrained(adata, self._name, fields, options), adata, is_trained=False)
 
     def _hold(self, model: Model, adata: AnnData | None, is_trained: bool) -> None:

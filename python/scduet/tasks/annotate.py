@@ -16,11 +16,13 @@ from anndata.utils import make_index_unique
 from jaxtyping import Float, Int
 
 from scduet.api import Model, fit
-from scduet.contract import Classifies
+from scduet.capabilities import Classifies
+from scduet.data import inputs, locate
+from scduet.data.schema import Fields
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.transfer import accuracy, expected_calibration_error, macro_f1
-from scduet.models import MODELS
-from scduet.options import options_of, refuse_unknown
+from scduet.models import MODELS, find
+from scduet.options import build, options_of, refuse_unknown
 from scduet.tasks.map_query import map_query
 from scduet.tasks.simple_classifiers import KNN, LOGISTIC, simple_classifiers
 from scduet.train.events import Listener
@@ -198,6 +200,7 @@ def _by_reference(
         labels = dict(labels_key="label", unlabeled_category=unlabeled)
         trained = fit(both, "scanvi", start=base, callback=callback, seed=seed, **labels, **FINE_TUNING)  # type: ignore[arg-type]
     else:
+        options |= _join_inputs(both, reference, query, model, options)
         trained = fit(both, model, labels_key="label", unlabeled_category=unlabeled, **where, **options)
     probability, n = predict(trained).set_axis(both.obs_names), reference.n_obs
     return _beside_baselines(model, probability.iloc[truth.held_out], lambda: probability.iloc[n:], both, truth)
@@ -254,6 +257,27 @@ def _joined(query: AnnData, reference: AnnData, truth: _Truth, batch_key, unlabe
     label[truth.shown] = truth.labels[truth.shown]
     obs["label"] = label
     return AnnData(sp.vstack([sp.csr_matrix(part) for part in parts], format="csr"), obs, pd.DataFrame(index=genes))
+
+
+def _join_inputs(both: AnnData, reference: AnnData, query: AnnData, model: str, options: dict) -> dict:
+    """Put the further inputs of `model` into `both`, the cells of reference and query; returns where they are."""
+    cls, places = find(model), {}
+    fields = build(getattr(cls, "Fields", Fields), options)
+    for name, given in getattr(cls, "inputs", {}).items():
+        place = None if name == "x" else getattr(fields, given.option)
+        if place is None or not isinstance(locate.resolve(reference, place, given), str):
+            continue
+        if given.axis == "cell":
+            matrix, names = inputs.joined([reference, query], fields, given)
+            both.obsm[name], both.uns[f"{name}_names"] = matrix, names.to_numpy(str)
+            places[given.option] = f"obsm/{name}"
+        elif given.axis == "feature":
+            found = locate.locate(reference, locate.resolve(reference, place, given))
+            table = found.numbers.toarray() if sp.issparse(found.numbers) else found.numbers
+            places[given.option] = pd.DataFrame(table, found.rows, found.columns)
+        elif given.axis != "table":
+            raise OptionError(f"annotate cannot join {given.option} of two data sets", "join them first, and use fit")
+    return places
 
 
 def _batches(adata: AnnData, key: str) -> np.ndarray:

@@ -35,10 +35,13 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) 
     return adata
 
 
-def read(path: str | Path) -> AnnData:
+def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
     """The cells in an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, or a 10x folder with matrix.mtx.
 
     Names of genes are made unique.
+
+    Of 10x files the genes are X; features of other kinds are in obsm under the name of their kind, e.g.
+    "Antibody Capture". multimodal: also read .h5mu, as a MuData.
 
     Raises FormatError, naming the file and what can be read, for anything else and for damaged files.
     """
@@ -54,17 +57,18 @@ def read(path: str | Path) -> AnnData:
         raise FormatError(
             f"{path} cannot be read: {_one_line(error)}", "is it complete, and what its name says?"
         ) from error
-    if isinstance(adata, AnnData):
+    if isinstance(adata, AnnData) or (multimodal and hasattr(adata, "mod")):
         return adata
-    raise FormatError(f"{path} holds no AnnData", "is it what its name says?")
+    what = "several modalities" if hasattr(adata, "mod") else "no AnnData"
+    raise FormatError(f"{path} holds {what}", "give one modality as .h5ad, or another file")
 
 
 def write(adata: AnnData, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write `adata` as .h5ad or .zarr, by the ending of `path`; first under another name, so never half.
+    """Write `adata` as .h5ad or .zarr (a MuData as .h5mu), by the ending of `path`; never half.
 
     Raises FormatError for another ending, or when `path` exists (unless `overwrite`).
     """
-    path = check_target(path, overwrite)
+    path = check_target(path, overwrite, endings=(".h5mu",) if hasattr(adata, "mod") else ())
     writer = WRITERS[path.suffix.lower()]
     place_whole(path, lambda new: writer(adata, new))
     return path
@@ -75,7 +79,7 @@ def check_target(path: str | Path, overwrite: bool = False, needed: int = 0, end
 
     `endings`: what may be written; by default .h5ad and .zarr. Raises FormatError or DataError.
     """
-    path, endings = Path(path).absolute(), endings or tuple(WRITERS)
+    path, endings = Path(path).absolute(), endings or (".h5ad", ".zarr")
     if path.suffix.lower() not in endings:
         raise FormatError(f"cannot write {path.name!r}", f"end its name in {' or '.join(endings)}")
     check_folder(path.parent, needed)
@@ -191,9 +195,32 @@ def _read_10x_h5(path: Path) -> AnnData:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Variable names are not unique")  # they are the next moment
-        adata = scanpy.read_10x_h5(path)
+        adata = _genes_first(scanpy.read_10x_h5(path, gex_only=False))
         adata.var_names_make_unique()
     return adata
+
+
+def _genes_first(adata: AnnData) -> AnnData:
+    """Genes as X, and features of each other kind (antibodies, peaks, guides, ...) as an entry of obsm."""
+    kinds = adata.var["feature_types"].astype(str) if "feature_types" in adata.var else None
+    if kinds is None or set(kinds) <= {GENES} or GENES not in set(kinds):
+        return adata
+    genes = adata[:, (kinds == GENES).to_numpy()].copy()
+    for kind in sorted(set(kinds) - {GENES}):
+        part = adata[:, (kinds == kind).to_numpy()]
+        genes.obsm[kind], genes.uns[f"{kind}_names"] = part.X.tocsr(), np.array(make_index_unique(part.var_names))
+    return genes
+
+
+GENES = "Gene Expression"
+
+
+def _read_h5mu(path: Path):
+    try:
+        import mudata
+    except ImportError as error:
+        raise FormatError(f"{path} needs the package mudata", "pip install 'scduet[multimodal]'") from error
+    return mudata.read_h5mu(path)
 
 
 def _read_10x_folder(path: Path) -> AnnData:
@@ -205,11 +232,10 @@ def _read_10x_folder(path: Path) -> AnnData:
     features, barcodes = table("features.tsv", "genes.tsv"), table("barcodes.tsv")
     symbols = features[1] if features.shape[1] > 1 else features[0]
     var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=make_index_unique(pd.Index(symbols.to_numpy())))
+    if features.shape[1] > 2:
+        var["feature_types"] = features[2].to_numpy()
     counts = mmread(_one_of(path, "matrix.mtx")).T.tocsr().astype("float32")
-    adata = AnnData(counts, obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var)
-    if features.shape[1] > 2:  # antibodies, guides, ... are not genes
-        return adata[:, (features[2] == "Gene Expression").to_numpy()].copy()
-    return adata
+    return _genes_first(AnnData(counts, obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var))
 
 
 def _one_of(folder: Path, *names: str) -> Path:
@@ -228,6 +254,7 @@ def _one_line(error: Exception) -> str:
 
 READERS: Mapping[str, Callable[[Path], AnnData]] = {
     ".h5ad": anndata.read_h5ad,
+    ".h5mu": _read_h5mu,
     ".zarr": anndata.read_zarr,
     ".loom": read_loom,
     ".h5": _read_10x_h5,
@@ -235,6 +262,7 @@ READERS: Mapping[str, Callable[[Path], AnnData]] = {
 }
 WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
     ".h5ad": lambda adata, path: adata.write_h5ad(path, compression="gzip"),
+    ".h5mu": lambda adata, path: adata.write_h5mu(path),
     ".zarr": lambda adata, path: adata.write_zarr(path),
 }
 _KNOWN = "scduet reads .h5ad, .zarr, .loom, 10x .h5 and 10x folders with matrix.mtx"

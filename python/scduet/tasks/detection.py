@@ -13,8 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from scduet.api import Model
-from scduet.data.cells import Cells
-from scduet.data.sources import MemorySource
+from scduet.data.sources import Cells, MemorySource
 from scduet.errors import DataError, OptionError, some
 from scduet.nn.kernels.jit import compiled
 from scduet.tasks.in_threads import in_threads

@@ -16,9 +16,9 @@ from scduet.api import train_module
 from scduet.checkpoints import pretrained
 from scduet.checkpoints.own import fingerprint
 from scduet.checkpoints.tuned import Tuned, batch_codes, rebuilt
-from scduet.data.cells import Cells
 from scduet.data.samplers import split
 from scduet.data.schema import Fields, Schema
+from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.transfer import accuracy, macro_f1
 from scduet.options import build, refuse_unknown
@@ -100,7 +100,7 @@ def run_in(
     if folder is None:
         return None
     run = {"model": base.name, "weights": fingerprint(base.module.state_dict())}
-    run["cells"] = resume.fingerprint(cells.total, names)
+    run["cells"] = resume.fingerprint(cells, names)
     return Checkpoint(folder, {**run, **asdict(config), **asdict(training), **more})
 
 

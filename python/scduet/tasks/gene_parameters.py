@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import betainc
 
 from scduet.api import Model
-from scduet.contract import HasLoadings, HasZeroInflation
+from scduet.capabilities import HasLoadings, HasZeroInflation
 from scduet.errors import OptionError
 
 

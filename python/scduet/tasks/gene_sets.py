@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -10,28 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 
-from scduet.errors import DataError, FormatError, some
+from scduet.data.gene_sets import read_gmt
+from scduet.errors import DataError, some
 
 SMALLEST, LARGEST = 3, 500  # genes that a set must share with the background to be tested, as in GSEA's manner
 GeneSets = Mapping[str, Collection[str]]
-
-
-def read_gmt(path: str | Path) -> dict[str, frozenset[str]]:
-    """The gene sets of a GMT file (.gmt or .gmt.gz): name, description, genes, set apart by tabs; one set a line.
-
-    Weights after a comma ("CD3D,1.0", as Enrichr writes them) are dropped. Raises FormatError where there is no set.
-    """
-    path = Path(path)
-    try:
-        read = gzip.open if path.suffix == ".gz" else open
-        with read(path, "rt", encoding="utf-8") as file:
-            lines = [line.rstrip("\r\n").split("\t") for line in file if line.strip()]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path} cannot be read: {error}", "give the path of a .gmt or .gmt.gz file") from None
-    sets = {name: frozenset(gene.split(",")[0] for gene in genes if gene) for name, _, *genes in _whole(lines, path)}
-    if not sets:
-        raise FormatError(f"{path} holds no gene set", "a GMT file has a set a line: name, description, genes")
-    return sets
 
 
 def gene_sets_of(given: GeneSets | str | Path) -> GeneSets:
@@ -78,11 +60,3 @@ def _tested(table: pd.DataFrame, n: int, n_tests: int) -> pd.DataFrame:
     found = table.assign(fold=overlap * n / (size * term), p_value=p, fdr=fdr)
     order = ["group", "term", "overlap", "group_size", "term_size", "fold", "p_value", "fdr", "genes"]
     return found.sort_values("p_value", kind="stable")[order].reset_index(drop=True)
-
-
-def _whole(lines: list[list[str]], path: Path) -> list[list[str]]:
-    """Raises FormatError for a line that is no set."""
-    short = [i + 1 for i, line in enumerate(lines) if len(line) < 3]
-    if short:
-        raise FormatError(f"{path}: line {short[0]} has no genes", "a line is: name, description, genes, by tabs")
-    return lines

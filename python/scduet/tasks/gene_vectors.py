@@ -12,8 +12,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from scduet.api import Model, load
+from scduet.capabilities import Generates, KnowsGenes
 from scduet.checkpoints.tuned import Tuned
-from scduet.contract import Generates, KnowsGenes
 from scduet.errors import DataError, OptionError, some
 from scduet.transformers.pretrained import Pretrained
 

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scduet.api import Model
-from scduet.contract import VAE, CellBatch, Generates
-from scduet.data.cells import Cells
+from scduet.capabilities import VAE, Generates
+from scduet.contract import CellBatch
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
+from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, some
 from scduet.nn.layers import rsample
 

@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from scduet.api import Model
-from scduet.contract import VAE, Bounds, CellBatch
+from scduet.capabilities import VAE, Bounds
+from scduet.contract import CellBatch
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.errors import DataError, OptionError

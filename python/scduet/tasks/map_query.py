@@ -21,8 +21,10 @@ from torch.func import functional_call
 from scduet import api
 from scduet.api import Model
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
-from scduet.data.cells import Cells
+from scduet.data import checks
+from scduet.data.locate import var_of_main
 from scduet.data.schema import Schema
+from scduet.data.sources import Cells, on_disk
 from scduet.errors import DataError, ScduetWarning, some
 from scduet.models import find, key_of
 from scduet.options import build, options_of, refuse_unknown
@@ -34,7 +36,7 @@ from scduet.train.loop import Outcome
 
 
 def map_query(
-    query: AnnData,
+    query,
     model: Model,
     *,
     train: bool = True,
@@ -45,7 +47,9 @@ def map_query(
 ) -> Model:
     """Embed `query` with `model`, batches and levels that the model has not seen included.
 
-    query: AnnData with raw counts where the model had them; gains obsm[key_added], float32 (cell, latent).
+    query: AnnData or MuData with counts and further inputs where the model had them; gains obsm[key_added], float32
+        (cell, latent). Or the path of an .h5ad, .h5mu or .zarr, which is not changed. An input that may miss, e.g.
+        proteins, may be absent.
     train: learn the rows of new batches and levels. Without training they are the mean of the known ones, which is
         exact for the embedding where the encoder does not see covariates (scVI's default).
     max_missing: share of the model's genes that may be missing from the query; they are taken for zero.
@@ -57,32 +61,49 @@ def map_query(
     too many genes are missing, or a column of obs is.
     """
     refuse_unknown(options, [o.name for o in options_of(model.name) if o.group == "training"], "map_query")
-    prepared = prepare_query(query, model, max_missing=max_missing)
-    schema = _extended(model.schema, prepared)
-    cells = schema.encode(prepared)
+    data = on_disk(query)
+    _check_genes(data, model, max_missing)
+    schema = _extended(model.schema, data)
+    cells = schema.encode(data, max_missing, unknown_labels=True)
     mapped = replace(model, cells=cells) if schema == model.schema else _grown(model, schema, cells)
     if train and mapped.schema != model.schema:
         mapped = train_new_rows(model, mapped, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
     key = key_added or key_of(model.name)
-    query.obsm[key] = mapped.embed()
-    note(query, key, made_by(mapped))
+    if data is query:
+        query.obsm[key] = mapped.embed()
+        note(query, key, made_by(mapped))
     return mapped
 
 
 def prepare_query(query: AnnData, model: Model, *, max_missing: float = 0.2) -> AnnData:
     """A copy of `query` with the genes of `model`, in its order; missing ones are zero, missing labels "unlabeled".
 
-    Warns about missing genes. Raises DataError when their share is above `max_missing` (0 to 1).
+    Further inputs of the model in obsm are copied as they are. Warns about missing genes. Raises DataError when their
+    share is above `max_missing` (0 to 1), and for a MuData or a model whose matrices are elsewhere.
     """
     names, fields = pd.Index(model.genes), model.schema.fields
-    place = query.var_names.get_indexer(names)
-    _refuse_missing(query, names[place < 0], len(names), max_missing)
-    matrix = _picked(query.X if fields.layer is None else query.layers[fields.layer], place)
+    if hasattr(query, "mod") or (fields.layer is not None and fields.layer not in query.layers):
+        raise DataError("prepare_query copies an AnnData with counts in X or a layer", "use map_query")
+    _check_genes(query, model, max_missing)
+    matrix = _picked(
+        query.X if fields.layer is None else query.layers[fields.layer], query.var_names.get_indexer(names)
+    )
     layers = {} if fields.layer is None else {fields.layer: matrix}
     obs = query.obs.copy()
     if fields.labels_key is not None:
         obs[fields.labels_key] = _known_labels(obs, fields.labels_key, model.schema)
-    return AnnData(matrix, obs=obs, var=pd.DataFrame(index=names), layers=layers)
+    prepared = AnnData(matrix, obs=obs, var=pd.DataFrame(index=names), layers=layers)
+    if model.schema.inputs:
+        prepared.obsm, prepared.uns = dict(query.obsm), dict(query.uns)
+    return prepared
+
+
+def _check_genes(data, model: Model, max_missing: float) -> None:
+    """Warn about genes of the model that are missing, and raise DataError where these are too many."""
+    names, var = pd.Index(model.genes), var_of_main(data, model.schema.fields.layer)
+    checks.check_names(var.index, "gene")
+    missing = names[var.index.get_indexer(names) < 0]
+    _refuse_missing(var, missing, len(names), max_missing)
 
 
 class NewRows(nn.Module):
@@ -112,10 +133,11 @@ class NewRows(nn.Module):
         return self
 
 
-def _extended(schema: Schema, adata: AnnData) -> Schema:
+def _extended(schema: Schema, adata) -> Schema:
     """The schema with the levels of `adata` that it does not know at the end of their columns."""
     keys = [key for key in (schema.fields.batch_key, *schema.fields.categorical_covariate_keys) if key is not None]
-    as_covariates = replace(schema.fields, batch_key=None, labels_key=None, categorical_covariate_keys=tuple(keys))
+    named = {"categorical_covariate_keys": tuple(keys), "genes": schema.genes}
+    as_covariates = replace(schema.fields, batch_key=None, labels_key=None, **named)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScduetWarning)  # that a query is small does not matter
         found = Schema.learn(adata, as_covariates, schema.expects).levels
@@ -125,9 +147,10 @@ def _extended(schema: Schema, adata: AnnData) -> Schema:
 
 def _grown(model: Model, schema: Schema, cells: Cells) -> Model:
     """The model with new rows in its tables, each the mean of the known ones; all else as it was."""
-    reference = _grown_reference(model.reference, schema.reference(cells))
+    cls = find(model.name)
+    reference = _grown_reference(cls, model.reference, schema.reference(cells), cells)
     with torch.random.fork_rng():
-        module = find(model.name)(reference, model.config)
+        module = cls(reference, model.config, **model.holds)
     known = model.module.state_dict()
     weights = {name: _longer(name, known.get(name), value, reference) for name, value in module.state_dict().items()}
     module.load_state_dict(weights)
@@ -139,15 +162,20 @@ def _longer(name: str, known: Tensor | None, wanted: Tensor, reference: Referenc
     known = wanted.new_zeros(1, *wanted.shape[1:]) if known is None else known  # one level had no table: it adds zero
     if known.shape == wanted.shape:
         return known
-    if name.endswith(("library_log_mean", "library_log_variance")):
-        return torch.tensor(reference.arrays[name.rpartition(".")[2]])
+    array = name.rpartition(".")[2]
+    if array in reference.axes:
+        return torch.tensor(reference.arrays[array])
     return torch.cat([known, known.mean(0, keepdim=True).expand(len(wanted) - len(known), -1)])
 
 
-def _grown_reference(known: Reference, query: Reference) -> Reference:
-    """Sizes with the new levels; the library moments of new batches are those of the query."""
-    arrays = {name: np.concatenate([value, query.arrays[name][len(value) :]]) for name, value in known.arrays.items()}
-    return replace(known, n_batches=query.n_batches, n_categories=query.n_categories, arrays=arrays)
+def _grown_reference(cls: type, known: Reference, query: Reference, cells: Cells) -> Reference:
+    """Sizes with the new levels; what is measured in each batch is, of the new ones, that of the query."""
+    larger = replace(known, n_batches=query.n_batches, n_categories=query.n_categories)
+    if not known.axes:
+        return larger
+    found = api.measured(cls, larger, cells).arrays
+    rows = {name: np.concatenate([known.arrays[name], found[name][len(known.arrays[name]) :]]) for name in known.axes}
+    return replace(larger, arrays={**known.arrays, **rows})
 
 
 def train_new_rows(model: Model, mapped: Model, training: TrainConfig, callback: Listener | None = None) -> Model:
@@ -175,21 +203,21 @@ def _known_labels(obs: pd.DataFrame, key: str, schema: Schema) -> pd.Series:
     return labels.where(labels.astype(str).isin(schema.levels[key]), unlabeled)
 
 
-def _refuse_missing(query: AnnData, missing: pd.Index, of: int, most: float) -> None:
+def _refuse_missing(var: pd.DataFrame, missing: pd.Index, of: int, most: float) -> None:
     if len(missing) == 0:
         return
     share = f"{len(missing)} of {of} genes ({len(missing) / of:.0%})"
     if len(missing) > most * of:
-        remedy = _other_names(query, missing) or "set max_missing higher only if you know why they are missing"
+        remedy = _other_names(var, missing) or "set max_missing higher only if you know why they are missing"
         raise DataError(f"{share} of the model are missing from the query: {some(missing)}", remedy)
     text = f"{share} of the model are missing from the query and taken for zero: {some(missing)}"
-    warnings.warn(text, ScduetWarning, stacklevel=3)
+    warnings.warn(text, ScduetWarning, stacklevel=4)
 
 
-def _other_names(query: AnnData, missing: pd.Index) -> str:
+def _other_names(var: pd.DataFrame, missing: pd.Index) -> str:
     """A hint, where a column of var holds the names that are missing."""
-    for column in query.var.columns:
-        share = missing.isin(query.var[column].astype(str)).mean()
+    for column in var.columns:
+        share = missing.isin(var[column].astype(str)).mean()
         if share > 0.5:
             return f"var[{column!r}] has {share:.0%} of them: set adata.var_names = adata.var[{column!r}]"
     ensembl = missing.str.match(r"ENS[A-Z]*G\d{8,}").mean() > 0.5

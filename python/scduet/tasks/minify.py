@@ -9,6 +9,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scduet.api import Model
+from scduet.data import locate
+from scduet.errors import DataError
 from scduet.tasks.latent import LATENT_KEYS, LIBRARY_KEYS, MINIFIED, states
 
 
@@ -20,6 +22,8 @@ def minify(model: Model, adata: AnnData) -> AnnData:
     `differential_expression` and the like take it as they take the cells themselves, and give the same numbers; what
     needs counts says so (`differential_expression` warns that it cannot leave out genes that were hardly measured).
     """
+    if hasattr(adata, "mod"):
+        raise DataError("minify keeps an AnnData, not a MuData", "pass the modality with the counts")
     parts = list(states(model, adata))
     kept = AnnData(
         sp.csr_matrix((adata.n_obs, len(model.genes)), dtype=np.float32),
@@ -28,8 +32,14 @@ def minify(model: Model, adata: AnnData) -> AnnData:
         obsm=dict(adata.obsm),
         uns={**adata.uns, MINIFIED: "latent_posterior_parameters"},
     )
-    if model.schema.fields.layer is not None:
-        kept.layers[model.schema.fields.layer] = kept.X
+    fields = model.schema.fields
+    if fields.layer is not None:
+        kept.layers[fields.layer] = kept.X
+    for given in model.schema.further.values():
+        place = getattr(fields, given.option)
+        store, _, key = str(locate.resolve(adata, place, given)).partition("/") if place else ("", "", "")
+        if store == "layers":  # inputs in obsm are there already
+            kept.layers[key] = adata[:, model.genes].layers[key].copy()
     mean, variance = (LATENT_KEYS[0].format(model.name, part) for part in ("qzm", "qzv"))
     kept.obsm[mean] = torch.cat([part.mean for part in parts]).cpu().numpy()
     kept.obsm[variance] = torch.cat([part.variance for part in parts]).cpu().numpy()

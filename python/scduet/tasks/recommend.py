@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scduet.data.files import CellsOnDisk
+from scduet.data.locate import locate_main
 from scduet.data.sources import in_memory, on_disk
 from scduet.errors import DataError, OptionError
 from scduet.tasks.shown import Recommendations
@@ -298,7 +299,7 @@ def _column(adata, option: str, given: str | None) -> str | None:
 def _are_counts(adata, layer: str | None) -> bool:
     """Whether the first cells hold whole numbers, none below zero."""
     if isinstance(adata, CellsOnDisk):
-        values = adata.source(layer, None).rows(np.arange(min(LOOKED_AT, adata.n_obs))).data
+        values = locate_main(adata, layer).values.rows(np.arange(min(LOOKED_AT, adata.n_obs))).data
     else:
         matrix = adata.X if layer is None else adata.layers[layer]
         values = np.zeros(0) if matrix is None else in_memory(matrix[:LOOKED_AT]).matrix.data

@@ -234,7 +234,7 @@ def _entries(adata, names: list[str], before, batch, with_baselines: bool, seed:
     entries = [_entry(adata, name) for name in wanted if name != "X_pca"]
     first = [Entry("X_pca", before)] if before is not None and (with_baselines or "X_pca" in names) else []
     has_harmony = any("harmony" in name.lower() for name in wanted)
-    if _harmony_fits(batch, before) and not has_harmony and baselines.harmony_installed():
+    if before is not None and _harmony_fits(batch, before) and not has_harmony and baselines.harmony_installed():
         first.append(Entry("X_harmony", baselines.harmony(before, batch, seed)))
     if not first and not entries:
         raise DataError("there is no embedding to score", "give embeddings=[...] that are in obsm")

@@ -25,6 +25,8 @@ class TrainConfig:
     """Term that Adam adds to its denominator."""
     kl_warmup_epochs: int | None = None
     """Epochs over which the weight of the KL terms grows from 0 to max_kl_weight."""
+    kl_warmup_steps: int | None = None
+    """Steps over which that weight grows, in place of epochs."""
     max_kl_weight: float = 1.0
     """Final weight of the KL terms: the beta of a beta-VAE (Higgins et al. 2017)."""
     clip_gradient: float | None = None
@@ -76,6 +78,7 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "weight_decay": (lambda v: v >= 0, "it cannot be below 0"),
     "adam_eps": (lambda v: v > 0, "it must be above 0"),
     "kl_warmup_epochs": (lambda v: v >= 0, "it cannot be below 0"),
+    "kl_warmup_steps": (lambda v: v >= 0, "it cannot be below 0"),
     "max_kl_weight": (lambda v: v >= 0, "it cannot be below 0"),
     "clip_gradient": (lambda v: v > 0, "it must be above 0"),
     "train_size": (lambda v: 0 < v <= 1, "it is a share: above 0, at most 1"),
@@ -88,9 +91,25 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def resolved(config: TrainConfig, n_cells: int) -> TrainConfig:
-    """`config` with every option that was left open decided by its recipe."""
-    chosen = RECIPES[config.recipe](n_cells, config.max_epochs)
+Recipe = Callable[[int, int | None], dict[str, Any]]  # number of cells, max_epochs if given -> options
+
+
+Own = Mapping[str, Recipe | Mapping[str, Any]]  # recipe -> options, or a function that returns them
+
+
+def resolved(config: TrainConfig, n_cells: int, own: Own | None = None) -> TrainConfig:
+    """`config` with every option that was left open decided by its recipe.
+
+    own: what the model decides otherwise than the recipe of that name.
+    """
+    if config.kl_warmup_epochs is not None and config.kl_warmup_steps is not None:
+        raise OptionError("kl_warmup_epochs and kl_warmup_steps are both given", "choose one of them")
+    chosen, further = RECIPES[config.recipe](n_cells, config.max_epochs), (own or {}).get(config.recipe, {})
+    chosen |= further(n_cells, config.max_epochs) if callable(further) else further
+    if config.kl_warmup_epochs is not None:
+        chosen.pop("kl_warmup_steps", None)
+    if config.kl_warmup_steps is not None or chosen.get("kl_warmup_steps") is not None:
+        chosen["kl_warmup_epochs"] = 0
     if config.reduce_lr_on_plateau:
         chosen["lr_schedule"] = "constant"
     open_ones = {name: value for name, value in chosen.items() if getattr(config, name) is None}
@@ -142,4 +161,4 @@ def _auto(n_cells: int, max_epochs: int | None) -> dict:
     )
 
 
-RECIPES: Mapping[str, Callable[[int, int | None], dict]] = {"auto": _auto, "scvi-tools": _scvi_tools}
+RECIPES: Mapping[str, Recipe] = {"auto": _auto, "scvi-tools": _scvi_tools}

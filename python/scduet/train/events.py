@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from scduet.errors import ScduetWarning
+from scduet.errors import ScduetWarning, TrainingInterrupted
 
 
 @dataclass(frozen=True)
@@ -132,3 +133,26 @@ def silent(event: Event) -> None:
     """Shows nothing; messages go to the log."""
     if event.kind == "log":
         logging.getLogger("scduet").info(event.message)
+
+
+@contextmanager
+def warnings_to(listener: RaiseLater) -> Iterator[None]:
+    """Inside, our warnings go to `listener` as events, if it is the user's."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        if listener.takes_warnings:
+            warnings.showwarning = lambda message, category, *rest, **named: (
+                listener(Event("warning", str(message)))
+                if issubclass(category, ScduetWarning)
+                else usual(message, category, *rest, **named)
+            )
+        yield
+
+
+def tell_interrupted(stopped: str, n_epochs: int) -> None:
+    """Warn that Ctrl-C ended training; before the first epoch is done raise it, for untrained weights are no model."""
+    if stopped != "interrupted":
+        return
+    if not n_epochs:
+        raise KeyboardInterrupt
+    warnings.warn(f"training was interrupted after {n_epochs} epochs", TrainingInterrupted, stacklevel=3)

@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
-from scduet.contract import Accompanied, CellBatch, MakeBatch, TokenBatch
-from scduet.data.cells import Cells
+from scduet.contract import CellBatch, MakeBatch, Stratified, TokenBatch
 from scduet.data.loader import epoch_order, minibatches
 from scduet.data.resident import resident
-from scduet.data.samplers import Share, boundaries, repeated, shared
+from scduet.data.samplers import Share, boundaries, repeated, shared, stratified
+from scduet.data.sources import Cells
 from scduet.train.config import TrainConfig
 
 Batches = Iterator[CellBatch | TokenBatch]
@@ -28,27 +28,45 @@ class Feed:
         self.size = config.batch_size or 128
         self.resident = resident(cells, device) if device.type == "cuda" and make_batch is None else None
 
-    def training(self, module: nn.Module, rows: np.ndarray, epoch: int, share: Share) -> Batches:
-        """The share of `rows` that one process trains on in an epoch, with companions where the module wants such."""
-        random = self.config.seed, epoch
-        order, edges = epoch_order(self.cells, rows, self.size, random, share, self.config.shuffle_block)
-        batches = self._cut(order, edges)
-        if not isinstance(module, Accompanied) or self.cells.label is None:
-            return batches
+    def training(self, module: nn.Module, rows: np.ndarray, epoch: int, share: Share) -> tuple[Batches, int]:
+        """The share of `rows` that one process trains on in an epoch, in strata where the module wants such.
+
+        Returns the minibatches, and how many there are.
+        """
+        random, wanted = (self.config.seed, epoch), getattr(module, "strata", None)
         draw = np.random.default_rng((*random, 1 + share.number))
-        chosen = rows[module.companions(self.cells.label[rows], draw)]
-        return self._accompanied(batches, chosen, len(edges) - 1, draw) if len(chosen) else batches
+        if isinstance(wanted, str):
+            order, edges = stratified(rows, self._stratum(wanted)[rows], self.size, draw, share)
+        else:
+            order, edges = epoch_order(self.cells, rows, self.size, random, share, self.config.shuffle_block)
+        batches, n = self._cut(order, edges), len(edges) - 1
+        if isinstance(wanted, str) or not isinstance(module, Stratified) or self.cells.label is None:
+            return batches, n
+        chosen = [rows[places] for places in module.strata(self.cells.label[rows], draw)]
+        parts = [self._cycled(some, n, draw) for some in chosen if len(some)]
+        return (self._beside(batches, parts) if parts else batches), n
 
     def validation(self, rows: np.ndarray, share: Share) -> Batches:
         """The share of `rows` that one process validates, in the order in which they are stored."""
         mine = shared(np.sort(rows), share, together=True)
         return self._cut(mine, boundaries(len(mine), self.size))
 
-    def _accompanied(self, batches: Batches, rows: np.ndarray, n_batches: int, draw: np.random.Generator) -> Batches:
+    def _stratum(self, name: str) -> np.ndarray:
+        """The code of each cell's stratum."""
+        if name == "batch":
+            return self.cells.batch
+        label = np.full(len(self.cells), -1) if self.cells.label is None else self.cells.label
+        return label if name == "label" else label >= 0
+
+    def _cycled(self, rows: np.ndarray, n_batches: int, draw: np.random.Generator) -> Batches:
+        """Cells of one stratum for each of `n_batches` minibatches."""
         size = min(self.size, max(len(rows), 3))
         order = repeated(rows, n_batches * size, draw)
-        companions = self._cut(order, boundaries(len(order), size))
-        return (replace(cells, companion=more) for cells, more in zip(batches, companions, strict=True))
+        return self._cut(order, boundaries(len(order), size))
+
+    def _beside(self, batches: Batches, parts: list[Batches]) -> Batches:
+        together = zip(batches, *parts, strict=True)
+        return (replace(cells, strata=tuple(strata)) for cells, *strata in together)
 
     def _cut(self, order: np.ndarray, edges: np.ndarray) -> Batches:
         if self.resident is not None:

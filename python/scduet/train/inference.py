@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from scduet.data.cells import Cells
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
+from scduet.data.sources import Cells
 from scduet.errors import ScduetWarning
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from scduet.contract import Loss, MakeBatch, Step
-from scduet.data.cells import Cells
+from scduet.contract import Loss, MakeBatch, Player, Step, players_of
 from scduet.data.samplers import split
+from scduet.data.sources import Cells
 from scduet.errors import TrainingError
 from scduet.nn.adam import Adam
 from scduet.train import device as devices
@@ -49,10 +50,12 @@ class Trainer:
         self.train_rows, self.held_out = split(len(cells), config.train_size or 1.0, config.seed)
         processes.check_shares(max(self.group.of, config.devices), config.batch_size or 128, len(self.train_rows))
         module.to(self.device)
-        self.optimizers = {player: _adam(module, player, config) for player in module.players}  # type: ignore[attr-defined]
+        self.players = players_of(module)
+        self.turns = [player for player in self.players for _ in range(player.steps)]
+        self.optimizers = {player.name: _optimizer(module, player, config) for player in self.players}
         self.schedules = [plateau_schedule(optimizer, config) for optimizer in self.optimizers.values()]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "16")
-        self.best, self.outcome = BestWeights(config), Outcome()
+        self.best, self.outcome, self.number = BestWeights(config), Outcome(), 0
 
     def run(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> Outcome:
         """Train until the recipe, the listener or the keyboard ends it; leave the module in evaluation mode.
@@ -86,10 +89,8 @@ class Trainer:
     def epoch(self, epoch: int) -> Row:
         """One pass over the training cells, and the validation that is due after it; returns the history's row."""
         begun = time.monotonic()
-        warmup = self.config.kl_warmup_epochs or 0
-        kl_weight = self.config.max_kl_weight * (min(1.0, epoch / warmup) if warmup else 1.0)
-        row = {"epoch": epoch, "kl_weight": kl_weight, "lr": self._rate(epoch)}
-        row |= _named(self._pass(epoch, kl_weight), "train")
+        row = {"epoch": epoch, "kl_weight": self._kl_weight(epoch), "lr": self._rate(epoch)}
+        row |= _named(self._pass(epoch), "train")
         _refuse_nan(row, epoch)
         every = self.config.validate_every
         if every and (epoch + 1) % every == 0 and len(self.held_out):
@@ -100,24 +101,42 @@ class Trainer:
                     schedule.step(row["loss_validation"])
         return row | {"seconds": time.monotonic() - begun}
 
+    def _kl_weight(self, epoch: int) -> float:
+        """The weight of the KL terms now: it grows by epochs, or if the options say so by steps."""
+        if self.config.kl_warmup_steps:
+            return self.config.max_kl_weight * min(1.0, self.number / self.config.kl_warmup_steps)
+        warmup = self.config.kl_warmup_epochs or 0
+        return self.config.max_kl_weight * (min(1.0, epoch / warmup) if warmup else 1.0)
+
     def _rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, which the optimisers are set to."""
-        groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+        """The learning rate of the first player in an epoch, after the optimizers were set to theirs."""
         if self.config.lr_schedule == "cosine":
             fallen = 0.5 + 0.5 * math.cos(math.pi * epoch / (self.config.max_epochs or 1))
-            for group in groups:
-                group["lr"] = (self.config.lr or 1e-3) * (0.01 + 0.99 * fallen)
-        return groups[0]["lr"]
+            for player in self.players:
+                rate = player.lr * (self.config.lr or 1e-3) * (0.01 + 0.99 * fallen)
+                self.optimizers[player.name].param_groups[0]["lr"] = rate
+        return self._lr(self.players[0])
+
+    def _lr(self, player: Player) -> float:
+        return self.optimizers[player.name].param_groups[0]["lr"]
 
     def validate(self, epoch: int) -> Row:
-        """Mean loss of the held-out cells with full KL weight (a VAE's negative ELBO), with the same draws."""
+        """Mean loss of the first player on the held-out cells with full KL weight (a VAE's negative ELBO).
+
+        The draws are the same at each validation.
+        """
         self.module.eval()
-        sums = _Means()
+        sums, generator = _Means(), torch.Generator(self.device).manual_seed(self.config.seed)
+        step = Step(epoch, self.config.max_kl_weight, self.players[0].name, self.number, generator=generator)
         with torch.inference_mode(), torch.random.fork_rng(_cuda(self.device)), self._autocast():
             torch.manual_seed(self.config.seed)
             for cells in self.feed.validation(self.held_out, self.group.share):
-                sums.add(self.module(cells, Step(epoch, self.config.max_kl_weight)))
+                sums.add(self.module(cells, step))
         return _named(sums.means(self.group), "validation")
+
+    @property
+    def after_step(self) -> Callable[[Step], None] | None:
+        return getattr(self.module, "after_step", None)
 
     @cached_property
     def feed(self) -> Feed:
@@ -132,34 +151,48 @@ class Trainer:
             for state in optimizer.state.values():
                 state.update({name: value.to(device) for name, value in state.items()})
 
-    def _pass(self, epoch: int, kl_weight: float) -> Row:
+    def _pass(self, epoch: int) -> Row:
         self.module.train()
         if self.group.number:  # draws of its own; those of the first process are part of the state that is kept
             torch.manual_seed(int(np.random.default_rng((self.config.seed, epoch, self.group.number)).integers(2**62)))
-        sums = _Means()
-        batches = self.feed.training(self.module, self.train_rows, epoch, self.group.share)
-        for some in _several(batches, self.config.accumulate_grad_batches):
-            for player, optimizer in self.optimizers.items():
-                self._step(some, Step(epoch, kl_weight, player), optimizer, sums)
+        sums, generator = _Means(), self._generator(epoch)
+        batches, n_batches = self.feed.training(self.module, self.train_rows, epoch, self.group.share)
+        n_steps, last = math.ceil(n_batches / self.config.accumulate_grad_batches), self.config.max_epochs or 1
+        together = len(self.turns) == len(self.players)
+        for i, some in enumerate(_several(batches, self.config.accumulate_grad_batches)):
+            progress, kl_weight = (epoch + i / n_steps) / last, self._kl_weight(epoch)
+            for player in self.players if together else (self.turns[self.number % len(self.turns)],):
+                where = (player.name, self.number, progress, self._lr(player), generator)
+                self._step(some, Step(epoch, kl_weight, *where), sums)
+            self.number += 1
         self.group.mean_buffers(self.module)
         return sums.means(self.group)
 
-    def _step(self, batches: list, step: Step, optimizer: torch.optim.Optimizer, sums: _Means) -> None:
-        """Move the weights once, by the mean gradient over the cells of `batches`, here and in the other processes."""
+    def _generator(self, epoch: int) -> torch.Generator:
+        """For draws that are no part of the model: its own in each epoch and process, so that a run can be resumed."""
+        draw = np.random.default_rng((self.config.seed, epoch, self.group.number, 2))
+        return torch.Generator(self.device).manual_seed(int(draw.integers(2**62)))
+
+    def _step(self, batches: list, step: Step, sums: _Means) -> None:
+        """Move a player's weights once, by the mean gradient over the cells of `batches` in all processes."""
+        optimizer = self.optimizers[step.player]
         optimizer.zero_grad(set_to_none=True)
         n_cells = sum(len(cells) for cells in batches)
         for cells in batches:
             with self._autocast():
                 loss: Loss = self.module(cells, step)
-            sums.add(loss)
+            sums.add(loss, "" if step.player == self.players[0].name else step.player)
             part = loss.total if len(batches) == 1 else loss.total * (len(cells) / n_cells)
             self.scaler.scale(part).backward()
         self.group.mean_gradients(optimizer.param_groups[0]["params"], n_cells)
         if self.config.clip_gradient is not None:
             self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_gradient)
+            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.config.clip_gradient)
         self.scaler.step(optimizer)
         self.scaler.update()
+        if self.after_step is not None:
+            with torch.no_grad():
+                self.after_step(step)
 
     def _autocast(self):
         return devices.autocast(self.device, self.config.precision)
@@ -186,27 +219,40 @@ class _Means:
     """Means over cells of the terms of a loss, accumulated on the device: no wait for it at each step."""
 
     def __init__(self):
-        self.sums: dict[str, Tensor] = {}
-        self.weights: dict[str, int] = {}
+        self.sums: dict[tuple[str, str], Tensor] = {}
+        self.weights: dict[tuple[str, str], int] = {}
 
-    def add(self, loss: Loss) -> None:
+    def add(self, loss: Loss, player: str = "") -> None:
+        """Note a loss; `player` is empty for the first one."""
         for name, value in {"loss": loss.total, **loss.terms}.items():
-            weighted = value.detach() * loss.n_cells
-            self.sums[name] = self.sums[name] + weighted if name in self.sums else weighted
-            self.weights[name] = self.weights.get(name, 0) + loss.n_cells
+            key, weighted = (player, name), value.detach() * loss.n_cells
+            self.sums[key] = self.sums[key] + weighted if key in self.sums else weighted
+            self.weights[key] = self.weights.get(key, 0) + loss.n_cells
 
     def means(self, group: processes.Group) -> Row:
-        """Over the cells of all processes."""
-        parts = group.gathered({name: (float(total), self.weights[name]) for name, total in self.sums.items()})
-        found = {name: [part[name] for part in parts if name in part] for part in parts for name in part}
-        return {name: sum(t for t, _ in pairs) / max(1, sum(n for _, n in pairs)) for name, pairs in found.items()}
+        """Over the cells of all processes; the name of a later player goes before what the first one reports too."""
+        parts = group.gathered({key: (float(total), self.weights[key]) for key, total in self.sums.items()})
+        found = {key: [part[key] for part in parts if key in part] for part in parts for key in part}
+        first = {name for player, name in found if not player} | {"loss"}
+        return {
+            f"{player}_{name}" if player and name in first else name: sum(t for t, _ in pairs)
+            / max(1, sum(n for _, n in pairs))
+            for (player, name), pairs in found.items()
+        }
 
 
-def _adam(module: nn.Module, player: str, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam over the weights of `player`; a module with several players says which weights are whose."""
-    owned = module.parameters() if len(module.players) == 1 else module.parameters_of(player)  # type: ignore[attr-defined, operator]
+OPTIMIZERS = {"adam": Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}
+
+
+def _optimizer(module: nn.Module, player: Player, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of the weights of `player`; a module with several players says which weights are whose."""
+    owned = module.parameters() if len(module.players) == 1 else module.parameters_of(player.name)  # type: ignore[attr-defined, operator]
     trained = [parameter for parameter in owned if parameter.requires_grad]
-    return Adam(trained, lr=config.lr or 1e-3, weight_decay=config.weight_decay or 0.0, eps=config.adam_eps or 1e-8)
+    decay = config.weight_decay if player.weight_decay is None else player.weight_decay
+    options: dict[str, Any] = {"lr": player.lr * (config.lr or 1e-3), "weight_decay": decay or 0.0}
+    if player.optimizer in ("adam", "adamw"):
+        options |= {"betas": player.betas, "eps": config.adam_eps or 1e-8}
+    return OPTIMIZERS[player.optimizer](trained, **options)
 
 
 def _several(batches: Batches, n: int) -> Iterator[list]:

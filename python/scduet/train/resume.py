@@ -14,9 +14,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from scduet.atomic import place_whole, probe
+from scduet.data.sources import Cells, marks
 from scduet.errors import FormatError, TrainingError, some
 from scduet.train.loop import Trainer
 
@@ -44,7 +45,8 @@ def save(trainer: Trainer, folder: Path, run: dict) -> None:
     tensors |= {f"best.{name}": value for name, value in trainer.best.weights.items()}
     for player, optimizer in trainer.optimizers.items():
         for number, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{player}.{number}.{name}": value for name, value in state.items()}
+            kept = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+            tensors |= {f"adam.{player}.{number}.{name}": value for name, value in kept.items()}
     tensors["random"] = torch.get_rng_state()
     if trainer.device.type == "cuda":
         tensors["random_cuda"] = torch.cuda.get_rng_state(trainer.device)
@@ -52,8 +54,9 @@ def save(trainer: Trainer, folder: Path, run: dict) -> None:
         "run": run,
         "outcome": vars(trainer.outcome),
         "best": [trainer.best.loss, trainer.best.epoch],
-        "rates": [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers.values()],
-        "schedules": [_plain(schedule.state_dict()) for schedule in trainer.schedules],
+        "number": trainer.number,
+        "rates": {player: optimizer.param_groups[0]["lr"] for player, optimizer in trainer.optimizers.items()},
+        "schedules": dict(zip(trainer.optimizers, (_plain(s.state_dict()) for s in trainer.schedules), strict=True)),
         "scaler": trainer.scaler.state_dict(),
     }
     _replace(folder, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, json.dumps(state))
@@ -72,10 +75,11 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
     tensors, state = found
     _refuse_other(path, state["run"], checkpoint.run)
     trainer.module.load_state_dict(_part("module.", tensors))
-    for (player, optimizer), rate in zip(trainer.optimizers.items(), state["rates"], strict=True):
-        _restore_adam(optimizer, _part(f"adam.{player}.", tensors), rate)
-    for schedule, saved in zip(trainer.schedules, state["schedules"], strict=True):
-        schedule.load_state_dict(saved)
+    rates, schedules = (_by_player(state[key], trainer, path) for key in ("rates", "schedules"))
+    for (player, optimizer), schedule in zip(trainer.optimizers.items(), trainer.schedules, strict=True):
+        _restore_optimizer(optimizer, _part(f"adam.{player}.", tensors), rates[player])
+        schedule.load_state_dict(schedules[player])
+    trainer.number = state.get("number", 0)  # version 0.1.0 did not count, and had no use for it
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.best.loss, trainer.best.epoch = state["best"]
     trainer.best.weights = {name: value.to(trainer.device) for name, value in _part("best.", tensors).items()}
@@ -88,14 +92,41 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
     return True
 
 
-def fingerprint(counts_total, index) -> str:
-    """A short sign of the cells trained on, so that a run does not go on with others."""
-    digest = hashlib.sha256(counts_total.tobytes())
+def fingerprint(cells: Cells, index, about_features: tuple[dict, dict] = ({}, {})) -> str:
+    """A short sign of the cells trained on and of all inputs, so that a run does not go on with others.
+
+    index: names of the cells. about_features: the inputs that are not about cells, arrays and tables.
+    """
+    digest = hashlib.sha256(cells.total.tobytes())
     digest.update("\n".join(map(str, index)).encode())
+    for name, source in sorted(cells.extra.items()):
+        digest.update(name.encode() + marks(source).tobytes())
+    arrays, tables = about_features
+    for name, values in sorted(arrays.items()):
+        digest.update(name.encode() + values.tobytes())
+    if tables:
+        digest.update(json.dumps(tables, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
-def _restore_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], rate: float) -> None:
+def sign_of(module: nn.Module) -> str:
+    """A short sign of the weights of a module."""
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _by_player(saved: dict | list, trainer: Trainer, path: Path) -> dict:
+    """What was saved of each player; version 0.1.0 kept it in their order."""
+    named = dict(zip(trainer.optimizers, saved, strict=False)) if isinstance(saved, list) else saved
+    if set(named) != set(trainer.optimizers):
+        there = f"{path} is of a model with the players {some(named)}, not {some(trainer.optimizers)}"
+        raise FormatError(there, "pass another checkpoint folder, or delete it")
+    return named
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], rate: float) -> None:
     whole = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

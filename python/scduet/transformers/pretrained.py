@@ -19,8 +19,8 @@ from pandas.util import hash_array
 from torch import Tensor
 
 from scduet.contract import TokenBatch
-from scduet.data.cells import Cells
 from scduet.data.schema import Fields, Schema
+from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.transformers.embedding import SAME, Precision, Progress, Resources, batches, embed_cells, spread, windows
 from scduet.transformers.geneformer import Geneformer

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import nn
 
-from scduet.data.cells import Cells
+from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError
 from scduet.transformers import geneformer, scgpt
 from scduet.transformers.trunk import TrunkConfig

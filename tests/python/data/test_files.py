@@ -204,7 +204,7 @@ def test_what_cannot_be_read_by_rows_is_said(counts, tmp_path):
     counts.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(DataError, match=named("X", "cells.h5ad", "CSC", "CSR")):
         encoded(tmp_path / "cells.h5ad")
-    with pytest.raises(DataError, match=named("'cells.loom'", ".h5ad", ".zarr")):
+    with pytest.raises(DataError, match=named("'cells.loom'", ".h5ad", ".h5mu", ".zarr")):
         files.opened(tmp_path / "cells.loom")
 
 

@@ -25,48 +25,48 @@ def fitted(adata, **options):
     return sd.fit(adata, "scanvi", labels_key="cell_type", **{**FAST, "max_epochs": 2, **options})
 
 
-def test_companions_are_labeled_training_cells_a_few_of_each_type():
+def test_the_labeled_stratum_has_training_cells_a_few_of_each_type():
     module = SCANVI(Reference(10, n_labels=3), Config(n_samples_per_label=4))
     label = np.array([0] * 20 + [1] * 2 + [-1] * 30 + [2] * 9)
-    rows = module.companions(label, np.random.default_rng(0))
+    (rows,) = module.strata(label, np.random.default_rng(0))
     assert np.bincount(label[rows]).tolist() == [4, 2, 4]
     assert len(set(rows)) == len(rows)
 
 
-def test_where_half_of_the_cells_are_labeled_they_need_no_companions_but_all_labeled_ones_otherwise():
+def test_where_half_of_the_cells_are_labeled_there_is_no_labeled_stratum_but_all_labeled_cells_otherwise():
     module, draw = SCANVI(Reference(10, n_labels=3), Config()), np.random.default_rng(0)
     few = np.array([0] * 20 + [1] * 2 + [-1] * 30 + [2] * 7)
-    assert np.array_equal(module.companions(few, draw), np.flatnonzero(few >= 0))
-    assert len(module.companions(few[few >= 0], draw)) == len(module.companions(np.append(few, 2), draw)) == 0
+    assert np.array_equal(module.strata(few, draw)[0], np.flatnonzero(few >= 0))
+    assert module.strata(few[few >= 0], draw) == module.strata(np.append(few, 2), draw) == ()
 
 
-def test_the_trainer_gives_every_minibatch_companions_from_the_training_cells(counts):
+def test_the_trainer_gives_every_minibatch_labeled_cells_from_the_training_cells(counts):
     schema = Schema.learn(counts, Fields(labels_key="cell_type", unlabeled_category="NK"))
     cells = schema.encode(counts)
     training = resolved(TrainConfig(recipe="scvi-tools", batch_size=64), len(cells))
     trainer = Trainer(SCANVI(schema.reference(cells), Config(n_samples_per_label=5)), cells, training)
 
     def epoch():
-        return list(trainer.feed.training(trainer.module, trainer.train_rows, 0, trainer.group.share))
+        return list(trainer.feed.training(trainer.module, trainer.train_rows, 0, trainer.group.share)[0])
 
     batches = epoch()
     assert sum(len(batch) for batch in batches) == 180
-    companions = torch.cat([batch.companion.index for batch in batches]).numpy()
-    assert {len(batch.companion) for batch in batches} == {10}
-    assert set(companions) <= set(trainer.train_rows)
-    assert (cells.label[companions] >= 0).all()
-    again = torch.cat([batch.companion.index for batch in epoch()]).numpy()
-    assert np.array_equal(companions, again)
+    labeled = torch.cat([batch.strata[0].index for batch in batches]).numpy()
+    assert {len(batch.strata[0]) for batch in batches} == {10}
+    assert set(labeled) <= set(trainer.train_rows)
+    assert (cells.label[labeled] >= 0).all()
+    again = torch.cat([batch.strata[0].index for batch in epoch()]).numpy()
+    assert np.array_equal(labeled, again)
 
 
-def test_the_classification_is_that_of_the_companions_or_else_of_the_cells_themselves(counts):
+def test_the_classification_is_that_of_the_labeled_stratum_or_else_of_the_cells_themselves(counts):
     schema = Schema.learn(counts, Fields(labels_key="cell_type"))
     cells = schema.encode(counts)
     module = SCANVI(schema.reference(cells), Config()).eval()
     first, second = minibatches(cells, np.arange(200), 100)
     logits = module.classify(second)
-    with_companion = module(replace(first, companion=second), Step()).terms["classification"]
-    assert torch.allclose(with_companion, torch.nn.functional.cross_entropy(logits, second.label))
+    beside = module(replace(first, strata=(second,)), Step()).terms["classification"]
+    assert torch.allclose(beside, torch.nn.functional.cross_entropy(logits, second.label))
     own = module(replace(second, label=torch.where(torch.arange(100) < 50, second.label, -1)), Step())
     assert torch.allclose(
         own.terms["classification"], torch.nn.functional.cross_entropy(logits[:50], second.label[:50])

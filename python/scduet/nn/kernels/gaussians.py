@@ -14,6 +14,7 @@ from torch.autograd import Function
 
 from scduet.nn.kernels.jit import address, compiled, floats
 from scduet.nn.kernels.math import REORDERED, exp, log
+from scduet.nn.second_order import once_differentiable
 
 f32 = np.float32
 VARIANCE_FLOOR = 1e-4  # added to a posterior's variance, as in scvi-tools
@@ -29,6 +30,7 @@ class Draw(Function):
         return found
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         heads, noise = ctx.saved_tensors
         tensors = heads, noise, *(grad.contiguous() for grad in grads), torch.empty_like(heads)
@@ -45,6 +47,7 @@ class LogDensity(Function):
         return found
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, heads = ctx.saved_tensors
         grad_x, grad_heads = torch.zeros_like(x), torch.empty_like(heads)

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import numba
@@ -19,13 +20,13 @@ from numba.core import event, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-ENABLED = os.environ.get("SCDUET_KERNELS", "1") != "0"
+KERNELS = ContextVar("kernels", default=os.environ.get("SCDUET_KERNELS", "1") != "0")  # see `second_order.uncompiled`
 _not_kept: list[str] = []  # loops for whose compiled code no folder could be written
 
 
 def usable(*tensors: Tensor) -> bool:
     """Whether compiled loops may take these tensors: kernels are on, and all are float32 on a CPU."""
-    return ENABLED and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+    return KERNELS.get() and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
 
 
 def compiled(signature: str | None = None, **options) -> Callable[[Callable], Callable]:

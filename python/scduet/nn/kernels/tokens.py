@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from scduet.nn.kernels import jit
-from scduet.nn.kernels.jit import compiled
+from scduet.nn.kernels.jit import KERNELS, compiled
 from scduet.nn.kernels.sorting import ascending
 
 
@@ -28,7 +27,7 @@ def log_normalize(*arguments) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _either(kernel: Callable, plain: Callable) -> Callable:
-    return kernel if jit.ENABLED else plain
+    return kernel if KERNELS.get() else plain
 
 
 @compiled()

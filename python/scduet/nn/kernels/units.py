@@ -19,6 +19,7 @@ from torch.autograd import Function
 
 from scduet.nn.kernels.jit import address, compiled, floats, integers, usable
 from scduet.nn.kernels.math import REORDERED, hashed, widest
+from scduet.nn.second_order import once_differentiable
 
 f32, u32 = np.float32, np.uint32
 BITS = 32  # of a unit's number
@@ -61,6 +62,7 @@ class _Units(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, apart, weight, out, each = ctx.saved_tensors
         grad_x, grad_shift = torch.zeros_like(x), torch.zeros_like(apart)

@@ -20,7 +20,7 @@ from scduet.nn.kernels import jit
 options = dict(batch_key="batch", labels_key="cell_type", dropout_rate=0.0, max_epochs=3, n_hidden=16, n_latent=4)
 model = sd.fit(make_counts(), "{model}", **options)
 
-print(json.dumps([jit.ENABLED, model.history["loss_train"].tolist(), model.embed()[:5].tolist()]))
+print(json.dumps([jit.KERNELS.get(), model.history["loss_train"].tolist(), model.embed()[:5].tolist()]))
 """
 
 

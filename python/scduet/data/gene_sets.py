@@ -1,0 +1,50 @@
+"""Gene sets and other tables from files."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scduet.errors import DataError, FormatError
+
+
+def read_gmt(path: str | Path) -> dict[str, frozenset[str]]:
+    """The gene sets of a GMT file (.gmt or .gmt.gz): name, description, genes, set apart by tabs; one set a line.
+
+    Weights after a comma ("CD3D,1.0", as Enrichr writes them) are dropped. Raises FormatError where there is no set.
+    """
+    path = Path(path)
+    try:
+        read = gzip.open if path.suffix == ".gz" else open
+        with read(path, "rt", encoding="utf-8") as file:
+            lines = [line.rstrip("\r\n").split("\t") for line in file if line.strip()]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} cannot be read: {error}", "give the path of a .gmt or .gmt.gz file") from None
+    sets = {name: frozenset(gene.split(",")[0] for gene in genes if gene) for name, _, *genes in _whole(lines, path)}
+    if not sets:
+        raise FormatError(f"{path} holds no gene set", "a GMT file has a set a line: name, description, genes")
+    return sets
+
+
+def read_table(path: Path) -> Any:
+    """A .gmt as a dict of sets, a .csv or .tsv as a DataFrame whose first column names the rows.
+
+    Raises FormatError for a .gmt and DataError for a table that cannot be read.
+    """
+    if ".gmt" in path.suffixes:
+        return read_gmt(path)
+    try:
+        return pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",", index_col=0)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", "give the path of a .csv, .tsv or .gmt file") from error
+
+
+def _whole(lines: list[list[str]], path: Path) -> list[list[str]]:
+    """Raises FormatError for a line that is no set."""
+    short = [i + 1 for i, line in enumerate(lines) if len(line) < 3]
+    if short:
+        raise FormatError(f"{path}: line {short[0]} has no genes", "a line is: name, description, genes, by tabs")
+    return lines

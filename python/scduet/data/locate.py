@@ -1,0 +1,327 @@
+"""Where users keep matrices, and the one way to get at them: `locate(data, place)`.
+
+A place is written as in an .h5ad file: "X", "layers/spliced", "obsm/protein", "varm/programs", "varp/graph",
+"obsp/graph", "uns/edges"; in a modality of a MuData "mod/rna", "mod/rna/layers/counts"; "var/feature_types=Peaks" for
+the features of one kind in X; the path of a .gmt, .csv or .tsv file; or a DataFrame or dict of sets itself. `data` may
+be an AnnData, a MuData, or an .h5ad, .h5mu or zarr left on disk (`scduet.data.sources.on_disk`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scduet.contract import Input
+from scduet.data.files import CellsOnDisk, FileSource
+from scduet.data.gene_sets import read_table
+from scduet.data.sources import DenseSource, Source, in_memory
+from scduet.errors import DataError, some
+
+Place = str | Path | pd.DataFrame | dict  # what users may give; a bare name is looked up, see `resolve`
+STORES = ("layers", "obsm", "varm", "varp", "obsp", "uns")
+LOOK_IN: Mapping[str, tuple[str, ...]] = {  # stores in which a bare name is looked up, unless the input says otherwise
+    "cell": ("obsm", "mod"),
+    "feature": ("varm", "var"),
+    "feature-feature": ("varp",),
+    "cell-cell": ("obsp",),
+    "table": ("uns",),
+}
+TABLES = (".gmt", ".gmt.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A matrix with the names of its rows and, as far as it has any, of its columns."""
+
+    values: Any  # (row, column): an array, a scipy matrix, a FileSource, or the DataFrame of a table
+    rows: pd.Index
+    names: pd.Index | None
+    where: str  # what the user calls it, e.g. "obsm['protein']"
+    var: pd.DataFrame | None = None  # what is known of the columns of X and layers
+    others: float | None = None  # value of rows that are not listed; None where all must be
+
+    @property
+    def numbers(self) -> Any:
+        """The values; of a DataFrame as an array. Raises DataError where they are no numbers."""
+        if not isinstance(self.values, pd.DataFrame):
+            return self.values
+        try:
+            return self.values.to_numpy(np.float32)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{self.where} does not hold numbers alone ({error})", "leave other columns out") from error
+
+    @property
+    def columns(self) -> pd.Index:
+        """Names of the columns, or their numbers as text."""
+        return pd.Index([str(i) for i in range(self.n_columns)]) if self.names is None else self.names
+
+    @property
+    def n_columns(self) -> int:
+        return self.values.shape[1] if self.names is None else len(self.names)
+
+
+def locate(data: Any, place: Place) -> Found:
+    """The matrix at `place` of `data`. Raises DataError that lists what there is."""
+    if not isinstance(place, (str, Path)):
+        return _in_table(place, "the table given")
+    if str(place).endswith(TABLES):
+        return _in_table(read_table(Path(place)), str(place))
+    store, _, key = str(place).partition("/")
+    if store == "mod":
+        name, _, inner = key.partition("/")
+        found = locate(modality(data, name), inner or "X")
+        return replace(found, where=f"mod[{name!r}].{found.where}")
+    if store == "var":
+        return _of_one_kind(data, key) if "=" in key else _column_of_var(data, key)
+    if store == "X" and not key:
+        return Found(_matrix(data, "X"), data.obs_names, data.var_names, "X", data.var)
+    if store not in STORES:
+        raise DataError(f"{place!r} is no place in the data", f"write e.g. obsm/NAME; {listed(data, STORES)}")
+    if key not in _keys(data, store):
+        raise DataError(f"no {store}[{key!r}]", listed(data, (store, "mod")))
+    return _in_store(data, store, key)
+
+
+def locate_main(data: Any, layer: str | None) -> Found:
+    """The main matrix of `data`: X, a layer by its name, or any place.
+
+    Of a MuData that of the modality "rna", if the place does not name another one, or of the only modality.
+    """
+    return locate(data, _place_of_main(data, layer))
+
+
+def var_of_main(data: Any, layer: str | None) -> pd.DataFrame:
+    """What is known of the columns of the main matrix, by their names; reads no matrix where that can be."""
+    store = _place_of_main(data, layer).split("/")
+    inner = store[2:] if store[0] == "mod" else store
+    if not inner or inner[0] in ("X", "layers"):
+        return (modality(data, store[1]) if store[0] == "mod" else data).var
+    main = locate_main(data, layer)
+    return pd.DataFrame(index=main.columns) if main.var is None else main.var
+
+
+def resolve(data: Any, name: Place, given: Input) -> Place:
+    """The place that the user's `name` stands for: looked up in the stores that the input says, in their order.
+
+    Raises DataError that lists what these stores hold.
+    """
+    if not isinstance(name, str) or _is_place(name):
+        return name
+    stores = given.look_in or LOOK_IN[given.axis]
+    for store in stores:
+        if name in _keys(data, store):
+            return f"{store}/{name}"
+    raise DataError(
+        f"no {stores[0]}[{name!r}]", f"{listed(data, stores)}; pass {given.option}= with one of these, or a place"
+    )
+
+
+def is_there(data: Any, name: Place | None, given: Input) -> bool:
+    """Whether anything is where the user's `name` points."""
+    if not isinstance(name, str):
+        return name is not None
+    if not _is_place(name):
+        return any(name in _keys(data, store) for store in given.look_in or LOOK_IN[given.axis])
+    store, _, key = name.partition("/")
+    if store == "mod":
+        first, _, inner = key.partition("/")
+        return first in _modalities(data) and is_there(modality(data, first), inner or "X", given)
+    return store not in STORES or key in _keys(data, store)
+
+
+def features_of(data: Any, layer: str | None) -> Any:
+    """What holds varm, varp and var of the features of the main matrix: the data, or a modality of it."""
+    if not _modalities(data):
+        return data
+    place = str(layer or "").split("/")
+    return modality(data, place[1] if place[0] == "mod" else _main_modality(data))
+
+
+def modality(data: Any, name: str) -> Any:
+    """The AnnData of a modality. Raises DataError that names those there are."""
+    known = _modalities(data)
+    if name not in known:
+        remedy = f"the MuData has modalities {known}" if known else "this is no MuData: use obsm, layers or X"
+        raise DataError(f"no modality {name!r}", remedy)
+    return data.modality(name) if isinstance(data, CellsOnDisk) else data.mod[name]
+
+
+def column(data: Any, key: str) -> pd.Series:
+    """A column of obs; of a MuData, also one that only a modality has."""
+    if key in data.obs:
+        return data.obs[key]
+    for part in (modality(data, name) for name in _modalities(data)):
+        if key in part.obs:
+            return part.obs[key].reindex(data.obs_names)
+    raise DataError(f"no column {key!r} in adata.obs", f"it has {some(data.obs.columns, 12)}")
+
+
+def has_column(data: Any, key: str) -> bool:
+    return key in data.obs or any(key in modality(data, name).obs for name in _modalities(data))
+
+
+def as_source(found: Found, cells: pd.Index, columns: np.ndarray | None, given: Input) -> tuple[Source, Any]:
+    """Rows of `found` in the order of `cells`, of the `columns` (-1: not there), as the input wants them.
+
+    Returns the source, and which of the cells it knows (cell,), bool; None where it knows all.
+    """
+    values, order = found.numbers, row_order(found, cells)
+    absent = None if order is None else order < 0
+    if absent is not None and absent.any() and not given.may_miss:
+        remedy = "keep the cells that all modalities have, e.g. mudata.pp.intersect_obs"
+        raise DataError(f"{int(absent.sum())} cells are not in {found.where}: {some(cells[absent])}", remedy)
+    if isinstance(values, FileSource):
+        if order is not None:
+            remedy = "read the file into memory first, e.g. with mudata.read"
+            raise DataError(f"{found.where} on disk has its cells in another order, or not all of them", remedy)
+        if values.genes is not None and columns is not None:
+            columns = np.where(columns < 0, -1, values.genes[columns])
+        return replace(values, genes=values.genes if columns is None else columns, dense=not given.sparse), None
+    if order is not None:
+        values = _reordered(values, order, given.sparse)
+    known = None if absent is None or not absent.any() else ~absent
+    if given.sparse:
+        return in_memory(values, columns), known
+    return DenseSource(sp.csr_matrix(values) if sp.issparse(values) else np.asarray(values), columns), known
+
+
+def row_order(found: Found, names: pd.Index) -> np.ndarray | None:
+    """The row of each of `names`, -1 where there is none; None where rows and names are the same."""
+    if found.rows is names or found.rows.equals(names):
+        return None
+    if not found.rows.is_unique:
+        twice = found.rows[found.rows.duplicated()]
+        raise DataError(f"{found.where} names rows more than once: {some(twice)}", "make their names unique")
+    return found.rows.get_indexer(names)
+
+
+def _reordered(values: Any, order: np.ndarray, sparse: bool) -> Any:
+    """Rows of `values` in another order; of a row that is not there (-1) nothing is stored, or NaN if it is dense."""
+    taken = values.tocsr()[order] if sp.issparse(values) else np.asarray(values)[order]
+    absent = order < 0
+    if not absent.any():
+        return taken
+    if sp.issparse(taken) and sparse:
+        return sp.csr_matrix(sp.diags((~absent).astype(taken.dtype)) @ taken)
+    dense = np.asarray(taken.toarray() if sp.issparse(taken) else taken, np.float32).copy()  # pyright: ignore[reportAttributeAccessIssue]
+    dense[absent] = 0 if sparse else np.nan
+    return dense
+
+
+def _in_store(data: Any, store: str, key: str) -> Found:
+    where, rows = f"{store}[{key!r}]", data.obs_names if store in ("layers", "obsm", "obsp") else data.var_names
+    if store == "layers":
+        return Found(_matrix(data, f"layers/{key}"), rows, data.var_names, where, data.var)
+    values = data.stored(f"{store}/{key}") if isinstance(data, CellsOnDisk) else getattr(data, store)[key]
+    if store == "uns":
+        return _in_table(values, where)
+    if isinstance(values, pd.DataFrame):
+        return Found(values, rows, values.columns.astype(str), where)
+    names = _names_beside(data, key, values.shape[1]) if store in ("obsm", "varm") else rows
+    return Found(_in_memory(values), rows, names, where)
+
+
+def _names_beside(data: Any, key: str, n: int) -> pd.Index | None:
+    """Names of the columns of obsm[key] or varm[key], where uns[key + "_names"] keeps them."""
+    beside = f"{key}_names"
+    if beside not in _keys(data, "uns"):
+        return None
+    values = data.stored(f"uns/{beside}") if isinstance(data, CellsOnDisk) else data.uns[beside]
+    names = np.asarray(values)
+    return pd.Index([str(name) for name in names]) if names.shape == (n,) else None
+
+
+def _matrix(data: Any, place: str) -> Any:
+    """X or a layer."""
+    if isinstance(data, CellsOnDisk):
+        return _in_memory(data.stored(place))
+    values = data.X if place == "X" else data.layers[place.partition("/")[2]]
+    if values is None:
+        raise DataError("adata.X is empty", "pass layer= with the name of the layer that holds the counts")
+    return _in_memory(values)
+
+
+def _in_memory(values: Any) -> Any:
+    return values.to_memory() if hasattr(values, "to_memory") else values
+
+
+def _of_one_kind(data: Any, key: str) -> Found:
+    """The columns of X whose features are of one kind: "feature_types=Peaks" names a column of var and its value."""
+    name, _, kind = key.partition("=")
+    if name not in data.var:
+        raise DataError(f"no column {name!r} in var", f"it has {some(data.var.columns, 12)}")
+    chosen = np.flatnonzero(data.var[name].astype(str) == kind)
+    if len(chosen) == 0:
+        raise DataError(f"no feature has {kind!r} in var[{name!r}]", f"it has {some(data.var[name].unique(), 12)}")
+    whole = locate(data, "X")
+    values = replace(whole.values, genes=chosen) if isinstance(whole.values, FileSource) else whole.values[:, chosen]
+    where = f"the features with var[{name!r}] = {kind!r} of X"
+    return Found(values, whole.rows, data.var_names[chosen], where, data.var.iloc[chosen])
+
+
+def _column_of_var(data: Any, key: str) -> Found:
+    if key not in data.var:
+        raise DataError(f"no column {key!r} in var", f"it has {some(data.var.columns, 12)}")
+    return Found(data.var[[key]].to_numpy(np.float32), data.var_names, pd.Index([key]), f"var[{key!r}]")
+
+
+def _in_table(table: Any, where: str) -> Found:
+    """A table by the names of its rows. Of sets, name -> features: a row for each feature, a column for each set."""
+    if isinstance(table, pd.DataFrame):
+        return Found(table, table.index.astype(str), table.columns.astype(str), where)
+    if not isinstance(table, Mapping):
+        raise DataError(f"{where} is no table but {type(table).__name__}", "give a DataFrame, or a dict of sets")
+    pairs = [(str(feature), str(name)) for name, features in table.items() for feature in features]
+    features, names = pd.Index(sorted({feature for feature, _ in pairs})), pd.Index([str(name) for name in table])
+    values = np.zeros((len(features), len(names)), np.float32)
+    values[features.get_indexer([f for f, _ in pairs]), names.get_indexer([n for _, n in pairs])] = 1
+    return Found(values, features, names, where, others=0.0)
+
+
+def _is_place(name: str) -> bool:
+    store, inside, _ = name.partition("/")
+    return name == "X" or name.endswith(TABLES) or bool(inside and store in (*STORES, "mod", "var"))
+
+
+def _place_of_main(data: Any, layer: str | None) -> str:
+    bare = layer is not None and (layer in _keys(data, "layers") or not _is_place(layer))
+    place = f"layers/{layer}" if bare else layer or "X"
+    if _modalities(data) and place.partition("/")[0] in ("X", "layers", "var"):
+        return f"mod/{_main_modality(data)}/{place}"
+    return place
+
+
+def _modalities(data: Any) -> list[str]:
+    """Names of the modalities of a MuData or .h5mu; empty for anything else."""
+    if isinstance(data, CellsOnDisk):
+        return list(data.modalities)
+    return list(getattr(data, "mod", ()))
+
+
+def _main_modality(data: Any) -> str:
+    names = _modalities(data)
+    if "rna" in names or len(names) == 1:
+        return "rna" if "rna" in names else names[0]
+    raise DataError("which modality holds the main matrix?", f"pass layer='mod/NAME'; there are {names}")
+
+
+def _keys(data: Any, store: str) -> list[str]:
+    if store == "mod":
+        return _modalities(data)
+    if store == "var":
+        return [str(name) for name in data.var]
+    found = data.keys(store) if isinstance(data, CellsOnDisk) else sorted(map(str, getattr(data, store, ())))
+    return [key for key in found if key not in _modalities(data)]  # obsm of a MuData also says which cells these have
+
+
+def listed(data: Any, stores: tuple[str, ...]) -> str:
+    """What there is, for the remedy of an error."""
+    told = {store: _keys(data, store) for store in stores}
+    parts = [f"{store} has {names}" for store, names in told.items() if store != "mod"]
+    return ", ".join([*parts, f"the MuData has modalities {told['mod']}"] if told.get("mod") else parts)

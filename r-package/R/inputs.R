@@ -1,0 +1,71 @@
+# What a model reads beside the counts: assays, alternative experiments, matrices and files, sent to the engine.
+
+# The inputs as matrices or paths, checked before Python is started. An assay's name stays with its matrix.
+check_inputs <- function(inputs, object, call = rlang::caller_env()) {
+  inputs <- as.list(inputs)
+  if (length(inputs) && (is.null(names(inputs)) || any(names(inputs) == ""))) {
+    abort_scduet("`inputs` needs names.", "Write e.g. `inputs = c(protein = \"ADT\")`.", "inputs", call)
+  }
+  lapply(inputs, function(value) {
+    if (length(dim(value)) == 2 || is_table_file(value)) {
+      return(value)
+    }
+    check_text(value, "inputs", call = call)
+    if (!value %in% assays_of(object)) {
+      have <- if (length(assays_of(object))) paste0("It has ", some(assays_of(object), 12), ".") else "Pass a matrix."
+      abort_scduet(sprintf("The object has no assay \"%s\".", value), have, "inputs", call)
+    }
+    structure(list(matrix = assay_matrix(object, value, call), name = value), class = "scduet_assay")
+  })
+}
+
+is_table_file <- function(x) is.character(x) && length(x) == 1 && grepl("\\.(gmt|csv|tsv)(\\.gz)?$", x)
+
+assays_of <- function(object) {
+  if (inherits(object, "Seurat")) {
+    return(SeuratObject::Assays(object))
+  }
+  if (methods::is(object, "SingleCellExperiment")) SingleCellExperiment::altExpNames(object) else character()
+}
+
+# Counts of an assay if it has any, else its data: blocks of features x cells.
+assay_matrix <- function(object, name, call = rlang::caller_env()) {
+  if (inherits(object, "Seurat")) {
+    assay <- object[[name]]
+    return(need_layer(assay, if (length(layers_named(assay, "counts"))) "counts" else "data", call = call))
+  }
+  part <- SingleCellExperiment::altExp(object, name)
+  present <- SummarizedExperiment::assayNames(part)
+  counts <- SummarizedExperiment::assay(part, if ("counts" %in% present) "counts" else present[1])
+  colnames(counts) <- colnames(object)
+  list(counts)
+}
+
+# Inputs into the AnnData; returns the place of each for the engine.
+put_inputs <- function(adata, inputs, genes) {
+  if (!length(inputs)) {
+    return(list())
+  }
+  cells <- receive_text(ask("names", adata = adata, axis = "obs"))
+  Map(function(value, name) put_input(adata, value, name, genes, cells), inputs, names(inputs))
+}
+
+put_input <- function(adata, value, name, genes, cells) {
+  if (is_table_file(value)) {
+    return(path.expand(value))
+  }
+  assay <- if (inherits(value, "scduet_assay")) value$name else name
+  blocks <- if (inherits(value, "scduet_assay")) value$matrix else if (is.list(value) && !is.data.frame(value)) value else list(as_matrix(value))
+  first <- blocks[[1]]
+  if (length(blocks) == 1 && !is.null(rownames(first)) && all(rownames(first) %in% genes) && !identical(colnames(first), cells)) {
+    x <- as.matrix(first)
+    ask("put", adata = adata, place = "varm", key = assay, value = send_dense(unname(x)), rows = as.list(rownames(x)), names = as.list(colnames(x)))
+    return(paste0("varm/", assay))
+  }
+  features <- names_or(rownames(first), nrow(first), "feature")
+  part <- new_anndata(blocks, features, empty_frame(cells), empty_frame(features))
+  ask("put", adata = adata, place = "obsm", key = assay, value = part$X, names = as.list(features))
+  paste0("obsm/", assay)
+}
+
+as_matrix <- function(x) if (is.data.frame(x)) as.matrix(x) else x

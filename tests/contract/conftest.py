@@ -1,0 +1,35 @@
+"""Models that only tests have, as rows of the table of models: a further input, and two players."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scduet.models import MODELS, Row
+
+TOYS = {
+    "toy_citeseq": Row("contract.toys.citeseq:ToyCiteSeq", "X_toyCiteSeq", "toyciteseq", "RunToyCiteSeq"),
+    "toy_masked": Row("contract.toys.masked:ToyMasked", "X_toyMasked", "toymasked", "RunToyMasked"),
+    "toy_spots": Row("contract.toys.spots:ToySpots", "X_toySpots", "toyspots", "RunToySpots", task="deconvolution"),
+}
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    for name, row in TOYS.items():
+        monkeypatch.setitem(MODELS, name, row)
+
+
+@pytest.fixture
+def cite(counts):
+    """The counts, with five proteins of which the cells of batch b0 lack two, and three gene sets."""
+    return add_inputs(counts)
+
+
+def add_inputs(adata):
+    draw, kind = np.random.default_rng(1), adata.obs["cell_type"].cat.codes.to_numpy()
+    proteins = draw.poisson(draw.gamma(2, 5, (3, 5))[kind]).astype(np.float32)
+    proteins[np.ix_(adata.obs["batch"] == "b0", [1, 3])] = np.nan
+    adata.obsm["prot"] = pd.DataFrame(proteins, adata.obs_names, [f"CD{i}" for i in range(5)])
+    sets = draw.integers(0, 2, (adata.n_vars, 3)).astype(np.float32)
+    adata.varm["programs"] = pd.DataFrame(sets, adata.var_names, ["one", "two", "three"])
+    return adata

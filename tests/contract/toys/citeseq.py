@@ -1,0 +1,82 @@
+"""A toy of totalVI's shape: RNA (sparse counts) and proteins (dense counts, some not measured), one latent state."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scduet.contract import CellBatch, Expects, Input, Loss, Reference, Step
+from scduet.data import schema
+from scduet.data.sources import Cells, gathered
+from scduet.models import scvi
+from scduet.models.scvi import SCVI
+from scduet.nn.layers import kl_to_normal, rsample
+
+
+@dataclass(frozen=True)
+class Fields(schema.Fields):
+    protein_key: str | None = None
+    """Where the counts of proteins are: a key of obsm, or a modality of a MuData; NaN where one was not measured."""
+
+
+@dataclass(frozen=True)
+class Config:
+    n_latent: int = 10
+    """Dimensions of the latent space."""
+    n_layers: int = 1
+    """Hidden layers."""
+
+
+class ToyCiteSeq(nn.Module):
+    Config, Fields = Config, Fields
+    players = ("model",)
+    expects: Expects = "counts"
+    inputs = {"protein": Input("protein_key", may_miss=True)}
+    recipes = {"auto": {"lr": 4e-3, "kl_warmup_steps": 50}}
+
+    def __init__(self, reference: Reference, config: Config):
+        super().__init__()
+        self.reference, self.config = reference, config
+        self.scvi = SCVI(reference, scvi.Config(n_hidden=16, n_latent=config.n_latent, n_layers=config.n_layers))
+        self.protein = nn.Linear(config.n_latent, reference.n_extra["protein"])
+        self.label = nn.Linear(config.n_latent, max(1, reference.n_labels))
+        self.register_buffer("background", torch.tensor(reference.arrays["protein_mean"]))
+
+    @staticmethod
+    def measure(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a protein that was measured in no cell
+            mean = np.nanmean(gathered(cells.extra["protein"]), 0)
+        return {"protein_mean": np.nan_to_num(mean, nan=1).astype(np.float32)}
+
+    def forward(self, cells: CellBatch, step: Step) -> Loss:
+        mean, variance = self.scvi.posterior(cells)
+        z = rsample(mean, variance)
+        rna = -self.scvi.log_likelihood(z, cells, self.scvi.log_library(cells)).mean()
+        protein: Tensor = cells.extra["protein"]
+        seen = ~protein.isnan()
+        rate = self.protein(z).exp() * self.background
+        error = torch.where(seen, rate - protein.nan_to_num() * (rate + 1e-8).log(), 0.0).sum(1).mean()
+        kl = kl_to_normal(mean, variance).mean()
+        terms = {"rna": rna, "protein": error, "kl": kl}
+        total = rna + error + step.kl_weight * kl
+        if cells.label is not None and (cells.label >= 0).any():
+            terms["label"] = F.cross_entropy(self.label(mean), cells.label, ignore_index=-1)
+            total = total + 20 * terms["label"]
+        return Loss(total, terms, len(cells))
+
+    @property
+    def vae(self) -> SCVI:
+        return self.scvi
+
+    def classify(self, cells: CellBatch) -> Tensor:
+        return self.label(self.embed(cells))
+
+    def embed(self, cells: CellBatch) -> Tensor:
+        return self.scvi.embed(cells)

@@ -1,0 +1,38 @@
+"""A run that a test kills: trains a toy with its state kept after each epoch, and tells each epoch.
+
+killed.py MODEL OPTIONS(JSON) FOLDER dies|ends
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
+
+import anndata
+import numpy as np
+from contract.conftest import TOYS
+
+import scduet as sd
+from scduet.models import MODELS
+from scduet.train import resume
+
+
+def tell(event):
+    """Called when the state of the epoch before is kept."""
+    if event.kind == "epoch" and event.epoch == 4 and sys.argv[4] == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if event.kind == "epoch":
+        print(event.epoch, flush=True)
+
+
+if __name__ == "__main__":
+    MODELS.update(TOYS)
+    resume.SECONDS_BETWEEN = 0.0
+    model, options, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+    how = {"max_epochs": 8, "batch_size": 32, "checkpoint": folder / "run", "callback": tell}
+    trained = sd.fit(anndata.read_h5ad(folder / "cells.h5ad"), model, **options, **how)
+    np.save(folder / "embedding.npy", trained.embed())

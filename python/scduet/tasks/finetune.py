@@ -99,7 +99,7 @@ def run_in(
     if folder is None:
         return None
     run = {"model": base.name, "weights": fingerprint(base.module.state_dict())}
-    run["cells"] = resume.fingerprint(cells.total, names)
+    run["cells"] = resume.fingerprint(cells, names)
     return Checkpoint(folder, {**run, **asdict(config), **asdict(training), **more})
 
 

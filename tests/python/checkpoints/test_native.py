@@ -85,7 +85,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(native, "FORMAT", 99)
     native.write(tmp_path / "model", {}, TENSORS)
     monkeypatch.undo()
-    with pytest.raises(FormatError, match="format 99, newer than 1; update scduet"):
+    with pytest.raises(FormatError, match="format 99, newer than 2; update scduet"):
         native.read(tmp_path / "model")
 
 

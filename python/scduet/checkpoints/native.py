@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from scduet.atomic import place_whole, recover, sha256
 from scduet.errors import FormatError, some
 
-FORMAT = 1
+FORMAT = 2  # 2: inputs of models; 1 is read too
 MANIFEST, WEIGHTS = "scduet.json", "weights.safetensors"
 
 

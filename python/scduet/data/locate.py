@@ -316,7 +316,7 @@ def _keys(data: Any, store: str) -> list[str]:
         return _modalities(data)
     if store == "var":
         return [str(name) for name in data.var]
-    found = data.keys(store) if isinstance(data, CellsOnDisk) else sorted(map(str, getattr(data, store, ())))
+    found = data.keys(store) if isinstance(data, CellsOnDisk) else sorted(map(str, getattr(data, store, None) or ()))
     return [key for key in found if key not in _modalities(data)]  # obsm of a MuData also says which cells these have
 
 

@@ -29,8 +29,7 @@ from scduet.data.sources import Cells
 from scduet.errors import OptionError
 from scduet.nn import likelihoods, sparse_likelihoods
 from scduet.nn.heads import head, write_logits
-from scduet.nn.kernels.sparse import to_dense
-from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample
+from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample, to_dense
 from scduet.nn.sparse_likelihoods import Link
 
 

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from scduet.contract import SparseRows
 from scduet.nn.kernels import jit
 from scduet.nn.kernels.gaussians import VARIANCE_FLOOR
-from scduet.nn.kernels.sparse import padded, product
+from scduet.nn.kernels.jit import KERNELS
+from scduet.nn.kernels.sparse import padded, product, write_rows
 from scduet.nn.kernels.units import can_compile, normalized_units
 
 Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categorical covariate
@@ -131,6 +132,15 @@ class GaussianEncoder(nn.Module):
         """Mean and variance."""
         hidden = self.body(x, codes)
         return self.mean(hidden), self.log_variance(hidden).exp() + VARIANCE_FLOOR
+
+
+def to_dense(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
+    """`x.dense(values)`, for values that need no gradient; on a CPU in one compiled pass."""
+    if not KERNELS.get() or values.device.type != "cpu" or values.dtype != torch.float32:
+        return x.dense(values)
+    out = torch.empty(x.shape)
+    write_rows(*(array.numpy() for array in (values, x.column, x.pointer, out)))
+    return out
 
 
 def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -149,7 +149,7 @@ class Trainer:
         self.best.weights = {name: value.to(device) for name, value in self.best.weights.items()}
         for optimizer in self.optimizers.values():
             for state in optimizer.state.values():
-                state.update({name: value.to(device) for name, value in state.items()})
+                state.update({name: value.to(device) for name, value in state.items() if isinstance(value, Tensor)})
 
     def _pass(self, epoch: int) -> Row:
         self.module.train()
@@ -233,12 +233,11 @@ class _Means:
         """Over the cells of all processes; the name of a later player goes before what the first one reports too."""
         parts = group.gathered({key: (float(total), self.weights[key]) for key, total in self.sums.items()})
         found = {key: [part[key] for part in parts if key in part] for part in parts for key in part}
-        first = {name for player, name in found if not player} | {"loss"}
-        return {
-            f"{player}_{name}" if player and name in first else name: sum(t for t, _ in pairs)
-            / max(1, sum(n for _, n in pairs))
-            for (player, name), pairs in found.items()
-        }
+        first, row = {"loss", *(name for player, name in found if not player)}, {}
+        for (player, name), pairs in found.items():
+            named = f"{player}_{name}" if player and name in first else name
+            row[named] = sum(total for total, _ in pairs) / max(1, sum(n for _, n in pairs))
+        return row
 
 
 OPTIMIZERS = {"adam": Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}
@@ -275,7 +274,8 @@ def _refuse_nan(row: Row, epoch: int) -> None:
 def _event(row: Row, epoch: int, max_epochs: int, pace: float) -> Event:
     watched = "loss_validation" if "loss_validation" in row else "loss_train"
     left = pace * (max_epochs - epoch - 1)
-    return Event("epoch", f"{watched.replace('_', ' ')} {row[watched]:.2f}", epoch + 1, max_epochs, left, row)
+    shown = row.get(watched, math.nan)  # missing where the first player had no turn in this epoch
+    return Event("epoch", f"{watched.replace('_', ' ')} {shown:.2f}", epoch + 1, max_epochs, left, row)
 
 
 def _cuda(device: torch.device) -> list[int]:

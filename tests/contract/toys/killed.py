@@ -34,5 +34,5 @@ if __name__ == "__main__":
     resume.SECONDS_BETWEEN = 0.0
     model, options, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
     how = {"max_epochs": 8, "batch_size": 32, "checkpoint": folder / "run", "callback": tell}
-    trained = sd.fit(anndata.read_h5ad(folder / "cells.h5ad"), model, **options, **how)
+    trained = sd.fit(anndata.read_h5ad(folder.parent / "cells.h5ad"), model, **options, **how)
     np.save(folder / "embedding.npy", trained.embed())

@@ -86,7 +86,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(native, "FORMAT", 99)
     native.write(tmp_path / "model", {}, TENSORS)
     monkeypatch.undo()
-    with pytest.raises(FormatError, match=named(tmp_path / "model", 99, 1, "scduet")):
+    with pytest.raises(FormatError, match=named(tmp_path / "model", 99, 2, "scduet")):
         native.read(tmp_path / "model")
 
 

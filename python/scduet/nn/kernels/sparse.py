@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scduet.contract import SparseRows
-from scduet.nn.kernels.jit import address, compiled, floats, integers, threads_for, usable
+from scduet.nn.kernels.jit import address, compiled, integers, threads_for
 from scduet.nn.kernels.math import widest
 
 WIDE, NARROW = 64, 16  # numbers of a row that are summed up together: four registers of 512 bits, or one
@@ -52,16 +52,6 @@ def product(
         else:
             _add(0, len(x), sizes, addresses)
     return out[:, : len(start)]
-
-
-def to_dense(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
-    """`x.dense(values)`, for values that need no gradient."""
-    if not usable(values):
-        return x.dense(values)
-    values, out = values.contiguous(), torch.empty(x.shape)
-    indices = address(x.column, torch.int64), address(x.pointer, torch.int64)
-    _write((*x.shape, len(values)), address(values), *indices, address(out))
-    return out
 
 
 def _adder(lanes: int) -> Callable:
@@ -132,11 +122,9 @@ def _add(first, last, sizes, addresses):
 
 
 @compiled()
-def _write(sizes, values, column, pointer, out):
-    rows, columns, entries = sizes
-    values, column, pointer = floats(values, entries), integers(column, entries), integers(pointer, rows + 1)
-    out = floats(out, (rows, columns))
-    for row in range(rows):
+def write_rows(values, column, pointer, out):
+    """Write entries into rows of zeros."""
+    for row in range(len(out)):
         out[row] = 0
         for entry in range(pointer[row], pointer[row + 1]):
             out[row, column[entry]] = values[entry]

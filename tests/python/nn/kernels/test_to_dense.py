@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scduet.contract import SparseRows
-from scduet.nn.kernels.sparse import to_dense
+from scduet.nn.layers import to_dense
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])

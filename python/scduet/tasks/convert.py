@@ -220,7 +220,15 @@ def _read_h5mu(path: Path):
         import mudata
     except ImportError as error:
         raise FormatError(f"{path} needs the package mudata", "pip install 'scduet[multimodal]'") from error
-    return mudata.read_h5mu(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "From 0.4", FutureWarning)  # how mudata will treat obs, which we do not use
+        return mudata.read_h5mu(path)
+
+
+def _write_h5mu(mdata, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "From 0.4", FutureWarning)
+        mdata.write_h5mu(path)
 
 
 def _read_10x_folder(path: Path) -> AnnData:
@@ -262,7 +270,7 @@ READERS: Mapping[str, Callable[[Path], AnnData]] = {
 }
 WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
     ".h5ad": lambda adata, path: adata.write_h5ad(path, compression="gzip"),
-    ".h5mu": lambda adata, path: adata.write_h5mu(path),
+    ".h5mu": _write_h5mu,
     ".zarr": lambda adata, path: adata.write_zarr(path),
 }
 _KNOWN = "scduet reads .h5ad, .zarr, .loom, 10x .h5 and 10x folders with matrix.mtx"

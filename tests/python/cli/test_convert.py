@@ -9,6 +9,7 @@ import pytest
 from named import named
 from scipy.io import mmwrite
 
+from scduet.cli import main
 from scduet.data.simulate import simulate
 from scduet.errors import DataError, FormatError
 from scduet.tasks.convert import check_folder, convert, read, write
@@ -51,6 +52,9 @@ def test_10x_folders(cells, tmp_path, zipped, names, kinds):
     assert list(found.obs_names) == list(cells.obs_names)
     assert list(found.var_names[:3]) == ["G1", "G1-1", "G2"]
     assert list(found.var["gene_ids"][:2]) == ["ENSG0", "ENSG1"]
+    if kinds:
+        assert (found.obsm["Antibody Capture"] != cells.X[:, 19:]).nnz == 0
+        assert list(found.uns["Antibody Capture_names"]) == [cells.var_names[19]]
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
@@ -127,3 +131,24 @@ def test_a_folder_that_takes_no_file_is_refused(tmp_path):
         check_folder(tmp_path / "gone")
     with pytest.raises(DataError, match=named(tmp_path, "MB")):
         check_folder(tmp_path, needed=1 << 60)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_files_of_several_modalities_train_embed_and_keep_their_modalities(tmp_path):
+    mudata = pytest.importorskip("mudata")
+    cells = simulate(120, 30, seed=4)
+    proteins = simulate(120, 5, seed=5)
+    proteins.var_names = [f"CD{i}" for i in range(5)]
+    proteins.obs_names = cells.obs_names
+    mudata.MuData({"rna": cells, "prot": proteins}).write_h5mu(tmp_path / "a.h5mu")
+    fit = ["--max-epochs", "1", "--n-hidden", "8", "--overwrite", "-q"]
+    for more in ([], ["--on-disk"]):
+        target = str(tmp_path / "b.h5mu")
+        assert main(["integrate", str(tmp_path / "a.h5mu"), "--output", target, *fit, *more]) == 0
+        found = mudata.read_h5mu(target)
+        assert found.obsm["X_scVI"].shape == (120, 10)
+        assert (found.mod["prot"].X != proteins.X).nnz == 0
+    with pytest.raises(FormatError, match=r"\.h5mu"):
+        write(found, tmp_path / "c.h5ad")
+    with pytest.raises(FormatError, match="several modalities"):
+        read(tmp_path / "b.h5mu")

@@ -116,6 +116,7 @@ def test_the_three_files_of_before_0_15(tmp_path):
         sd.load(tmp_path / "old")
 
 
+@pytest.mark.filterwarnings("ignore:batch_key=")
 def test_a_model_laid_out_like_that_of_the_census(tmp_path):
     """A bare model.pt with very many batches and Ensembl ids; queries are of a batch of their own."""
     reference = make_counts(600, 50)

@@ -197,12 +197,13 @@ def _note(adata, made: Made | tuple[()]) -> None:
 
 def _trained(model, folder: str) -> Trained:
     """What R keeps of a model that holds its cells."""
+    tells_types = isinstance(model.module, Classifies) and model.schema.fields.labels_key is not None
     return Trained(
         _facts(model, folder),
         _history(model),
         objects.block(model.embed().T),
         objects.block(loadings(model).to_numpy().T) if isinstance(model.module, HasLoadings) else None,
-        _predicted(model) if isinstance(model.module, Classifies) else None,
+        _predicted(model) if tells_types else None,
     )
 
 

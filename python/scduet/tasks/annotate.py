@@ -119,7 +119,7 @@ def predict(model: Model, adata: AnnData | None = None) -> pd.DataFrame:
     module = model.module
     key = model.schema.fields.labels_key
     if not isinstance(module, Classifies) or key is None:
-        raise OptionError(f"{model.name!r} tells no cell types", "use scanvi")
+        raise OptionError(f"model {model.name!r} is not a classifier of labeled cells", "use 'scanvi' with labels_key=")
     names = model.schema.levels[key]
     share = model.map(lambda cells: module.classify(cells).softmax(-1), adata)
     index = None if adata is None else adata.obs_names
@@ -146,7 +146,7 @@ class _Truth:
 
 def _by_model(query: AnnData, model: Model, callback: Listener | None) -> tuple[dict[str, Labels], pd.DataFrame]:
     if not isinstance(model.module, Classifies):
-        raise OptionError(f"{model.name!r} tells no cell types", "pass a scANVI, or the labeled reference itself")
+        raise OptionError(f"model {model.name!r} is not a classifier", "pass a scANVI, or the labeled reference itself")
     mapped = map_query(query, model, callback=callback)
     return {model.name: lambda: predict(mapped)}, _seen(model)
 

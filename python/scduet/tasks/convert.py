@@ -59,7 +59,7 @@ def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
         ) from error
     if isinstance(adata, AnnData) or (multimodal and hasattr(adata, "mod")):
         return adata
-    what = "several modalities" if hasattr(adata, "mod") else "no AnnData"
+    what = f"several modalities ({some(list(adata.mod))})" if hasattr(adata, "mod") else "no AnnData"
     raise FormatError(f"{path} holds {what}", "give one modality as .h5ad, or another file")
 
 

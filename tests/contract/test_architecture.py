@@ -1,6 +1,7 @@
 """Who may import whom, and other shapes of the code that DESIGN asks for, executable."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,34 @@ def test_torch_comes_from_one_place(path):
         assert "import torch\n" not in source.replace("from scduet._torch import torch\n", "")
         first = ("from scduet._torch import torch", "import scduet._torch")
         assert any(line in source for line in first), f"begin with `{first[0]}`"
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def runtime_imports(path: Path) -> set[str]:
+    """Files of scduet that a file imports, inside of functions too, but not for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node)]:
+        node.body = []
+    known = {module_of(other) for other in FILES}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            found |= names or ({node.module} & known)
+    here = path.relative_to(ROOT).as_posix()
+    return {name for name in found - {module_of(path)} if (here, name.split(".")[1]) not in EXCUSED}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    imported = {module_of(path): runtime_imports(path) for path in FILES if path.name != "__init__.py"}
+    try:
+        graphlib.TopologicalSorter(imported).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
 def test_modules_inherit_from_nn_module_alone():

@@ -9,7 +9,7 @@ import typer
 
 from scduet.errors import FormatError, OptionError
 from scduet.models import MODELS, key_of
-from scduet.train.events import SilentOnError
+from scduet.train.progress import SilentOnError
 
 DEFAULT_MODEL = "scvi"
 

@@ -15,8 +15,9 @@ import pandas as pd
 
 from scduet.contract import Input, Reference
 from scduet.data import checks, locate
+from scduet.data.files import on_disk
 from scduet.data.inputs import Names, arrays_of_features, columns_of, rows_of_cells, tables
-from scduet.data.sources import Cells, on_disk
+from scduet.data.sources import Cells
 from scduet.errors import DataError, FormatError, ScduetWarning, some
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -207,18 +206,6 @@ def marks(source: Source) -> np.ndarray:
 def gathered(source: Source) -> Any:
     """All rows of `source` in memory: CSR of a sparse source, an array of a dense one."""
     return source.rows(np.arange(source.n_cells))
-
-
-def on_disk(data: Any) -> Any:
-    """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.files.CellsOnDisk`.
-
-    Raises DataError for a file that is missing, damaged, or none of .h5ad, .h5mu and zarr.
-    """
-    if not isinstance(data, (str, os.PathLike)) and not getattr(data, "isbacked", False):
-        return data
-    from scduet.data.files import opened
-
-    return opened(data)
 
 
 def in_memory(matrix, genes: np.ndarray | None = None) -> MemorySource:

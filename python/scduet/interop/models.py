@@ -21,7 +21,7 @@ from scduet.interop.options import Options, call
 from scduet.models import find
 from scduet.tasks import provenance
 from scduet.tasks.gene_parameters import loadings
-from scduet.train.events import SilentOnError
+from scduet.train.progress import SilentOnError
 
 Made = dict[str, dict[str, str]]  # what `scduet.tasks.provenance` notes of embeddings
 Saved = dict[str, str]  # "folder" and "sha256" of a saved model

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from scduet.api import Model, fit
 from scduet.capabilities import Classifies
 from scduet.data import inputs, locate
+from scduet.data.labels import labels_of
 from scduet.data.schema import Fields
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.transfer import accuracy, expected_calibration_error, macro_f1
@@ -176,7 +177,7 @@ def _is_transformer(model: str) -> bool:
 def _by_transformer(
     query: AnnData, reference: AnnData, labels_key, model, seed: int, callback, options: dict
 ) -> tuple[dict[str, Labels], pd.DataFrame]:
-    from scduet.tasks.finetune import finetune  # which finds its labels by `labels_of`
+    from scduet.tasks.finetune import finetune
 
     unlabeled = options.get("unlabeled_category", "Unknown")
     truth = _split(labels_of(reference, labels_key, unlabeled), seed)
@@ -215,18 +216,6 @@ def _beside_baselines(
     table = _table(truth, {name: held_out} | {k: method.predict(truth.held_out) for k, method in simple.items()})
     rows = np.arange(n, both.n_obs)
     return {name: of_query} | {k: partial(method.predict, rows) for k, method in simple.items()}, table
-
-
-def labels_of(reference: AnnData, key: str | None, unlabeled: str) -> np.ndarray:
-    """The name of each cell's type, None where there is none. Raises DataError where there are fewer than two types."""
-    if key is None or key not in reference.obs:
-        raise DataError(f"no column {key!r} in reference.obs", f"pass labels_key: {some(reference.obs.columns, 12)}")
-    values = reference.obs[key].astype(object)
-    labels = values.where(values.notna() & (values.astype(str) != unlabeled), None).to_numpy()
-    kinds = {str(label) for label in labels if label is not None}
-    if len(kinds) < 2:
-        raise DataError(f"obs[{key!r}] has {len(kinds)} cell types: {some(kinds)}", "two are needed to tell them apart")
-    return np.array([None if label is None else str(label) for label in labels], dtype=object)
 
 
 def _split(labels: np.ndarray, seed: int) -> _Truth:

@@ -16,13 +16,13 @@ from scduet.api import train_module
 from scduet.checkpoints import pretrained
 from scduet.checkpoints.own import fingerprint
 from scduet.checkpoints.tuned import Tuned, batch_codes, rebuilt
+from scduet.data.labels import labels_of
 from scduet.data.samplers import split
 from scduet.data.schema import Fields, Schema
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.transfer import accuracy, macro_f1
 from scduet.options import build, refuse_unknown
-from scduet.tasks.annotate import labels_of
 from scduet.train import processes, resume
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener

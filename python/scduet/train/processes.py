@@ -29,6 +29,7 @@ from torch import nn
 from scduet.data.samplers import Share
 from scduet.errors import DeviceError, OptionError, ScduetError, TrainingError
 from scduet.train.events import Listener, RaiseLater, silent
+from scduet.train.progress import default_listener
 
 if TYPE_CHECKING:
     from scduet.train.loop import Trainer
@@ -101,7 +102,11 @@ def is_first() -> bool:
 
 def reporter(callback: Listener | None) -> RaiseLater:
     """`callback` (None: the progress bar) in the process that reports; in the others a callback that says nothing."""
-    return callback if isinstance(callback, RaiseLater) else RaiseLater(callback if is_first() else silent)
+    if isinstance(callback, RaiseLater):
+        return callback
+    if not is_first():
+        return RaiseLater(silent)
+    return RaiseLater(callback or default_listener(), takes_warnings=callback is not None)
 
 
 def local_number() -> int:

@@ -1,16 +1,86 @@
-"""Progress where there is no terminal: lines on stderr, and a bar in a notebook that needs no widgets."""
+"""Progress displays: a bar in a terminal, a bar in a notebook that needs no widgets, lines on stderr elsewhere."""
 
 from __future__ import annotations
 
 import html
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from typing import Any
 
-from scduet.train.events import Event
+from scduet.errors import ScduetWarning
+from scduet.train.events import Event, Listener, silent
 
 LINE_AFTER = 30.0  # seconds without a line before one is written between two tenths of the way
 DRAWN_EVERY = 0.2  # seconds between two updates of the bar in a notebook
+
+
+def default_listener() -> Listener:
+    """A progress bar in a terminal or notebook, now and then a line elsewhere; silence in R, which has its own."""
+    if "rpytools" in sys.modules:
+        return silent
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    display = NotebookBar() if console.is_jupyter else ProgressBar(console) if console.is_terminal else Lines()
+    return SilentOnError(display)
+
+
+class SilentOnError:
+    """A progress display of ours. An error in it is reported once, as a warning, and never ends the work it shows."""
+
+    def __init__(self, display: Listener):
+        self._display, self._failed = display, False
+
+    def __call__(self, event: Event) -> bool:
+        return not self._failed and bool(self._tried(self._display, event))
+
+    def close(self) -> None:
+        self._tried(getattr(self._display, "close", lambda: None))
+
+    def _tried(self, call: Callable, *arguments) -> Any:
+        try:
+            return call(*arguments)
+        except (Exception, SystemExit) as error:  # rich exits where stderr is a closed pipe
+            self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", ScduetWarning)  # a filter "error" would end the work after all
+            what = f"{type(error).__name__}: {error}"
+            warnings.warn(f"the progress display failed and is switched off ({what})", ScduetWarning, stacklevel=2)
+
+
+class ProgressBar:
+    """Shows epochs, loss and time left with rich; removed when training ends."""
+
+    def __init__(self, console):
+        self._console, self._progress, self._task = console, None, None
+
+    def __call__(self, event: Event) -> None:
+        if event.kind != "epoch":
+            self._console.print(event.message)
+        else:
+            self._update(event)
+
+    def _update(self, event: Event) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._progress is None:
+            columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            self._progress = Progress(*columns, TextColumn("{task.description}"), console=self._console)
+            self._task = self._progress.add_task("", total=event.max_epochs)
+            self._progress.start()
+        assert self._task is not None
+        self._progress.update(self._task, completed=event.epoch, description=event.message)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
 
 
 class Lines:

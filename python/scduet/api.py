@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from scduet.checkpoints import model_folder, native, scvi_export, scvi_tools
 from scduet.contract import MakeBatch, Measured, Reference
-from scduet.data.files import on_disk
-from scduet.data.schema import Fields, Schema, describe_genes
+from scduet.data.schema import Fields, Schema, describe_genes, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError
 from scduet.models import find

@@ -79,16 +79,6 @@ class CellsOnDisk:
             return read_elem(found)
 
 
-def on_disk(data: Any) -> Any:
-    """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.files.CellsOnDisk`.
-
-    Raises DataError for a file that is missing, damaged, or none of .h5ad, .h5mu and zarr.
-    """
-    if not isinstance(data, (str, os.PathLike)) and not getattr(data, "isbacked", False):
-        return data
-    return opened(data)
-
-
 def opened(data: Any) -> CellsOnDisk:
     """The cells that a path or a backed AnnData stands for."""
     if isinstance(data, (str, os.PathLike)):

@@ -3,7 +3,7 @@
 A place is written as in an .h5ad file: "X", "layers/spliced", "obsm/protein", "varm/programs", "varp/graph",
 "obsp/graph", "uns/edges"; in a modality of a MuData "mod/rna", "mod/rna/layers/counts"; "var/feature_types=Peaks" for
 the features of one kind in X; the path of a .gmt, .csv or .tsv file; or a DataFrame or dict of sets itself. `data` may
-be an AnnData, a MuData, or an .h5ad, .h5mu or zarr left on disk (`scduet.data.files.on_disk`).
+be an AnnData, a MuData, or an .h5ad, .h5mu or zarr left on disk (`scduet.data.schema.on_disk`).
 """
 
 from __future__ import annotations

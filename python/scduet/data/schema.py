@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import pandas as pd
 
 from scduet.contract import Input, Reference
 from scduet.data import checks, locate
-from scduet.data.files import on_disk
+from scduet.data.files import opened
 from scduet.data.inputs import Names, arrays_of_features, columns_of, rows_of_cells, tables
 from scduet.data.sources import Cells
 from scduet.errors import DataError, FormatError, ScduetWarning, some
@@ -318,3 +319,11 @@ def _input(state: dict) -> Input:
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def on_disk(data: Any) -> Any:
+    """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.files.CellsOnDisk`.
+
+    Raises DataError for a file that is missing, damaged, or none of .h5ad, .h5mu and zarr.
+    """
+    return opened(data) if isinstance(data, (str, os.PathLike)) or getattr(data, "isbacked", False) else data

@@ -22,9 +22,8 @@ from scduet import api
 from scduet.api import Model
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.data import checks
-from scduet.data.files import on_disk
 from scduet.data.locate import var_of_main
-from scduet.data.schema import Schema
+from scduet.data.schema import Schema, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, ScduetWarning, some
 from scduet.models import find, key_of

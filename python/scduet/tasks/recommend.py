@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scduet.data.files import CellsOnDisk, on_disk
+from scduet.data.files import CellsOnDisk
 from scduet.data.locate import locate_main
+from scduet.data.schema import on_disk
 from scduet.data.sources import in_memory
 from scduet.errors import DataError, OptionError
 from scduet.tasks.shown import Recommendations

@@ -135,7 +135,7 @@ BAD = {
     "infinite": (lambda a: _set(a, np.inf), {}, ["X", "infinite", 1, "'cell3'"]),
     "fraction": (lambda a: _set(a, 1.5), {}, ["X", 1, "'cell3'", "layer=", "allow_non_integer=True"]),
     "logged": (lambda a: setattr(a, "X", a.X.log1p()), {}, ["X", "log", 200, "'cell0'", "layer="]),
-    "no layer": (lambda a: None, {"layer": "counts"}, ["'counts'", "adata.layers"]),
+    "no layer": (lambda a: None, {"layer": "counts"}, ["layers['counts']", "[]"]),
     "no column": (lambda a: None, {"batch_key": "donor"}, ["'donor'", "adata.obs", "'batch'"]),
     "one batch": (lambda a: a.obs.insert(0, "run", "r1"), {"batch_key": "run"}, ["batch_key", "'run'", "'r1'"]),
     "nan batch": (

@@ -118,7 +118,7 @@ def test_it_starts_from_a_trained_scvi(counts):
         if "running" not in name and "tracked" not in name
     )
     assert (model.config.dispersion, model.schema.levels["batch"]) == ("gene-batch", ("b0", "b1"))
-    with pytest.raises(OptionError, match=named("'n_hidden'")):
+    with pytest.raises(OptionError, match=named("n_hidden", 32)):
         sd.fit(counts, "scanvi", start=base, labels_key="cell_type", n_hidden=64)
     with pytest.raises(OptionError, match=named("SCVI", "'scanvi'")):
         sd.fit(counts, "scvi", start=model)

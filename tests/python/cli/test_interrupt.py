@@ -29,7 +29,7 @@ def cells(tmp_path_factory):
 def test_a_key_pressed_while_training_keeps_the_model_and_the_state(cells, tmp_path):
     flags = ["-o", "out.h5ad", "--save-model", "model", "--checkpoint", "state"]
     command = [sys.executable, "-m", "scduet", "integrate", cells, *flags, *LONG]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
     assert process.stderr is not None
     for line in process.stderr:
         if "epoch 500/" in line:
@@ -44,6 +44,11 @@ def test_a_key_pressed_while_training_keeps_the_model_and_the_state(cells, tmp_p
     assert "out.h5ad and model" in last
     found = anndata.read_h5ad(tmp_path / "out.h5ad")
     np.testing.assert_allclose(found.obsm["X_scVI"], model.embed(anndata.read_h5ad(cells)), atol=1e-5)
+
+
+def heed_interrupts():
+    """A shell has its background jobs ignore SIGINT, and so would the command if the tests are such a job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def interrupting(epoch):

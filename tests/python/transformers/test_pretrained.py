@@ -138,6 +138,7 @@ def test_two_blocks_with_the_same_weights_are_noticed(write, tmp_path):
     assert "weights trunk.blocks.expand" in failed
 
 
+@pytest.mark.filterwarnings("ignore:.*pooling='mean'")  # untrained weights see little of the genes
 def test_the_embedding_is_written_and_scored_beside_pca(write, tmp_path):
     model = pretrained.read(write["scgpt"](tmp_path))
     cells = simulate(n_cells=120, n_genes=90, n_batches=2, n_types=3, seed=0)
@@ -158,6 +159,7 @@ def test_the_embedding_is_written_and_scored_beside_pca(write, tmp_path):
     np.testing.assert_allclose(cells.obsm[model.key], model.embed(cells), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*pooling='mean'")  # untrained weights see little of the genes
 def test_scvi_is_scored_beside_it_if_asked(write, tmp_path):
     model = pretrained.read(write["geneformer"](tmp_path))
     cells = simulate(n_cells=120, n_genes=90, n_batches=2, n_types=3, seed=0)

@@ -120,7 +120,7 @@ def test_it_starts_from_a_trained_scvi(counts):
     assert (model.config.dispersion, model.schema.levels["batch"]) == ("gene-batch", ("b0", "b1"))
     with pytest.raises(OptionError, match=named("n_hidden", 32)):
         sd.fit(counts, "scanvi", start=base, labels_key="cell_type", n_hidden=64)
-    with pytest.raises(OptionError, match=named("SCVI", "'scanvi'")):
+    with pytest.raises(OptionError, match=named("'scvi'", "'scanvi'")):
         sd.fit(counts, "scvi", start=model)
 
 

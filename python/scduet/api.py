@@ -303,7 +303,7 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
     cells = resume.fingerprint(trainer.cells, adata.obs_names, schema.about_features(adata))
     options = {**dataclasses.asdict(config), **dataclasses.asdict(trainer.config), **schema.to_json()["fields"]}
     features = {"features": schema.features} if schema.features else {}
-    held = {f"start {name}": resume.sign_of(one.module) for name, one in holds.items()}
+    held = {f"start {name}": native.fingerprint(one.module.state_dict()) for name, one in holds.items()}
     checkpoint = resume.Checkpoint(folder, {"model": model, "cells": cells, **options, **features, **held})
     resume.restore(trainer, checkpoint)
     return checkpoint.keep

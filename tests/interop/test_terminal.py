@@ -16,7 +16,7 @@ from notebooks import VIGNETTES
 
 import scduet
 
-pexpect = pytest.importorskip("pexpect")
+pexpect = pytest.importorskip("pexpect", reason="pexpect is not installed: pip install scduet[test]")
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from scduet.atomic import place_whole, recover, sha256
 from scduet.errors import FormatError, some
@@ -95,3 +98,13 @@ def _manifest(folder: Path) -> dict:
     if not ours:
         raise FormatError(f"{folder / MANIFEST} is not the manifest of a scduet model", "is it another program's file?")
     return manifest
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """sha256 of weights by name: the same from whatever file they were read."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

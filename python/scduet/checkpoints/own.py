@@ -5,7 +5,6 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,16 +73,6 @@ def read(folder: str | Path) -> Pretrained:
     history = history.set_index("epoch") if "epoch" in history else history.drop(columns="index", errors="ignore")
     parts = str(folder), _part("head.", tensors), history, manifest.get("embedding", {})
     return Pretrained(manifest["model"], module, manifest["licence"], *parts)
-
-
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """sha256 of weights by name: the same from whatever file they were read."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        value = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

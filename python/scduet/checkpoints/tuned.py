@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scduet.checkpoints import native, pretrained
-from scduet.checkpoints.own import fingerprint
+from scduet.checkpoints.native import fingerprint
 from scduet.contract import TokenBatch
 from scduet.errors import DataError, FormatError, OptionError, some
 from scduet.options import build

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from scduet.api import train_module
 from scduet.checkpoints import pretrained
-from scduet.checkpoints.own import fingerprint
+from scduet.checkpoints.native import fingerprint
 from scduet.checkpoints.tuned import Tuned, batch_codes, rebuilt
 from scduet.data.labels import labels_of
 from scduet.data.samplers import split

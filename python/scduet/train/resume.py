@@ -14,7 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from scduet.atomic import place_whole, probe
 from scduet.data.sources import Cells, marks
@@ -106,14 +106,6 @@ def fingerprint(cells: Cells, index, about_features: tuple[dict, dict] = ({}, {}
         digest.update(name.encode() + values.tobytes())
     if tables:
         digest.update(json.dumps(tables, sort_keys=True).encode())
-    return digest.hexdigest()[:16]
-
-
-def sign_of(module: nn.Module) -> str:
-    """A short sign of the weights of a module."""
-    digest = hashlib.sha256()
-    for value in module.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -93,7 +93,8 @@ PARAMS = 'params <- list(data = "cells.h5ad", batch = "batch", labels = "cell_ty
 def test_the_first_vignette_run_on_a_terminal(r, home):
     chunks = re.findall(r"```\{r ([\w-]+).*?\}\n(.*?)```", (VIGNETTES / "seurat.Rmd").read_text(), flags=re.DOTALL)
     code = "\n".join(chunk for name, chunk in chunks if name in CHUNKS)
-    code = f"setwd({str(home)!r})\npdf(NULL)\n{PARAMS}\n{code}\ncat('end:', dim(Embeddings(obj, 'scvi')))"
+    shows = "options(cli.progress_show_after = 0)"  # else a training of less than 2 seconds shows no bar
+    code = f"setwd({str(home)!r})\npdf(NULL)\n{shows}\n{PARAMS}\n{code}\ncat('end:', dim(Embeddings(obj, 'scvi')))"
     command, env = r.command(code, HOME)
     child = spawned(command, env)
     shown = without_colors(child.read())

@@ -82,8 +82,8 @@ def _cells(name: str, seed: int, most: int | None):
     """Reference and query of the 2,000 most variable genes of the reference, and the query's true labels."""
     import anndata
 
-    from scduet.metrics.genes import variable_genes
-    from scduet.tasks.baselines import log_normalized
+    from scduet.metrics.integration.genes import variable_genes
+    from scduet.tasks.quality.baselines import log_normalized
 
     batch, held_out, labels = SETS[name]
     adata = anndata.read_h5ad(DATA / f"{name}.h5ad")
@@ -142,7 +142,7 @@ def _baseline(which: str):
         from sklearn.linear_model import LogisticRegression
         from sklearn.neighbors import KNeighborsClassifier
 
-        from scduet.tasks.baselines import log_normalized, unintegrated_pca
+        from scduet.tasks.quality.baselines import log_normalized, unintegrated_pca
 
         both = anndata.concat([reference, query], join="outer")
         both.obs_names_make_unique()

@@ -77,7 +77,7 @@ def real_cells(n: int) -> dict[str, np.ndarray]:
     """PBMC of five studies: unintegrated components as both the data before and (30 of them) the embedding."""
     import anndata
 
-    from scduet.tasks.baselines import harmony, unintegrated_pca
+    from scduet.tasks.quality.baselines import harmony, unintegrated_pca
 
     adata = anndata.read_h5ad(ATLAS)
     rows = np.sort(np.random.default_rng(0).permutation(adata.n_obs)[:n])

@@ -19,7 +19,7 @@ import pandas as pd
 import scanpy as sc
 
 import scduet as sd
-from scduet.tasks.embed_pretrained import hvg_pca
+from scduet.tasks.workflows.embed_pretrained import hvg_pca
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PAIRS = [("sc_celseq2", "sc_dropseq"), ("sc_celseq2", "sc_10x")]

@@ -18,10 +18,10 @@ import torch
 
 from scduet.checkpoints import geneformer, scfoundation, scgpt
 from scduet.errors import ScduetError
-from scduet.transformers import geneformer as gf
-from scduet.transformers import scfoundation as sf
-from scduet.transformers import scgpt as sg
-from scduet.transformers.pretrained import Pretrained
+from scduet.transformers.families import geneformer as gf
+from scduet.transformers.families import scfoundation as sf
+from scduet.transformers.families import scgpt as sg
+from scduet.transformers.inference.pretrained import Pretrained
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 ASSETS = DATA / "files" / "foundation"

@@ -28,8 +28,8 @@ import torch
 from scgpt_reference import import_scgpt
 
 from scduet.checkpoints import geneformer, scgpt
-from scduet.transformers.embedding import windows
-from scduet.transformers.pretrained import _cell_numbers
+from scduet.transformers.inference.embedding import windows
+from scduet.transformers.inference.pretrained import _cell_numbers
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 ASSETS = SHARED / "files" / "foundation"

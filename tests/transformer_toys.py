@@ -6,10 +6,10 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from scduet.transformers import geneformer, scgpt
-from scduet.transformers.pretrained import Pretrained
-from scduet.transformers.trunk import TrunkConfig
-from scduet.transformers.vocabulary import Vocabulary
+from scduet.transformers.encoder.trunk import TrunkConfig
+from scduet.transformers.families import geneformer, scgpt
+from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 GENES = [f"GENE{i}" for i in range(120)]
 TRUNK = TrunkConfig(32, 2, 4, 48, 0.02, 1e-5)

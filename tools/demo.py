@@ -15,8 +15,8 @@ from anndata import AnnData
 
 import scduet as sd
 from scduet.errors import ScduetError
-from scduet.tasks.convert import read, write
-from scduet.tasks.draw import draw
+from scduet.io.cells import read, write
+from scduet.tasks.workflows.draw import draw
 
 ROOT = Path(__file__).resolve().parents[1]
 N_GENES = 2000  # variable genes to choose where a file names none and has many

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from scduet.checkpoints import model_folder, native, scvi_export, scvi_tools
+from scduet.checkpoints import model_folder, scvi_export, scvi_tools
 from scduet.contract import MakeBatch, Measured, Reference
 from scduet.data.schema import Fields, Schema, describe_genes, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError
+from scduet.io import native
 from scduet.models import find
 from scduet.nn.kernels.jit import compilation_announced
 from scduet.options import build, options_of, refuse_unknown
@@ -34,7 +35,7 @@ from scduet.train.summary import summary
 
 if TYPE_CHECKING:
     from scduet.checkpoints.tuned import Tuned
-    from scduet.transformers.pretrained import Pretrained
+    from scduet.transformers.inference.pretrained import Pretrained
 
 
 _GROWS_FROM = {"scanvi": "scvi"}  # model -> the model inside it, whose weights it can take
@@ -95,7 +96,7 @@ class Model:
         return self.cells
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write the model to `folder`: safetensors + JSON, see `scduet.checkpoints.native`.
+        """Write the model to `folder`: safetensors + JSON, see `scduet.io.native`.
 
         Of several processes under torchrun only the first writes.
         Raises FormatError when the folder exists, unless overwrite=True and it holds a scduet model and nothing else.

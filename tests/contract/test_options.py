@@ -119,8 +119,8 @@ def test_the_help_of_python_tells_every_option_and_default(function):
         (["fit"], {}),
         (["fit", "--model", "scanvi"], {}),
         (["map"], {"weight_decay": 0}),
-        (["pretrain"], settings_at("scduet.tasks.pretrain:RECIPE")),
-        (["finetune"], {**settings_at("scduet.tasks.finetune:RECIPE"), "lr": "lora: 0.001; full: 0.0001"}),
+        (["pretrain"], settings_at("scduet.tasks.foundation.pretrain:RECIPE")),
+        (["finetune"], {**settings_at("scduet.tasks.foundation.finetune:RECIPE"), "lr": "lora: 0.001; full: 0.0001"}),
     ],
 )
 def test_the_help_of_the_command_line_tells_defaults(capsys, command, own):
@@ -136,10 +136,10 @@ def test_the_help_of_the_command_line_tells_defaults(capsys, command, own):
 
 
 def test_recipes_are_read_from_source_as_they_are():
-    from scduet.tasks import finetune, pretrain
+    from scduet.tasks.foundation import finetune, pretrain
 
-    assert settings_at("scduet.tasks.pretrain:RECIPE") == pretrain.RECIPE
-    assert settings_at("scduet.tasks.finetune:RATES") == finetune.RATES
+    assert settings_at("scduet.tasks.foundation.pretrain:RECIPE") == pretrain.RECIPE
+    assert settings_at("scduet.tasks.foundation.finetune:RATES") == finetune.RATES
 
 
 def in_r(text):

@@ -13,7 +13,7 @@ import torch
 
 from scduet.checkpoints import geneformer
 from scduet.contract import TokenBatch
-from scduet.transformers.geneformer import Options
+from scduet.transformers.families.geneformer import Options
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra `parity`)")
 
@@ -91,7 +91,7 @@ def test_tokens_are_equal(both, adata):
     for ties in ("stable", "reference"):
         tokenizer = model.module.tokenizer(match, None, Options(ties=ties))
         from scduet.data.sources import in_memory
-        from scduet.transformers.embedding import windows
+        from scduet.transformers.inference.embedding import windows
 
         (made,) = windows(tokenizer, in_memory(adata.X))
         official = _official_tokens(adata, tokens, model.vocabulary.median, 64)

@@ -9,7 +9,7 @@ import torch
 
 from scduet.checkpoints.scvi_names import from_scvi_tools
 from scduet.contract import CellBatch, Covariates, Reference, SparseRows, Step
-from scduet.models.scanvi import SCANVI, Config
+from scduet.models.rna.scanvi import SCANVI, Config
 
 N_CELLS, N_GENES, N_BATCHES, N_LABELS, LEVELS = 48, 60, 3, 4, (4, 1)
 OPTIONS = {

@@ -12,7 +12,7 @@ import torch
 from named import assert_named, named
 
 from scduet.checkpoints import scfoundation
-from scduet.transformers.embedding import windows
+from scduet.transformers.inference.embedding import windows
 
 FIXTURE = Path(__file__).parent / "fixtures" / "scfoundation.npz"
 N_GENES = 60

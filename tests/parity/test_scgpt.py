@@ -17,8 +17,8 @@ from scduet.checkpoints import scgpt as checkpoint
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
 from scduet.nn.kernels.tokens import quantile_bins
-from scduet.transformers.binned_value import BinTokenizer
-from scduet.transformers.trunk import Packing
+from scduet.transformers.encoder.trunk import Packing
+from scduet.transformers.tokenizers.binned_value import BinTokenizer
 
 GENES = [f"G{i}" for i in range(300)]
 ARGS = {

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from scduet import metrics
-from scduet.metrics.clustering import RESOLUTIONS
-from scduet.metrics.graph import umap_weights
-from scduet.tasks.baselines import log_normalized
+from scduet.metrics.integration.clustering import RESOLUTIONS
+from scduet.metrics.integration.graph import umap_weights
+from scduet.tasks.quality.baselines import log_normalized
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

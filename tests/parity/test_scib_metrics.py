@@ -8,7 +8,7 @@ from named import named
 from sklearn.neighbors import NearestNeighbors
 
 from scduet import metrics
-from scduet.metrics import clustering
+from scduet.metrics.integration import clustering
 
 scib = pytest.importorskip("scib_metrics", reason="scib-metrics is not installed: pip install scduet[parity]")
 logging.getLogger("scib_metrics").setLevel(logging.ERROR)

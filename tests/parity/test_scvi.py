@@ -8,7 +8,7 @@ import torch
 
 from scduet.checkpoints.scvi_names import from_scvi_tools, to_scvi_tools
 from scduet.contract import CellBatch, Covariates, Reference, SparseRows, Step
-from scduet.models.scvi import SCVI, Config
+from scduet.models.rna.scvi import SCVI, Config
 
 N_CELLS, N_GENES, N_BATCHES, N_LABELS, LEVELS, N_CONTINUOUS = 48, 60, 3, 2, (4, 1), 2
 OPTIONS = {

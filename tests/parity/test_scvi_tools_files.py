@@ -10,7 +10,7 @@ import torch
 from conftest import DATA, make_counts
 
 import scduet as sd
-from scduet.tasks.likelihoods import terms_of_cells
+from scduet.tasks.posterior.likelihoods import terms_of_cells
 
 GRID = {
     "gene_likelihood": ("zinb", "nb", "poisson"),
@@ -119,7 +119,7 @@ def compare(model, mine, adata):
 
 
 def sd_states(model, adata):
-    from scduet.tasks.latent import states
+    from scduet.tasks.posterior.latent import states
 
     return states(model, adata, batch_size=BATCH)
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 import scduet as sd
-from scduet.atomic import place_whole, recover, sha256
-from scduet.checkpoints import native
-from scduet.tasks.convert import write
+from scduet.io import native
+from scduet.io.atomic import place_whole, recover, sha256
+from scduet.io.cells import write
 from scduet.train import resume
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")

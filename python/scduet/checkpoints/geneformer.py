@@ -12,13 +12,13 @@ from typing import Any
 from safetensors.torch import load_file
 
 from scduet.checkpoints.rename import fill, rename
-from scduet.checkpoints.torch_archive import read_torch
-from scduet.checkpoints.unpickle import read_pickle
 from scduet.errors import FormatError, some
-from scduet.transformers.geneformer import Config, Geneformer
-from scduet.transformers.pretrained import Pretrained
-from scduet.transformers.trunk import TrunkConfig
-from scduet.transformers.vocabulary import Vocabulary
+from scduet.io.safe_pickle import read_pickle
+from scduet.io.torch_archive import read_torch
+from scduet.transformers.encoder.trunk import TrunkConfig
+from scduet.transformers.families.geneformer import Config, Geneformer
+from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 LICENCE = "Apache-2.0"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

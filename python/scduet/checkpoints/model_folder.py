@@ -15,10 +15,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from scduet._version import __version__
-from scduet.checkpoints import native
 from scduet.contract import Reference
 from scduet.data.schema import Fields, Schema, refuse_newer
 from scduet.errors import FormatError
+from scduet.io import native
 from scduet.models import find
 from scduet.options import build
 from scduet.train.config import TrainConfig

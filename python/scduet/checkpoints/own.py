@@ -12,15 +12,15 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from scduet.checkpoints import native
 from scduet.checkpoints.rename import fill
 from scduet.errors import FormatError
+from scduet.io import native
 from scduet.train import processes
-from scduet.transformers import geneformer, scfoundation, scgpt
-from scduet.transformers.performer import PerformerConfig
-from scduet.transformers.pretrained import Pretrained
-from scduet.transformers.trunk import TrunkConfig
-from scduet.transformers.vocabulary import Vocabulary
+from scduet.transformers.encoder.performer import PerformerConfig
+from scduet.transformers.encoder.trunk import TrunkConfig
+from scduet.transformers.families import geneformer, scfoundation, scgpt
+from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 KIND = "scduet transformer"
 FAMILIES: dict[str, tuple[type, type]] = {

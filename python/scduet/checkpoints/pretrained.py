@@ -11,9 +11,10 @@ from types import ModuleType
 
 from torch import Tensor
 
-from scduet.checkpoints import geneformer, hub, own, scfoundation, scgpt
+from scduet.checkpoints import geneformer, own, scfoundation, scgpt
 from scduet.errors import FormatError, some
-from scduet.transformers.pretrained import Pretrained
+from scduet.io import hub
+from scduet.transformers.inference.pretrained import Pretrained
 
 FAMILIES: dict[str, ModuleType] = {"geneformer": geneformer, "scgpt": scgpt, "scfoundation": scfoundation, "own": own}
 PUBLISHED = {  # family, blocks, width, tokens -> name, millions of weights without heads

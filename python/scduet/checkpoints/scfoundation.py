@@ -12,13 +12,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from scduet.checkpoints.rename import fill, rename
-from scduet.checkpoints.torch_archive import read_torch
 from scduet.errors import FormatError, OptionError, some
-from scduet.transformers.performer import PerformerConfig
-from scduet.transformers.pretrained import Pretrained
-from scduet.transformers.scfoundation import Config, ScFoundation
-from scduet.transformers.trunk import TrunkConfig
-from scduet.transformers.vocabulary import Vocabulary
+from scduet.io.torch_archive import read_torch
+from scduet.transformers.encoder.performer import PerformerConfig
+from scduet.transformers.encoder.trunk import TrunkConfig
+from scduet.transformers.families.scfoundation import Config, ScFoundation
+from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 LICENCE = "scFoundation model licence: non-commercial research only, not to be passed on, revocable (MODEL_LICENSE)"
 GENES = "OS_scRNA_gene_index.19264.tsv"

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from scduet.checkpoints.rename import fill, rename
-from scduet.checkpoints.torch_archive import read_torch
 from scduet.errors import FormatError, ScduetWarning, some
-from scduet.transformers.pretrained import Pretrained
-from scduet.transformers.scgpt import Config, ScGPT
-from scduet.transformers.trunk import TrunkConfig
-from scduet.transformers.vocabulary import Vocabulary
+from scduet.io.torch_archive import read_torch
+from scduet.transformers.encoder.trunk import TrunkConfig
+from scduet.transformers.families.scgpt import Config, ScGPT
+from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 LICENCE = "MIT"
 WEIGHTS = "best_model.pt"

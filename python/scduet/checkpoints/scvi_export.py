@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from scduet.atomic import place_whole
 from scduet.checkpoints.scvi_names import to_scvi_tools
 from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, ONE_FILE
 from scduet.data.schema import Schema
 from scduet.errors import FormatError, some
+from scduet.io.atomic import place_whole
 
 VERSION = "1.4.2"  # of the layout
 NON_KWARGS = {  # arguments that their constructors name; the rest go through **kwargs, under the name in KWARGS

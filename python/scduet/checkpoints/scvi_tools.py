@@ -19,11 +19,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from scduet.checkpoints.scvi_names import from_scvi_tools
-from scduet.checkpoints.torch_archive import read_torch
-from scduet.checkpoints.unpickle import read_pickle
 from scduet.contract import Reference
 from scduet.data.schema import Fields, Schema
 from scduet.errors import FormatError, OptionError, some
+from scduet.io.safe_pickle import read_pickle
+from scduet.io.torch_archive import read_torch
 from scduet.models import find
 from scduet.options import build
 

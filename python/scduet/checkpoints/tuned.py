@@ -21,17 +21,18 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from scduet.checkpoints import native, pretrained
-from scduet.checkpoints.native import fingerprint
+from scduet.checkpoints import pretrained
 from scduet.contract import TokenBatch
 from scduet.errors import DataError, FormatError, OptionError, some
+from scduet.io import native
+from scduet.io.native import fingerprint
 from scduet.options import build
 from scduet.train import processes
 from scduet.train.config import TrainConfig
 from scduet.train.loop import Outcome
-from scduet.transformers.finetune import Annotator, Encoder, changed_weights
-from scduet.transformers.integration import Integrator
-from scduet.transformers.pretrained import Pretrained
+from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformers.objectives.finetune import Annotator, Encoder, changed_weights
+from scduet.transformers.objectives.integration import Integrator
 
 KIND = "scduet fine-tuned transformer"
 TASKS: dict[str, Any] = {"annotation": Annotator, "integration": Integrator}  # built of encoder, levels, config

@@ -55,13 +55,14 @@ def annotate(
     regression do on labeled cells that none of them was shown; --use takes the labels of another row. Options are
     those of the scVI that is trained; with --model FOLDER those of fine-tuning, which --help then lists.
     """
-    from scduet.tasks.convert import check_target, file_size, place_whole, read, write
+    from scduet.io.cells import check_target, file_size, place_whole, read, write
 
     check_target(output, overwrite, file_size(query))
     if table:
         check_target(table, overwrite, endings=(".csv",))
     import scduet
-    from scduet.checkpoints import native, scvi_tools
+    from scduet.checkpoints import scvi_tools
+    from scduet.io import native
 
     trained = native.is_ours(reference) or scvi_tools.recognise(reference)
     known = scduet.load(reference) if trained else read(reference)
@@ -91,7 +92,7 @@ def map_(
 
     Batches that the model has not seen get rows of their own; cells of the reference keep their place to the last bit.
     """
-    from scduet.tasks.convert import check_target, file_size, read, write
+    from scduet.io.cells import check_target, file_size, read, write
 
     check_target(output, overwrite, file_size(query), (".h5mu",) if query.suffix == ".h5mu" else ())
     if save_model:
@@ -136,7 +137,7 @@ def de(
     many calls remain when the labels are permuted: the noise of sampling cells, not errors of the model or differences
     between donors.
     """
-    from scduet.tasks.convert import check_target, place_whole, read
+    from scduet.io.cells import check_target, place_whole, read
 
     check_target(output, overwrite, endings=(".csv",))
     import scduet
@@ -166,7 +167,7 @@ def expression(
 
     --output .h5ad or .zarr: cells x genes of the model, with obs and obsm of the cells; .csv: a table.
     """
-    from scduet.tasks.convert import check_target, file_size, read, write_expression
+    from scduet.io.cells import check_target, file_size, read, write_expression
 
     check_target(output, overwrite, file_size(data), (".h5ad", ".zarr", ".csv"))
     size = _library(library_size)

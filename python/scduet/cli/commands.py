@@ -53,7 +53,7 @@ def fit(
 
     --output is the folder to make: weights as safetensors, all else as JSON.
     """
-    from scduet.tasks.convert import read
+    from scduet.io.cells import read
 
     check_model_folder(output, overwrite)
     import scduet
@@ -82,7 +82,7 @@ def integrate(
 
     Writes the cells with the embedding in obsm, as .h5ad or .zarr.
     """
-    from scduet.tasks.convert import check_target, file_size, read, write
+    from scduet.io.cells import check_target, file_size, read, write
 
     check_target(output, overwrite, file_size(data), (".h5mu",) if data.suffix == ".h5mu" else ())
     if save_model:
@@ -114,8 +114,8 @@ def embed(
 
     --output .h5ad or .zarr: the cells with the embedding in obsm; .csv or .npy: the embedding alone.
     """
-    from scduet.tasks.convert import check_target, file_size, read, write, write_embedding
-    from scduet.tasks.provenance import made_by, note
+    from scduet.io.cells import check_target, file_size, read, write, write_embedding
+    from scduet.tasks.quality.provenance import made_by, note
 
     endings = (".h5mu" if data.suffix == ".h5mu" else ".h5ad", ".zarr", ".csv", ".npy")
     check_target(output, overwrite, file_size(data), endings)
@@ -144,8 +144,8 @@ def recommend(
 
     For each task: what to use, why, who found so, and whether a deep model is needed at all.
     """
-    from scduet.tasks.convert import read
-    from scduet.tasks.recommend import recommend
+    from scduet.io.cells import read
+    from scduet.tasks.workflows.recommend import recommend
 
     on_disk = data.suffix.lower() in (".h5ad", ".zarr")
     table = recommend(data if on_disk else read(data), task, batch_key=batch_key, labels_key=labels_key, layer=layer)
@@ -171,7 +171,7 @@ def score(
     How well batches mix, and how well cell types stay apart; higher is better. The unintegrated PCA, and Harmony where
     it is installed, are always scored too.
     """
-    from scduet.tasks.convert import check_target, place_whole, read
+    from scduet.io.cells import check_target, place_whole, read
 
     if batch_key is None and labels_key is None:
         raise OptionError("score needs to know the batches or the cell types", "pass --batch-key, --labels-key or both")
@@ -209,7 +209,7 @@ def report(
 
     The data, the training, pictures before and after, scores and what they mean.
     """
-    from scduet.tasks.convert import check_target, read
+    from scduet.io.cells import check_target, read
 
     check_target(output, overwrite, endings=(".html",))
     import scduet
@@ -251,7 +251,7 @@ def doctor(
 
     Versions, devices, the speed of torch, R, permission to write. Exit code 1 if something is bad.
     """
-    from scduet.tasks.doctor import examine
+    from scduet.tasks.workflows.doctor import examine
 
     findings = examine(model, folder)
     for finding in findings:
@@ -291,7 +291,7 @@ def listener(quiet: bool) -> SilentOnError | None:
 
 
 def check_model_folder(folder: Path, overwrite: bool) -> None:
-    from scduet.tasks.convert import check_folder
+    from scduet.io.cells import check_folder
 
     check_folder(folder.absolute().parent)
     if folder.exists() and not overwrite:

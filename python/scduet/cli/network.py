@@ -33,7 +33,7 @@ def network(
 
     With --gene-sets it prints how often links join genes of a common set: by the model, by co-expression, by chance.
     """
-    from scduet.tasks.convert import check_target, place_whole, read
+    from scduet.io.cells import check_target, place_whole, read
 
     for path, endings in ((output, TABLE), (programs, TABLE), (figure, FIGURE)):
         if path:

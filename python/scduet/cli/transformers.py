@@ -21,22 +21,22 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to make; pu
 
 def teaching(*more: str) -> list[Option]:
     """Options of fine-tuning a transformer to name cells; `more`: of where the data are."""
-    own = options_at(("model", "scduet.transformers.finetune:Config"), TRAINING)
-    rates = settings_at("scduet.tasks.finetune:RATES")
+    own = options_at(("model", "scduet.transformers.objectives.finetune:Config"), TRAINING)
+    rates = settings_at("scduet.tasks.foundation.finetune:RATES")
     lr = "; ".join(f"{tuning}: {rate:g}" for tuning, rate in rates.items())
-    recipe = {**settings_at("scduet.tasks.finetune:RECIPE"), "lr": lr}
+    recipe = {**settings_at("scduet.tasks.foundation.finetune:RECIPE"), "lr": lr}
     return [*_places(*more, "unlabeled_category", "layer"), *TOKENS, *with_defaults(own, recipe)]
 
 
 def pretraining() -> list[Option]:
     """Options of pre-training, those of one family marked with its name."""
-    shared = options_at(("model", "scduet.transformers.scratch:Size"), TRAINING)
+    shared = options_at(("model", "scduet.transformers.families.scratch:Size"), TRAINING)
     own = [
         replace(option, help=f"{family}: {option.help}")
         for family, config in FAMILIES.items()
-        for option in options_at(("model", f"scduet.transformers.pretraining:{config}"))
+        for option in options_at(("model", f"scduet.transformers.objectives.pretraining:{config}"))
     ]
-    recipe = settings_at("scduet.tasks.pretrain:RECIPE")
+    recipe = settings_at("scduet.tasks.foundation.pretrain:RECIPE")
     return [*_places("layer"), TOKENS[0], *own, *with_defaults(shared, recipe)]
 
 
@@ -56,7 +56,7 @@ def finetune(
     scduet annotate CELLS --reference FOLDER. How well that works beside kNN and logistic regression, on cells that
     none of them saw, is told by scduet annotate CELLS --reference LABELED --model TRANSFORMER.
     """
-    from scduet.tasks.convert import read
+    from scduet.io.cells import read
 
     check_model_folder(output, overwrite)
     import scduet
@@ -84,7 +84,7 @@ def pretrain(
     A new one has the genes of the cells for its vocabulary, and the size that the options say. For several processes or
     machines: torchrun -m scduet pretrain.
     """
-    from scduet.tasks.convert import read
+    from scduet.io.cells import read
 
     check_model_folder(output, overwrite)
     import scduet

@@ -18,9 +18,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scduet.contract import Input
-from scduet.data.files import CellsOnDisk, FileSource
-from scduet.data.gene_sets import read_table
+from scduet.data.on_disk import CellsOnDisk, FileSource
 from scduet.data.sources import DenseSource, Source, in_memory
+from scduet.data.tables import read_table
 from scduet.errors import DataError, some
 
 Place = str | Path | pd.DataFrame | dict  # what users may give; a bare name is looked up, see `resolve`

@@ -16,8 +16,8 @@ import pandas as pd
 
 from scduet.contract import Input, Reference
 from scduet.data import checks, locate
-from scduet.data.files import opened
 from scduet.data.inputs import Names, arrays_of_features, columns_of, rows_of_cells, tables
+from scduet.data.on_disk import opened
 from scduet.data.sources import Cells
 from scduet.errors import DataError, FormatError, ScduetWarning, some
 
@@ -322,7 +322,7 @@ def _tuple(value: Any) -> Any:
 
 
 def on_disk(data: Any) -> Any:
-    """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.files.CellsOnDisk`.
+    """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.on_disk.CellsOnDisk`.
 
     Raises DataError for a file that is missing, damaged, or none of .h5ad, .h5mu and zarr.
     """

@@ -13,17 +13,17 @@ from typing import Any
 import pandas as pd
 
 import scduet
-from scduet.atomic import sha256 as checksum
 from scduet.capabilities import Classifies, HasLoadings
 from scduet.errors import FormatError, OptionError, some
 from scduet.interop import codec, objects
 from scduet.interop.options import Options, call
+from scduet.io.atomic import sha256 as checksum
 from scduet.models import find
-from scduet.tasks import provenance
-from scduet.tasks.gene_parameters import loadings
+from scduet.tasks.genes.gene_parameters import loadings
+from scduet.tasks.quality import provenance
 from scduet.train.progress import SilentOnError
 
-Made = dict[str, dict[str, str]]  # what `scduet.tasks.provenance` notes of embeddings
+Made = dict[str, dict[str, str]]  # what `scduet.tasks.quality.provenance` notes of embeddings
 Saved = dict[str, str]  # "folder" and "sha256" of a saved model
 CALLS_A_SECOND = 5  # more slow the console of R down
 noted: list[str] = []  # warnings that came as events during a call; `reticulate.ask` empties it
@@ -149,7 +149,7 @@ def annotate(query, reference, options: Options, callback: Callable | None = Non
 
 def markers(folder: str, sha256: str, adata, options: Options) -> Compared:
     """Genes whose expression differs between groups, and the calls that permuted labels leave."""
-    from scduet.tasks.calibration import calibration, summary
+    from scduet.tasks.comparison.calibration import calibration, summary
 
     model = saved(folder, sha256)
     table = call(scduet.differential_expression, model, _fitting(adata, model), verbose=False, options=options)
@@ -176,7 +176,7 @@ def report(
 def score(adata, embeddings: list[str] | None, options: Options, made: Made | tuple[()] = ()) -> Scored:
     """The table of `scduet.score`, its first column the names of the embeddings.
 
-    made: for embeddings of a model that R keeps, its name and columns: see `scduet.tasks.provenance`.
+    made: for embeddings of a model that R keeps, its name and columns: see `scduet.tasks.quality.provenance`.
     """
     _note(adata, made)
     return scored(call(scduet.score, adata, embeddings, options=options))

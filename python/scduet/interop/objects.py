@@ -12,10 +12,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scduet.atomic import place_whole
 from scduet.errors import FormatError
 from scduet.interop import codec
-from scduet.tasks.provenance import PLACE
+from scduet.io.atomic import place_whole
+from scduet.io.cells import EMBEDDINGS
 
 NOTES = "scduet"  # entry of uns that keeps what AnnData has no place for, as JSON
 PLACES = ("layers", "obsm", "varm", "obsp")
@@ -64,7 +64,7 @@ def contents(adata: AnnData) -> dict[str, Any]:
     named = {place: [str(key) for key in getattr(adata, place)] for place in PLACES}
     tables = [key for key, value in adata.obsm.items() if isinstance(value, pd.DataFrame)]
     notes = json.loads(str(adata.uns[NOTES])) if NOTES in adata.uns else {}
-    other = [str(key) for key in adata.uns if key not in (NOTES, PLACE)] + [f"varp[{key!r}]" for key in adata.varp]
+    other = [str(key) for key in adata.uns if key not in (NOTES, EMBEDDINGS)] + [f"varp[{key!r}]" for key in adata.varp]
     counts = adata.X is not None and _whole(adata.X)
     return {**named, "tables": tables, "notes": notes, "other": other, "has_x": adata.X is not None,
             "counts": counts, "raw": adata.raw is not None}  # fmt: skip

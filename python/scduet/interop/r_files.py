@@ -13,10 +13,10 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from scduet.atomic import place_whole
 from scduet.errors import FormatError, ScduetWarning
 from scduet.interop.objects import write_h5ad
-from scduet.tasks.convert import WRITERS, check_target, file_size, read, write
+from scduet.io.atomic import place_whole
+from scduet.io.cells import WRITERS, check_target, file_size, read, write
 
 ENDINGS = (".rds", ".rda", ".rdata")
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
-from .inputs import dense
+from scduet.metrics.core.inputs import dense
 
 
 def hide_counts(

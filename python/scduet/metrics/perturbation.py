@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from .inputs import Undefined, dense, points
-from .tiles import group_sums
+from scduet.metrics.core.inputs import Undefined, dense, points
+from scduet.metrics.core.tiles import group_sums
 
 
 def pearson(observed: ArrayLike, predicted: ArrayLike, genes: ArrayLike | None = None) -> float:

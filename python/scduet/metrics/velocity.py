@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from .inputs import Undefined, codes, points
-from .neighbors import Neighbors, nearest_neighbors
+from scduet.metrics.core.inputs import Undefined, codes, points
+from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors
 
 
 def velocity_confidence(

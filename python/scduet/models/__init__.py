@@ -20,10 +20,10 @@ class Row:
 
 
 MODELS: dict[str, Row] = {
-    "scvi": Row("scduet.models.scvi:SCVI", "X_scVI", "scvi", "RunSCVI", "SCVI"),
-    "scanvi": Row("scduet.models.scanvi:SCANVI", "X_scANVI", "scanvi", "RunSCANVI", "SCANVI", task="annotation"),
-    "ldvae": Row("scduet.models.ldvae:LDVAE", "X_ldvae", "ldvae", "RunLDVAE", "LinearSCVI"),
-    "autozi": Row("scduet.models.autozi:AutoZI", "X_autozi", "autozi", "RunAutoZI", "AUTOZI"),
+    "scvi": Row("scduet.models.rna.scvi:SCVI", "X_scVI", "scvi", "RunSCVI", "SCVI"),
+    "scanvi": Row("scduet.models.rna.scanvi:SCANVI", "X_scANVI", "scanvi", "RunSCANVI", "SCANVI", task="annotation"),
+    "ldvae": Row("scduet.models.rna.ldvae:LDVAE", "X_ldvae", "ldvae", "RunLDVAE", "LinearSCVI"),
+    "autozi": Row("scduet.models.rna.autozi:AutoZI", "X_autozi", "autozi", "RunAutoZI", "AUTOZI"),
 }
 TRANSFORMERS = ("geneformer", "scgpt", "scfoundation")  # come from a folder, or from pre-training
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from scduet.errors import DataError
 from scduet.metrics import perturbation as response
 from scduet.metrics import transfer
-from scduet.metrics.inputs import Undefined
+from scduet.metrics.core.inputs import Undefined
 from scduet.plots.style import STYLE, Figure
 
 

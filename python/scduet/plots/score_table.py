@@ -15,7 +15,7 @@ from matplotlib.patches import Circle, Rectangle
 from scduet.errors import DataError
 from scduet.metrics import METRICS
 from scduet.plots.style import NEUTRAL, STYLE, Figure
-from scduet.tasks.shown import notes
+from scduet.tasks.quality.shown import notes
 
 BASELINES = ("X_pca", "X_harmony")
 _GROUPS = {"bio": ("Biology kept", "Greens"), "batch": ("Batches mixed", "Blues"), "all": ("Means", "Oranges")}

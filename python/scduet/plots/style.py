@@ -12,8 +12,8 @@ import matplotlib
 import matplotlib.figure
 from matplotlib.colors import to_hex
 
-from scduet.atomic import place_whole
 from scduet.errors import OptionError
+from scduet.io.atomic import place_whole
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,

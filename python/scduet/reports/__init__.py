@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from scduet.atomic import place_whole
 from scduet.errors import DataError, some
+from scduet.io.atomic import place_whole
+from scduet.io.cells import check_target
 from scduet.reports import sections
 from scduet.reports.page import render
-from scduet.tasks.convert import check_target
-from scduet.tasks.draw import lay_out
-from scduet.tasks.score import score
+from scduet.tasks.quality.score import score
+from scduet.tasks.workflows.draw import lay_out
 
 if TYPE_CHECKING:
     from scduet.api import Model

@@ -19,8 +19,8 @@ from scduet.options import options_of
 from scduet.plots.embedding import embedding_panels, legend_entries
 from scduet.plots.training import SPLITS, training_curves
 from scduet.reports.page import Cell, Gallery, Picture, Section, Table
-from scduet.tasks.draw import Drawing, title_of
-from scduet.tasks.shown import notes
+from scduet.tasks.quality.shown import notes
+from scduet.tasks.workflows.draw import Drawing, title_of
 
 if TYPE_CHECKING:
     from scduet.api import Model
@@ -203,7 +203,7 @@ def _score_cells(values: pd.Series) -> list[Cell]:
 def _meaning(name: str) -> str:
     """The first sentence of the metric's documentation, and its range."""
     metric = METRICS[name]
-    module, function = metric.function.split(".")
+    module, _, function = metric.function.rpartition(".")
     described = inspect.getdoc(getattr(import_module(f"scduet.metrics.{module}"), function)) or ""
     first, _, _ = described.partition("\n\n")
     return f"{' '.join(first.split())} From {metric.low:g} to {metric.high:g}; higher is better."

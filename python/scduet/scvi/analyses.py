@@ -13,8 +13,10 @@ from scduet.api import Model
 from scduet.errors import OptionError
 from scduet.nn.layers import rsample
 from scduet.scvi import settings
-from scduet.tasks import abundance, expression, latent, likelihoods, minify, sampling
-from scduet.tasks.differential_expression import differential_expression
+from scduet.tasks.comparison import abundance
+from scduet.tasks.comparison.differential_expression import differential_expression
+from scduet.tasks.posterior import expression, latent, likelihoods, sampling
+from scduet.tasks.workflows import minify
 
 
 class Analyses:

@@ -12,12 +12,12 @@ from scduet.data.schema import Fields
 from scduet.errors import OptionError
 from scduet.scvi.setup import note, noted, untrained
 from scduet.scvi.trained import ScviModel
-from scduet.tasks.annotate import predict
-from scduet.tasks.gene_parameters import loadings
+from scduet.tasks.genes.gene_parameters import loadings
+from scduet.tasks.workflows.annotate import predict
 
 
 class SCVI(ScviModel):
-    """scVI: see `scduet.models.scvi`."""
+    """scVI: see `scduet.models.rna.scvi`."""
 
     _name = "scvi"
 
@@ -53,7 +53,7 @@ class SCVI(ScviModel):
 
 
 class SCANVI(ScviModel):
-    """scANVI: see `scduet.models.scanvi`."""
+    """scANVI: see `scduet.models.rna.scanvi`."""
 
     _name = "scanvi"
     was_pretrained = False
@@ -133,7 +133,7 @@ class SCANVI(ScviModel):
 
 
 class LinearSCVI(ScviModel):
-    """LDVAE: see `scduet.models.ldvae`."""
+    """LDVAE: see `scduet.models.rna.ldvae`."""
 
     _name = "ldvae"
 
@@ -162,7 +162,7 @@ class LinearSCVI(ScviModel):
 
 
 class AUTOZI(ScviModel):
-    """AutoZI: see `scduet.models.autozi`."""
+    """AutoZI: see `scduet.models.rna.autozi`."""
 
     _name = "autozi"
 

@@ -13,15 +13,16 @@ from anndata import AnnData, read_h5ad
 
 from scduet import api
 from scduet.api import Model
-from scduet.atomic import place_whole
-from scduet.checkpoints import native, scvi_tools
+from scduet.checkpoints import scvi_tools
 from scduet.data.samplers import split
 from scduet.errors import FormatError, OptionError
+from scduet.io import native
+from scduet.io.atomic import place_whole
 from scduet.scvi import settings
 from scduet.scvi.analyses import Analyses
 from scduet.scvi.setup import noted, untrained
 from scduet.scvi.training import history_of, training_config
-from scduet.tasks import map_query
+from scduet.tasks.workflows import map_query
 
 FILE = "adata.h5ad"
 MOST_MISSING = 0.999  # of the genes of a query: as there, only a query without any is refused

@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from scduet.contract import CellBatch, MakeBatch, Stratified, TokenBatch
+from scduet.data.device_cache import resident
 from scduet.data.loader import epoch_order, minibatches
-from scduet.data.resident import resident
 from scduet.data.samplers import Share, boundaries, repeated, shared, stratified
 from scduet.data.sources import Cells
 from scduet.train.config import TrainConfig

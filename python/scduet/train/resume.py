@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scduet.atomic import place_whole, probe
 from scduet.data.sources import Cells, marks
 from scduet.errors import FormatError, TrainingError, some
+from scduet.io.atomic import place_whole, probe
 from scduet.train.loop import Trainer
 
 FILE = "training.safetensors"

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from scduet.contract import CellBatch, Expects, Input, Loss, Reference, Step
 from scduet.data import schema
 from scduet.data.sources import Cells, gathered
-from scduet.models import scvi
-from scduet.models.scvi import SCVI
+from scduet.models.rna import scvi
+from scduet.models.rna.scvi import SCVI
 from scduet.nn.layers import kl_to_normal, rsample
 
 

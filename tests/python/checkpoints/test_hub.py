@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from named import named
 
-from scduet.checkpoints import hub
 from scduet.errors import FormatError, OptionError, ScduetWarning
+from scduet.io import hub
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from named import named
 
-from scduet.checkpoints import native
 from scduet.errors import FormatError
+from scduet.io import native
 
 TENSORS = {"module.w": torch.arange(6.0).reshape(2, 3)}
 
@@ -94,8 +94,8 @@ KILLED = """
     import os, shutil, sys
     from pathlib import Path
     import torch
-    from scduet import atomic
-    from scduet.checkpoints import native
+    from scduet.io import atomic
+    from scduet.io import native
 
     folder, moment = Path(sys.argv[1]), 0
     native.write(folder, {"note": "old"}, {"w": torch.zeros(3)})

@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from named import named
 
-from scduet.checkpoints.torch_archive import read_torch
-from scduet.checkpoints.unpickle import Record, read_pickle, unpickle
 from scduet.errors import FormatError
+from scduet.io.safe_pickle import Record, read_pickle, unpickle
+from scduet.io.torch_archive import read_torch
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "files"
 
@@ -377,7 +377,7 @@ def test_real_dictionaries_of_geneformer_are_read_whole(name):
 def test_reading_a_dictionary_imports_no_torch(tmp_path):
     (tmp_path / "d.pkl").write_bytes(pickle.dumps({"a": np.int16(1)}))
     code = (
-        "import sys; from scduet.checkpoints.unpickle import read_pickle; "
+        "import sys; from scduet.io.safe_pickle import read_pickle; "
         f"assert read_pickle({str(tmp_path / 'd.pkl')!r}) == {{'a': 1}}; assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

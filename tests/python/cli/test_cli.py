@@ -13,7 +13,7 @@ from named import assert_named
 import scduet as sd
 from scduet.cli import main
 from scduet.options import options_of
-from scduet.tasks.doctor import Finding
+from scduet.tasks.workflows.doctor import Finding
 
 SHORT = ["--max-epochs", "2", "--n-latent", "4", "--batch-key", "batch"]
 
@@ -206,7 +206,9 @@ def test_python_m_scduet_is_the_command():
 
 
 def test_doctor_finds_this_installation_well(folder, capsys, monkeypatch):
-    monkeypatch.setattr("scduet.tasks.doctor._matrix_product", lambda: Finding("speed of torch", "not timed here"))
+    monkeypatch.setattr(
+        "scduet.tasks.workflows.doctor._matrix_product", lambda: Finding("speed of torch", "not timed here")
+    )
     assert run("doctor", "--model", folder / "model", "--folder", folder) == 0
     told = capsys.readouterr().out
     assert f"scduet: {sd.__version__}" in told

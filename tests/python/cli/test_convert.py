@@ -12,7 +12,7 @@ from scipy.io import mmwrite
 from scduet.cli import main
 from scduet.data.simulate import simulate
 from scduet.errors import DataError, FormatError
-from scduet.tasks.convert import check_folder, convert, read, write
+from scduet.io.cells import check_folder, convert, read, write
 
 REAL = Path(__file__).resolve().parents[4] / "shared/data/files/10x/10x_data"
 

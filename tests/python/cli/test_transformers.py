@@ -12,9 +12,9 @@ from transformer_toys import make_cells, transformer
 import scduet as sd
 from scduet.cli import main
 from scduet.train.config import TrainConfig
-from scduet.transformers.finetune import Config
-from scduet.transformers.pretraining import GenerativeConfig, MaskedConfig
-from scduet.transformers.scratch import Size
+from scduet.transformers.families.scratch import Size
+from scduet.transformers.objectives.finetune import Config
+from scduet.transformers.objectives.pretraining import GenerativeConfig, MaskedConfig
 
 SHORT = ["--max-epochs", "2", "--batch-size", "20", "--accelerator", "cpu"]
 FAST = dict(max_epochs=2, batch_size=20, accelerator="cpu")

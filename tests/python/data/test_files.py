@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 from named import named
 
-from scduet.data import files
+from scduet.data import on_disk as files
 from scduet.data.loader import epoch_order, minibatches
 from scduet.data.samplers import Share
 from scduet.data.schema import Fields, Schema

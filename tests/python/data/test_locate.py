@@ -11,9 +11,9 @@ from conftest import make_counts
 from named import named
 
 from scduet.contract import Input
+from scduet.data.device_cache import resident
 from scduet.data.loader import minibatches
 from scduet.data.locate import locate, locate_main, resolve
-from scduet.data.resident import resident
 from scduet.data.schema import Fields, Schema, on_disk
 from scduet.data.sources import gathered
 from scduet.errors import DataError, OptionError, ScduetWarning

@@ -9,9 +9,9 @@ import scipy.sparse as sp
 
 import scduet as sd
 from scduet.cli import main
-from scduet.data import loom
 from scduet.errors import FormatError
-from scduet.tasks.convert import read
+from scduet.io import loom
+from scduet.io.cells import read
 
 REAL = Path(__file__).resolve().parents[4] / "shared/data/files/loom/mpfc-starmap.loom"
 N_GENES, N_CELLS = 30, 120

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from scduet.data.device_cache import resident
 from scduet.data.loader import minibatches
-from scduet.data.resident import resident
 from scduet.data.samplers import boundaries
 from scduet.data.schema import Fields, Schema
 

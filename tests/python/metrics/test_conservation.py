@@ -8,9 +8,9 @@ from named import named
 from scipy.stats import spearmanr
 
 from scduet import metrics
-from scduet.metrics.conservation import G2M_GENES, S_GENES
-from scduet.metrics.genes import variable_genes
-from scduet.metrics.graph import adjacency, umap_weights
+from scduet.metrics.integration.conservation import G2M_GENES, S_GENES
+from scduet.metrics.integration.genes import variable_genes
+from scduet.metrics.integration.graph import adjacency, umap_weights
 
 
 @pytest.fixture

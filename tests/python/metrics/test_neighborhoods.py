@@ -7,9 +7,9 @@ from scipy.spatial.distance import cdist
 from scipy.stats import chisquare
 
 from scduet import metrics
-from scduet.metrics.acceptance import accepted
-from scduet.metrics.lisi import lisi_samples, neighborhood_weights
-from scduet.metrics.neighbors import Neighbors, neighbor_counts
+from scduet.metrics.core.neighbors import Neighbors, neighbor_counts
+from scduet.metrics.integration.kbet import accepted
+from scduet.metrics.integration.lisi import lisi_samples, neighborhood_weights
 
 
 def ring(index, distance=None):

@@ -11,8 +11,8 @@ from sklearn.decomposition import PCA
 
 import scduet as sd
 from scduet.errors import DataError, OptionError, ScduetWarning
-from scduet.tasks import baselines
-from scduet.tasks.shown import notes
+from scduet.tasks.quality import baselines
+from scduet.tasks.quality.shown import notes
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_pca_in_obsm_is_used(counts):
 def test_a_corrected_matrix_and_a_graph_can_be_scored(scored):
     scored.layers["combat"] = baselines.log_normalized(scored.X).toarray()
     near = sd.metrics.nearest_neighbors(scored.obsm["X_scVI"], 15)
-    from scduet.metrics.graph import adjacency
+    from scduet.metrics.integration.graph import adjacency
 
     scored.obsp["bbknn"] = adjacency(near, near.distance)
     names = ["layers/combat", "obsp/bbknn", "X_scVI"]

@@ -7,8 +7,8 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_samples as sklearn_samples
 
 from scduet import metrics
-from scduet.metrics.silhouette import silhouette_samples
-from scduet.metrics.tiles import enough_precision, group_sums
+from scduet.metrics.core.tiles import enough_precision, group_sums
+from scduet.metrics.integration.silhouette import silhouette_samples
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "sqeuclidean"])

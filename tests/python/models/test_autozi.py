@@ -9,7 +9,7 @@ import torch
 import scduet as sd
 from scduet.data.loader import minibatches
 from scduet.data.schema import Fields, Schema
-from scduet.models.autozi import AutoZI, Config
+from scduet.models.rna.autozi import AutoZI, Config
 from scduet.nn.likelihoods import log_negative_binomial, log_zero_inflated_negative_binomial
 
 

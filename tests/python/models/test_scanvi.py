@@ -13,8 +13,8 @@ from scduet.contract import Reference, Step
 from scduet.data.loader import minibatches
 from scduet.data.schema import Fields, Schema
 from scduet.errors import OptionError
-from scduet.models.scanvi import SCANVI, Config
-from scduet.tasks.annotate import predict
+from scduet.models.rna.scanvi import SCANVI, Config
+from scduet.tasks.workflows.annotate import predict
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.loop import Trainer
 

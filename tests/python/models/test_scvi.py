@@ -9,7 +9,7 @@ from named import named
 
 from scduet.contract import CellBatch, Covariates, Reference, SparseRows, Step
 from scduet.errors import OptionError
-from scduet.models.scvi import SCVI, Config
+from scduet.models.rna.scvi import SCVI, Config
 from scduet.nn import likelihoods
 
 PRIOR = {"library_log_mean": np.array([1, 2, 3], "f4"), "library_log_variance": np.array([0.1, 0.2, 0.3], "f4")}

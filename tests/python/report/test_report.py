@@ -14,7 +14,7 @@ import scduet as sd
 from scduet.errors import DataError, FormatError
 from scduet.reports import sections
 from scduet.reports.page import Cell, Section, Table, render
-from scduet.tasks.draw import lay_out, umap
+from scduet.tasks.workflows.draw import lay_out, umap
 
 EVIL = '<script>alert("x")</script>'
 

@@ -10,9 +10,9 @@ from scipy.stats import spearmanr
 
 import scduet as sd
 from scduet.errors import DataError, OptionError
-from scduet.tasks.abundance import _log_density
-from scduet.tasks.criticism import calibration_error, gene_statistics
-from scduet.tasks.latent import cells_in_states
+from scduet.tasks.comparison.abundance import _log_density
+from scduet.tasks.posterior.latent import cells_in_states
+from scduet.tasks.posterior.predictive_check import calibration_error, gene_statistics
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from named import named
 
 import scduet as sd
 from scduet.errors import DataError, OptionError
-from scduet.tasks.annotate import entropy, predict
-from scduet.tasks.simple_classifiers import simple_classifiers
+from scduet.tasks.quality.simple_classifiers import simple_classifiers
+from scduet.tasks.workflows.annotate import entropy, predict
 
 FAST = dict(max_epochs=8, n_latent=5, n_hidden=32, recipe="scvi-tools", batch_size=64)
 
@@ -85,7 +85,7 @@ def trained_by_noise(use):
     [("model", "scanvi"), ("knn", "knn on pca"), ("logistic_regression", "logistic regression"), ("best", None)],
 )
 def test_the_labels_are_those_of_the_row_that_is_used(monkeypatch, use, row):
-    import scduet.tasks.annotate as task
+    import scduet.tasks.workflows.annotate as task
 
     monkeypatch.setattr(task, "FINE_TUNING", dict(max_epochs=1, lr=1e-9))
     table, query = trained_by_noise(use)

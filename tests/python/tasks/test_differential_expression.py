@@ -12,8 +12,8 @@ from named import assert_named, named
 
 import scduet as sd
 from scduet.errors import DataError, OptionError, ScduetWarning
-from scduet.tasks.differential_expression import _Sampler
-from scduet.tasks.fold_changes import (
+from scduet.tasks.comparison.differential_expression import _Sampler
+from scduet.tasks.comparison.fold_changes import (
     Pairs,
     called,
     described,

@@ -14,11 +14,11 @@ from transformer_toys import make_cells, transformer
 
 import scduet as sd
 from scduet.errors import DataError, FormatError, OptionError
-from scduet.tasks import convert
-from scduet.tasks.doctor import examine
-from scduet.tasks.finetune import evaluate, finetune, finetune_integration
+from scduet.io import cells as convert
+from scduet.tasks.foundation.finetune import evaluate, finetune, finetune_integration
+from scduet.tasks.workflows.doctor import examine
 from scduet.train import resume
-from scduet.transformers.embedding import in_order
+from scduet.transformers.inference.embedding import in_order
 
 FAST = dict(max_epochs=6, batch_size=16, accelerator="cpu", lr=3e-3)
 

@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 import scduet as sd
 from scduet.errors import DataError, OptionError
 from scduet.plots.network import positions, strongest
-from scduet.tasks.gene_network import correlation
+from scduet.tasks.genes.gene_network import correlation
 
 SETS = Path(__file__).parents[3] / ".." / "shared" / "data" / "files" / "genesets" / "Reactome_2016.gmt.gz"
 MODULE = np.repeat([0, 1, 2], 10)

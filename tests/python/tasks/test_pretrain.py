@@ -9,12 +9,12 @@ from transformer_toys import GENES, make_cells, transformer
 import scduet as sd
 from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
 from scduet.metrics.perturbation import energy_distance
-from scduet.tasks.finetune import evaluate, finetune
-from scduet.tasks.generate import generate, prompt_vectors
-from scduet.tasks.pretrain import pretrain
+from scduet.tasks.foundation.finetune import evaluate, finetune
+from scduet.tasks.foundation.generate import generate, prompt_vectors
+from scduet.tasks.foundation.pretrain import pretrain
 from scduet.train import resume
-from scduet.transformers.embedding import SAME, spread
-from scduet.transformers.scratch import usual_counts
+from scduet.transformers.families.scratch import usual_counts
+from scduet.transformers.inference.embedding import SAME, spread
 
 SMALL = dict(width=32, n_layers=2, n_heads=4, feedforward=64, accelerator="cpu", batch_size=10)
 
@@ -70,7 +70,7 @@ def test_generated_cells_are_like_their_type(gpt, by):
 
 def real_bins(model, adata):
     """The bins of all genes of each cell, zeros included, as the tokenizer gives them."""
-    from scduet.transformers.embedding import in_order
+    from scduet.transformers.inference.embedding import in_order
 
     cells, tokenizer = model.prepared(adata)
     tokens = tokenizer.tokens(in_order(cells.counts, 0, adata.n_obs))

@@ -7,7 +7,7 @@ import pytest
 from named import assert_named, named
 
 from scduet.errors import DataError, OptionError
-from scduet.tasks.recommend import ALIASES, RULES, TASKS, recommend, traits
+from scduet.tasks.workflows.recommend import ALIASES, RULES, TASKS, recommend, traits
 
 
 def row(adata, task, **keys):

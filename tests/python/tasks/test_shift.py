@@ -7,8 +7,8 @@ from named import named
 import scduet as sd
 from scduet.errors import DataError, OptionError
 from scduet.metrics import squared_pearson
-from scduet.metrics.genes import variable_genes
-from scduet.tasks.baselines import log_normalized
+from scduet.metrics.integration.genes import variable_genes
+from scduet.tasks.quality.baselines import log_normalized
 
 KINDS = np.array(["B", "NK", "T"])
 PLACE = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])  # of the types

@@ -13,8 +13,8 @@ import scduet as sd
 from scduet.errors import ScduetWarning
 from scduet.interop.models import listener
 from scduet.interop.reticulate import ask
-from scduet.tasks.finetune import finetune
-from scduet.tasks.pretrain import pretrain
+from scduet.tasks.foundation.finetune import finetune
+from scduet.tasks.foundation.pretrain import pretrain
 from scduet.train.events import Event
 
 OPTIONS = dict(max_epochs=4, batch_key="batch", n_hidden=8, n_latent=3, early_stopping=False)

@@ -10,7 +10,7 @@ from named import named
 from toys import Profile, silent, trainer
 
 import scduet as sd
-from scduet.data import files
+from scduet.data import on_disk as files
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, FormatError, OptionError
 
@@ -77,7 +77,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     before = path.read_bytes()
-    monkeypatch.setattr("scduet.tasks.convert._write_elements", full)
+    monkeypatch.setattr("scduet.io.cells._write_elements", full)
     with pytest.raises(OSError, match=named("[Errno 28]")):
         sd.integrate(path, output=path, overwrite=True, max_epochs=1, n_hidden=8, callback=silent)
     assert path.read_bytes() == before

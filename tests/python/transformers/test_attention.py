@@ -7,15 +7,15 @@ from named import named
 from scipy.stats import rankdata
 
 from scduet.errors import OptionError
-from scduet.transformers.attention import attention, quantiles
-from scduet.transformers.trunk import Packing
+from scduet.transformers.encoder.trunk import Packing
+from scduet.transformers.inference.attention import attention, quantiles
 
 
 def plain(model, adata, token, cells, block):
     """Mean quantiles by loops and numpy."""
     total, seen = np.zeros((2, len(token), len(token)))
     data, tokenizer = model.prepared(adata)
-    from scduet.transformers.embedding import in_order
+    from scduet.transformers.inference.embedding import in_order
 
     module, qkv = model.module, model.module.trunk.blocks[block].qkv
     for cell in cells:

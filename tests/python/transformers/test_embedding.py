@@ -11,8 +11,8 @@ import torch
 from named import assert_named, named
 
 from scduet.errors import DataError, DeviceError, OptionError, ScduetWarning
-from scduet.transformers import embedding
-from scduet.transformers.embedding import alike
+from scduet.transformers.inference import embedding
+from scduet.transformers.inference.embedding import alike
 
 
 def test_a_cell_alone_is_the_cell_among_others(model, adata):

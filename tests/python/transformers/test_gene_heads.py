@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 import scduet as sd
 from scduet.errors import DataError, OptionError
-from scduet.transformers.gene_heads import NUMBER, classes, cross_validated
+from scduet.transformers.objectives.gene_heads import NUMBER, classes, cross_validated
 
 
 @pytest.fixture

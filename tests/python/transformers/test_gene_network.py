@@ -7,8 +7,8 @@ from named import named
 
 import scduet as sd
 from scduet.errors import DataError
-from scduet.tasks.gene_network import cosines
-from scduet.transformers.attention import attention
+from scduet.tasks.genes.gene_network import cosines
+from scduet.transformers.inference.attention import attention
 
 GENES = [f"GENE{i}" for i in (3, 5, 8, 13, 21, 34, 55)]
 

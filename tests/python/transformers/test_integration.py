@@ -13,15 +13,15 @@ import scduet as sd
 from scduet.contract import Step
 from scduet.errors import DataError, OptionError
 from scduet.metrics import clisi, ilisi
-from scduet.metrics.genes import variable_genes
-from scduet.tasks.baselines import log_normalized
-from scduet.tasks.embed_pretrained import hvg_pca
-from scduet.transformers.embedding import in_order
-from scduet.transformers.integration import Config, DomainNorm, Integrator, choose_masked
-from scduet.transformers.objectives import elastic_similarity, reversed_gradient, zero_nll
-from scduet.transformers.scgpt import BATCH_NORM_EPS
-from scduet.transformers.tokens import WithCodes
-from scduet.transformers.trunk import Packing
+from scduet.metrics.integration.genes import variable_genes
+from scduet.tasks.quality.baselines import log_normalized
+from scduet.tasks.workflows.embed_pretrained import hvg_pca
+from scduet.transformers.encoder.trunk import Packing
+from scduet.transformers.families.scgpt import BATCH_NORM_EPS
+from scduet.transformers.inference.embedding import in_order
+from scduet.transformers.objectives.integration import Config, DomainNorm, Integrator, choose_masked
+from scduet.transformers.objectives.losses import elastic_similarity, reversed_gradient, zero_nll
+from scduet.transformers.tokenizers.tokens import WithCodes
 
 FAST = dict(max_epochs=25, batch_size=16, accelerator="cpu", lr=3e-3, zeros=False)
 OFF = dict(zero_probability=False, by_cell=False, similarity_weight=0.0, adversary_weight=0.0, domain_norm=False)

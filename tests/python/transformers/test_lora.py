@@ -5,11 +5,11 @@ import torch
 from named import named
 
 from scduet.errors import OptionError
-from scduet.transformers import geneformer, scgpt
-from scduet.transformers.finetune import Annotator, Config, choose_trained, trained_share
-from scduet.transformers.lora import LAYERS, add_low_rank
-from scduet.transformers.trunk import Packing, Trunk, TrunkConfig
-from scduet.transformers.vocabulary import Vocabulary
+from scduet.transformers.encoder.lora import LAYERS, add_low_rank
+from scduet.transformers.encoder.trunk import Packing, Trunk, TrunkConfig
+from scduet.transformers.families import geneformer, scgpt
+from scduet.transformers.objectives.finetune import Annotator, Config, choose_trained, trained_share
+from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 SPECIAL = {"<pad>": 0, "<mask>": 1, "<cls>": 2, "<eos>": 3}
 PUBLISHED = {

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 import scduet as sd
 from scduet.errors import DataError, OptionError
-from scduet.transformers.embedding import in_order
-from scduet.transformers.perturbation import rearranged
+from scduet.transformers.inference.embedding import in_order
+from scduet.transformers.inference.perturbation import rearranged
 
 NINTH = np.arange(90) == 9
 

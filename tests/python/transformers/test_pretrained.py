@@ -12,14 +12,14 @@ from scduet.checkpoints import pretrained
 from scduet.cli import main
 from scduet.data.simulate import simulate
 from scduet.errors import FormatError
-from scduet.tasks.doctor import Finding, examine
-from scduet.tasks.embed_pretrained import HVG_PCA, embed_pretrained, hvg_pca
-from scduet.transformers import geneformer as gf
-from scduet.transformers import scfoundation as sf
-from scduet.transformers import scgpt as sg
-from scduet.transformers.pretrained import Pretrained
-from scduet.transformers.trunk import TrunkConfig
-from scduet.transformers.vocabulary import Vocabulary
+from scduet.tasks.workflows.doctor import Finding, examine
+from scduet.tasks.workflows.embed_pretrained import HVG_PCA, embed_pretrained, hvg_pca
+from scduet.transformers.encoder.trunk import TrunkConfig
+from scduet.transformers.families import geneformer as gf
+from scduet.transformers.families import scfoundation as sf
+from scduet.transformers.families import scgpt as sg
+from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize("family", ["geneformer", "scgpt", "scfoundation"])
@@ -105,7 +105,9 @@ def test_the_published_numbers_are_those_of_the_published_configurations(size):
 
 def test_a_whole_download_of_a_published_size_passes_and_the_command_says_so(write, tmp_path, monkeypatch, capsys):
     """The small model, were it the published one; then with other dictionaries, then of another width inside."""
-    monkeypatch.setattr("scduet.tasks.doctor._matrix_product", lambda: Finding("speed of torch", "not timed here"))
+    monkeypatch.setattr(
+        "scduet.tasks.workflows.doctor._matrix_product", lambda: Finding("speed of torch", "not timed here")
+    )
     size, folder = ("geneformer", 2, 16, 94), write["geneformer"](tmp_path)
     count = sum(weight.numel() for weight in sd.load(folder).module.state_dict().values()) / 1e6
     monkeypatch.setattr(pretrained, "PUBLISHED", {size: ("Toy-V2", count)})

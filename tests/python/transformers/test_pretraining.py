@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from transformer_toys import GENES, TRUNK, make_cells, transformer
 
 from scduet.contract import Step, TokenBatch
-from scduet.transformers.embedding import in_order
-from scduet.transformers.objectives import bert_masking, mean_square
-from scduet.transformers.pretraining import (
+from scduet.transformers.encoder.trunk import Packing, Trunk, attend_by_cell, attend_padded
+from scduet.transformers.inference.embedding import in_order
+from scduet.transformers.objectives.losses import bert_masking, mean_square
+from scduet.transformers.objectives.pretraining import (
     Generative,
     GenerativeConfig,
     MaskedConfig,
@@ -20,7 +21,6 @@ from scduet.transformers.pretraining import (
     head_weights,
     with_unexpressed,
 )
-from scduet.transformers.trunk import Packing, Trunk, attend_by_cell, attend_padded
 
 
 def batch_of(base, n=6, seed=0) -> TokenBatch:

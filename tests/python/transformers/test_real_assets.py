@@ -11,10 +11,10 @@ import torch
 from scduet.checkpoints import geneformer
 from scduet.checkpoints.scfoundation import GENES, vocabulary_of
 from scduet.checkpoints.scgpt import vocabulary_of as scgpt_vocabulary
-from scduet.transformers import geneformer as gf
-from scduet.transformers import scfoundation as sf
-from scduet.transformers import scgpt as sg
-from scduet.transformers.pretrained import Pretrained
+from scduet.transformers.families import geneformer as gf
+from scduet.transformers.families import scfoundation as sf
+from scduet.transformers.families import scgpt as sg
+from scduet.transformers.inference.pretrained import Pretrained
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 ASSETS = DATA / "files" / "foundation"
@@ -61,7 +61,7 @@ def test_the_first_genes_of_a_t_cell_are_not_the_most_counted(models):
     model = models["geneformer"]
     tokenizer = model.module.tokenizer(model.match(adata), None, gf.Options())
     cells = model._cells(adata, None, False)
-    from scduet.transformers.embedding import in_order
+    from scduet.transformers.inference.embedding import in_order
 
     batch = tokenizer(in_order(cells.counts, 0, 200))
     names = {token: gene for gene, token in model.vocabulary.token.items()}

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scduet.data.loader import Rows
 from scduet.nn.kernels.sorting import ascending
 from scduet.nn.kernels.tokens import quantile_bins, uniform
-from scduet.transformers import tokens as tokens_module
-from scduet.transformers.binned_value import BinTokenizer
-from scduet.transformers.continuous_value import DepthTokenizer
-from scduet.transformers.rank_value import RankTokenizer
+from scduet.transformers.tokenizers import tokens as tokens_module
+from scduet.transformers.tokenizers.binned_value import BinTokenizer
+from scduet.transformers.tokenizers.continuous_value import DepthTokenizer
+from scduet.transformers.tokenizers.rank_value import RankTokenizer
 
 N_GENES = 60
 RNG = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from scduet.transformers.trunk import Packing, Trunk, TrunkConfig, attend_by_cell, attend_padded
+from scduet.transformers.encoder.trunk import Packing, Trunk, TrunkConfig, attend_by_cell, attend_padded
 
 
 def _case(seed=0, width=24):

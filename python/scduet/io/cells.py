@@ -1,0 +1,281 @@
+"""Files of cells: read by what they are, written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.utils import make_index_unique
+from jaxtyping import Float
+from scipy.io import mmread
+
+from scduet.errors import DataError, FormatError, some
+from scduet.io.atomic import place_whole, probe
+from scduet.io.loom import read_loom
+
+EMBEDDINGS = "scduet_embeddings"  # entry of uns that says which model made which embedding
+_SPARE = 16 << 20  # bytes that a folder must have free beside the estimate
+
+
+def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) -> AnnData:
+    """Read `source` in any format of `READERS` and write it as `target`, .h5ad or .zarr; returns the cells.
+
+    Raises FormatError for a format that is not known, a damaged file, or a target that exists (unless `overwrite`).
+    """
+    check_target(target, overwrite, needed=file_size(source))
+    adata = read(source)
+    write(adata, target, overwrite=overwrite)
+    return adata
+
+
+def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
+    """The cells in an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, or a 10x folder with matrix.mtx.
+
+    Names of genes are made unique.
+
+    Of 10x files the genes are X; features of other kinds are in obsm under the name of their kind, e.g.
+    "Antibody Capture". multimodal: also read .h5mu, as a MuData.
+
+    Raises FormatError, naming the file and what can be read, for anything else and for damaged files.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FormatError(f"{path} does not exist", "is the name right?")
+    reader = READERS[_kind(path)]
+    try:
+        adata = reader(path)
+    except FormatError:
+        raise
+    except Exception as error:  # readers fail in their own ways: KeyError, OSError, zlib.error, ...
+        raise FormatError(
+            f"{path} cannot be read: {_one_line(error)}", "is it complete, and what its name says?"
+        ) from error
+    if isinstance(adata, AnnData) or (multimodal and hasattr(adata, "mod")):
+        return adata
+    what = f"several modalities ({some(list(adata.mod))})" if hasattr(adata, "mod") else "no AnnData"
+    raise FormatError(f"{path} holds {what}", "give one modality as .h5ad, or another file")
+
+
+def write(adata: AnnData, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write `adata` as .h5ad or .zarr (a MuData as .h5mu), by the ending of `path`; never half.
+
+    Raises FormatError for another ending, or when `path` exists (unless `overwrite`).
+    """
+    path = check_target(path, overwrite, endings=(".h5mu",) if hasattr(adata, "mod") else ())
+    writer = WRITERS[path.suffix.lower()]
+    place_whole(path, lambda new: writer(adata, new))
+    return path
+
+
+def check_target(path: str | Path, overwrite: bool = False, needed: int = 0, endings: tuple[str, ...] = ()) -> Path:
+    """Make sure, before work starts, that `path` can be written: ending, folder, permission, `needed` bytes of room.
+
+    `endings`: what may be written; by default .h5ad and .zarr. Raises FormatError or DataError.
+    """
+    path, endings = Path(path).absolute(), endings or (".h5ad", ".zarr")
+    if path.suffix.lower() not in endings:
+        raise FormatError(f"cannot write {path.name!r}", f"end its name in {' or '.join(endings)}")
+    check_folder(path.parent, needed)
+    if path.exists() and not overwrite:
+        raise FormatError(f"{path} exists", "choose another name, or allow it to be overwritten")
+    if path.is_dir() and not (path / ".zgroup").exists() and not (path / "zarr.json").exists():
+        raise FormatError(f"{path} is a folder that is not a zarr store", "choose another name")
+    return path
+
+
+def check_folder(folder: Path, needed: int = 0) -> None:
+    """Make sure that files can be made in `folder`, and that `needed` bytes fit. Raises DataError."""
+    if not folder.is_dir():
+        raise DataError(f"the folder {folder} does not exist", "make it first")
+    try:
+        probe(folder)
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}", "choose another folder") from error
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE:
+        raise DataError(
+            f"{folder} has {free >> 20} MB free, about {(needed + _SPARE) >> 20} MB are needed", "make room first"
+        )
+
+
+def file_size(path: str | Path) -> int:
+    """Bytes of a file, or of all in a folder; 0 where there is nothing."""
+    path = Path(path)
+    files = path.rglob("*") if path.is_dir() else [path] if path.exists() else []
+    return sum(file.stat().st_size for file in files)
+
+
+def write_embedding(latent: Float[np.ndarray, "cell latent"], cells: Sequence[str], path: str | Path) -> None:
+    """Write an embedding alone: .npy the array, .csv with a column of cell names and latent_0, latent_1, ..."""
+    path = Path(path).absolute()
+    table = pd.DataFrame(
+        latent, index=pd.Index(cells, name="cell"), columns=[f"latent_{i}" for i in range(latent.shape[1])]
+    )
+    place_whole(path, table.to_csv if path.suffix.lower() == ".csv" else lambda new: np.save(new, latent))
+
+
+def write_expression(found: pd.DataFrame, adata: AnnData, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write expression (cell x gene): .csv a table, .h5ad or .zarr cells with it as X, and obs and obsm of `adata`."""
+    path = Path(path).absolute()
+    if path.suffix.lower() == ".csv":
+        place_whole(path, found.rename_axis("cell").to_csv)
+    else:
+        write(AnnData(found, obs=adata.obs, obsm=dict(adata.obsm)), path, overwrite=overwrite)
+
+
+def add_embedding(
+    source: str | Path,
+    target: str | Path,
+    key: str,
+    latent: Float[np.ndarray, "cell latent"],
+    made: Mapping[str, str] | None = None,
+) -> None:
+    """Write a copy of the .h5ad or .zarr `source`, with `latent` in obsm[key], as `target`; the counts are not read.
+
+    made: what `scduet.tasks.quality.provenance` notes of the embedding.
+    """
+
+    def make(new: Path) -> None:
+        (shutil.copytree if Path(source).is_dir() else shutil.copyfile)(source, new)
+        _write_elements(new, {f"obsm/{key}": latent, **({f"uns/{EMBEDDINGS}/{key}": dict(made)} if made else {})})
+
+    place_whole(Path(target), make)
+
+
+def _write_elements(path: Path, elements: Mapping[str, Any]) -> None:
+    """Write each value of `elements` to its place in the file, e.g. "obsm/X_scVI"."""
+    import h5py
+    import zarr
+    from anndata.io import write_elem
+
+    if path.is_dir():
+        root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+        for place, value in elements.items():
+            _write_element(root, place, value, write_elem)
+        zarr.consolidate_metadata(str(path))
+        return
+    with h5py.File(path, "r+") as root:
+        for place, value in elements.items():
+            _write_element(root, place, value, write_elem)
+
+
+def _write_element(root: Any, place: str, value: Any, write_elem: Callable) -> None:
+    """Groups on the way that are not there are made as AnnData writes them."""
+    *folders, name = place.split("/")
+    for folder in folders:
+        if folder not in root:
+            write_elem(root, folder, {})
+        root = root[folder]
+    write_elem(root, name, value)
+
+
+def _kind(path: Path) -> str:
+    """The key of `READERS` for `path`."""
+    if path.is_dir() and path.suffix.lower() != ".zarr":
+        if (path / "matrix.mtx").exists() or (path / "matrix.mtx.gz").exists():
+            return "10x folder"
+        raise FormatError(
+            f"{path} is a folder without matrix.mtx: {some(sorted(p.name for p in path.iterdir()))}", _KNOWN
+        )
+    ending = path.suffix.lower()
+    if ending not in READERS:
+        raise FormatError(f"cannot read {path.name!r}", _HINTS.get(ending, _KNOWN))
+    return ending
+
+
+def _read_10x_h5(path: Path) -> AnnData:
+    import scanpy
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Variable names are not unique")  # they are the next moment
+        adata = _genes_first(scanpy.read_10x_h5(path, gex_only=False))
+        adata.var_names_make_unique()
+    return adata
+
+
+def _genes_first(adata: AnnData) -> AnnData:
+    """Genes as X, and features of each other kind (antibodies, peaks, guides, ...) as an entry of obsm."""
+    kinds = adata.var["feature_types"].astype(str) if "feature_types" in adata.var else None
+    if kinds is None or set(kinds) <= {GENES} or GENES not in set(kinds):
+        return adata
+    genes = adata[:, (kinds == GENES).to_numpy()].copy()
+    for kind in sorted(set(kinds) - {GENES}):
+        part = adata[:, (kinds == kind).to_numpy()]
+        genes.obsm[kind], genes.uns[f"{kind}_names"] = part.X.tocsr(), np.array(make_index_unique(part.var_names))
+    return genes
+
+
+GENES = "Gene Expression"
+
+
+def _read_h5mu(path: Path):
+    try:
+        import mudata
+    except ImportError as error:
+        raise FormatError(f"{path} needs the package mudata", "pip install 'scduet[multimodal]'") from error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "From 0.4", FutureWarning)  # how mudata will treat obs, which we do not use
+        return mudata.read_h5mu(path)
+
+
+def _write_h5mu(mdata, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "From 0.4", FutureWarning)
+        mdata.write_h5mu(path)
+
+
+def _read_10x_folder(path: Path) -> AnnData:
+    """matrix.mtx (gene, cell), barcodes.tsv and features.tsv or genes.tsv, each gzipped or not (STARsolo's are not)."""
+
+    def table(*names: str) -> pd.DataFrame:
+        return pd.read_csv(_one_of(path, *names), sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
+
+    features, barcodes = table("features.tsv", "genes.tsv"), table("barcodes.tsv")
+    symbols = features[1] if features.shape[1] > 1 else features[0]
+    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=make_index_unique(pd.Index(symbols.to_numpy())))
+    if features.shape[1] > 2:
+        var["feature_types"] = features[2].to_numpy()
+    counts = mmread(_one_of(path, "matrix.mtx")).T.tocsr().astype("float32")
+    return _genes_first(AnnData(counts, obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var))
+
+
+def _one_of(folder: Path, *names: str) -> Path:
+    """The first of `names`, gzipped or not, that is in `folder`."""
+    found = [
+        folder / f"{name}{ending}" for name in names for ending in ("", ".gz") if (folder / f"{name}{ending}").exists()
+    ]
+    if not found:
+        raise FileNotFoundError(f"no {' or '.join(names)}, with or without .gz")
+    return found[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+READERS: Mapping[str, Callable[[Path], AnnData]] = {
+    ".h5ad": anndata.read_h5ad,
+    ".h5mu": _read_h5mu,
+    ".zarr": anndata.read_zarr,
+    ".loom": read_loom,
+    ".h5": _read_10x_h5,
+    "10x folder": _read_10x_folder,
+}
+WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
+    ".h5ad": lambda adata, path: adata.write_h5ad(path, compression="gzip"),
+    ".h5mu": _write_h5mu,
+    ".zarr": lambda adata, path: adata.write_zarr(path),
+}
+_KNOWN = "scduet reads .h5ad, .zarr, .loom, 10x .h5 and 10x folders with matrix.mtx"
+_HINTS = {
+    **dict.fromkeys((".rds", ".rda", ".rdata"), "make it an .h5ad first: scduet convert x.rds x.h5ad"),
+    ".csv": "read it yourself, e.g. with scanpy.read_csv, and write an .h5ad",
+    ".mtx": "give the folder that holds matrix.mtx, barcodes and features",
+}

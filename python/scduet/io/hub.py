@@ -1,0 +1,93 @@
+"""Downloads folders of published models from the Hugging Face hub: "hf://owner/name[/folder]@revision".
+
+Every file is checked against the sha256 that the hub records for it, and the files of a revision that is a commit can
+never change. Needs the extra `hub`. Without network, files that were downloaded before are used.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from scduet.errors import FormatError, OptionError, ScduetWarning
+from scduet.io.atomic import sha256
+
+WANTED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.pkl", "*.tsv")
+NEVER = ("training_args.bin", "optimizer*", "*.py")  # not needed, and able to run code
+_ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)(?:@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class Address:
+    repo: str
+    folder: str = ""  # inside the repository
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        found = _ADDRESS.fullmatch(text)
+        if found is None or ".." in text:
+            raise OptionError(f"{text!r} is no address of the hub", 'it is like "hf://owner/name@revision"')
+        return cls(found["repo"], found["folder"].strip("/"), found["revision"])
+
+
+def is_address(text: str | Path) -> bool:
+    return str(text).startswith("hf:")
+
+
+def download(text: str) -> Path:
+    """The local folder with the files at an address.
+
+    Raises OptionError without the package huggingface_hub or for a malformed address, FormatError when a file is not
+    the one that the hub records.
+    """
+    address = Address.parse(text)
+    hub = _package()
+    patterns = [pattern for name in WANTED for pattern in _places(address.folder, name)]
+    root = Path(
+        hub.snapshot_download(
+            address.repo, revision=address.revision, allow_patterns=patterns, ignore_patterns=list(NEVER)
+        )
+    )
+    _check(hub, address, root)
+    folder = root / address.folder
+    if not folder.is_dir():
+        raise FormatError(f"{address.repo} has no folder {address.folder!r}", "look at its files on the hub")
+    return folder
+
+
+def _places(folder: str, name: str) -> list[str]:
+    """In the folder asked for, and where Geneformer's repository keeps its dictionaries."""
+    return [f"{folder}/{name}", f"geneformer/{name}", f"geneformer/*/{name}"] if folder else [name]
+
+
+def _check(hub, address: Address, root: Path) -> None:
+    """Compare the files with the sha256 on the hub; without network they were compared when they came."""
+    try:
+        info = hub.HfApi().model_info(address.repo, revision=address.revision, files_metadata=True)
+    except OSError as error:
+        message = f"the hub cannot be reached ({type(error).__name__}): the files of an earlier download are used"
+        warnings.warn(message, ScduetWarning, stacklevel=4)
+        return
+    recorded = {file.rfilename: file.lfs.sha256 for file in info.siblings if getattr(file, "lfs", None)}
+    for name, expected in recorded.items():
+        path = root / name
+        if path.is_file() and sha256(path) != expected:
+            raise FormatError(
+                f"{name} of {address.repo} is not the file that the hub records", "delete it, download again"
+            )
+    if address.revision is None:
+        message = f"no revision was asked for: this is {info.sha}; write hf://{address.repo}@{info.sha} to keep it"
+        warnings.warn(message, ScduetWarning, stacklevel=4)
+
+
+def _package():
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise OptionError(
+            "addresses of the hub need the package huggingface_hub", "pip install 'scduet[hub]'"
+        ) from None
+    return huggingface_hub

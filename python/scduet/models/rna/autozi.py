@@ -1,0 +1,199 @@
+"""AutoZI: which genes are zero-inflated? An scVI in which each gene has its own answer (Clivio et al. 2019).
+
+    d_g   ~ Beta(alpha, beta)                   probability that gene g is not zero-inflated
+    z, r, share, dropout as in scVI
+    x     ~ d_g NB(l * share, r) + (1 - d_g) ZINB(l * share, r, dropout)
+
+    q(d_g) = Beta(alpha_g, beta_g)
+
+Training minimises the loss of scVI with that mixture as likelihood, plus KL(q(d) || p(d)) shared among the cells.
+Source: Clivio, Lopez, Regier, Gayoso, Jordan and Yosef 2019, bioRxiv 10.1101/794875. Dropout has a smallest
+probability, `minimal_dropout`, below which a ZINB could not be told from a NB.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import Beta, Gamma, kl_divergence
+from torch.nn import functional as F
+
+from scduet.contract import CellBatch, Expects, Loss, Reference, Step
+from scduet.errors import OptionError
+from scduet.models.rna import scvi
+from scduet.models.rna.scvi import SCVI, Decoded
+from scduet.nn.layers import kl_to_normal, rsample
+from scduet.nn.likelihoods import log_negative_binomial, log_zero_inflated_negative_binomial
+
+EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class Config:
+    n_hidden: int = 128
+    """Width of the hidden layers."""
+    n_latent: int = 10
+    """Dimensions of the latent space."""
+    n_layers: int = 1
+    """Hidden layers of the encoder and of the decoder."""
+    dropout_rate: float = 0.1
+    """Share of hidden units that the encoder drops in training."""
+    dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene"
+    """What the dispersion of a gene may depend on."""
+    latent_distribution: Literal["normal", "ln"] = "normal"
+    """Prior of the latent space: normal, or logistic-normal."""
+    use_observed_lib_size: bool = True
+    """Take a cell's library size as its total, rather than learn it."""
+    alpha_prior: float = 0.5
+    """First parameter of the Beta prior, between 0 and 1."""
+    beta_prior: float = 0.5
+    """Second parameter of the Beta prior, between 0 and 1."""
+    minimal_dropout: float = 0.01
+    """Smallest probability of a dropout where a gene is zero-inflated."""
+    zero_inflation: Literal["gene", "gene-batch", "gene-label"] = "gene"
+    """What a gene's zero inflation may depend on; "gene-label" needs every cell labeled."""
+
+    def __post_init__(self) -> None:
+        scvi_config(self)  # the same checks
+        for name in ("alpha_prior", "beta_prior"):
+            if not 0 < getattr(self, name) < 1:
+                raise OptionError(f"{name}={getattr(self, name)!r}", f"{name} is between 0 and 1")
+        if not 0 <= self.minimal_dropout < 1:
+            raise OptionError(f"minimal_dropout={self.minimal_dropout!r}", "it is from 0 up to, not including, 1")
+
+
+class AutoZI(nn.Module):
+    Config = Config
+    players = ("model",)
+    expects: Expects = "counts"
+    measure = staticmethod(scvi.library_moments)
+
+    def __init__(self, reference: Reference, config: Config):
+        super().__init__()
+        self.reference, self.config = reference, config
+        self.scvi = SCVI(reference, scvi_config(config))
+        groups = {"gene": (), "gene-batch": (reference.n_batches,), "gene-label": (reference.n_labels,)}
+        shape = (*groups[config.zero_inflation], reference.n_genes)
+        if 0 in shape:
+            raise OptionError('zero_inflation="gene-label" needs labels', "pass labels_key=")
+        self.alpha_logit, self.beta_logit = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.randn(shape))
+        for name in ("alpha_prior", "beta_prior"):
+            self.register_buffer(f"{name}_logit", torch.tensor([getattr(config, name)]).logit())
+
+    def forward(self, cells: CellBatch, step: Step) -> Loss:
+        terms = {name: values.mean() for name, values in self.cell_terms(cells).items()}
+        kl_genes = kl_divergence(self.posterior_of_genes(), self.prior_of_genes()).sum()
+        terms["kl_genes"] = kl_genes / max(self.reference.n_cells, 1)
+        total = terms["reconstruction"] + step.kl_weight * terms["kl"] + terms["kl_genes"]
+        return Loss(total + terms["kl_library"] if self.learns_library else total, terms, len(cells))
+
+    def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
+        """The terms of each cell's negative evidence lower bound, but for that of the genes, at a draw of its state."""
+        mean, variance = self.posterior(cells)
+        log_library, kl_library = self.drawn_library(cells)
+        z, kl = self.state(rsample(mean, variance)), kl_to_normal(mean, variance)
+        return {"reconstruction": -self.log_likelihood(z, cells, log_library), "kl": kl, **kl_library}
+
+    def posterior_of_genes(self) -> Beta:
+        """q(d): by gene, or (batch or label, gene)."""
+        return Beta(self.alpha_logit.sigmoid(), self.beta_logit.sigmoid())
+
+    def prior_of_genes(self) -> Beta:
+        return Beta(self.alpha_prior_logit.sigmoid(), self.beta_prior_logit.sigmoid())  # type: ignore[operator]
+
+    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+        return self.scvi.embed(cells)
+
+    @property
+    def vae(self) -> AutoZI:
+        return self
+
+    @property
+    def learns_library(self) -> bool:
+        return self.scvi.learns_library
+
+    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+        return self.scvi.posterior(cells)
+
+    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+        return self.scvi.state(z)
+
+    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+        return self.scvi.log_library(cells)
+
+    def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
+        return self.scvi.drawn_library(cells)
+
+    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+        return self.scvi.library_posterior(cells)
+
+    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+        return self.scvi.library_prior(cells)
+
+    def log_likelihood(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
+    ) -> Float[Tensor, " cell"]:
+        """log p(x | z, l, d) with a draw of d, summed over genes."""
+        p, x = self.decode(z, cells, log_library=log_library), cells.x.dense()
+        assert p.dispersion is not None
+        assert p.dropout_logits is not None
+        plain = self._of_cell(_drawn(self.posterior_of_genes()), cells)
+        nb = (plain + EPS).log() + log_negative_binomial(x, p.rate, p.dispersion)
+        inflated = log_zero_inflated_negative_binomial(x, p.rate, p.dispersion, p.dropout_logits)
+        return torch.logaddexp(nb, (1 - plain + EPS).log() + inflated).sum(-1)
+
+    def shares(
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"] | None = None,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "cell gene"]:
+        return self.scvi.shares(z, cells, batch, out)
+
+    def decode(
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"] | None = None,
+        log_library: Float[Tensor, "cell 1"] | None = None,
+    ) -> Decoded:
+        """As of scVI, with dropout raised to `minimal_dropout`; of the zero-inflated part of the mixture."""
+        decoded, least = self.scvi.decode(z, cells, batch, log_library), self.config.minimal_dropout
+        if not least:
+            return decoded
+        assert decoded.dropout_logits is not None
+        raised = least + (1 - least) * decoded.dropout_logits.sigmoid()
+        return replace(decoded, dropout_logits=(raised / (1 - raised + EPS)).log())
+
+    def _of_cell(self, plain: Tensor, cells: CellBatch) -> Float[Tensor, "*#cell gene"]:
+        """d of each cell's batch or label."""
+        kind = self.config.zero_inflation
+        if kind == "gene":
+            return plain
+        if kind == "gene-batch":
+            return F.embedding(cells.batch, plain)
+        label = torch.full_like(cells.batch, -1) if cells.label is None else cells.label
+        table = torch.cat([plain, plain.mean(0, keepdim=True)])  # an unlabeled cell gets the labels' mean
+        return F.embedding(torch.where(label < 0, len(plain), label), table)
+
+
+def scvi_config(config: Config) -> scvi.Config:
+    """The options of the scVI inside."""
+    shared = {f.name for f in fields(scvi.Config)} & {f.name for f in fields(Config)}
+    return scvi.Config(gene_likelihood="zinb", **{name: getattr(config, name) for name in shared})
+
+
+def _drawn(beta: Beta) -> Tensor:
+    """A draw that gradients pass through, kept off 0 and 1; by Gamma draws in logarithms, which do not underflow.
+
+    Made gene by gene, all groups of a gene together: the order of draws of scvi-tools.
+    """
+    sizes = (beta.concentration1.t().contiguous(), beta.concentration0.t().contiguous())
+    first, second = ((Gamma(size, 1.0).rsample() + 1e-30).log() for size in sizes)
+    return (1e-7 + (1 - 2e-7) * torch.sigmoid(first - second)).t()

@@ -1,0 +1,1 @@
+"""Predicted responses to perturbations."""

@@ -1,0 +1,80 @@
+"""Denoised expression: the mean of the model's distribution of counts, batch effects taken out or chosen."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from scduet.api import Model
+from scduet.tasks.posterior.latent import (
+    BATCH_SIZE,
+    as_batch,
+    batch_codes,
+    cell_names,
+    gene_places,
+    n_cells_of,
+    seeded,
+    states,
+    vae_of,
+    write_shares,
+)
+
+
+@torch.inference_mode()
+def normalized_expression(
+    model: Model,
+    adata=None,
+    *,
+    transform_batch=None,
+    gene_list=None,
+    library_size: float | Literal["latent"] = 1.0,
+    n_samples: int = 1,
+    return_mean: bool = True,
+    rows: np.ndarray | None = None,
+    batch_size: int = BATCH_SIZE,
+    seed: int | None = 0,
+) -> pd.DataFrame | np.ndarray:
+    """Expected expression of each gene, from draws of the state of each cell (Lopez et al. 2018).
+
+    adata: AnnData, None for the cells trained on.
+    transform_batch: decode as if measured in this batch; a list is averaged; None for the batch of each cell.
+    library_size: what shares are multiplied by: with 1 the genes of a cell sum to 1, with 10,000 they are counts per
+        10,000; "latent" gives the mean counts, before dropout.
+    n_samples: draws a cell, averaged when return_mean.
+    rows: places of the cells to use, None for all.
+    seed: of the draws; None goes on in torch's own stream.
+
+    Expected counts are smoother than counts: their log1p lies above the mean of log1p of counts. For comparisons with
+    log-normalized cells draw counts by `posterior_predictive_sample`.
+
+    Returns a DataFrame (cell x gene) or, with several draws not averaged, an array (draw, cell, gene), float32.
+    Raises DataError for genes and batches that the model lacks.
+    """
+    (place, names), codes, vae = gene_places(model, gene_list), batch_codes(model, transform_batch), vae_of(model)
+    n_cells = n_cells_of(model, adata) if rows is None else len(rows)
+    apart = n_samples > 1 and not return_mean
+    found = np.zeros((n_samples if apart else 1, n_cells, len(place)), dtype=np.float32)
+    start, weight, column = 0, 1 / len(codes) / (1 if apart else n_samples), torch.from_numpy(place)
+    alone = gene_list is None and len(codes) == 1 and (apart or n_samples == 1)  # nothing to pick or to average
+    with seeded(seed):
+        for part in states(model, adata, rows, batch_size):
+            into = torch.from_numpy(found[:, start : start + len(part.cells)])
+            for draw in range(n_samples):
+                z = part.draw(vae)
+                for code in codes:
+                    batch, target = as_batch(part.cells, code), into[draw if apart else 0]
+                    if alone:
+                        write_shares(target, vae, z, part.cells, batch)
+                    else:
+                        target.add_(vae.shares(z, part.cells, batch).cpu()[:, column], alpha=weight)
+            if library_size != 1:
+                into.mul_(part.log_library.exp().cpu() if library_size == "latent" else float(library_size))
+            start += len(part.cells)
+    if apart:
+        return found
+    index = cell_names(model, adata)
+    return pd.DataFrame(found[0], index=index if rows is None else index[rows], columns=names, copy=False)

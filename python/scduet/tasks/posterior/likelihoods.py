@@ -1,0 +1,153 @@
+"""How likely the model finds the cells: bounds, errors, and the parameters of its distributions."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+from scduet.api import Model
+from scduet.capabilities import VAE, Bounds
+from scduet.contract import CellBatch
+from scduet.data.loader import minibatches
+from scduet.data.samplers import sequential
+from scduet.errors import DataError, OptionError
+from scduet.nn.layers import rsample
+from scduet.tasks.posterior.latent import BATCH_SIZE, is_minified, seeded, states, vae_of
+
+
+@torch.inference_mode()
+def elbo(
+    model: Model, adata=None, *, return_mean: bool = True, batch_size: int = BATCH_SIZE, seed: int | None = 0
+) -> float | np.ndarray:
+    """Evidence lower bound, mean over cells, with full weight of the KL terms; higher is better.
+
+    It is negative; the history's losses are of the other sign. A draw: `seed` fixes it, None uses torch's own stream.
+    return_mean: False for the value of each cell (cell).
+    """
+    found = -sum(terms_of_cells(model, adata, batch_size=batch_size, seed=seed).values(), np.zeros(1))
+    return float(found.mean()) if return_mean else found
+
+
+@torch.inference_mode()
+def reconstruction_error(
+    model: Model, adata=None, *, return_mean: bool = True, batch_size: int = BATCH_SIZE, seed: int | None = 0
+) -> float | np.ndarray:
+    """-log p(x | z), summed over genes, mean over cells, at a draw of each state; lower is better.
+
+    return_mean: False for the value of each cell (cell).
+    """
+    found = terms_of_cells(model, adata, batch_size=batch_size, seed=seed)["reconstruction"]
+    return float(found.mean()) if return_mean else found
+
+
+@torch.inference_mode()
+def terms_of_cells(
+    model: Model, adata=None, *, batch_size: int = BATCH_SIZE, seed: int | None = 0
+) -> dict[str, np.ndarray]:
+    """The terms of each cell's negative evidence lower bound, at a draw of its state; `elbo` is minus their sum.
+
+    Of each term a float64 array (cell): "reconstruction", "kl", and the model's own.
+    """
+    _refuse_minified(adata)
+    module = model.module
+    if not isinstance(module, Bounds):
+        raise OptionError(f"{model.name!r} has no bound of the likelihood", "use e.g. scvi or scanvi")
+    cells, parts = model.encode(adata), []
+    model.module.eval()
+    with seeded(seed):
+        for batch in minibatches(cells, sequential(len(cells)), batch_size):
+            assert isinstance(batch, CellBatch)
+            parts.append(module.cell_terms(batch.to(model.device)))
+    return {name: torch.cat([part[name] for part in parts]).double().cpu().numpy() for name in parts[0]}
+
+
+@torch.inference_mode()
+def marginal_log_likelihood(
+    model: Model, adata=None, *, n_samples: int = 1000, batch_size: int = BATCH_SIZE, seed: int | None = 0
+) -> np.ndarray:
+    """log p(x) of each cell, by importance sampling from the posterior with `n_samples` draws (biased downwards).
+
+    Source: Burda, Grosse and Salakhutdinov 2016.
+    """
+    _refuse_minified(adata)
+    vae, found = vae_of(model), []
+    with seeded(seed):
+        for part in states(model, adata, None, batch_size):
+            library = _library(vae, part.cells)
+            total = torch.full((len(part.cells),), -math.inf, device=part.mean.device)
+            for _ in range(n_samples):
+                draw = rsample(part.mean, part.variance)
+                weight = _log_normal(draw, torch.zeros_like(draw), torch.ones_like(draw))
+                weight = weight - _log_normal(draw, part.mean, part.variance)
+                log_library = part.log_library
+                if library is not None:
+                    posterior, prior = library
+                    log_library = rsample(*posterior)
+                    weight = weight + _log_normal(log_library, *prior) - _log_normal(log_library, *posterior)
+                ll = vae.log_likelihood(vae.state(draw), part.cells, log_library)
+                total = torch.logaddexp(total, weight + ll)
+            found.append((total - math.log(n_samples)).cpu())
+    return torch.cat(found).numpy()
+
+
+@torch.inference_mode()
+def likelihood_parameters(
+    model: Model, adata=None, *, n_samples: int = 1, batch_size: int = BATCH_SIZE, seed: int | None = 0
+) -> dict[str, np.ndarray]:
+    """Parameters of the distribution of counts, (cell, gene) each, means over `n_samples` draws of the states.
+
+    "mean": of the counts before dropout. "dispersions": inverse dispersion (NB, ZINB) or standard deviation (normal).
+    "dropout": logits of a dropout (ZINB).
+    """
+    vae, pieces = vae_of(model), {"mean": [], "dispersions": [], "dropout": []}
+    with seeded(seed):
+        for part in states(model, adata, None, batch_size):
+            drawn = [vae.decode(part.draw(vae), part.cells, None, part.log_library) for _ in range(n_samples)]
+            for name, values in (
+                ("mean", [p.rate for p in drawn]),
+                ("dispersions", [p.dispersion for p in drawn]),
+                ("dropout", [p.dropout_logits for p in drawn]),
+            ):
+                if values[0] is not None:
+                    mean = torch.stack(values).mean(0)
+                    pieces[name].append(mean.expand(len(part.cells), -1).cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in pieces.items() if parts}
+
+
+@torch.inference_mode()
+def latent_library_size(
+    model: Model, adata=None, *, give_mean: bool = True, batch_size: int = BATCH_SIZE, seed: int | None = 0
+) -> np.ndarray:
+    """Library size of each cell (cell, 1): the posterior mean of a learned one, the total of an observed one.
+
+    give_mean: of the log-normal posterior; False for a draw. Raises OptionError for a draw of an observed size.
+    """
+    vae, found = vae_of(model), []
+    if not vae.learns_library and not give_mean:
+        raise OptionError("an observed library size has no distribution to draw from", "leave give_mean at True")
+    with seeded(seed):
+        for part in states(model, adata, None, batch_size):
+            log_library = part.log_library
+            if vae.learns_library:
+                mean, variance = vae.library_posterior(part.cells)
+                log_library = mean + 0.5 * variance if give_mean else rsample(mean, variance)
+            found.append(log_library.exp().cpu())
+    return torch.cat(found).numpy()
+
+
+def _library(vae: VAE, cells: CellBatch):
+    """Posterior and prior of the library size, mean and variance each; None where it is observed."""
+    return (vae.library_posterior(cells), vae.library_prior(cells)) if vae.learns_library else None
+
+
+def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return -0.5 * ((x - mean) ** 2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)
+
+
+def _refuse_minified(adata) -> None:
+    if is_minified(adata):
+        raise DataError("minified cells have no counts to compare with", "pass the AnnData with counts")

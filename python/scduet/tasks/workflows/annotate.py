@@ -1,0 +1,313 @@
+"""Names the cells of a query by a labeled reference, and says how far that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from anndata.utils import make_index_unique
+from jaxtyping import Float, Int
+
+from scduet.api import Model, fit
+from scduet.capabilities import Classifies
+from scduet.data import inputs, locate
+from scduet.data.labels import labels_of
+from scduet.data.schema import Fields
+from scduet.errors import DataError, OptionError, some
+from scduet.metrics.transfer import accuracy, expected_calibration_error, macro_f1
+from scduet.models import MODELS, find
+from scduet.options import build, options_of, refuse_unknown
+from scduet.tasks.quality.simple_classifiers import KNN, LOGISTIC, simple_classifiers
+from scduet.tasks.workflows.map_query import map_query
+from scduet.train.events import Listener
+
+if TYPE_CHECKING:
+    from scduet.checkpoints.tuned import Tuned
+    from scduet.transformers.inference.pretrained import Pretrained
+
+HELD_OUT = 0.1  # share of the labeled reference cells whose labels the model is not shown
+USES = {"model": None, "best": None, "knn": KNN, "logistic_regression": LOGISTIC, KNN: KNN, LOGISTIC: LOGISTIC}
+DECIDES = ["macro_f1", "accuracy"]  # what "best" means; the second where the first ties
+FINE_TUNING = dict(max_epochs=20, n_samples_per_label=100)  # of scvi-tools' tutorials, after training scVI
+
+
+def annotate(
+    query: AnnData,
+    reference: AnnData | Model | Tuned,
+    labels_key: str | None = None,
+    model: str | Path | Pretrained = "scanvi",
+    *,
+    batch_key: str | None = None,
+    use: str = "model",
+    unknown: float | None = None,
+    key_added: str = "predicted",
+    seed: int = 0,
+    callback: Listener | None = None,
+    **options,
+) -> pd.DataFrame:
+    """Predict the cell types of `query` from those of `reference`, and return the table that says how well that works.
+
+    query: AnnData with raw counts; gains obs[key_added] (categorical), obs[key_added + "_score"] (probability of that
+        type, 0 to 1), obsm[key_added + "_probability"] (cell x type; "-" for "/", which no file may hold in a name),
+        and uns[key_added]: the method that gave the labels, and its accuracy and macro_f1.
+    reference: AnnData with raw counts and obs[labels_key]; or a trained scANVI onto which the query is mapped, or a
+        transformer that `finetune` taught.
+    model: "scanvi", or a transformer (or its folder or "hf://" address) that is fine-tuned on the reference.
+    batch_key: column of obs of both; None takes reference and query for two batches. Transformers do not use it.
+    use: whose labels the query gets: "model"; "knn" or "logistic_regression", the baselines of the table; or "best",
+        the row with the highest macro_f1 (mean over types; where that ties, accuracy, then the model). Logistic
+        regression is often as good as the model: look at the table. Given a trained model, which has no labeled cells
+        to teach the others, only "model".
+    unknown: cells whose entropy is above this share (0 to 1) of the largest possible are called "unknown"; None for no
+        such call.
+    options: as for `fit`, of the scVI that is trained first on both data sets (Xu et al. 2021), e.g. layer, max_epochs;
+        with a transformer as for `finetune`, e.g. tuning, max_length.
+
+    Returns one row a method (the model, 15 nearest neighbors on PCA, logistic regression) with accuracy, macro_f1,
+    calibration_error and n_cells, all on the tenth of the labeled reference cells whose labels no method was shown;
+    attrs["used"] is the method that gave the labels. Given a trained model, the one row is the accuracy on the cells
+    held out while it was trained.
+
+    Raises DataError where no gene is shared, no reference cell is labeled, or all have the same label; OptionError for
+    a method that is not there.
+    """
+    _check_use(use, trained=not isinstance(reference, AnnData))
+    if unknown is not None and not 0 < unknown < 1:
+        raise OptionError(f"unknown={unknown!r}", "it is a share of the largest entropy: between 0 and 1")
+    if isinstance(reference, Model):
+        refuse_unknown(options, (), "annotate with a trained model")
+        found, table = _by_model(query, reference, callback)
+    elif not isinstance(reference, AnnData):
+        found, table = _by_tuned(query, reference, options)
+    elif not isinstance(model, str) or _is_transformer(model):
+        found, table = _by_transformer(query, reference, labels_key, model, seed, callback, options)
+    else:
+        known = [o.name for o in options_of(model)]
+        refuse_unknown(options, known, f"annotate by {model!r}")
+        found, table = _by_reference(query, reference, labels_key, model, batch_key, seed, callback, options)
+    method = _chosen(table, use)
+    _write(query, found[method]().set_axis(query.obs_names), unknown, key_added)
+    query.uns[key_added] = {"method": method, **{k: float(v) for k, v in table.loc[method].items() if k in DECIDES}}
+    table.attrs["used"] = method
+    return table
+
+
+def _check_use(use: str, trained: bool) -> None:
+    if use not in USES:
+        raise OptionError(f"use={use!r}", f"it takes {some(['model', 'best', 'knn', 'logistic_regression'], 4)}")
+    if trained and use != "model":
+        raise OptionError(
+            f"use={use!r} needs the labeled cells", "pass these as reference, not a model trained on them"
+        )
+
+
+def _chosen(table: pd.DataFrame, use: str) -> str:
+    """The row whose labels are wanted; the model's is the first."""
+    if use == "best":
+        return str(table.sort_values(DECIDES, ascending=False, kind="stable").index[0])
+    return USES[use] or str(table.index[0])
+
+
+def predict(model: Model, adata: AnnData | None = None) -> pd.DataFrame:
+    """Probability of each cell type (cell x type) by a model that classifies; None: the cells trained on."""
+    module = model.module
+    key = model.schema.fields.labels_key
+    if not isinstance(module, Classifies) or key is None:
+        raise OptionError(f"model {model.name!r} is not a classifier of labeled cells", "use 'scanvi' with labels_key=")
+    names = model.schema.levels[key]
+    share = model.map(lambda cells: module.classify(cells).softmax(-1), adata)
+    index = None if adata is None else adata.obs_names
+    return pd.DataFrame(share.cpu().numpy(), index=index, columns=pd.Index(names))
+
+
+def entropy(probability: Float[np.ndarray, "cell label"]) -> Float[np.ndarray, " cell"]:
+    """Entropy as a share of the largest possible: 0 is certain, 1 knows nothing."""
+    p = np.clip(np.asarray(probability, dtype=np.float64), 1e-12, 1)
+    return -(p * np.log(p)).sum(1) / np.log(max(p.shape[1], 2))
+
+
+Labels = Callable[[], pd.DataFrame]  # gives the probabilities of the query's cells
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """The labels of the reference, and the cells whose labels are kept from every method."""
+
+    labels: np.ndarray  # name of the type, None where there is none
+    shown: Int[np.ndarray, " shown"]
+    held_out: Int[np.ndarray, " held_out"]
+
+
+def _by_model(query: AnnData, model: Model, callback: Listener | None) -> tuple[dict[str, Labels], pd.DataFrame]:
+    if not isinstance(model.module, Classifies):
+        raise OptionError(f"model {model.name!r} is not a classifier", "pass a scANVI, or the labeled reference itself")
+    mapped = map_query(query, model, callback=callback)
+    return {model.name: lambda: predict(mapped)}, _seen(model)
+
+
+def _by_tuned(query: AnnData, model: Tuned | Pretrained, options: dict) -> tuple[dict[str, Labels], pd.DataFrame]:
+    from scduet.checkpoints.tuned import Tuned
+
+    if not isinstance(model, Tuned):
+        hint = "pass it as model=, and labeled cells as the reference; or teach it with finetune()"
+        raise OptionError(f"the {model.name} was not taught any cell types", hint)
+    return {model.name: lambda: model.predict(query, **options)}, _seen(model)
+
+
+def _seen(model: Model | Tuned) -> pd.DataFrame:
+    """The accuracy at the end of training, on the cells held out from it."""
+    seen = model.history.get("accuracy_validation", pd.Series(dtype=float)).dropna()
+    row = {"accuracy": seen.iloc[-1] if len(seen) else np.nan}
+    return pd.DataFrame(row, index=pd.Index([model.name], name="method"))
+
+
+def _is_transformer(model: str) -> bool:
+    from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
+
+    return model not in MODELS and pretrained.recognise(model)
+
+
+def _by_transformer(
+    query: AnnData, reference: AnnData, labels_key, model, seed: int, callback, options: dict
+) -> tuple[dict[str, Labels], pd.DataFrame]:
+    from scduet.tasks.foundation.finetune import finetune
+
+    unlabeled = options.get("unlabeled_category", "Unknown")
+    truth = _split(labels_of(reference, labels_key, unlabeled), seed)
+    for_baselines = {name: options[name] for name in ("layer",) if name in options}
+    both = _joined(query, reference, truth, None, unlabeled, for_baselines)
+    trained = finetune(reference[truth.shown], model, labels_key, seed=seed, callback=callback, **options)
+    return _beside_baselines(
+        trained.name, trained.predict(reference[truth.held_out]), lambda: trained.predict(query), both, truth
+    )
+
+
+def _by_reference(
+    query: AnnData, reference: AnnData, labels_key, model: str, batch_key, seed: int, callback, options: dict
+) -> tuple[dict[str, Labels], pd.DataFrame]:
+    unlabeled = options.pop("unlabeled_category", "Unknown")
+    truth = _split(labels_of(reference, labels_key, unlabeled), seed)
+    both = _joined(query, reference, truth, batch_key, unlabeled, options)
+    where = dict(batch_key="batch", callback=callback, seed=seed)
+    if model == "scanvi":
+        base = fit(both, "scvi", **where, **options)
+        labels = dict(labels_key="label", unlabeled_category=unlabeled)
+        trained = fit(both, "scanvi", start=base, callback=callback, seed=seed, **labels, **FINE_TUNING)  # type: ignore[arg-type]
+    else:
+        options |= _join_inputs(both, reference, query, model, options)
+        trained = fit(both, model, labels_key="label", unlabeled_category=unlabeled, **where, **options)
+    probability, n = predict(trained).set_axis(both.obs_names), reference.n_obs
+    return _beside_baselines(model, probability.iloc[truth.held_out], lambda: probability.iloc[n:], both, truth)
+
+
+def _beside_baselines(
+    name: str, held_out: pd.DataFrame, of_query: Labels, both: AnnData, truth: _Truth
+) -> tuple[dict[str, Labels], pd.DataFrame]:
+    """Labels of the query by the model and by simple classifiers, and how well all of them do on held-out cells."""
+    n = len(truth.labels)
+    simple = simple_classifiers(both.X, n, truth.shown, truth.labels)
+    table = _table(truth, {name: held_out} | {k: method.predict(truth.held_out) for k, method in simple.items()})
+    rows = np.arange(n, both.n_obs)
+    return {name: of_query} | {k: partial(method.predict, rows) for k, method in simple.items()}, table
+
+
+def _split(labels: np.ndarray, seed: int) -> _Truth:
+    """Hold out a tenth of the cells of each type; a type of fewer than five cells keeps them all."""
+    draw, held_out = np.random.default_rng(seed), []
+    for kind in sorted({label for label in labels if label is not None}):
+        cells = draw.permutation(np.flatnonzero(labels == kind))
+        held_out.append(cells[: max(1, round(HELD_OUT * len(cells))) if len(cells) >= 5 else 0])
+    out = np.sort(np.concatenate(held_out))
+    labeled = np.flatnonzero(labels != np.array(None))
+    return _Truth(labels, np.setdiff1d(labeled, out), out)
+
+
+def _joined(query: AnnData, reference: AnnData, truth: _Truth, batch_key, unlabeled: str, options: dict) -> AnnData:
+    """Reference and query as one data set of their shared genes, with obs "batch" and "label"."""
+    genes = _shared_genes(query, reference, options.pop("genes", None))
+    layer = options.pop("layer", None)
+    keys = [options.get(f"{kind}_covariate_keys", ()) for kind in ("categorical", "continuous")]
+    columns = [*keys[0], *keys[1], *([options["size_factor_key"]] if options.get("size_factor_key") else [])]
+    parts = [part[:, genes].X if layer is None else part[:, genes].layers[layer] for part in (reference, query)]
+    obs = pd.concat([reference.obs[columns], query.obs[columns]], ignore_index=True)
+    obs.index = [f"reference {name}" for name in reference.obs_names] + [f"query {name}" for name in query.obs_names]
+    if batch_key is None:
+        obs["batch"] = np.repeat(["reference", "query"], [reference.n_obs, query.n_obs])
+    else:
+        obs["batch"] = np.concatenate([_batches(part, batch_key) for part in (reference, query)])
+    label = np.full(len(obs), unlabeled, dtype=object)
+    label[truth.shown] = truth.labels[truth.shown]
+    obs["label"] = label
+    return AnnData(sp.vstack([sp.csr_matrix(part) for part in parts], format="csr"), obs, pd.DataFrame(index=genes))
+
+
+def _join_inputs(both: AnnData, reference: AnnData, query: AnnData, model: str, options: dict) -> dict:
+    """Put the further inputs of `model` into `both`, the cells of reference and query; returns where they are."""
+    cls, places = find(model), {}
+    fields = build(getattr(cls, "Fields", Fields), options)
+    for name, given in getattr(cls, "inputs", {}).items():
+        place = None if name == "x" else getattr(fields, given.option)
+        if place is None or not isinstance(locate.resolve(reference, place, given), str):
+            continue
+        if given.axis == "cell":
+            matrix, names = inputs.joined([reference, query], fields, given)
+            both.obsm[name], both.uns[f"{name}_names"] = matrix, names.to_numpy(str)
+            places[given.option] = f"obsm/{name}"
+        elif given.axis == "feature":
+            found = locate.locate(reference, locate.resolve(reference, place, given))
+            table = found.numbers.toarray() if sp.issparse(found.numbers) else found.numbers
+            places[given.option] = pd.DataFrame(table, found.rows, found.columns)
+        elif given.axis != "table":
+            raise OptionError(f"annotate cannot join {given.option} of two data sets", "join them first, and use fit")
+    return places
+
+
+def _batches(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.obs:
+        raise DataError(f"no column {key!r} in obs of reference and query", "leave batch_key out, or add the column")
+    return adata.obs[key].astype(str).to_numpy()
+
+
+def _shared_genes(query: AnnData, reference: AnnData, wanted) -> pd.Index:
+    """Genes that both have: of those asked for, else of the reference's highly variable ones, else all."""
+    if wanted is None:
+        names = reference.var_names[reference.var.get("highly_variable", pd.Series(True, reference.var_names))]
+    else:
+        names = reference.var_names[reference.var[wanted]] if isinstance(wanted, str) else pd.Index(wanted)
+    shared = names[names.isin(query.var_names) & names.isin(reference.var_names)]
+    if len(shared) == 0:
+        raise DataError("query and reference share no gene", "are names symbols in one and Ensembl ids in the other?")
+    return shared
+
+
+def _table(truth: _Truth, found: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    right = truth.labels[truth.held_out].astype(str)
+    rows = {}
+    for method, share in found.items():
+        called, confidence = share.columns.to_numpy()[share.to_numpy().argmax(1)], share.to_numpy().max(1)
+        rows[method] = {
+            "accuracy": accuracy(right, called),
+            "macro_f1": macro_f1(right, called),
+            "calibration_error": expected_calibration_error(right, called, np.clip(confidence, 0, 1)),
+            "n_cells": len(right),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").astype({"n_cells": int})
+
+
+def _write(query: AnnData, found: pd.DataFrame, unknown: float | None, key: str) -> None:
+    share = found.to_numpy()
+    called = found.columns.to_numpy().astype(object)[share.argmax(1)]
+    names = list(found.columns)
+    if unknown is not None:
+        called, names = np.where(entropy(share) > unknown, "unknown", called), [*names, "unknown"]
+    query.obs[key] = pd.Categorical(called, categories=list(dict.fromkeys(names)))
+    query.obs[f"{key}_score"] = share.max(1)
+    columns = make_index_unique(found.columns.astype(str).str.replace("/", "-"))  # .h5ad takes "/" for a folder
+    query.obsm[f"{key}_probability"] = found.set_axis(columns, axis=1)

@@ -1,0 +1,101 @@
+"""One call from counts to an integrated embedding."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scduet.api import Model, fit
+from scduet.errors import OptionError
+from scduet.io.cells import add_embedding, check_target, file_size
+from scduet.models import MODELS, key_of
+from scduet.options import options_of, refuse_unknown
+from scduet.tasks.genes.variable_genes import choose_genes
+from scduet.tasks.quality.provenance import made_by, note
+from scduet.train import processes
+from scduet.train.defaults import lists_options
+
+if TYPE_CHECKING:
+    from scduet.checkpoints.tuned import Tuned
+    from scduet.transformers.inference.pretrained import Pretrained
+
+
+@lists_options
+def integrate(
+    adata,
+    model: str | Path | Pretrained = "scvi",
+    *,
+    n_top_genes: int | None = None,
+    key_added: str | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    **options,
+) -> Model | Tuned:
+    """Train `model` on `adata` and write the embedding of its cells to obsm.
+
+    adata: AnnData with raw counts (cell, gene); gains obsm[key_added], float32 (cell, latent). Or the path of an .h5ad
+        or .zarr, whose counts stay on disk: then `output` says where the result goes.
+    model: a name, or a scGPT (or its folder or "hf://" address) that is fine-tuned as in its paper.
+    n_top_genes: train on so many highly variable genes, e.g. 2000, chosen within batches by scanpy's flavor "seurat" on
+        a log-normalized copy of the counts. Writes var["highly_variable"] and what scanpy writes beside it, in place of
+        an earlier choice. None: the genes of var["highly_variable"] if it is there, else all.
+    key_added: None for the field's name, e.g. "X_scVI".
+    output: for a path: a copy of the file, with the embedding added, made beside this name and renamed when complete;
+        it may be the file itself (with overwrite=True). There must be room for the copy.
+    options: as for `fit`, listed below; with a scGPT as for `finetune_integration`.
+
+    Returns the model. Raises as `fit` does, and OptionError or FormatError for an output that cannot be written.
+    """
+    if not isinstance(model, str) or (model not in MODELS and _is_transformer(model)):
+        if n_top_genes is not None:
+            raise OptionError("a transformer takes the genes of its vocabulary", "leave n_top_genes out")
+        return _by_transformer(adata, model, key_added, output, options)
+    on_disk = isinstance(adata, (str, os.PathLike))
+    if on_disk != (output is not None):
+        raise OptionError("output= is for a file and missing" if on_disk else "output= is for a file, not an AnnData")
+    if n_top_genes is not None:
+        _refuse_choice(adata, model, options)
+    if output is not None:
+        check_target(output, overwrite, file_size(adata), endings=(Path(adata).suffix.lower(),))
+    if n_top_genes is not None:
+        choose_genes(adata, n_top_genes, options)
+    trained, key = fit(adata, model, **options), key_added or key_of(model)
+    if output is None:
+        adata.obsm[key] = trained.embed()
+        note(adata, key, made_by(trained))
+    elif processes.is_first():
+        add_embedding(adata, output, key, trained.embed(), made_by(trained))
+    return trained
+
+
+def _refuse_choice(adata, model: str, options: dict) -> None:
+    """Refuse what n_top_genes cannot go with, and unknown options, before genes are chosen."""
+    if isinstance(adata, (str, os.PathLike)) or getattr(adata, "isbacked", False):
+        remedy = "choose genes on a sample of the cells, and pass their names as genes="
+        raise OptionError("n_top_genes needs the counts in memory", remedy)
+    if options.get("genes") is not None:
+        raise OptionError("genes= and n_top_genes= both say which genes to use", "pass one of them")
+    refuse_unknown(
+        options, ["callback", "checkpoint", "start", *(o.name for o in options_of(model))], f"model {model!r}"
+    )
+    if options.get("start") is not None:
+        raise OptionError("the model to start from fixes the genes", "leave n_top_genes out")
+
+
+def _is_transformer(model: str) -> bool:
+    from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
+
+    return pretrained.recognise(model)
+
+
+def _by_transformer(adata, model: str | Path | Pretrained, key_added: str | None, output, options: dict) -> Tuned:
+    from scduet.tasks.foundation.finetune import finetune_integration
+
+    if isinstance(adata, (str, os.PathLike)) or output is not None:
+        raise OptionError("a transformer integrates cells in memory", "read the file first, and leave output out")
+    if "batch_key" not in options:
+        raise OptionError("a transformer needs batches to integrate", "pass batch_key=, or use embed_pretrained()")
+    trained = finetune_integration(adata, model, **options)
+    adata.obsm[key_added or trained.base.key] = trained.embed(adata)
+    return trained

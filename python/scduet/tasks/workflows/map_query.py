@@ -1,0 +1,232 @@
+"""Places new cells in the space of a trained model, whose weights stay as they are (scArches).
+
+Source: Lotfollahi et al. 2022, Nature Biotechnology 40:121. New batches and levels get new rows at the end of their own
+tables; these rows are the only weights that training changes, so reference cells keep their place to the last bit.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from scduet import api
+from scduet.api import Model
+from scduet.contract import CellBatch, Expects, Loss, Reference, Step
+from scduet.data import checks
+from scduet.data.locate import var_of_main
+from scduet.data.schema import Schema, on_disk
+from scduet.data.sources import Cells
+from scduet.errors import DataError, ScduetWarning, some
+from scduet.models import find, key_of
+from scduet.options import build, options_of, refuse_unknown
+from scduet.tasks.quality.provenance import made_by, note
+from scduet.train import processes
+from scduet.train.config import TrainConfig
+from scduet.train.events import Listener
+from scduet.train.loop import Outcome
+
+
+def map_query(
+    query,
+    model: Model,
+    *,
+    train: bool = True,
+    max_missing: float = 0.2,
+    key_added: str | None = None,
+    callback: Listener | None = None,
+    **options,
+) -> Model:
+    """Embed `query` with `model`, batches and levels that the model has not seen included.
+
+    query: AnnData or MuData with counts and further inputs where the model had them; gains obsm[key_added], float32
+        (cell, latent). Or the path of an .h5ad, .h5mu or .zarr, which is not changed. An input that may miss, e.g.
+        proteins, may be absent.
+    train: learn the rows of new batches and levels. Without training they are the mean of the known ones, which is
+        exact for the embedding where the encoder does not see covariates (scVI's default).
+    max_missing: share of the model's genes that may be missing from the query; they are taken for zero.
+    key_added: None for the field's name, e.g. "X_scVI".
+    options: of training, e.g. max_epochs, seed.
+
+    Returns a model that knows the new levels and gives reference cells the same numbers, bit for bit, as `model`. Where
+    every level of the query is known already it is `model` itself, with the cells of the query. Raises DataError when
+    too many genes are missing, or a column of obs is.
+    """
+    refuse_unknown(options, [o.name for o in options_of(model.name) if o.group == "training"], "map_query")
+    data = on_disk(query)
+    _check_genes(data, model, max_missing)
+    schema = _extended(model.schema, data)
+    cells = schema.encode(data, max_missing, unknown_labels=True)
+    mapped = replace(model, cells=cells) if schema == model.schema else _grown(model, schema, cells)
+    if train and mapped.schema != model.schema:
+        mapped = train_new_rows(model, mapped, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
+    key = key_added or key_of(model.name)
+    if data is query:
+        query.obsm[key] = mapped.embed()
+        note(query, key, made_by(mapped))
+    return mapped
+
+
+def prepare_query(query: AnnData, model: Model, *, max_missing: float = 0.2) -> AnnData:
+    """A copy of `query` with the genes of `model`, in its order; missing ones are zero, missing labels "unlabeled".
+
+    Further inputs of the model in obsm are copied as they are. Warns about missing genes. Raises DataError when their
+    share is above `max_missing` (0 to 1), and for a MuData or a model whose matrices are elsewhere.
+    """
+    names, fields = pd.Index(model.genes), model.schema.fields
+    if hasattr(query, "mod") or (fields.layer is not None and fields.layer not in query.layers):
+        raise DataError("prepare_query copies an AnnData with counts in X or a layer", "use map_query")
+    _check_genes(query, model, max_missing)
+    matrix = _picked(
+        query.X if fields.layer is None else query.layers[fields.layer], query.var_names.get_indexer(names)
+    )
+    layers = {} if fields.layer is None else {fields.layer: matrix}
+    obs = query.obs.copy()
+    if fields.labels_key is not None:
+        obs[fields.labels_key] = _known_labels(obs, fields.labels_key, model.schema)
+    prepared = AnnData(matrix, obs=obs, var=pd.DataFrame(index=names), layers=layers)
+    if model.schema.inputs:
+        prepared.obsm, prepared.uns = dict(query.obsm), dict(query.uns)
+    return prepared
+
+
+def _check_genes(data, model: Model, max_missing: float) -> None:
+    """Warn about genes of the model that are missing, and raise DataError where these are too many."""
+    names, var = pd.Index(model.genes), var_of_main(data, model.schema.fields.layer)
+    checks.check_names(var.index, "gene")
+    missing = names[var.index.get_indexer(names) < 0]
+    _refuse_missing(var, missing, len(names), max_missing)
+
+
+class NewRows(nn.Module):
+    """The rows that a module's tables gained, as the only weights that can change."""
+
+    players = ("model",)
+
+    def __init__(self, module: nn.Module, n_known: dict[str, int]):
+        super().__init__()
+        self.module = module.requires_grad_(False)
+        self.n_known = n_known
+        self.new = nn.ParameterList([module.get_parameter(name)[n:].clone() for name, n in n_known.items()])
+        self.expects: Expects = module.expects  # type: ignore[assignment]
+
+    def forward(self, cells: CellBatch, step: Step) -> Loss:
+        return functional_call(self.module, self.joined(), (cells, step))
+
+    def joined(self) -> dict[str, Tensor]:
+        """Each table whole again."""
+        pairs = zip(self.n_known.items(), self.new, strict=True)
+        return {name: torch.cat([self.module.get_parameter(name)[:n], new]) for (name, n), new in pairs}
+
+    def train(self, mode: bool = True) -> NewRows:
+        """The module inside always evaluates: its batch statistics are the reference's."""
+        super().train(mode)
+        self.module.eval()
+        return self
+
+
+def _extended(schema: Schema, adata) -> Schema:
+    """The schema with the levels of `adata` that it does not know at the end of their columns."""
+    keys = [key for key in (schema.fields.batch_key, *schema.fields.categorical_covariate_keys) if key is not None]
+    named = {"categorical_covariate_keys": tuple(keys), "genes": schema.genes}
+    as_covariates = replace(schema.fields, batch_key=None, labels_key=None, **named)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScduetWarning)  # that a query is small does not matter
+        found = Schema.learn(adata, as_covariates, schema.expects).levels
+    more = {key: (*schema.levels[key], *(v for v in found[key] if v not in schema.levels[key])) for key in keys}
+    return replace(schema, levels={**schema.levels, **more})
+
+
+def _grown(model: Model, schema: Schema, cells: Cells) -> Model:
+    """The model with new rows in its tables, each the mean of the known ones; all else as it was."""
+    cls = find(model.name)
+    reference = _grown_reference(cls, model.reference, schema.reference(cells), cells)
+    with torch.random.fork_rng():
+        module = cls(reference, model.config, **model.holds)
+    known = model.module.state_dict()
+    weights = {name: _longer(name, known.get(name), value, reference) for name, value in module.state_dict().items()}
+    module.load_state_dict(weights)
+    return replace(model, module=module.to(model.device).eval(), schema=schema, reference=reference, cells=cells)
+
+
+def _longer(name: str, known: Tensor | None, wanted: Tensor, reference: Reference) -> Tensor:
+    """The `known` rows of a weight, then as many more as `wanted` has."""
+    known = wanted.new_zeros(1, *wanted.shape[1:]) if known is None else known  # one level had no table: it adds zero
+    if known.shape == wanted.shape:
+        return known
+    array = name.rpartition(".")[2]
+    if array in reference.axes:
+        return torch.tensor(reference.arrays[array])
+    return torch.cat([known, known.mean(0, keepdim=True).expand(len(wanted) - len(known), -1)])
+
+
+def _grown_reference(cls: type, known: Reference, query: Reference, cells: Cells) -> Reference:
+    """Sizes with the new levels; what is measured in each batch is, of the new ones, that of the query."""
+    larger = replace(known, n_batches=query.n_batches, n_categories=query.n_categories)
+    if not known.axes:
+        return larger
+    found = api.measured(cls, larger, cells).arrays
+    rows = {name: np.concatenate([known.arrays[name], found[name][len(known.arrays[name]) :]]) for name in known.axes}
+    return replace(larger, arrays={**known.arrays, **rows})
+
+
+def train_new_rows(model: Model, mapped: Model, training: TrainConfig, callback: Listener | None = None) -> Model:
+    """`mapped`, a query mapped onto `model`, after training its new rows on the cells of the query."""
+    before = dict(model.module.named_parameters())
+    n_known = {
+        name: len(before[name]) if name in before else 1
+        for name, value in mapped.module.named_parameters()
+        if name not in before or before[name].shape != value.shape
+    }
+    if not n_known or mapped.cells is None:
+        return mapped
+    rows, listener = NewRows(mapped.module, n_known), processes.reporter(callback)
+    trained = api.train(replace(mapped, module=rows, outcome=Outcome()), mapped.cells, training, listener)
+    mapped.module.load_state_dict({**mapped.module.state_dict(), **rows.joined()})
+    return listener.handed_over(replace(trained, module=mapped.module.requires_grad_(True).eval()))
+
+
+def _known_labels(obs: pd.DataFrame, key: str, schema: Schema) -> pd.Series:
+    """The labels of the query that the model knows; the rest are unlabeled."""
+    unlabeled = schema.fields.unlabeled_category
+    if key not in obs:
+        return pd.Series(unlabeled, index=obs.index)
+    labels = obs[key].astype(object)
+    return labels.where(labels.astype(str).isin(schema.levels[key]), unlabeled)
+
+
+def _refuse_missing(var: pd.DataFrame, missing: pd.Index, of: int, most: float) -> None:
+    if len(missing) == 0:
+        return
+    share = f"{len(missing)} of {of} genes ({len(missing) / of:.0%})"
+    if len(missing) > most * of:
+        remedy = _other_names(var, missing) or "set max_missing higher only if you know why they are missing"
+        raise DataError(f"{share} of the model are missing from the query: {some(missing)}", remedy)
+    text = f"{share} of the model are missing from the query and taken for zero: {some(missing)}"
+    warnings.warn(text, ScduetWarning, stacklevel=4)
+
+
+def _other_names(var: pd.DataFrame, missing: pd.Index) -> str:
+    """A hint, where a column of var holds the names that are missing."""
+    for column in var.columns:
+        share = missing.isin(var[column].astype(str)).mean()
+        if share > 0.5:
+            return f"var[{column!r}] has {share:.0%} of them: set adata.var_names = adata.var[{column!r}]"
+    ensembl = missing.str.match(r"ENS[A-Z]*G\d{8,}").mean() > 0.5
+    return "the model's genes are Ensembl ids and the query's are not: set var_names to Ensembl ids" if ensembl else ""
+
+
+def _picked(matrix, place: np.ndarray) -> sp.csr_matrix:
+    """Columns of `matrix` by `place`; -1 is a column of zeros. Stays sparse."""
+    rows = sp.csr_matrix(matrix)
+    there = np.flatnonzero(place >= 0)
+    pick = sp.csr_matrix((np.ones(len(there), rows.dtype), (place[there], there)), shape=(rows.shape[1], len(place)))
+    return sp.csr_matrix(rows @ pick)

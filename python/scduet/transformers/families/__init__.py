@@ -1,0 +1,1 @@
+"""What each published transformer adds to the encoder."""

@@ -1,0 +1,1 @@
+"""What trained transformers are asked."""

@@ -1,0 +1,89 @@
+"""Values of genes that scGPT predicts, from genes that are known or from the vector of a cell."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from scduet.contract import TokenBatch
+from scduet.errors import FormatError, some
+from scduet.transformers.encoder.trunk import Packing
+from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformers.objectives.pretraining import Generative, GenerativeConfig, head_weights
+
+PIECE = 1_024  # genes asked for together: they do not see each other, so that pieces change nothing
+
+
+def generator(model: Pretrained) -> Generative:
+    """The encoder of `model` with the heads that it was trained with.
+
+    Raises FormatError for a model that was not trained to generate, or whose checkpoint leaves the heads out.
+    """
+    if model.name != "scgpt":
+        raise FormatError(f"{model.name} does not predict values", "generate with a scGPT, e.g. from pretrain()")
+    module = Generative(model.module, np.zeros(0, np.int64), GenerativeConfig())  # pyright: ignore[reportArgumentType]
+    weights = head_weights(module, "scgpt", model.set_aside)
+    needed = [name for name in module.state_dict() if not name.startswith("encoder.")]
+    missing = [name for name in needed if name not in weights]
+    if missing:
+        message = f"the checkpoint has no weights to generate with: {some(missing)} are missing"
+        raise FormatError(message, "take one that was trained to generate, or train it further with pretrain()")
+    module.load_state_dict({name: weights[name] for name in needed}, strict=False)
+    return module.eval()
+
+
+def values_by_genes(
+    module: Generative, tokens: TokenBatch, asked: Int[Tensor, " gene"], given: Bool[Tensor, " token"]
+) -> Float[Tensor, "cell gene"]:
+    """Gene prompt: bins of the genes `asked`, from the values of the expressed genes that are `given`."""
+    return _values(module, only(tokens, given), asked, None)
+
+
+def vectors(module: Generative, tokens: TokenBatch) -> Float[Tensor, "cell width"]:
+    """The vector of each cell that a cell prompt takes: the state of `<cls>`."""
+    packing = Packing.of(tokens.padding)
+    return module.encoder(tokens, packing, first_only=True).float()
+
+
+def values_by_cell(
+    module: Generative, cell: Float[Tensor, "cell width"], asked: Int[Tensor, " gene"]
+) -> Float[Tensor, "cell gene"]:
+    """Cell prompt: bins of the genes `asked`, from vectors of cells alone."""
+    cls, n = module.encoder.vocabulary.special["<cls>"], len(cell)
+    gene = torch.full((n, 1), cls, device=cell.device)
+    value = torch.full((n, 1), module.encoder.config.cls_value, device=cell.device)
+    tokens = TokenBatch(gene, torch.zeros_like(gene, dtype=torch.bool), torch.arange(n, device=cell.device), value)
+    return _values(module, tokens, asked, cell)
+
+
+def only(tokens: TokenBatch, given: Bool[Tensor, " token"]) -> TokenBatch:
+    """The cells without the genes that are not `given`; `<cls>` stays."""
+    padding = tokens.padding | ~given[tokens.gene]
+    padding[:, 0] = tokens.padding[:, 0]
+    return replace(tokens, padding=padding)
+
+
+def _values(module: Generative, tokens: TokenBatch, asked: Tensor, cell: Tensor | None) -> Tensor:
+    return torch.cat([_piece(module, tokens, piece, cell) for piece in asked.split(PIECE)], 1)
+
+
+def _piece(module: Generative, tokens: TokenBatch, asked: Tensor, cell: Tensor | None) -> Tensor:
+    """The genes asked for follow the known ones of each cell, whose predictions are the same with or without them."""
+    assert tokens.value is not None
+    more = asked.expand(len(tokens), -1)
+    none = torch.zeros_like(more, dtype=torch.bool)
+    longer = replace(
+        tokens,
+        gene=torch.cat([tokens.gene, more], 1),
+        padding=torch.cat([tokens.padding, none], 1),
+        value=torch.cat([tokens.value, none.to(tokens.value.dtype)], 1),
+    )
+    known = torch.cat([torch.ones_like(tokens.padding), none], 1)
+    packing = Packing.of(longer.padding, known)
+    states = module.states(longer, packing, cell)[~packing.known]  # pyright: ignore[reportOptionalOperand]
+    return module.values(states).view(len(tokens), len(asked))

@@ -94,6 +94,6 @@ def _summed(cells: Cells, totals: np.ndarray, rows: np.ndarray) -> Float[np.ndar
             counts, places = source.matrix, index
         else:
             counts, places = source.rows(index), np.arange(len(index))
-        weights = [PER_CELL / np.maximum(total[index].astype(float), 1e-12) for total in (cells.total, totals)]
-        add_counts(counts.data, counts.indices, counts.indptr, places, *weights, sums)
+        per_model, per_all = (PER_CELL / np.maximum(t[index].astype(float), 1e-12) for t in (cells.total, totals))
+        add_counts(counts.data, counts.indices, counts.indptr, places, per_model, per_all, sums)
     return sums.T

@@ -54,12 +54,8 @@ def probability_changed(pairs: Pairs, offset: float, delta: float, test_mode: st
 def _counted(pairs: Pairs, offset: float, low: float, high: float) -> Int[np.ndarray, "2 gene"]:
     """Pairs whose ratio lies below `low`, and those whose ratio lies above `high`."""
     numbers = np.float32(offset), np.float32(low), np.float32(high)
-    return np.sum(
-        thread_map(
-            lambda part: count_ratios(pairs.share, *part, *numbers), pairs.by_threads(), torch.get_num_threads()
-        ),
-        axis=0,
-    )
+    parts = pairs.by_threads()
+    return np.sum(thread_map(lambda part: count_ratios(pairs.share, *part, *numbers), parts, len(parts)), axis=0)
 
 
 def described(pairs: Pairs, offset: float) -> dict[str, Float[np.ndarray, " gene"]]:

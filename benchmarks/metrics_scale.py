@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--exact", action="store_true")
     options = parser.parse_args()
     x, labels, batch, before = simulated(options.cells)
-    plan = metrics.Plan(exact_up_to=options.cells if options.exact else 100_000)
+    plan = metrics.SamplingPlan(exact_up_to=options.cells if options.exact else 100_000)
     clock: list[tuple[str, float, float]] = []
     start = time.perf_counter()
 

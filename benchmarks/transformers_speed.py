@@ -122,7 +122,7 @@ def geneformer_rows(adata, folder: Path, options) -> dict:
     tokenizer = model.module.tokenizer(match, None, model.module.Options())
     few_cells = model._cells(some_cells, None, False)
     tokens = next(iter(windows(tokenizer, few_cells.counts)))
-    rows = [tokens.gene[a:b] for a, b in zip(tokens.pointer[:-1], tokens.pointer[1:], strict=True)]
+    rows = [tokens.gene[a:b] for a, b in zip(tokens.indptr[:-1], tokens.indptr[1:], strict=True)]
     embed = partial(model.embed, some_cells, pooling="mean", device=options.device)
     official = partial(bert_embedding, reference, rows, options.device)
     return {

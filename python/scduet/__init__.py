@@ -31,7 +31,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "differential_expression": "scduet.tasks.comparison.differential_expression",
     "calibration": "scduet.tasks.comparison.calibration",
     "differential_abundance": "scduet.tasks.comparison.abundance",
-    "criticise": "scduet.tasks.posterior.predictive_check",
+    "posterior_predictive_check": "scduet.tasks.posterior.predictive_check",
     "minify": "scduet.tasks.workflows.minify",
     "interpolate": "scduet.tasks.posterior.latent",
     "shift": "scduet.tasks.perturbation.shift",

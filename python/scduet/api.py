@@ -26,11 +26,13 @@ from scduet.models import find
 from scduet.nn.kernels.jit import compilation_announced
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
-from scduet.train import inference, processes, resume
+from scduet.train import inference, resume
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.defaults import lists_options
 from scduet.train.events import Event, Listener, tell_interrupted, warnings_to
-from scduet.train.loop import Outcome, Trainer
+from scduet.train.group import is_first, local_rank
+from scduet.train.loop import Trainer, TrainingResult
+from scduet.train.progress import reporter
 from scduet.train.summary import summary
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class Model:
     reference: Reference = field(repr=False)
     config: Any
     training: TrainConfig = field(repr=False)
-    outcome: Outcome = field(repr=False, default_factory=Outcome)
+    outcome: TrainingResult = field(repr=False, default_factory=TrainingResult)
     cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
     holds: Mapping[str, Model] = field(repr=False, default_factory=dict)  # trained models that it stands on
 
@@ -101,7 +103,7 @@ class Model:
         Of several processes under torchrun only the first writes.
         Raises FormatError when the folder exists, unless overwrite=True and it holds a scduet model and nothing else.
         """
-        if not processes.is_first():
+        if not is_first():
             return
         model_folder.write(Path(folder), self._parts(), overwrite)
 
@@ -135,7 +137,7 @@ def fit(
     callback: called with an Event after each epoch and for messages; returning True stops training. An exception in it
         stops training too and is raised as it is, with the model trained so far as its attribute `model`;
         KeyboardInterrupt counts as Ctrl-C.
-    checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
+    checkpoint: a folder for the state of the run; an interrupted run resumes from it.
     start: a trained model to go on from: its options, genes, levels and weights are taken over. Either a model of the
         same name, or a scVI that a scANVI grows from. Of a model that stands on another one: that model, as it is.
     options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
@@ -152,8 +154,8 @@ def fit(
     options = _with_genes(holds, options) if start is None else _carried_over(model, start, options)
     fields, config = build(getattr(cls, "Fields", Fields), options), build(cls.Config, options)
     training = build(TrainConfig, options)
-    devices.choose(training.accelerator, processes.local_number())
-    adata, listener = on_disk(adata), processes.reporter(callback)
+    devices.choose(training.accelerator, local_rank())
+    adata, listener = on_disk(adata), reporter(callback)
     try:
         with warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
             schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None))
@@ -171,7 +173,7 @@ def fit(
             outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata, holds))
     finally:
         listener.close()
-    tell_interrupted(outcome.stopped, len(outcome.history))
+    tell_interrupted(outcome.stop_reason, len(outcome.history))
     return listener.handed_over(Model(model, module, schema, reference, config, training, outcome, cells, holds))
 
 
@@ -202,13 +204,13 @@ def train_module(
     callback: Listener | None = None,
     make_batch: MakeBatch | None = None,
     checkpoint: resume.Checkpoint | None = None,
-) -> tuple[TrainConfig, Outcome]:
+) -> tuple[TrainConfig, TrainingResult]:
     """The same for a module alone, with minibatches as it wants them; returns the options, all decided.
 
     callback: a RaiseLater keeps what it raises, for the caller to raise with a model; of another it is raised here.
-    checkpoint: keeps the state of the run; one that was cut off there goes on where it was.
+    checkpoint: a folder for the state of the run; an interrupted run resumes from it.
     """
-    listener = processes.reporter(callback)
+    listener = reporter(callback)
     try:
         with warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
             torch.manual_seed(training.seed)
@@ -219,7 +221,7 @@ def train_module(
             outcome = trainer.run(listener, None if checkpoint is None else checkpoint.keep)
     finally:
         listener.close()
-    tell_interrupted(outcome.stopped, len(outcome.history))
+    tell_interrupted(outcome.stop_reason, len(outcome.history))
     if listener is not callback:
         listener.check()
     return training, outcome
@@ -240,14 +242,14 @@ def load(folder: str | Path, base: Pretrained | str | Path | None = None) -> Mod
         return tuned.read(folder, base)
     if kind is not None and kind != "scduet transformer":
         return _whole(model_folder.read(Path(folder)))
-    if scvi_tools.recognise(Path(folder)):
+    if scvi_tools.recognize(Path(folder)):
         found = scvi_tools.read(Path(folder))
         training = resolved(TrainConfig(recipe="scvi-tools"), max(found.reference.n_cells, 1))
         parts = found.name, found.module, found.schema, found.reference, found.config
-        return Model(*parts, training, Outcome(found.history))
+        return Model(*parts, training, TrainingResult(found.history))
     from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
 
-    return pretrained.read(folder) if pretrained.recognise(folder) else _whole(model_folder.read(Path(folder)))
+    return pretrained.read(folder) if pretrained.recognize(folder) else _whole(model_folder.read(Path(folder)))
 
 
 def _whole(parts: model_folder.Parts) -> Model:

@@ -26,36 +26,36 @@ Table = Mapping[str, tuple[Any, ...]]  # columns of equal length
 class SparseRows:
     """Rows of a sparse matrix: the arrays of a CSR. Not to be written to, for they may be the user's own."""
 
-    values: Float[Tensor, " entry"]
-    column: Int[Tensor, " entry"]
-    pointer: Int[Tensor, " row+1"]  # where the entries of each row begin, and where the last row ends
+    data: Float[Tensor, " entry"]
+    indices: Int[Tensor, " entry"]
+    indptr: Int[Tensor, " row+1"]  # where the entries of each row begin, and where the last row ends
     shape: tuple[int, int]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @cached_property
-    def position(self) -> Int[Tensor, " entry"]:
+    def flat_index(self) -> Int[Tensor, " entry"]:
         """Place of each entry in the flattened dense view."""
-        return self.row * self.shape[1] + self.column
+        return self.row * self.shape[1] + self.indices
 
     @cached_property
     def row(self) -> Int[Tensor, " entry"]:
         """Row of each entry, within these rows."""
-        rows = torch.arange(len(self), device=self.pointer.device)
-        return torch.repeat_interleave(rows, self.pointer.diff(), output_size=len(self.values))
+        rows = torch.arange(len(self), device=self.indptr.device)
+        return torch.repeat_interleave(rows, self.indptr.diff(), output_size=len(self.data))
 
     def dense(self, values: Float[Tensor, " entry"] | None = None) -> Float[Tensor, "row column"]:
         """The rows written out, with `values` (e.g. a function of the stored ones) or the stored values."""
-        given = self.values if values is None else values
+        given = self.data if values is None else values
         flat = torch.zeros(self.shape[0] * self.shape[1], dtype=given.dtype, device=given.device)
-        return flat.put_(self.position, given).view(self.shape)
+        return flat.put_(self.flat_index, given).view(self.shape)
 
     def sum(self) -> Float[Tensor, " row"]:
         """Total of each row."""
-        if self.values.device.type == "cpu":  # several times as fast there
-            return torch.segment_reduce(self.values, "sum", offsets=self.pointer, initial=0)
-        return self.values.new_zeros(len(self)).index_add_(0, self.row, self.values)
+        if self.data.device.type == "cpu":  # several times as fast there
+            return torch.segment_reduce(self.data, "sum", offsets=self.indptr, initial=0)
+        return self.data.new_zeros(len(self)).index_add_(0, self.row, self.data)
 
     def to(self, device: torch.device | str) -> SparseRows:
         return _moved(self, device)

@@ -32,7 +32,7 @@ class TrainingError(ScduetError, RuntimeError):
 
 
 class ScduetWarning(UserWarning):
-    """Something works, but probably not as the user hopes."""
+    """The operation succeeded but may not do what was intended."""
 
 
 class TrainingInterrupted(ScduetWarning):

@@ -147,7 +147,7 @@ gene_data <- function(main) {
 
 put_reductions <- function(adata, object, genes) {
   names <- SeuratObject::Reductions(object)
-  lapply(self_named(names), function(name) {
+  lapply(rlang::set_names(names), function(name) {
     reduction <- object[[name]]
     embedding <- SeuratObject::Embeddings(reduction)
     whole <- matrix(NA_real_, ncol(object), ncol(embedding), dimnames = list(colnames(object), NULL))
@@ -170,7 +170,7 @@ loadings_name <- function(reduction) if (reduction == "pca") "PCs" else reductio
 
 put_assays <- function(adata, object, main) {
   names <- setdiff(SeuratObject::Assays(object), main)
-  lapply(self_named(names), function(name) {
+  lapply(rlang::set_names(names), function(name) {
     assay <- object[[name]]
     layer <- if (length(layers_named(assay, "counts"))) "counts" else "data"
     part <- new_anndata(need_layer(assay, layer, raw = FALSE), rownames(assay), empty_frame(colnames(object)), empty_frame(rownames(assay)))
@@ -182,7 +182,7 @@ put_assays <- function(adata, object, main) {
 put_graphs <- function(adata, object) {
   names <- SeuratObject::Graphs(object)
   cells <- colnames(object)
-  lapply(self_named(names), function(name) {
+  lapply(rlang::set_names(names), function(name) {
     graph <- methods::as(object[[name]], "CsparseMatrix")
     if (!setequal(rownames(graph), cells)) {
       return(NULL)

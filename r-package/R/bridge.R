@@ -10,9 +10,9 @@ BLOCK_CELLS <- 10000L # cells of a dense or on-disk matrix turned sparse at a ti
 # Bytes moved at a time: more costs memory, fewer time. An option so that tests can make it tiny.
 chunk_bytes <- function() getOption("scduet.chunk_bytes", 2^24)
 
-sink_for <- function(kind, size = 0, shrink = FALSE) codec()$Vector(kind, as.double(size), shrink)
+new_buffer <- function(kind, size = 0, shrink = FALSE) codec()$Vector(kind, as.double(size), shrink)
 
-fill <- function(sink, x, kind) {
+fill_buffer <- function(sink, x, kind) {
   if (typeof(x) != TYPES[[kind]]) storage.mode(x) <- TYPES[[kind]]
   if (length(x) && is_direct()) {
     sink$take_from(rlang::obj_address(x), as.double(length(x)))
@@ -27,7 +27,7 @@ fill <- function(sink, x, kind) {
   sink
 }
 
-send <- function(x, kind, shrink = FALSE) fill(sink_for(kind, length(x), shrink), x, kind)
+send <- function(x, kind, shrink = FALSE) fill_buffer(new_buffer(kind, length(x), shrink), x, kind)
 
 send_text <- function(x) {
   x <- enc2utf8(as.character(x))
@@ -41,12 +41,12 @@ send_text <- function(x) {
 send_counts <- function(blocks, genes) {
   blocks <- unlist(lapply(unname(blocks), as_blocks), recursive = FALSE)
   known <- sum(vapply(blocks, function(b) if (methods::is(b, "dgCMatrix")) length(b@x) else 0, 0))
-  values <- sink_for("float64", known, shrink = TRUE)
-  columns <- sink_for("int32", known)
+  values <- new_buffer("float64", known, shrink = TRUE)
+  columns <- new_buffer("int32", known)
   pointers <- lapply(blocks, function(block) {
     block <- as_dgc(block)
-    fill(values, block@x, "float64")
-    fill(columns, place_genes(block, genes), "int32")
+    fill_buffer(values, block@x, "float64")
+    fill_buffer(columns, place_genes(block, genes), "int32")
     send(block@p, "int32")
   })
   ask("csr", values = values, columns = columns, pointers = pointers, n_columns = length(genes))

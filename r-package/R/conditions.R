@@ -97,8 +97,3 @@ some <- function(x, most = 3) {
   shown <- paste0("\"", x[seq_len(min(most, length(x)))], "\"", collapse = ", ")
   if (length(x) > most) sprintf("%s and %d more", shown, length(x) - most) else shown
 }
-
-self_named <- function(x) {
-  names(x) <- x
-  x
-}

@@ -1,6 +1,6 @@
 #' Perturb genes in silico
 #'
-#' How far the deletion or overexpression of genes moves cells in the eyes of Geneformer, and whether towards a goal;
+#' How far in-silico deletion or overexpression of genes moves cells in Geneformer's embedding, and whether towards a goal;
 #' always beside random genes of like expression: a gene that does no more than they do says nothing.
 #'
 #' @param object A Seurat object or SingleCellExperiment with raw counts.

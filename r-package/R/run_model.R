@@ -82,7 +82,7 @@
 RunModel <- function(object, ...) UseMethod("RunModel")
 
 # The short form of each model; a new model of the engine is a new row here and a function below.
-RUNS <- c(
+MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI",
   geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
@@ -280,7 +280,7 @@ cell_vector <- function(value, cells, name, call) {
 
 # The entry of the command log, under the short name and with the engine's options.
 log_command <- function(object, model, command, options) {
-  methods::slot(command, "name") <- sub("^[^.]*", if (model %in% names(RUNS)) RUNS[[model]] else "RunModel", methods::slot(command, "name"))
+  methods::slot(command, "name") <- sub("^[^.]*", if (model %in% names(MODEL_FUNCTIONS)) MODEL_FUNCTIONS[[model]] else "RunModel", methods::slot(command, "name"))
   methods::slot(command, "params") <- c(methods::slot(command, "params"), options)
   object[[methods::slot(command, "name")]] <- command
   object

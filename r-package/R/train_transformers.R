@@ -10,7 +10,7 @@
 #' @param model "geneformer" or "scgpt" for a new one, else the folder of a transformer, or "hf://owner/name@revision".
 #' @param path Folder to make.
 #' @param labels Column of the metadata with the cell types; cells without one are left out.
-#' @param checkpoint Folder that keeps the state of the run: one that was cut off there goes on where it was.
+#' @param checkpoint Folder for the state of the run; an interrupted run resumes from it.
 #' @param overwrite Replace a folder that holds a model of scduet and nothing else.
 #' @param ... Options of training (`max_epochs`, `lr`, `batch_size`, ...). For pre-training also of the size (`width`,
 #'   `n_layers`, `n_heads`, `feedforward`, `dropout`, `max_length`) and the objective (`mask_share` of Geneformer,

@@ -18,7 +18,7 @@
 #' @param reduction.name Name of the new reduction; `NULL` for the family.
 #' @param ... Options of the family: for Geneformer `emb_layer`, `pooling`, `max_length`; for scGPT `pooling`,
 #'   `normalize`, `max_length`, `ties`, `seed`; for scFoundation `pooling`, `resolution`. For all `precision` ("32",
-#'   "bf16", "16"), `accelerator`, `tokens_at_once`, `least_share`. A name that does not exist is an error that lists all.
+#'   "bf16", "16"), `accelerator`, `tokens_at_once`, `min_share`. A name that does not exist is an error that lists all.
 #' @inheritParams RunModel
 #' @returns The object with the reduction. With `labels` the scores, a data frame, are in `Misc(object, "scduet.scores")`
 #'   or `metadata(object)$scduet.scores`. For a matrix a matrix of cells x dimensions.

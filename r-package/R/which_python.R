@@ -17,7 +17,7 @@ which_python <- function() {
 
 # What the user chose. RETICULATE_PYTHON need not exist: reticulate takes no other then, so it is an error to be told.
 chosen_python <- function() {
-  set <- Sys.getenv(self_named(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV")))
+  set <- Sys.getenv(rlang::set_names(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV")))
   required <- bridge_state("required_python_version")
   if (!set[["RETICULATE_PYTHON"]] %in% c("", "managed")) { # "managed": an environment that reticulate makes for a day
     path <- path.expand(set[["RETICULATE_PYTHON"]])

@@ -117,7 +117,7 @@ def test_a_minibatch_on_another_device_is_whole(counts, model):
     """`to` moves every tensor; "meta" is a device that is always there."""
     _, cells = built(counts, model)
     moved = cells.to("meta")
-    tensors = [moved.x.values, moved.x.pointer, moved.x.column, moved.index, moved.batch, moved.label]
+    tensors = [moved.x.data, moved.x.indptr, moved.x.indices, moved.index, moved.batch, moved.label]
     tensors += [moved.covariates.categorical, moved.covariates.continuous]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 

@@ -55,7 +55,7 @@ def both(request, tmp_path_factory):
     if request.param == 1:
         (folder / "model.safetensors").unlink()
         torch.save(reference.state_dict(), folder / "pytorch_model.bin")
-    assert geneformer.recognise(folder)
+    assert geneformer.recognize(folder)
     return reference, geneformer.read(folder), tokens
 
 

@@ -75,7 +75,7 @@ def adata(official):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    assert scfoundation.recognise(folder)
+    assert scfoundation.recognize(folder)
     return scfoundation.read(folder)
 
 

@@ -83,19 +83,19 @@ def test_bins_are_equal_to_the_bit_given_the_same_draws(scgpt):
     rows = [(rng.poisson(rng.gamma(1, 2), int(rng.integers(1, 900))) + 1).astype(np.float32) for _ in range(150)]
     rows += [np.log1p(row / 3).astype(np.float32) for row in rows[:50]]  # normalised values
     rows += [np.full(7, 3, np.float32), np.array([5], np.float32), rng.random(400).astype(np.float32) + 0.1]
-    pointer = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     np.random.seed(0)
     official = np.concatenate([scgpt.preprocess.binning(row, 51) for row in rows])
     np.random.seed(0)
     draws = np.concatenate([np.random.rand(len(row)) for row in rows])
     edges = np.linspace(0, 1, 50)
-    ours = [quantile_bins(row, draws[a:b], edges) for row, (a, b) in zip(rows, pairwise(pointer), strict=True)]
+    ours = [quantile_bins(row, draws[a:b], edges) for row, (a, b) in zip(rows, pairwise(indptr), strict=True)]
     np.testing.assert_array_equal(np.concatenate(ours), official)
 
 
 def test_states_are_equal(reference):
     model, folder = reference
-    assert checkpoint.recognise(folder)
+    assert checkpoint.recognize(folder)
     ours = checkpoint.read(folder).module
     rng = np.random.default_rng(0)
     lengths = np.array([40, 37, 5, 1, 40])

@@ -44,7 +44,7 @@ NAMES: dict[str, str | None] = {
 }
 
 
-def recognise(folder: Path) -> bool:
+def recognize(folder: Path) -> bool:
     """Does this folder look like one of Geneformer?"""
     config = folder / "config.json"
     return config.is_file() and _json(config).get("model_type") == "bert"  # what else is missing, reading tells

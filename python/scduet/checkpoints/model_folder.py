@@ -22,7 +22,7 @@ from scduet.io import native
 from scduet.models import find
 from scduet.options import build
 from scduet.train.config import TrainConfig
-from scduet.train.loop import Outcome
+from scduet.train.loop import TrainingResult
 
 Kind = TypeVar("Kind")
 
@@ -37,7 +37,7 @@ class Parts:
     reference: Reference
     config: Any
     training: TrainConfig
-    outcome: Outcome
+    outcome: TrainingResult
     holds: Mapping[str, Parts] = field(default_factory=dict)  # trained models that it stands on
 
 
@@ -90,8 +90,7 @@ def _made(manifest: dict, tensors: dict[str, Tensor], folder: Path) -> Parts:
     except RuntimeError as error:
         raise FormatError(f"the weights in {folder} do not fit the model: {error}", "was a file replaced?") from error
     schema = Schema.from_json(manifest["schema"], getattr(cls, "Fields", Fields))
-    refuse_newer(manifest["outcome"], {f.name for f in dataclasses.fields(Outcome)}, "outcome")
-    training, outcome = _known(TrainConfig, manifest, "training"), Outcome(**manifest["outcome"])
+    training, outcome = _known(TrainConfig, manifest, "training"), TrainingResult.from_json(manifest["outcome"])
     return Parts(manifest["model"], module.eval(), schema, reference, config, training, outcome, held)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from scduet.checkpoints.rename import fill
 from scduet.errors import FormatError
 from scduet.io import native
-from scduet.train import processes
+from scduet.train.group import is_first
 from scduet.transformers.encoder.performer import PerformerConfig
 from scduet.transformers.encoder.trunk import TrunkConfig
 from scduet.transformers.families import geneformer, scfoundation, scgpt
@@ -31,7 +31,7 @@ FAMILIES: dict[str, tuple[type, type]] = {
 _NESTED = {"trunk": TrunkConfig, "decoder": PerformerConfig}
 
 
-def recognise(folder: Path) -> bool:
+def recognize(folder: Path) -> bool:
     return native.is_ours(folder) and native.kind_of(folder) == KIND
 
 
@@ -40,7 +40,7 @@ def write(model: Pretrained, folder: Path, overwrite: bool = False) -> None:
 
     Of several processes under torchrun only the first writes.
     """
-    if not processes.is_first():
+    if not is_first():
         return
     manifest = {
         "kind": KIND,

@@ -30,9 +30,9 @@ PUBLISHED = {  # family, blocks, width, tokens -> name, millions of weights with
 }
 
 
-def recognise(folder: str | Path) -> bool:
+def recognize(folder: str | Path) -> bool:
     """Is this a folder (or "hf://" address) of a published transformer?"""
-    return hub.is_address(folder) or any(family.recognise(Path(folder)) for family in FAMILIES.values())
+    return hub.is_address(folder) or any(family.recognize(Path(folder)) for family in FAMILIES.values())
 
 
 def read(folder: str | Path, **options) -> Pretrained:
@@ -42,7 +42,7 @@ def read(folder: str | Path, **options) -> Pretrained:
     Raises FormatError when the folder is of no family, incomplete, damaged, or does not belong together.
     """
     path = hub.download(str(folder)) if hub.is_address(folder) else Path(folder)
-    found = [family for family in FAMILIES.values() if family.recognise(path)]
+    found = [family for family in FAMILIES.values() if family.recognize(path)]
     if len(found) != 1:
         message = f"{folder} is a folder of {len(found)} of {some(FAMILIES)}"
         raise FormatError(message, "give the folder with the weights and their configuration")
@@ -69,7 +69,7 @@ def verify(folder: str | Path, **options) -> list[Check]:
         model = read(folder, **options)
     except FormatError as error:
         return [Check(whole, str(error), False)]
-    ours = not hub.is_address(folder) and own.recognise(Path(folder))
+    ours = not hub.is_address(folder) and own.recognize(Path(folder))
     groups = [_check_group(group, weights) for group, weights in _groups(model.module.state_dict()).items()]
     told = Check(whole, f"{model.name}, licence {model.licence}", True)
     return [told, *([] if ours else _check_size(model)), *groups]

@@ -52,7 +52,7 @@ NAMES: dict[str, str | None] = {
 }
 
 
-def recognise(folder: Path) -> bool:
+def recognize(folder: Path) -> bool:
     """Does this folder (or file) look like scFoundation's?"""
     return _checkpoint(folder) is not None
 

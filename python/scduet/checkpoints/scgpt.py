@@ -40,7 +40,7 @@ NAMES: dict[str, str | None] = {
 _DEFAULTS = {"input_emb_style": "continuous", "pre_norm": False, "input_style": "binned"}
 
 
-def recognise(folder: Path) -> bool:
+def recognize(folder: Path) -> bool:
     """Does this folder look like one of scGPT?"""
     return (folder / WEIGHTS).is_file()  # what else is missing, reading tells
 

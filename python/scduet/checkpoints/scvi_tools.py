@@ -53,7 +53,7 @@ class Foreign:
     history: list[dict[str, float]]
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Is this a model folder of scvi-tools, or its model.pt?"""
     if path.is_file():
         return path.suffix == ".pt"

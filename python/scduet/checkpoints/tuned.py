@@ -27,9 +27,9 @@ from scduet.errors import DataError, FormatError, OptionError, some
 from scduet.io import native
 from scduet.io.native import fingerprint
 from scduet.options import build
-from scduet.train import processes
 from scduet.train.config import TrainConfig
-from scduet.train.loop import Outcome
+from scduet.train.group import is_first
+from scduet.train.loop import TrainingResult
 from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.objectives.finetune import Annotator, Encoder, changed_weights
 from scduet.transformers.objectives.integration import Integrator
@@ -50,7 +50,7 @@ class Tuned:
     config: Any
     tokens: Mapping[str, Any] = field(repr=False)  # options of the tokenizer
     training: TrainConfig = field(repr=False)
-    outcome: Outcome = field(repr=False, default_factory=Outcome)
+    outcome: TrainingResult = field(repr=False, default_factory=TrainingResult)
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class Tuned:
 
         Of several processes under torchrun only the first writes.
         """
-        if not processes.is_first():
+        if not is_first():
             return
         manifest = {
             "kind": KIND,
@@ -125,7 +125,7 @@ def read(folder: str | Path, base: Pretrained | str | Path | None = None) -> Tun
     task, levels = manifest["task"], tuple(manifest["levels"])
     module, config = rebuilt(task, found, len(levels), manifest["config"])
     _fill(module, tensors, folder)
-    training, outcome = build(TrainConfig, manifest["training"]), Outcome(**manifest["outcome"])
+    training, outcome = build(TrainConfig, manifest["training"]), TrainingResult.from_json(manifest["outcome"])
     return Tuned(task, found, module.eval(), manifest["key"], levels, config, manifest["tokens"], training, outcome)
 
 

@@ -18,7 +18,7 @@ from scduet.cli.commands import (
 from scduet.errors import OptionError
 from scduet.models import MODELS
 
-Seed = Annotated[int, typer.Option(help="Of the random draws.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
 def _known(model: str) -> str:
@@ -64,7 +64,7 @@ def annotate(
     from scduet.checkpoints import scvi_tools
     from scduet.io import native
 
-    trained = native.is_ours(reference) or scvi_tools.recognise(reference)
+    trained = native.is_ours(reference) or scvi_tools.recognize(reference)
     known = scduet.load(reference) if trained else read(reference)
     adata = read(query)
     options |= {"model": model, "use": use, "unknown": unknown, "key_added": key_added, "callback": listener(quiet)}

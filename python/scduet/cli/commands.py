@@ -23,7 +23,7 @@ def _known(model: str) -> str:
 Data = Annotated[Path, typer.Argument(help=".h5ad, .h5mu, .zarr, .loom, 10x .h5, or a 10x folder with matrix.mtx.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="What to write; put in place only when complete.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --output names.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing of the progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Suppress progress output.")]
 Folder = Annotated[Path, typer.Option("--model", "-m", help="Folder of a saved model.")]
 ModelName = Annotated[str, typer.Option("--model", callback=_known, help=f"One of {', '.join(MODELS)}.")]
 OnDisk = Annotated[
@@ -88,7 +88,7 @@ def integrate(
     if save_model:
         check_model_folder(save_model, overwrite)
     import scduet
-    from scduet.train.processes import is_first
+    from scduet.train.group import is_first
 
     options |= {"key_added": key_added, "callback": listener(quiet), "checkpoint": checkpoint}
     options |= {"n_top_genes": n_top_genes}

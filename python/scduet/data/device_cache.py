@@ -23,22 +23,22 @@ SHARE_OF_FREE_MEMORY = 0.5  # the rest is for the model
 class Entries:
     """The CSR arrays of a matrix, on one device."""
 
-    values: Float[Tensor, " entry"]
-    column: Int[Tensor, " entry"]
-    pointer: Int[Tensor, " cell_and_one"]
+    data: Float[Tensor, " entry"]
+    indices: Int[Tensor, " entry"]
+    indptr: Int[Tensor, " cell_and_one"]
     edges: np.ndarray  # where the entries of each cell begin, kept on the host: sizes must be known without a wait
     n_columns: int
 
     def rows(self, index: Int[Tensor, " cell"], n_entries: int) -> SparseRows:
-        first, length = self.pointer[index], self.pointer[index + 1] - self.pointer[index]
-        pointer = F.pad(torch.cumsum(length, 0), (1, 0))
-        moved = torch.repeat_interleave(first - pointer[:-1], length, output_size=n_entries)
+        first, length = self.indptr[index], self.indptr[index + 1] - self.indptr[index]
+        indptr = F.pad(torch.cumsum(length, 0), (1, 0))
+        moved = torch.repeat_interleave(first - indptr[:-1], length, output_size=n_entries)
         entry = torch.arange(n_entries, device=index.device) + moved
-        return SparseRows(self.values[entry], self.column[entry].long(), pointer, (len(index), self.n_columns))
+        return SparseRows(self.data[entry], self.indices[entry].long(), indptr, (len(index), self.n_columns))
 
 
 @dataclass(frozen=True)
-class Resident:
+class DeviceCache:
     """All cells, on one device."""
 
     main: Entries | Tensor
@@ -67,11 +67,11 @@ class Resident:
         )
 
 
-def resident(cells: Cells, device: torch.device) -> Resident | None:
+def device_cache(cells: Cells, device: torch.device) -> DeviceCache | None:
     """The cells on `device`, or None for what is on disk and for more than fits."""
     if any(source.block is not None for source in cells.sources) or not _fits(cells.sources, device):
         return None
-    return Resident(
+    return DeviceCache(
         main=_whole(cells.counts, device),
         batch=torch.from_numpy(cells.batch).to(device),
         label=_moved(cells.label, device),
@@ -86,9 +86,9 @@ def _whole(source: Source, device: torch.device) -> Entries | Tensor:
     if isinstance(whole, np.ndarray):
         return torch.from_numpy(whole).to(device)
     return Entries(
-        values=torch.from_numpy(whole.data).to(device),
-        column=torch.from_numpy(whole.indices.astype(np.int32)).to(device),
-        pointer=torch.from_numpy(whole.indptr.astype(np.int64)).to(device),
+        data=torch.from_numpy(whole.data).to(device),
+        indices=torch.from_numpy(whole.indices.astype(np.int32)).to(device),
+        indptr=torch.from_numpy(whole.indptr.astype(np.int64)).to(device),
         edges=whole.indptr,
         n_columns=whole.shape[1],
     )

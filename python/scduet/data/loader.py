@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from scduet.contract import CellBatch, Covariates, MakeBatch, SparseRows, TokenBatch
 from scduet.data.samplers import (
-    Share,
+    Shard,
     boundaries,
     shared,
     shared_boundaries,
@@ -30,9 +30,9 @@ from scduet.data.sources import Cells, between
 class Rows:
     """A few cells in memory, as numpy: what `make_batch` turns into a minibatch."""
 
-    values: np.ndarray  # CSR arrays of the main matrix; if that is dense, `dense` holds it and these are empty
-    column: np.ndarray
-    pointer: np.ndarray
+    data: np.ndarray  # CSR arrays of the main matrix; if that is dense, `dense` holds it and these are empty
+    indices: np.ndarray
+    indptr: np.ndarray
     n_genes: int
     index: np.ndarray  # row in the data set
     batch: np.ndarray
@@ -46,7 +46,7 @@ class Rows:
 
     @property
     def counts(self) -> sp.csr_matrix:
-        return sp.csr_matrix((self.values, self.column, self.pointer), shape=(len(self.index), self.n_genes))
+        return sp.csr_matrix((self.data, self.indices, self.indptr), shape=(len(self.index), self.n_genes))
 
 
 def minibatches(
@@ -70,7 +70,7 @@ def minibatches(
 
 
 def epoch_order(
-    cells: Cells, rows: np.ndarray, size: int, random: tuple[int, int], share: Share, block: int | None = None
+    cells: Cells, rows: np.ndarray, size: int, random: tuple[int, int], share: Shard, block: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The order in which one process visits its share of `rows` in an epoch, and the edges of its minibatches.
 
@@ -91,7 +91,7 @@ def cell_batch(rows: Rows) -> CellBatch:
     """The minibatch of these cells for models that see counts."""
     shape = len(rows.index), rows.n_genes
     return CellBatch(
-        x=_sparse(rows.values, rows.column, rows.pointer, shape) if rows.dense is None else _tensor(rows.dense),
+        x=_sparse(rows.data, rows.indices, rows.indptr, shape) if rows.dense is None else _tensor(rows.dense),
         index=_tensor(rows.index),
         batch=_tensor(rows.batch),
         label=_optional(rows.label),
@@ -132,9 +132,9 @@ def _rows(cells: Cells, index: np.ndarray, fetched: tuple[Any, dict[str, Any]], 
 
 
 def _between(matrix: sp.csr_matrix, start: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pointer = matrix.indptr[start : end + 1]
-    entries = slice(pointer[0], pointer[-1])
-    return matrix.data[entries], matrix.indices[entries], pointer - pointer[0]
+    indptr = matrix.indptr[start : end + 1]
+    entries = slice(indptr[0], indptr[-1])
+    return matrix.data[entries], matrix.indices[entries], indptr - indptr[0]
 
 
 _NO_ENTRIES = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
@@ -146,8 +146,8 @@ def _either(matrix: Any) -> SparseRows | torch.Tensor:
     return _sparse(matrix.data, matrix.indices, matrix.indptr, matrix.shape)
 
 
-def _sparse(values: np.ndarray, column: np.ndarray, pointer: np.ndarray, shape: tuple[int, int]) -> SparseRows:
-    return SparseRows(_tensor(values), _tensor(column.astype(np.int64)), _tensor(pointer.astype(np.int64)), shape)
+def _sparse(values: np.ndarray, column: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> SparseRows:
+    return SparseRows(_tensor(values), _tensor(column.astype(np.int64)), _tensor(indptr.astype(np.int64)), shape)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

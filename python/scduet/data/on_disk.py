@@ -98,7 +98,7 @@ class FileSource:
     path: Path
     place: str  # e.g. "X"
     shape: tuple[int, int]  # as stored
-    pointer: np.ndarray  # first stored entry of each row, and the end of the last
+    indptr: np.ndarray  # first stored entry of each row, and the end of the last
     sparse: bool
     chunk: int  # entries that the file compresses together
     genes: np.ndarray | None = None  # columns to give, -1 for one that is not there
@@ -119,7 +119,7 @@ class FileSource:
 
     @property
     def mean_entries(self) -> float:
-        return float(self.pointer[-1]) / max(1, self.n_cells)
+        return float(self.indptr[-1]) / max(1, self.n_cells)
 
     @property
     def block(self) -> int:
@@ -166,7 +166,7 @@ class FileSource:
         """The rows `stored` (ascending), read in few long stretches, of which the rows asked for are kept at once."""
         gap = max(1, int(GAP_ENTRIES / max(1.0, self.mean_entries)))
         stretch = np.cumsum(np.diff(stored, prepend=stored[:1]) > gap)  # rows far apart are read apart
-        far = self.pointer[stored] // STRETCH_ENTRIES  # and no stretch is much longer than this
+        far = self.indptr[stored] // STRETCH_ENTRIES  # and no stretch is much longer than this
         cuts = np.flatnonzero((np.diff(stretch) > 0) | (np.diff(far) > 0)) + 1
         with _opened(self.path) as root:
             matrix = root[self.place]
@@ -181,12 +181,12 @@ class FileSource:
         """The rows from `first` up to `last`."""
         if not self.sparse:
             return np.asarray(arrays[0][first:last]) if self.dense else from_dense(arrays[0][first:last])
-        start, end = int(self.pointer[first]), int(self.pointer[last])
+        start, end = int(self.indptr[first]), int(self.indptr[last])
         values = np.asarray(arrays[0][start:end]).astype(np.float32, copy=False)
         column = np.asarray(arrays[1][start:end]).astype(np.int32, copy=False)
         if len(column) and (column.min() < 0 or column.max() >= self.shape[1]):
             raise DataError(f"{self.path} is damaged: {self.place} names columns that do not exist", "copy it again")
-        return csr(values, column, self.pointer[first : last + 1] - start, (last - first, self.shape[1]))
+        return csr(values, column, self.indptr[first : last + 1] - start, (last - first, self.shape[1]))
 
     def _refuse_changed(self, same: bool) -> None:
         if not same:
@@ -215,20 +215,20 @@ def _described(cells: CellsOnDisk, place: str, stored: Any) -> FileSource:
     named = (cells.n_obs, shape[1] if place.startswith("obsm/") else cells.n_vars)
     if shape != named:
         raise DataError(f"{place} of {path} is {shape}, but obs and var say {named}", "is the file damaged?")
-    pointer = np.asarray(stored["indptr"][:], np.int64) if sparse else np.arange(shape[0] + 1) * shape[1]
+    indptr = np.asarray(stored["indptr"][:], np.int64) if sparse else np.arange(shape[0] + 1) * shape[1]
     if sparse:
-        _refuse_damaged(path, place, stored, pointer, shape[0])
+        _refuse_damaged(path, place, stored, indptr, shape[0])
     first = stored["data"] if sparse else stored
     chunk = int(np.prod(first.chunks)) if first.chunks else 0
     place = cells.group + place
-    return FileSource(path, place, shape, pointer, sparse, chunk, _stamp=stamp_of(path, place))
+    return FileSource(path, place, shape, indptr, sparse, chunk, _stamp=stamp_of(path, place))
 
 
-def _refuse_damaged(path: Path, place: str, stored: Any, pointer: np.ndarray, n_cells: int) -> None:
+def _refuse_damaged(path: Path, place: str, stored: Any, indptr: np.ndarray, n_cells: int) -> None:
     """Missing chunks of a zarr array would be read as zeros: count them, and see that the three arrays agree."""
     sizes = {name: stored[name].shape[0] for name in ("data", "indices")}
-    whole = len(pointer) == n_cells + 1 and pointer[0] == 0 and (np.diff(pointer) >= 0).all()
-    if not whole or set(sizes.values()) != {int(pointer[-1])}:
+    whole = len(indptr) == n_cells + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
+    if not whole or set(sizes.values()) != {int(indptr[-1])}:
         raise DataError(f"{place} of {path} is damaged: its parts do not agree", "copy or write it again")
     lacking = [name for name in sizes if path.is_dir() and stored[name].nchunks_initialized < stored[name].nchunks]
     if lacking:

@@ -11,11 +11,11 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The part of the cells that one of several processes takes."""
 
-    number: int = 0
-    of: int = 1
+    rank: int = 0
+    world_size: int = 1
 
 
 def sequential(n_cells: int) -> np.ndarray:
@@ -42,11 +42,11 @@ def shuffled_within(order: np.ndarray, edges: Sequence[int] | np.ndarray, seed: 
     return np.concatenate([order[:0], *(random.permutation(order[start:end]) for start, end in pairwise(edges))])
 
 
-def shared(order: np.ndarray, share: Share, together: bool = False) -> np.ndarray:
+def shared(order: np.ndarray, shard: Shard, together: bool = False) -> np.ndarray:
     """The rows of one process: each row goes to one of them. `together`: a stretch of `order`, not every n-th row."""
     if not together:
-        return order[share.number :: share.of]
-    return order[len(order) * share.number // share.of : len(order) * (share.number + 1) // share.of]
+        return order[shard.rank :: shard.world_size]
+    return order[len(order) * shard.rank // shard.world_size : len(order) * (shard.rank + 1) // shard.world_size]
 
 
 def split(n_cells: int, train_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,17 +66,17 @@ def boundaries(n_cells: int, size: int, least: int = 2) -> np.ndarray:
     return np.delete(edges, -2) if len(edges) > 2 and edges[-1] - edges[-2] <= least else edges
 
 
-def shared_boundaries(n_cells: int, total: int, size: int, share: Share) -> np.ndarray:
+def shared_boundaries(n_cells: int, total: int, size: int, shard: Shard) -> np.ndarray:
     """Where the minibatches of one process, with `n_cells` of the `total`, start and end.
 
     The processes share each minibatch of `size`, so all take the same number of steps however unequal their cells.
     """
-    edges = boundaries(total, size, 2 * share.of)
-    return edges if share.of == 1 else np.arange(len(edges)) * n_cells // (len(edges) - 1)
+    edges = boundaries(total, size, 2 * shard.world_size)
+    return edges if shard.world_size == 1 else np.arange(len(edges)) * n_cells // (len(edges) - 1)
 
 
 def stratified(
-    rows: np.ndarray, stratum: np.ndarray, size: int, draw: np.random.Generator, share: Share
+    rows: np.ndarray, stratum: np.ndarray, size: int, draw: np.random.Generator, shard: Shard
 ) -> tuple[np.ndarray, np.ndarray]:
     """An order of `rows` in which each minibatch holds equal numbers of each stratum, one after the other.
 
@@ -85,9 +85,9 @@ def stratified(
     takes its share of each stratum. Returns the order, and the edges of the minibatches.
     """
     groups = [rows[stratum == code] for code in np.unique(stratum)]
-    each = max(1, size // (len(groups) * share.of))
-    n = math.ceil(max(map(len, groups)) / (each * share.of))
-    mine = [group[share.number :: share.of] if len(group) >= share.of else group for group in groups]
+    each = max(1, size // (len(groups) * shard.world_size))
+    n = math.ceil(max(map(len, groups)) / (each * shard.world_size))
+    mine = [group[shard.rank :: shard.world_size] if len(group) >= shard.world_size else group for group in groups]
     order = np.hstack([repeated(group, n * each, draw).reshape(n, each) for group in mine]).ravel()
     return order, np.arange(n + 1) * (each * len(groups))
 

@@ -147,8 +147,8 @@ class MemorySource:
     def _picked(self, rows: sp.csr_matrix) -> sp.csr_matrix:
         place = self._place[rows.indices]
         kept = place >= 0
-        pointer = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
-        return csr(rows.data[kept], place[kept], pointer, (rows.shape[0], self.n_genes))
+        indptr = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
+        return csr(rows.data[kept], place[kept], indptr, (rows.shape[0], self.n_genes))
 
 
 @dataclass(frozen=True)
@@ -274,13 +274,13 @@ def _row_sums(matrix: sp.csr_matrix) -> np.ndarray:
 
 def between(matrix: sp.csr_matrix, start: int, end: int) -> sp.csr_matrix:
     """Rows `start` to `end`, without a copy of their entries."""
-    pointer = matrix.indptr[start : end + 1]
-    entries = slice(pointer[0], pointer[-1])
-    return csr(matrix.data[entries], matrix.indices[entries], pointer - pointer[0], (len(pointer) - 1, matrix.shape[1]))
+    indptr = matrix.indptr[start : end + 1]
+    entries = slice(indptr[0], indptr[-1])
+    return csr(matrix.data[entries], matrix.indices[entries], indptr - indptr[0], (len(indptr) - 1, matrix.shape[1]))
 
 
-def csr(values: np.ndarray, column: np.ndarray, pointer: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+def csr(values: np.ndarray, column: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
     """A csr_matrix without scipy's checks, which read and may copy all arrays."""
     made = sp.csr_matrix(shape, dtype=values.dtype)
-    made.data, made.indices, made.indptr = values, column, pointer
+    made.data, made.indices, made.indptr = values, column, indptr
     return made

@@ -53,7 +53,7 @@ def embed_genes(folder: str, adata=None, options: Options = ()) -> Genes:
 def perturb_genes(
     adata, folder: str, genes: dict[str, list[str]], options: Options, callback: Callable | None = None
 ) -> Perturbed:
-    """Each set of genes perturbed in the cells, in the eyes of the Geneformer in `folder`."""
+    """In-silico perturbation of each set of genes with the Geneformer in `folder`."""
     table = call(scduet.perturb_in_silico, folder, adata, genes, callback=listener(callback), options=options)
     return Perturbed(codec.columns_of(table.reset_index()), codec.columns_of(table.attrs["cells"]))
 

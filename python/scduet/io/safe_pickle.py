@@ -18,7 +18,7 @@ import numpy as np
 
 from scduet.errors import FormatError
 
-MOST_BYTES = 1 << 28  # of one pickle: real ones have a few megabytes
+MAX_BYTES = 1 << 28  # of one pickle: real ones have a few megabytes
 
 
 @dataclass
@@ -44,7 +44,7 @@ def read_pickle(path: str | Path) -> Any:
     Raises `FormatError` for anything else, e.g. for a pickle that would call a function.
     """
     path = Path(path)
-    if path.stat().st_size > MOST_BYTES:
+    if path.stat().st_size > MAX_BYTES:
         raise FormatError(f"{path.name!r} has {path.stat().st_size:,} bytes", "a dictionary of genes has a few million")
     return unpickle(path.read_bytes(), source=path.name)
 

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from scduet.errors import FormatError
-from scduet.io.safe_pickle import MOST_BYTES, Name, Record, unpickle
+from scduet.io.safe_pickle import MAX_BYTES, Name, Record, unpickle
 
 _DTYPES = {  # torch's storage class -> how numpy reads the bytes, what torch calls them
     "Float": (np.float32, torch.float32),
@@ -85,7 +85,7 @@ class _Archive:
         self.storages: dict[str, Tensor] = {}
 
     def program(self) -> bytes:
-        return bytes(self.bytes("data.pkl", MOST_BYTES))
+        return bytes(self.bytes("data.pkl", MAX_BYTES))
 
     def bytes(self, name: str, most: int | None = None) -> np.ndarray:
         """An entry of the zip, as a view of the file."""

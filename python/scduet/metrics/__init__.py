@@ -61,7 +61,7 @@ METRICS: dict[str, Metric] = {
 _OTHER = {  # module -> public names that are no column of the table
     "core.estimates": ("Estimate",),
     "core.inputs": ("Undefined",),
-    "integration.cells": ("Extra", "Plan"),
+    "integration.cells": ("MetricInputs", "SamplingPlan"),
     "integration.suite": ("evaluate",),
     "core.neighbors": ("Neighbors", "from_graph", "nearest_neighbors"),
     "integration.kbet": ("kbet_global",),

@@ -53,7 +53,7 @@ class CovariateLinear(nn.Module):
     def _of_rows(self, x: SparseRows) -> Float[Tensor, "cell out"]:
         """On a CPU and without gradients each stored entry adds a row of the turned weight; else x is written out."""
         looking = not (torch.is_grad_enabled() or self.training or self.weight.is_inference())
-        if not looking or not jit.usable(self.weight, x.values):
+        if not looking or not jit.usable(self.weight, x.data):
             return F.linear(x.dense(), self.weight, self.bias)
         state = (id(self.weight), self.weight._version, self.weight.data_ptr())
         if self._turned is None or self._turned[0] != state:
@@ -139,7 +139,7 @@ def to_dense(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "r
     if not KERNELS.get() or values.device.type != "cpu" or values.dtype != torch.float32:
         return x.dense(values)
     out = torch.empty(x.shape)
-    write_rows(*(array.numpy() for array in (values, x.column, x.pointer, out)))
+    write_rows(*(array.numpy() for array in (values, x.indices, x.indptr, out)))
     return out
 
 

@@ -103,9 +103,9 @@ class _Poisson(Function):
         logits = Matrix.of(*parts)
         mean = _Mean.of(logits.value, log_library, link)
         grad_mean = mean.shape * mean.scale
-        log_mean = torch.where(x.values > 0, mean.log_at(x, logits.value), 0.0)  # a zero may be stored in an empty cell
-        ll = _row_sums(x, x.values * log_mean - torch.lgamma(x.values + 1)).sub_(grad_mean.sum(1))
-        grad_mean.view(-1).scatter_add_(0, x.position, -x.values)
+        log_mean = torch.where(x.data > 0, mean.log_at(x, logits.value), 0.0)  # a zero may be stored in an empty cell
+        ll = _row_sums(x, x.data * log_mean - torch.lgamma(x.data + 1)).sub_(grad_mean.sum(1))
+        grad_mean.view(-1).scatter_add_(0, x.flat_index, -x.data)
         grad_library = grad_mean.sum(1, keepdim=True)
         grad_logits = _logits_backward(grad_mean, grad_library, logits.value, mean, torch.empty_like(grad_mean))
         ctx.save_for_backward(*parts, grad_logits, grad_library)
@@ -131,12 +131,12 @@ def _nb_cost(
     """-log p of some cells, with its gradients written into `grads`, whose memory may be that of the logits."""
     mean = _Mean.of(logits, log_library, link, grads.logits)
     ratio = (mean.shape * (1 / (r + EPS))).mul_(mean.scale)
-    at = ratio.view(-1).index_select(0, x.position)  # before `ratio` is overwritten
+    at = ratio.view(-1).index_select(0, x.flat_index)  # before `ratio` is overwritten
     cost, grad_mean, inflated = _nb_zeros(x, ratio, r, dropout, grads)
     entries, grad_mean_entries, grad_r_entries = _nb_entries(x, at, r)
     cost.sub_(_row_sums(x, entries if inflated is None else entries - inflated))
-    grad_mean.view(-1).scatter_add_(0, x.position, grad_mean_entries)
-    grads.log_dispersion.view(-1).scatter_add_(0, x.position, grad_r_entries)
+    grad_mean.view(-1).scatter_add_(0, x.flat_index, grad_mean_entries)
+    grads.log_dispersion.view(-1).scatter_add_(0, x.flat_index, grad_r_entries)
     torch.sum(grad_mean, 1, keepdim=True, out=grads.log_library)
     _logits_backward(grad_mean, grads.log_library, logits, mean, grads.logits)
     return cost
@@ -157,9 +157,9 @@ def _nb_zeros(
         grad_r.sub_(grad_mean)
         return cost, grad_mean, None
     logit = torch.add(grad_r, dropout, out=total)
-    at, zero = logit.view(-1).index_select(0, x.position), x.values == 0  # a zero may be stored too
+    at, zero = logit.view(-1).index_select(0, x.flat_index), x.data == 0  # a zero may be stored too
     cost, dropped = _zero_cost(logit, grad_r, dropout, grads.dropout)
-    dropped.put_(x.position, at.sigmoid() * zero)
+    dropped.put_(x.flat_index, at.sigmoid() * zero)
     grads.dropout.sub_(dropped)
     kept = torch.sub(dropped.new_ones(()), dropped, out=dropped)
     grad_r.sub_(grad_mean).mul_(kept)
@@ -180,8 +180,8 @@ def _zero_cost(logit: Tensor, nb_cost: Tensor, dropout: Tensor, prior: Tensor) -
 
 def _nb_entries(x: SparseRows, a: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What the stored counts add to log NB, and to the gradients of the cost by log-mean and log-dispersion."""
-    count = x.values
-    r = r.index_select(0, x.column) if r.dim() == 1 else r.view(-1).index_select(0, x.position)
+    count = x.data
+    r = r.index_select(0, x.indices) if r.dim() == 1 else r.view(-1).index_select(0, x.flat_index)
     guarded, total = r + EPS, a + 1
     upper = a + EPS / guarded
     log, grad = _log_rising_factorial(count, r)
@@ -232,8 +232,8 @@ class _Mean(NamedTuple):
         """Logarithm of the mean at the stored counts, also where the mean underflows."""
         scale = self.scale.log().squeeze(1).take(x.row)
         if self.norm is None:
-            return self.shape.take(x.position).clamp_(min=torch.finfo(scale.dtype).tiny).log_() + scale
-        return (logits - logits.amax(1, keepdim=True)).take(x.position) + scale
+            return self.shape.take(x.flat_index).clamp_(min=torch.finfo(scale.dtype).tiny).log_() + scale
+        return (logits - logits.amax(1, keepdim=True)).take(x.flat_index) + scale
 
 
 def _logits_backward(grad_mean: Tensor, grad_library: Tensor, logits: Tensor, mean: _Mean, out: Tensor) -> Tensor:
@@ -247,13 +247,13 @@ def _logits_backward(grad_mean: Tensor, grad_library: Tensor, logits: Tensor, me
 def _row_sums(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, " cell"]:
     if values.device.type != "cpu":
         return values.new_zeros(len(x)).index_add_(0, x.row, values)
-    return torch.segment_reduce(values, "sum", offsets=x.pointer, initial=0)  # three times as fast there
+    return torch.segment_reduce(values, "sum", offsets=x.indptr, initial=0)  # three times as fast there
 
 
 def _outside_autocast(
     function: type[Function], x: SparseRows, link: Link, *inputs: Tensor | None
 ) -> Float[Tensor, " cell"]:
     """The function at full precision: autocast off, half precision widened."""
-    with torch.autocast(x.values.device.type, enabled=False):
+    with torch.autocast(x.data.device.type, enabled=False):
         wide = [t.float() if t is not None and t.dtype in (torch.float16, torch.bfloat16) else t for t in inputs]
         return function.apply(x, link, *wide)  # pyright: ignore[reportReturnType]

@@ -25,7 +25,7 @@ from scduet.scvi.training import history_of, training_config
 from scduet.tasks.workflows import map_query
 
 FILE = "adata.h5ad"
-MOST_MISSING = 0.999  # of the genes of a query: as there, only a query without any is refused
+MAX_MISSING = 0.999  # of the genes of a query: as there, only a query without any is refused
 
 
 class ScviModel(Analyses):
@@ -131,7 +131,7 @@ class ScviModel(Analyses):
         model = _model_of(reference_model)
         if return_reference_var_names:
             return pd.Index(model.genes)
-        prepared = map_query.prepare_query(adata, model, max_missing=MOST_MISSING)
+        prepared = map_query.prepare_query(adata, model, max_missing=MAX_MISSING)
         prepared.uns, prepared.obsm = dict(adata.uns), dict(adata.obsm)  # type: ignore[assignment]
         if not inplace:
             return prepared
@@ -144,7 +144,7 @@ class ScviModel(Analyses):
         if freezing.get("unfrozen"):
             raise OptionError("unfrozen=True would move the reference", "train a new model on both data sets")
         model = _model_of(reference_model)
-        mapped = map_query.map_query(adata.copy(), model, train=False, max_missing=MOST_MISSING)
+        mapped = map_query.map_query(adata.copy(), model, train=False, max_missing=MAX_MISSING)
         made = cls._holding(mapped, adata, is_trained=False)
         made._reference = model
         return made

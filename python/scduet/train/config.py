@@ -32,7 +32,7 @@ class TrainConfig:
     clip_gradient: float | None = None
     """Largest norm of the gradient; None for no limit."""
     train_size: float | None = None
-    """Share of the cells to train on; the rest are held out for validation."""
+    """Shard of the cells to train on; the rest are held out for validation."""
     validate_every: int | None = None
     """Epochs from one validation to the next; 0 for none but at the end."""
     early_stopping: bool | None = None

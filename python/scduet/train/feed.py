@@ -11,34 +11,34 @@ import numpy as np
 from torch import nn
 
 from scduet.contract import CellBatch, MakeBatch, Stratified, TokenBatch
-from scduet.data.device_cache import resident
+from scduet.data.device_cache import device_cache
 from scduet.data.loader import epoch_order, minibatches
-from scduet.data.samplers import Share, boundaries, repeated, shared, stratified
+from scduet.data.samplers import Shard, boundaries, repeated, shared, stratified
 from scduet.data.sources import Cells
 from scduet.train.config import TrainConfig
 
 Batches = Iterator[CellBatch | TokenBatch]
 
 
-class Feed:
+class BatchFeeder:
     """Minibatches of some cells; on a GPU cut from a copy there, where it fits."""
 
     def __init__(self, cells: Cells, config: TrainConfig, device: torch.device, make_batch: MakeBatch | None):
         self.cells, self.config, self.device, self.make_batch = cells, config, device, make_batch
         self.size = config.batch_size or 128
-        self.resident = resident(cells, device) if device.type == "cuda" and make_batch is None else None
+        self.device_cache = device_cache(cells, device) if device.type == "cuda" and make_batch is None else None
 
-    def training(self, module: nn.Module, rows: np.ndarray, epoch: int, share: Share) -> tuple[Batches, int]:
+    def training(self, module: nn.Module, rows: np.ndarray, epoch: int, shard: Shard) -> tuple[Batches, int]:
         """The share of `rows` that one process trains on in an epoch, in strata where the module wants such.
 
         Returns the minibatches, and how many there are.
         """
         random, wanted = (self.config.seed, epoch), getattr(module, "strata", None)
-        draw = np.random.default_rng((*random, 1 + share.number))
+        draw = np.random.default_rng((*random, 1 + shard.rank))
         if isinstance(wanted, str):
-            order, edges = stratified(rows, self._stratum(wanted)[rows], self.size, draw, share)
+            order, edges = stratified(rows, self._stratum(wanted)[rows], self.size, draw, shard)
         else:
-            order, edges = epoch_order(self.cells, rows, self.size, random, share, self.config.shuffle_block)
+            order, edges = epoch_order(self.cells, rows, self.size, random, shard, self.config.shuffle_block)
         batches, n = self._cut(order, edges), len(edges) - 1
         if isinstance(wanted, str) or not isinstance(module, Stratified) or self.cells.label is None:
             return batches, n
@@ -46,9 +46,9 @@ class Feed:
         parts = [self._cycled(some, n, draw) for some in chosen if len(some)]
         return (self._beside(batches, parts) if parts else batches), n
 
-    def validation(self, rows: np.ndarray, share: Share) -> Batches:
+    def validation(self, rows: np.ndarray, shard: Shard) -> Batches:
         """The share of `rows` that one process validates, in the order in which they are stored."""
-        mine = shared(np.sort(rows), share, together=True)
+        mine = shared(np.sort(rows), shard, together=True)
         return self._cut(mine, boundaries(len(mine), self.size))
 
     def _stratum(self, name: str) -> np.ndarray:
@@ -69,7 +69,7 @@ class Feed:
         return (replace(cells, strata=tuple(strata)) for cells, *strata in together)
 
     def _cut(self, order: np.ndarray, edges: np.ndarray) -> Batches:
-        if self.resident is not None:
-            return self.resident.minibatches(order, edges)
+        if self.device_cache is not None:
+            return self.device_cache.minibatches(order, edges)
         batches = minibatches(self.cells, order, self.size, self.make_batch, edges)
         return batches if self.device.type == "cpu" else (cells.to(self.device) for cells in batches)

@@ -1,4 +1,4 @@
-"""A function of every cell, minibatch by minibatch, in as much memory as there is."""
+"""Batched inference that halves the batch size on CUDA out-of-memory."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from scduet._torch import torch
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -17,26 +17,35 @@ from torch import Tensor, nn
 
 from scduet.contract import Loss, MakeBatch, Player, Step, players_of
 from scduet.data.samplers import split
+from scduet.data.schema import refuse_newer
 from scduet.data.sources import Cells
 from scduet.errors import TrainingError
 from scduet.nn.adam import Adam
 from scduet.train import device as devices
-from scduet.train import processes
 from scduet.train.config import TrainConfig
 from scduet.train.events import Event, Listener
-from scduet.train.feed import Batches, Feed
+from scduet.train.feed import Batches, BatchFeeder
+from scduet.train.group import SINGLE_PROCESS, Group, check_shares, joined, local_rank
+from scduet.train.launcher import launch_workers
 from scduet.train.stopping import BestWeights, plateau_schedule
 
 Row = dict[str, float]
 
 
 @dataclass
-class Outcome:
+class TrainingResult:
     """What training left beside the weights."""
 
     history: list[Row] = field(default_factory=list)  # one row an epoch
-    stopped: str = "finished"  # or "early", "callback", "interrupted"
+    stop_reason: str = "finished"  # or "early", "callback", "interrupted"
     best_epoch: int | None = None  # the epoch whose weights the module holds, when they are not the last
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> TrainingResult:
+        """The result in a manifest; FormatError for entries of a newer version. Version 0.1.0 says "stopped"."""
+        saved = {"stop_reason" if name == "stopped" else name: value for name, value in saved.items()}
+        refuse_newer(saved, {f.name for f in fields(cls)}, "outcome")
+        return cls(**saved)
 
 
 class Trainer:
@@ -44,30 +53,30 @@ class Trainer:
 
     def __init__(self, module: nn.Module, cells: Cells, config: TrainConfig, make_batch: MakeBatch | None = None):
         self.module, self.cells, self.config, self.make_batch = module, cells, config, make_batch
-        self.device = devices.choose(config.accelerator, processes.local_number())
+        self.device = devices.choose(config.accelerator, local_rank())
         devices.check_precision(self.device, config.precision)
-        self.group = processes.joined(self.device)
+        self.group = joined(self.device)
         self.train_rows, self.held_out = split(len(cells), config.train_size or 1.0, config.seed)
-        processes.check_shares(max(self.group.of, config.devices), config.batch_size or 128, len(self.train_rows))
+        check_shares(max(self.group.world_size, config.devices), config.batch_size or 128, len(self.train_rows))
         module.to(self.device)
         self.players = players_of(module)
         self.turns = [player for player in self.players for _ in range(player.steps)]
         self.optimizers = {player.name: _optimizer(module, player, config) for player in self.players}
         self.schedules = [plateau_schedule(optimizer, config) for optimizer in self.optimizers.values()]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "16")
-        self.best, self.outcome, self.number = BestWeights(config), Outcome(), 0
+        self.best, self.outcome, self.number = BestWeights(config), TrainingResult(), 0
 
-    def run(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> Outcome:
+    def run(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> TrainingResult:
         """Train until the recipe, the listener or the keyboard ends it; leave the module in evaluation mode.
 
         keep: called after each epoch with the trainer and whether that was the last one. Of several processes only the
         first calls `listener` and `keep`.
         """
         try:
-            with processes.helped(self):
+            with launch_workers(self):
                 self.epochs(listener, keep)
         except KeyboardInterrupt:
-            self.outcome.stopped, self.group = "interrupted", processes.ALONE
+            self.outcome.stop_reason, self.group = "interrupted", SINGLE_PROCESS
         self._finish()
         return self.outcome
 
@@ -75,12 +84,12 @@ class Trainer:
         """The epochs that are left to do."""
         first, last = len(self.outcome.history), self.config.max_epochs or 1
         self.group.same_weights(self.module)
-        for epoch in range(first, last if self.outcome.stopped == "finished" else first):
+        for epoch in range(first, last if self.outcome.stop_reason == "finished" else first):
             row = self.epoch(epoch)
             self.outcome.history.append(row)
             pace = float(np.median([row["seconds"] for row in self.outcome.history[-20:]]))  # the first loads loops
-            reports = self.group.number == 0
-            ends = self._ends(epoch, self.group.told(reports and listener(_event(row, epoch, last, pace))))
+            reports = self.group.rank == 0
+            ends = self._ends(epoch, self.group.broadcast(reports and listener(_event(row, epoch, last, pace))))
             if keep is not None and reports:
                 keep(self, ends or epoch + 1 == last)
             if ends:
@@ -130,7 +139,7 @@ class Trainer:
         step = Step(epoch, self.config.max_kl_weight, self.players[0].name, self.number, generator=generator)
         with torch.inference_mode(), torch.random.fork_rng(_cuda(self.device)), self._autocast():
             torch.manual_seed(self.config.seed)
-            for cells in self.feed.validation(self.held_out, self.group.share):
+            for cells in self.feed.validation(self.held_out, self.group.shard):
                 sums.add(self.module(cells, step))
         return _named(sums.means(self.group), "validation")
 
@@ -139,8 +148,8 @@ class Trainer:
         return getattr(self.module, "after_step", None)
 
     @cached_property
-    def feed(self) -> Feed:
-        return Feed(self.cells, self.config, self.device, self.make_batch)
+    def feed(self) -> BatchFeeder:
+        return BatchFeeder(self.cells, self.config, self.device, self.make_batch)
 
     def move(self, device: torch.device) -> None:
         """Put all of the run's tensors on `device`."""
@@ -153,10 +162,10 @@ class Trainer:
 
     def _pass(self, epoch: int) -> Row:
         self.module.train()
-        if self.group.number:  # draws of its own; those of the first process are part of the state that is kept
-            torch.manual_seed(int(np.random.default_rng((self.config.seed, epoch, self.group.number)).integers(2**62)))
+        if self.group.rank:  # draws of its own; those of the first process are part of the state that is kept
+            torch.manual_seed(int(np.random.default_rng((self.config.seed, epoch, self.group.rank)).integers(2**62)))
         sums, generator = _Means(), self._generator(epoch)
-        batches, n_batches = self.feed.training(self.module, self.train_rows, epoch, self.group.share)
+        batches, n_batches = self.feed.training(self.module, self.train_rows, epoch, self.group.shard)
         n_steps, last = math.ceil(n_batches / self.config.accumulate_grad_batches), self.config.max_epochs or 1
         together = len(self.turns) == len(self.players)
         for i, some in enumerate(_several(batches, self.config.accumulate_grad_batches)):
@@ -170,7 +179,7 @@ class Trainer:
 
     def _generator(self, epoch: int) -> torch.Generator:
         """For draws that are no part of the model: its own in each epoch and process, so that a run can be resumed."""
-        draw = np.random.default_rng((self.config.seed, epoch, self.group.number, 2))
+        draw = np.random.default_rng((self.config.seed, epoch, self.group.rank, 2))
         return torch.Generator(self.device).manual_seed(int(draw.integers(2**62)))
 
     def _step(self, batches: list, step: Step, sums: _Means) -> None:
@@ -199,10 +208,10 @@ class Trainer:
 
     def _ends(self, epoch: int, asked: bool | None) -> bool:
         if asked:
-            self.outcome.stopped = "callback"
+            self.outcome.stop_reason = "callback"
         elif self.config.early_stopping and self.best.exhausted(epoch):
-            self.outcome.stopped = "early"
-        return self.outcome.stopped != "finished"
+            self.outcome.stop_reason = "early"
+        return self.outcome.stop_reason != "finished"
 
     def _finish(self) -> None:
         """Keep the best weights where they were watched for; end with a validation of what is kept."""
@@ -229,9 +238,9 @@ class _Means:
             self.sums[key] = self.sums[key] + weighted if key in self.sums else weighted
             self.weights[key] = self.weights.get(key, 0) + loss.n_cells
 
-    def means(self, group: processes.Group) -> Row:
+    def means(self, group: Group) -> Row:
         """Over the cells of all processes; the name of a later player goes before what the first one reports too."""
-        parts = group.gathered({key: (float(total), self.weights[key]) for key, total in self.sums.items()})
+        parts = group.all_gather({key: (float(total), self.weights[key]) for key, total in self.sums.items()})
         found = {key: [part[key] for part in parts if key in part] for part in parts for key in part}
         first, row = {"loss", *(name for player, name in found if not player)}, {}
         for (player, name), pairs in found.items():

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from scduet.errors import ScduetWarning
-from scduet.train.events import Event, Listener, silent
+from scduet.train.events import Event, Listener, RaiseLater, silent
+from scduet.train.group import is_first
 
 LINE_AFTER = 30.0  # seconds without a line before one is written between two tenths of the way
 DRAWN_EVERY = 0.2  # seconds between two updates of the bar in a notebook
@@ -146,3 +147,12 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def reporter(callback: Listener | None) -> RaiseLater:
+    """`callback` (None: the progress bar) in the process that reports; in the others a callback that says nothing."""
+    if isinstance(callback, RaiseLater):
+        return callback
+    if not is_first():
+        return RaiseLater(silent)
+    return RaiseLater(callback or default_listener(), takes_warnings=callback is not None)

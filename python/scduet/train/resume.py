@@ -1,4 +1,4 @@
-"""A run that was cut off goes on where it was: all of its state in one safetensors file, replaced at once.
+"""Resume an interrupted run from its checkpoint: all of its state in one safetensors file, replaced atomically.
 
 On a CPU the result is equal, bit for bit, to that of a run that was never interrupted.
 """
@@ -68,8 +68,8 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
     Raises FormatError when the folder holds another run (naming what differs) or a damaged file.
     """
     path = checkpoint.folder / FILE
-    reads = trainer.group.number == 0 and path.exists()  # other machines may not see the folder
-    found = trainer.group.told(_read(path) if reads else None)
+    reads = trainer.group.rank == 0 and path.exists()  # other machines may not see the folder
+    found = trainer.group.broadcast(_read(path) if reads else None)
     if found is None:
         return False
     tensors, state = found
@@ -83,9 +83,9 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.best.loss, trainer.best.epoch = state["best"]
     trainer.best.weights = {name: value.to(trainer.device) for name, value in _part("best.", tensors).items()}
-    vars(trainer.outcome).update(state["outcome"])
-    if trainer.outcome.stopped in ("interrupted", "callback"):
-        trainer.outcome.stopped = "finished"  # asked to go on after all
+    trainer.outcome = type(trainer.outcome).from_json(state["outcome"])
+    if trainer.outcome.stop_reason in ("interrupted", "callback"):
+        trainer.outcome.stop_reason = "finished"  # asked to go on after all
     torch.set_rng_state(tensors["random"])
     if trainer.device.type == "cuda" and "random_cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random_cuda"], trainer.device)

@@ -21,7 +21,7 @@ def summary(model: Any) -> str:
     options = [f"{key}={value!r}" for key, value in changed]
     lines = {
         "trained on": ", ".join([size, *columns]),
-        "epochs": _epochs(model.history, model.outcome.stopped),
+        "epochs": _epochs(model.history, model.outcome.stop_reason),
         "options": ", ".join(options) or "defaults",
         "embedding": f"{_width(model.config)}integrate() writes it to obsm[{key_of(model.name)!r}]",
     }

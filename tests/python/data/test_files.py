@@ -12,7 +12,7 @@ from named import named
 
 from scduet.data import on_disk as files
 from scduet.data.loader import epoch_order, minibatches
-from scduet.data.samplers import Share
+from scduet.data.samplers import Shard
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError
 
@@ -88,7 +88,7 @@ def test_each_row_comes_once_an_epoch_and_each_stretch_is_read_once(counts, tmp_
         files.FileSource, "_read", lambda self, arrays, *span: read.append(span) or plain(self, arrays, *span)
     )
     block = 20
-    order, edges = epoch_order(cells, rows, 16, (0, 0), Share(), block)
+    order, edges = epoch_order(cells, rows, 16, (0, 0), Shard(), block)
     batches = list(minibatches(cells, order, 16, edges=edges))
     assert sorted(order) == sorted(rows)
     assert np.concatenate([batch.index for batch in batches]).tolist() == order.tolist()
@@ -101,10 +101,10 @@ def test_scattered_rows_are_read_in_bounded_stretches(counts, tmp_path, monkeypa
     """Every tenth row, as in a validation: what lies between is read along, but never much at a time."""
     monkeypatch.setattr(files, "STRETCH_ENTRIES", 300)
     cells, longest, plain = encoded(written(counts, tmp_path)), [], files.FileSource._read
-    row_at_most = int(np.diff(cells.counts.pointer).max())
+    row_at_most = int(np.diff(cells.counts.indptr).max())
 
     def read(self, arrays, first, last):
-        longest.append(self.pointer[last] - self.pointer[first])
+        longest.append(self.indptr[last] - self.indptr[first])
         return plain(self, arrays, first, last)
 
     monkeypatch.setattr(files.FileSource, "_read", read)
@@ -116,10 +116,10 @@ def test_scattered_rows_are_read_in_bounded_stretches(counts, tmp_path, monkeypa
 
 def test_orders_differ_between_epochs_and_seeds_and_mix_blocks(counts, tmp_path, small_pool):
     cells, rows = encoded(written(counts, tmp_path)), np.arange(200)
-    first, _ = epoch_order(cells, rows, 16, (0, 0), Share(), 5)
-    assert (first == epoch_order(cells, rows, 16, (0, 0), Share(), 5)[0]).all()
-    assert (first != epoch_order(cells, rows, 16, (0, 1), Share(), 5)[0]).mean() > 0.8
-    assert (first != epoch_order(cells, rows, 16, (1, 0), Share(), 5)[0]).mean() > 0.8
+    first, _ = epoch_order(cells, rows, 16, (0, 0), Shard(), 5)
+    assert (first == epoch_order(cells, rows, 16, (0, 0), Shard(), 5)[0]).all()
+    assert (first != epoch_order(cells, rows, 16, (0, 1), Shard(), 5)[0]).mean() > 0.8
+    assert (first != epoch_order(cells, rows, 16, (1, 0), Shard(), 5)[0]).mean() > 0.8
     assert len({row // 5 for row in first[:16]}) > 3  # one minibatch holds rows of several blocks
 
 

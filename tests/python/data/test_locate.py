@@ -11,7 +11,7 @@ from conftest import make_counts
 from named import named
 
 from scduet.contract import Input
-from scduet.data.device_cache import resident
+from scduet.data.device_cache import device_cache
 from scduet.data.loader import minibatches
 from scduet.data.locate import locate, locate_main, resolve
 from scduet.data.schema import Fields, Schema, on_disk
@@ -216,7 +216,7 @@ def test_minibatches_on_a_device_have_every_input(adata):
     }
     schema, cells = encoded(adata, inputs, All())
     assert set(schema.features) == {"protein", "peaks"}  # a graph of cells has as many columns as there are cells
-    there, order = resident(cells, torch.device("cpu")), np.random.default_rng(0).permutation(200)[:150]
+    there, order = device_cache(cells, torch.device("cpu")), np.random.default_rng(0).permutation(200)[:150]
     edges = np.array([0, 32, 64, 150])
     pairs = zip(there.minibatches(order, edges), minibatches(cells, order, 32, edges=edges), strict=True)
     for batch, other in pairs:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scduet.data.device_cache import resident
+from scduet.data.device_cache import device_cache
 from scduet.data.loader import minibatches
 from scduet.data.samplers import boundaries
 from scduet.data.schema import Fields, Schema
@@ -22,7 +22,7 @@ def test_a_resident_minibatch_is_the_loaders(counts, genes):
         size_factor_key="size",
     )
     cells, order = Schema.learn(counts, fields).encode(counts), np.random.default_rng(0).permutation(200)[:150]
-    there = resident(cells, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    there = device_cache(cells, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     edges = boundaries(len(order), 32)
     for batch, other in zip(there.minibatches(order, edges), minibatches(cells, order, 32), strict=True):
         here = batch.to("cpu")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scduet.data.samplers import (
-    Share,
+    Shard,
     boundaries,
     shared,
     shared_boundaries,
@@ -34,9 +34,9 @@ def test_split_and_shuffles_are_whole_and_repeatable():
 @pytest.mark.parametrize("n", [97, 128, 1000, 1027])
 def test_processes_share_every_row_and_every_step(n, of, together):
     order = shuffled(np.arange(n), 0, 0)
-    parts = [shared(order, Share(number, of), together) for number in range(of)]
+    parts = [shared(order, Shard(number, of), together) for number in range(of)]
     assert sorted(np.concatenate(parts)) == list(range(n))
-    edges = [shared_boundaries(len(part), n, 64, Share(number, of)) for number, part in enumerate(parts)]
+    edges = [shared_boundaries(len(part), n, 64, Shard(number, of)) for number, part in enumerate(parts)]
     assert len({len(e) for e in edges}) == 1
     for part, edge in zip(parts, edges, strict=True):
         assert (edge[0], edge[-1]) == (0, len(part))

@@ -8,7 +8,7 @@ import pytest
 from named import assert_named, named
 
 from scduet import metrics
-from scduet.metrics.integration.suite import ESTIMATORS, Plan, chosen
+from scduet.metrics.integration.suite import ESTIMATORS, SamplingPlan, chosen
 
 LAZY = ("isolated_labels", "isolated_f1", "hvg_overlap", "trajectory", "cell_cycle")
 
@@ -69,7 +69,7 @@ def test_what_is_missing_has_a_reason(cells):
 def test_sampled_values_are_within_their_standard_errors(make):
     cells = make(n=4000)
     exact = metrics.evaluate(cells.x, cells.labels, cells.batch, cells.before)
-    plan = Plan(exact_up_to=1000, n_queries=800, n_clustered=2000)
+    plan = SamplingPlan(exact_up_to=1000, n_queries=800, n_clustered=2000)
     sampled = metrics.evaluate(cells.x, cells.labels, cells.batch, cells.before, plan=plan)
     for name in ("silhouette_label", "bras", "kbet", "ilisi", "batch_entropy"):
         error = sampled[name].standard_error
@@ -87,7 +87,7 @@ def test_standard_errors_cover_the_truth_as_often_as_they_say(make):
     truth = metrics.evaluate(cells.x, cells.labels, cells.batch, metrics=["silhouette_label", "bras", "ilisi"])
     z = {name: [] for name in truth}
     for seed in range(20):
-        plan = Plan(exact_up_to=100, n_queries=200, seed=seed)
+        plan = SamplingPlan(exact_up_to=100, n_queries=200, seed=seed)
         for name, e in metrics.evaluate(cells.x, cells.labels, cells.batch, metrics=list(truth), plan=plan).items():
             z[name].append((e.value - truth[name].value) / e.standard_error)
     for name, values in z.items():

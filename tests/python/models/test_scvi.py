@@ -118,9 +118,9 @@ def test_the_logistic_normal_embedding_is_a_mixture_of_topics_and_does_not_chang
 
 def test_an_empty_cell_harms_nothing():
     cells = a_minibatch()
-    first = int(cells.x.pointer[1])
+    first = int(cells.x.indptr[1])
     rows = SparseRows(
-        cells.x.values[first:], cells.x.column[first:], (cells.x.pointer - first).clamp(min=0), cells.x.shape
+        cells.x.data[first:], cells.x.indices[first:], (cells.x.indptr - first).clamp(min=0), cells.x.shape
     )
     model = a_model().train()
     loss = model(replace(cells, x=rows), Step())

@@ -110,7 +110,7 @@ def test_minified_cells_give_the_same_numbers(model, cells):
     assert np.array_equal(sd.normalized_expression(model, small), sd.normalized_expression(model, cells))
     full, kept = (sd.likelihood_parameters(model, adata) for adata in (cells, small))
     assert all(np.allclose(full[name], kept[name], rtol=1e-5) for name in full)
-    for call in (sd.elbo, sd.marginal_log_likelihood, sd.criticise):
+    for call in (sd.elbo, sd.marginal_log_likelihood, sd.posterior_predictive_check):
         with pytest.raises(DataError, match=named("minified", "AnnData")):
             call(model, small)
 
@@ -125,7 +125,7 @@ def test_gene_statistics_by_hand():
 
 
 def test_criticism_tells_a_good_model_from_a_bad_one(model, cells):
-    good = sd.criticise(model, cells)
+    good = sd.posterior_predictive_check(model, cells)
     assert good.loc["mean", "correlation"] > 0.9
     import scipy.sparse as sp
 

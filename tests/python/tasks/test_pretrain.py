@@ -77,7 +77,7 @@ def real_bins(model, adata):
     out = pd.DataFrame(0.0, index=adata.obs_names, columns=list(model.vocabulary.token))
     names = {token: gene for gene, token in model.vocabulary.token.items()}
     for cell in range(adata.n_obs):
-        a, b = tokens.pointer[cell] + 1, tokens.pointer[cell + 1]
+        a, b = tokens.indptr[cell] + 1, tokens.indptr[cell + 1]
         out.loc[adata.obs_names[cell], [names[t] for t in tokens.gene[a:b]]] = tokens.value[a:b]
     return out
 

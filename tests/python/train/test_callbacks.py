@@ -94,7 +94,7 @@ def test_a_keyboard_interrupt_in_a_callback_counts_as_ctrl_c():
 
     with pytest.warns(ScduetWarning):
         model = TRAINS["fit"](callback=interrupt)
-    assert (model.outcome.stopped, len(model.history)) == ("interrupted", 3)
+    assert (model.outcome.stop_reason, len(model.history)) == ("interrupted", 3)
 
 
 class BrokenTerminal(io.StringIO):
@@ -115,7 +115,7 @@ def test_a_progress_bar_that_cannot_be_drawn_is_told_once_and_training_goes_on(m
         model = TRAINS["fit"]()
     monkeypatch.undo()
     assert len(told) == 1
-    assert (model.outcome.stopped, len(model.history)) == ("finished", 4)
+    assert (model.outcome.stop_reason, len(model.history)) == ("finished", 4)
 
 
 def test_an_error_in_what_shows_progress_in_r_becomes_one_warning_of_the_call(tmp_path):

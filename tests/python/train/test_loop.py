@@ -59,7 +59,7 @@ def test_early_stopping_keeps_the_best_weights(cells):
     run = trainer(cells, lr=0.5, early_stopping=True, early_stopping_patience=5, max_epochs=200)
     outcome = run.run(silent)
     losses = [row["loss_validation"] for row in outcome.history]
-    assert outcome.stopped == "early"
+    assert outcome.stop_reason == "early"
     assert outcome.best_epoch == losses.index(min(losses)) == len(losses) - 6
     assert run.validate(0)["loss_validation"] == pytest.approx(min(losses), rel=1e-6)
 
@@ -100,7 +100,7 @@ def test_each_player_moves_its_own_weights(cells, counts):
 
 def test_a_listener_can_stop(cells):
     outcome = trainer(cells, max_epochs=50).run(lambda event: event.epoch == 2)
-    assert (outcome.stopped, len(outcome.history)) == ("callback", 2)
+    assert (outcome.stop_reason, len(outcome.history)) == ("callback", 2)
 
 
 def test_ctrl_c_keeps_the_best_weights(cells):
@@ -111,7 +111,7 @@ def test_ctrl_c_keeps_the_best_weights(cells):
     run = trainer(cells, lr=0.5, early_stopping=True, max_epochs=50)
     outcome = run.run(interrupt)
     losses = [row["loss_validation"] for row in outcome.history]
-    assert (outcome.stopped, len(losses)) == ("interrupted", 30)
+    assert (outcome.stop_reason, len(losses)) == ("interrupted", 30)
     assert run.validate(0)["loss_validation"] == pytest.approx(min(losses), rel=1e-6)
     assert not run.module.training
 
@@ -135,7 +135,7 @@ def test_the_last_row_has_a_validation(cells):
 
 
 def test_bf16_runs(cells):
-    assert trainer(cells, precision="bf16").run(silent).stopped == "finished"
+    assert trainer(cells, precision="bf16").run(silent).stop_reason == "finished"
 
 
 def test_what_is_not_there_is_said():

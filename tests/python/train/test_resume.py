@@ -1,4 +1,4 @@
-"""A run that was killed goes on, and ends with the same bits as one that was not."""
+"""A run that was killed resumes, and ends bit-exactly as one that was not."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, cells, cas
             run_with(tmp_path / "cut", cells, killed_after(moment), **OPTIONS[case])
     resumed, other = run_with(tmp_path / "cut", cells, silent, **OPTIONS[case])
     assert [{**row, "seconds": 0} for row in resumed.history] == [{**row, "seconds": 0} for row in whole.history]
-    assert (resumed.stopped, resumed.best_epoch) == (whole.stopped, whole.best_epoch)
+    assert (resumed.stop_reason, resumed.best_epoch) == (whole.stop_reason, whole.best_epoch)
     for name, value in module.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
 

@@ -26,7 +26,7 @@ def _weights(path, change):
 @pytest.mark.parametrize("family", ["geneformer", "scgpt", "scfoundation"])
 def test_each_folder_is_recognised_by_its_reader_only(family, readers, write, tmp_path):
     write[family](tmp_path)
-    assert [name for name, reader in readers.items() if reader.recognise(tmp_path)] == [family]
+    assert [name for name, reader in readers.items() if reader.recognize(tmp_path)] == [family]
 
 
 @pytest.mark.parametrize("naming", ["self_attn.Wqkv.", "self_attn.in_proj_", "self_attn._impl.Wqkv."])

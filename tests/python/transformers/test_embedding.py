@@ -213,7 +213,7 @@ def test_a_low_share_of_known_genes_is_refused_or_allowed(model, adata):
     adata.var["gene_id"] = ["unknown"] * 5 + [f"u{i}" for i in range(85)] if model.name != "geneformer" else names
     with pytest.raises(DataError, match=named(5, 90, "50%")):
         model.embed(adata)
-    assert model.embed(adata, least_share=0.01).shape[0] == 40
+    assert model.embed(adata, min_share=0.01).shape[0] == 40
 
 
 def test_log_normalised_values(model, adata):

@@ -25,17 +25,17 @@ from scduet.transformers.tokenizers.vocabulary import Vocabulary
 @pytest.mark.parametrize("family", ["geneformer", "scgpt", "scfoundation"])
 def test_the_family_of_a_folder_is_found(family, write, tmp_path, adata):
     folder = write[family](tmp_path)
-    assert pretrained.recognise(folder)
+    assert pretrained.recognize(folder)
     model = pretrained.read(folder)
     assert model.name == family
     assert model.embed(adata).shape[0] == adata.n_obs
 
 
 def test_a_folder_of_none_is_refused(tmp_path):
-    assert not pretrained.recognise(tmp_path)
+    assert not pretrained.recognize(tmp_path)
     with pytest.raises(FormatError, match=named(tmp_path, "'geneformer'", "'scgpt'", "'scfoundation'")):
         pretrained.read(tmp_path)
-    assert pretrained.recognise("hf://owner/name@1")
+    assert pretrained.recognize("hf://owner/name@1")
 
 
 def test_the_public_calls_know_them(write, tmp_path, adata):

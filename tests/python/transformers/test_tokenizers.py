@@ -38,7 +38,7 @@ def counts(n=30, seed=1) -> np.ndarray:
 
 
 def cells(made) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    return [(made.gene[a:b], None if made.value is None else made.value[a:b]) for a, b in pairwise(made.pointer)]
+    return [(made.gene[a:b], None if made.value is None else made.value[a:b]) for a, b in pairwise(made.indptr)]
 
 
 RANK = RankTokenizer(TOKEN, MEDIAN, length=20, cls=2, eos=3)
@@ -215,7 +215,7 @@ def test_counts_of_genes_with_one_token_are_added(tokenizer):
     added = np.zeros_like(x)
     added[:, ::2] = x[:, ::2] + x[:, 1::2]
     a, b = twice.tokens(rows_of(x)), dataclasses.replace(tokenizer, token=token).tokens(rows_of(added))
-    np.testing.assert_array_equal(a.pointer, b.pointer)
+    np.testing.assert_array_equal(a.indptr, b.indptr)
     for (gene, value), (other, other_value) in zip(cells(a), cells(b), strict=True):
         assert set(gene) == set(other)
         if value is not None:
@@ -227,13 +227,13 @@ def test_pieces_and_explicit_zeros_change_nothing(tokenizer, monkeypatch):
     x = counts()
     whole = tokenizer.tokens(rows_of(x))
     rows = rows_of(x + 1)
-    with_zeros = dataclasses.replace(rows, values=rows.values - 1)
+    with_zeros = dataclasses.replace(rows, values=rows.data - 1)
     monkeypatch.setattr(tokens_module, "SMALL", 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert len(tokens_module.pieces(rows, 4)) == 4
     for other in (tokenizer.tokens(rows_of(x)), tokenizer.tokens(with_zeros)):
         np.testing.assert_array_equal(other.gene, whole.gene)
-        np.testing.assert_array_equal(other.pointer, whole.pointer)
+        np.testing.assert_array_equal(other.indptr, whole.indptr)
         if whole.value is not None:
             np.testing.assert_array_equal(other.value, whole.value)
 

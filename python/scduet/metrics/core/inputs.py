@@ -29,8 +29,8 @@ def points(x: ArrayLike, name: str = "embedding") -> Float[np.ndarray, "cell dim
 
 def dense(x: object) -> np.ndarray:
     """`x` as an array, also where it is sparse."""
-    written_out = getattr(x, "toarray", None)
-    return np.asarray(x if written_out is None else written_out())
+    to_dense = getattr(x, "toarray", None)
+    return np.asarray(x if to_dense is None else to_dense())
 
 
 def codes(values: ArrayLike, name: str = "labels", n_cells: int | None = None) -> Int[np.ndarray, " cell"]:

@@ -18,7 +18,7 @@ PARTS = 4  # disjoint parts of a sample whose spread gives the standard error of
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingPlan:
     """How many cells are used: all up to `exact_up_to`, above it samples."""
 
     exact_up_to: int = 100_000
@@ -28,7 +28,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Extra:
+class MetricInputs:
     """What the conservation metrics look at beside the embedding; absent parts are None."""
 
     phase_scores: Float[np.ndarray, "cell phase"] | None = None  # S and G2M, see `phase_scores`
@@ -47,8 +47,8 @@ class Cells:
     before: Float[np.ndarray, "cell dim"] | None
     graph: Neighbors | None
     n: int
-    plan: Plan
-    extra: Extra
+    plan: SamplingPlan
+    extra: MetricInputs
 
     def need(self, *names: str) -> tuple[np.ndarray, ...]:
         """The named arrays.

@@ -25,7 +25,7 @@ from scduet.metrics.integration import (
     silhouette,
 )
 from scduet.metrics.integration import kbet as acceptance
-from scduet.metrics.integration.cells import Cells, Extra, Plan
+from scduet.metrics.integration.cells import Cells, MetricInputs, SamplingPlan
 
 
 def evaluate(
@@ -35,8 +35,8 @@ def evaluate(
     before: ArrayLike | None = None,
     neighbors: Neighbors | None = None,
     metrics: str | Iterable[str] = "default",
-    plan: Plan | None = None,
-    extra: Extra | None = None,
+    plan: SamplingPlan | None = None,
+    extra: MetricInputs | None = None,
     callback: Callable[[str], object] | None = None,
 ) -> dict[str, Estimate]:
     """Integration metrics of one embedding (cells x dimensions), or of a kNN graph alone.
@@ -56,7 +56,7 @@ def evaluate(
         ValueError: unknown metric, or arrays that are not finite or do not match.
     """
     names = chosen(metrics)
-    cells = _cells(x, labels, batch, before, neighbors, plan or Plan(), extra or Extra())
+    cells = _cells(x, labels, batch, before, neighbors, plan or SamplingPlan(), extra or MetricInputs())
     found = {}
     for name in names:
         if callback is not None:
@@ -83,7 +83,7 @@ def chosen(metrics: str | Iterable[str]) -> list[str]:
     return names
 
 
-def _cells(x, labels, batch, before, neighbors, plan: Plan, extra: Extra) -> Cells:
+def _cells(x, labels, batch, before, neighbors, plan: SamplingPlan, extra: MetricInputs) -> Cells:
     if x is None and neighbors is None:
         raise ValueError("give an embedding (cells x dimensions) or neighbors")
     x = None if x is None else points(x)
@@ -211,7 +211,7 @@ def _batch_entropy(cells: Cells) -> Estimate:
 def _classifier(kind: census.Classifier, target: str) -> Callable[[Cells], Estimate]:
     def estimate(cells: Cells) -> Estimate:
         x, codes_ = cells.need("x", target)
-        rows = cells.clustered[: census.MOST_CELLS]
+        rows = cells.clustered[: census.MAX_CELLS]
         accuracy, error = census.held_out_accuracy(x[rows], codes_[rows], kind, seed=42)
         return Estimate(accuracy if target == "labels" else 1 - accuracy, error, len(rows))
 

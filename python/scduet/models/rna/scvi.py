@@ -248,12 +248,12 @@ class SCVI(nn.Module):
             self.log_dispersion = nn.Parameter(torch.randn(*rows[kind], n_genes))
 
     def _encoder_input(self, cells: CellBatch) -> tuple[Float[Tensor, "cell in"] | SparseRows, Codes]:
-        values = cells.x.values.log1p() if self.config.log_variational else cells.x.values
+        values = cells.x.data.log1p() if self.config.log_variational else cells.x.data
         if self.config.encode_covariates:
             return self._joined(cells.x.dense(values), cells, cells.batch), self._codes(cells, cells.batch)
         if torch.is_grad_enabled():  # the gradient needs them written out
             return to_dense(cells.x, values), ()
-        return replace(cells.x, values=values), ()
+        return replace(cells.x, data=values), ()
 
     def _hidden(
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]

@@ -44,8 +44,8 @@ def negative_binomial(
     others = log_library.contiguous(), r.contiguous(), grad_library, grad_r, cost
     inflated = (0, 0, 0) if dropout is None else _matrix(dropout)
     addresses = *_matrix(logits), *inflated, *(address(tensor) for tensor in others)
-    counts = address(x.values), address(x.column, torch.int64), address(x.pointer, torch.int64)
-    sizes = n, genes, len(x.values), r.numel() // genes
+    counts = address(x.data), address(x.indices, torch.int64), address(x.indptr, torch.int64)
+    sizes = n, genes, len(x.data), r.numel() // genes
     with threads_for(n * genes, MIN_PER_THREAD) as threads:
         if threads > 1:
             _parallel(threads, sizes, counts, addresses)
@@ -158,12 +158,12 @@ def _rising_factorials(count, r, factor, logs, grad):
 
 
 @compiled()
-def _positive(values, column, shape, scale, per_r, r, gene, count, a, own_r):
+def _positive(values, indices, shape, scale, per_r, r, gene, count, a, own_r):
     """Copies out what is known of the counts above zero; returns how many there are, for a zero may be stored too."""
     n = 0
     for j in range(len(values)):
         if values[j] != 0:
-            g = column[j]
+            g = indices[j]
             gene[n], count[n], a[n], own_r[n] = g, values[j], shape[g] * (scale * per_r[g]), r[g]
             n += 1
     return n
@@ -205,7 +205,7 @@ def _added(place, genes):
 def _cells(first, last, sizes, counts, addresses):
     """The cells from `first` up to `last`; the gradients may be where the values are."""
     (n, genes, entries, own), shape = sizes, (sizes[0], sizes[1])
-    x, column, pointer = floats(counts[0], entries), integers(counts[1], entries), integers(counts[2], n + 1)
+    x, indices, indptr = floats(counts[0], entries), integers(counts[1], entries), integers(counts[2], n + 1)
     to_logits, to_bias, to_grad_logits, to_dropout, to_shift, to_grad_dropout = addresses[:6]
     to_log_library, to_r, to_grad_library, to_grad_r, to_cost = addresses[6:]
     logits, bias, grad_logits = floats(to_logits, shape), _added(to_bias, genes), floats(to_grad_logits, shape)
@@ -215,7 +215,7 @@ def _cells(first, last, sizes, counts, addresses):
     shape, own_dropout, gene = np.empty(genes, np.float32), np.empty(genes, np.float32), np.empty(genes, np.int64)
     memory, per_r = np.empty((8, genes), np.float32), ONE / (r[0] + GUARD)
     for i in range(first, last):
-        own_r, stored = r[0] if shared else r[i], slice(pointer[i], pointer[i + 1])
+        own_r, stored = r[0] if shared else r[i], slice(indptr[i], indptr[i + 1])
         if not shared:
             per_r = ONE / (own_r + GUARD)
         total = _exponentials(logits[i], bias, shape)
@@ -226,7 +226,7 @@ def _cells(first, last, sizes, counts, addresses):
             zeros = _zinb_zeros(shape, scale, per_r, own_r, own_dropout, *grads, memory[0])
         else:
             zeros = _nb_zeros(shape, scale, per_r, own_r, grad_logits[i], grad_r[i])
-        n = _positive(x[stored], column[stored], shape, scale, per_r, own_r, gene, memory[0], memory[1], memory[2])
+        n = _positive(x[stored], indices[stored], shape, scale, per_r, own_r, gene, memory[0], memory[1], memory[2])
         at, count, a, r_at, factor = gene[:n], memory[0][:n], memory[1][:n], memory[2][:n], memory[3][:n]
         logs, grad, grad_mean, grad_r_at = memory[4][:n], memory[5][:n], memory[6][:n], memory[7][:n]
         _rising_factorials(count, r_at, factor, logs, grad)

@@ -29,24 +29,24 @@ NEAR = 2**20  # numbers of a matrix that is left to torch's own loop: for that, 
 MIN_PER_THREAD = 2**11  # entries that are worth a thread of their own
 
 
-def padded(matrix: Float[Tensor, "column out"]) -> Float[Tensor, "column width"]:
+def padded(matrix: Float[Tensor, "indices out"]) -> Float[Tensor, "indices width"]:
     """The matrix with columns of zeros added, as `product` wants it."""
     return F.pad(matrix, (0, -matrix.shape[1] % NARROW)).contiguous()
 
 
 def product(
-    x: SparseRows, matrix: Float[Tensor, "column width"], start: Float[Tensor, " out"]
+    x: SparseRows, matrix: Float[Tensor, "indices width"], start: Float[Tensor, " out"]
 ) -> Float[Tensor, "row out"]:
     """`x.dense() @ matrix + start`, float32, of a `padded` matrix. Entries may be in any order; ascending is fast."""
     first = F.pad(start, (0, matrix.shape[1] - len(start)))
     if matrix.numel() <= NEAR:
-        bags = F.embedding_bag(x.column, matrix, x.pointer[:-1], mode="sum", per_sample_weights=x.values)
+        bags = F.embedding_bag(x.indices, matrix, x.indptr[:-1], mode="sum", per_sample_weights=x.data)
         return (bags + first)[:, : len(start)]
     out = torch.empty(len(x), matrix.shape[1]).copy_(first)
-    sizes = *x.shape, len(x.values), matrix.shape[1]
-    columns = address(x.column, torch.int64), address(x.pointer, torch.int64)
-    addresses = address(x.values), *columns, address(matrix), address(out)
-    with threads_for(len(x.values), MIN_PER_THREAD) as threads:
+    sizes = *x.shape, len(x.data), matrix.shape[1]
+    columns = address(x.indices, torch.int64), address(x.indptr, torch.int64)
+    addresses = address(x.data), *columns, address(matrix), address(out)
+    with threads_for(len(x.data), MIN_PER_THREAD) as threads:
         if threads > 1:
             _parallel(threads, sizes, addresses)
         else:
@@ -57,14 +57,14 @@ def product(
 def _adder(lanes: int) -> Callable:
     """A function for compiled loops that adds to `lanes` numbers those of some rows of a matrix, each times its value.
 
-    total, matrix: addresses of the first number of the sum, and of row 0. stride: bytes from row to row. value, column:
-    addresses of the `n` entries.
+    total, matrix: addresses of the first number of the sum, and of row 0. stride: bytes from row to row. value,
+    indices: addresses of the `n` entries.
     """
     number, integer, numbers = ir.FloatType(), ir.IntType(64), ir.VectorType(ir.FloatType(), lanes)
     same = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
 
     def code(context, builder, signature, args):
-        total, matrix, stride, value, column, n = args
+        total, matrix, stride, value, indices, n = args
 
         def at(address, kind):
             return builder.inttoptr(address, kind.as_pointer())
@@ -75,7 +75,7 @@ def _adder(lanes: int) -> Callable:
         out, sums = at(total, numbers), cgutils.alloca_once(builder, numbers)
         builder.store(builder.load(out, align=4), sums)
         with cgutils.for_range(builder, n) as loop:
-            place = builder.mul(nth(column, loop.index, integer, 8), stride)
+            place = builder.mul(nth(indices, loop.index, integer, 8), stride)
             row = builder.load(at(builder.add(matrix, place), numbers), align=4)
             first = builder.insert_element(
                 ir.Constant(numbers, ir.Undefined), nth(value, loop.index, number, 4), ir.IntType(32)(0)
@@ -85,7 +85,7 @@ def _adder(lanes: int) -> Callable:
         builder.store(builder.load(sums), out, align=4)
         return context.get_dummy_value()
 
-    def add_rows(_, total, matrix, stride, value, column, n):
+    def add_rows(_, total, matrix, stride, value, indices, n):
         return types.void(*[types.int64] * 6), code
 
     return intrinsic(add_rows)
@@ -105,16 +105,16 @@ def _parallel(threads, sizes, addresses):
 def _add(first, last, sizes, addresses):
     """The products of rows `first` to `last`."""
     widest()
-    (rows, columns, entries, width), (values, to_column, to_pointer, matrix, out) = sizes, addresses
-    column, pointer = integers(to_column, entries), integers(to_pointer, rows + 1)
-    next_entry, whole = pointer[first:last].copy(), width // WIDE * WIDE
+    (rows, columns, entries, width), (values, to_indices, to_indptr, matrix, out) = sizes, addresses
+    indices, indptr = integers(to_indices, entries), integers(to_indptr, rows + 1)
+    next_entry, whole = indptr[first:last].copy(), width // WIDE * WIDE
     for stop in range(BLOCK, columns + BLOCK, BLOCK):
         for row in range(first, last):
             start = end = next_entry[row - first]
-            while end < pointer[row + 1] and column[end] < stop:
+            while end < indptr[row + 1] and indices[end] < stop:
                 end += 1
             next_entry[row - first] = end
-            some = values + 4 * start, to_column + 8 * start, end - start
+            some = values + 4 * start, to_indices + 8 * start, end - start
             for lane in range(0, whole, WIDE):
                 _add_wide(out + 4 * (row * width + lane), matrix + 4 * lane, 4 * width, *some)
             for lane in range(whole, width, NARROW):
@@ -122,9 +122,9 @@ def _add(first, last, sizes, addresses):
 
 
 @compiled()
-def write_rows(values, column, pointer, out):
+def write_rows(values, indices, indptr, out):
     """Write entries into rows of zeros."""
     for row in range(len(out)):
         out[row] = 0
-        for entry in range(pointer[row], pointer[row + 1]):
-            out[row, column[entry]] = values[entry]
+        for entry in range(indptr[row], indptr[row + 1]):
+            out[row, indices[entry]] = values[entry]

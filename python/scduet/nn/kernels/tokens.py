@@ -31,14 +31,14 @@ def _either(kernel: Callable, plain: Callable) -> Callable:
 
 
 @compiled()
-def _rank(values, column, pointer, token, usual, specials, room, out):
+def _rank(values, indices, indptr, token, usual, specials, room, out):
     """Write the first genes of each row in order, after the first of `specials` and before the second (-1: none)."""
-    widest, lengths, made = np.diff(pointer).max(), np.empty(len(room), np.int64), np.uint64(0)
+    widest, lengths, made = np.diff(indptr).max(), np.empty(len(room), np.int64), np.uint64(0)
     relative, expressed = np.empty(widest), np.empty(widest, np.uint32)
     for row in range(len(room)):
         n = np.uint32(0)
-        for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
-            gene = np.uint32(column[entry])
+        for entry in range(indptr[row], indptr[row + 1]):  # without a branch, which would often be guessed wrong
+            gene = np.uint32(indices[entry])
             rate = values[entry] / usual[gene]
             relative[n], expressed[n] = rate, gene
             n += np.uint32(rate > 0)
@@ -57,14 +57,14 @@ def _rank(values, column, pointer, token, usual, specials, room, out):
     return lengths
 
 
-def _rank_plain(values, column, pointer, token, usual, specials, room, out):
+def _rank_plain(values, indices, indptr, token, usual, specials, room, out):
     first, last = ([special] if special >= 0 else [] for special in specials)
     lengths, made = np.empty(len(room), np.int64), 0
-    for row, (start, end) in enumerate(pairwise(pointer)):
-        rate = values[start:end] / usual[column[start:end]]
+    for row, (start, end) in enumerate(pairwise(indptr)):
+        rate = values[start:end] / usual[indices[start:end]]
         order = np.flatnonzero(rate > 0)
         order = order[np.argsort(-rate[order], kind="stable")][: room[row] - len(first) - len(last)]
-        tokens = [*first, *token[column[start:end][order]], *last]
+        tokens = [*first, *token[indices[start:end][order]], *last]
         lengths[row] = len(tokens)
         out[made : made + len(tokens)] = tokens
         made += len(tokens)
@@ -72,16 +72,16 @@ def _rank_plain(values, column, pointer, token, usual, specials, room, out):
 
 
 @compiled()
-def _bin(values, column, pointer, token, others, cell, draws, quantiles, first, room, genes, bins):
+def _bin(values, indices, indptr, token, others, cell, draws, quantiles, first, room, genes, bins):
     """Write the genes and bins of each row behind `first`: the expressed ones, then those of `others` that are not."""
     random, seed = draws
-    longest, lengths, n = np.diff(pointer).max() + len(others), np.empty(len(room), np.int64), 0
+    longest, lengths, n = np.diff(indptr).max() + len(others), np.empty(len(room), np.int64), 0
     gene, value = np.empty(longest, np.int64), np.empty(longest, np.float32)
     seen = np.full(others.max() + 1 if len(others) else 0, -1)
     for row in range(len(room)):
         m = np.uint32(0)
-        for entry in range(pointer[row], pointer[row + 1]):  # without a branch, which would often be guessed wrong
-            known, count = token[np.uint32(column[entry])], values[entry]
+        for entry in range(indptr[row], indptr[row + 1]):  # without a branch, which would often be guessed wrong
+            known, count = token[np.uint32(indices[entry])], values[entry]
             gene[m], value[m] = known, count
             m += np.uint32((known >= 0) & (count > 0))
         draw = uniform(seed, cell[row], gene[:m]) if random else np.full(m, 0.5)
@@ -186,10 +186,10 @@ def uniform(seed, cell, gene):
     return out
 
 
-def _bin_plain(values, column, pointer, token, others, cell, draws, quantiles, first, room, genes, bins):
+def _bin_plain(values, indices, indptr, token, others, cell, draws, quantiles, first, room, genes, bins):
     (random, seed), lengths, n = draws, np.empty(len(room), np.int64), 0
-    for row, (start, end) in enumerate(pairwise(pointer)):
-        gene, count = token[column[start:end]].astype(np.int64), values[start:end]
+    for row, (start, end) in enumerate(pairwise(indptr)):
+        gene, count = token[indices[start:end]].astype(np.int64), values[start:end]
         expressed = (gene >= 0) & (count > 0)
         gene, count = gene[expressed], count[expressed]
         draw = _uniform_plain(seed, cell[row], gene) if random else np.full(len(gene), 0.5)
@@ -225,14 +225,14 @@ def _uniform_plain(seed, cell, gene):
 
 
 @compiled()
-def _log_normalize(values, column, pointer, token, depths, gene, value):
+def _log_normalize(values, indices, indptr, token, depths, gene, value):
     """Write genes and values of each row, and the two tokens `depths` without values; lengths and totals of rows."""
-    lengths, total, n = np.empty(len(pointer) - 1, np.int64), np.zeros(len(pointer) - 1), 0
+    lengths, total, n = np.empty(len(indptr) - 1, np.int64), np.zeros(len(indptr) - 1), 0
     for row in range(len(total)):
         first = n
-        for entry in range(pointer[row], pointer[row + 1]):
-            if token[column[entry]] >= 0 and values[entry] > 0:
-                gene[n], value[n] = token[column[entry]], values[entry]
+        for entry in range(indptr[row], indptr[row + 1]):
+            if token[indices[entry]] >= 0 and values[entry] > 0:
+                gene[n], value[n] = token[indices[entry]], values[entry]
                 total[row] += values[entry]
                 n += 1
         for i in range(first, n):
@@ -243,10 +243,10 @@ def _log_normalize(values, column, pointer, token, depths, gene, value):
     return lengths, total
 
 
-def _log_normalize_plain(values, column, pointer, token, depths, gene, value):
-    lengths, total, n = np.empty(len(pointer) - 1, np.int64), np.zeros(len(pointer) - 1), 0
-    for row, (start, end) in enumerate(pairwise(pointer)):
-        known, counts = token[column[start:end]], values[start:end]
+def _log_normalize_plain(values, indices, indptr, token, depths, gene, value):
+    lengths, total, n = np.empty(len(indptr) - 1, np.int64), np.zeros(len(indptr) - 1), 0
+    for row, (start, end) in enumerate(pairwise(indptr)):
+        known, counts = token[indices[start:end]], values[start:end]
         kept = (known >= 0) & (counts > 0)
         total[row], m = counts[kept].sum(dtype=float), kept.sum()
         gene[n : n + m], value[n : n + m] = known[kept], np.log1p(counts[kept] / total[row] * 1e4)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scduet.metrics.core.threads import thread_map
 from scduet.nn.kernels.pairs import count_ratios, put_ratios, sum_and_largest
 
-SMALLEST_OFFSET, OFFSET_QUANTILE = 1e-10, 0.9  # of pseudocounts, as in scvi-tools
+MIN_OFFSET, OFFSET_QUANTILE = 1e-10, 0.9  # of pseudocounts, as in scvi-tools
 EPS = 1e-8
 ELEMENTS = 1 << 18  # values looked at together: they stay in the processor's cache
 GENES = 500  # at most, that are described together: bounds memory
@@ -98,8 +98,8 @@ def mean_and_largest(share: Float[np.ndarray, "draw gene"]) -> tuple[np.ndarray,
 def estimated_offset(largest: Float[np.ndarray, " gene"], silent: Bool[np.ndarray, " gene"]) -> float:
     """Pseudocount from the genes that were not seen in a group: their largest shares say what the model makes up."""
     if not silent.any():
-        return SMALLEST_OFFSET
-    return max(SMALLEST_OFFSET, float(np.quantile(largest[silent], OFFSET_QUANTILE)) / len(largest))
+        return MIN_OFFSET
+    return max(MIN_OFFSET, float(np.quantile(largest[silent], OFFSET_QUANTILE)) / len(largest))
 
 
 def estimated_delta(pairs: Pairs, offset: float) -> float:

@@ -23,9 +23,10 @@ from scduet.errors import DataError, OptionError, some
 from scduet.io.native import fingerprint
 from scduet.metrics.transfer import accuracy, macro_f1
 from scduet.options import build, refuse_unknown
-from scduet.train import processes, resume
+from scduet.train import resume
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
+from scduet.train.progress import reporter
 from scduet.train.resume import Checkpoint
 from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.objectives import integration
@@ -55,7 +56,7 @@ def finetune(
     adata: AnnData with raw counts (cell, gene) in X or `layer`; cells without a label are left out. Not changed.
     model: a transformer, its folder or "hf://" address; it stays as it is, what is returned holds a copy.
     gene_column: column of var with the names of genes; None looks for it. max_length: most tokens of a cell.
-    checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
+    checkpoint: a folder for the state of the run; an interrupted run resumes from it.
     options: of `transformers.finetune.Config` (tuning "lora", "full", "last" or "frozen", rank, ...) and TrainConfig.
 
     Returns a model with `predict`, `embed`, `history` and `save`, which writes only what was trained.
@@ -66,9 +67,9 @@ def finetune(
     labels = labels_of(adata, labels_key, unlabeled_category)
     known = labels != np.array(None)
     names, codes = np.unique(labels[known].astype(str), return_inverse=True)
-    _refuse_lonely(names, codes, labels_key)
+    _check_min_cells(names, codes, labels_key)
     training = build(TrainConfig, {**RECIPE, "lr": RATES.get(options.get("tuning", "lora")), **options})
-    _refuse_untaught(names, codes, training)
+    _check_types_in_train_split(names, codes, training)
     tokens = tokens_options(layer, gene_column, max_length)
     cells, tokenizer = base.prepared(adata[known], **tokens)
     cells = replace(cells, label=codes.astype(np.int64))
@@ -88,7 +89,7 @@ def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, tra
     folder, names = kept
     told = {**tokens, "task": task, "key": key, "levels": levels}
     state = run_in(folder, names, base, cells, training, config, told)
-    listener = processes.reporter(callback)
+    listener = reporter(callback)
     training, outcome = train_module(module, cells, training, listener, WithCodes(tokenizer), state)
     return listener.handed_over(Tuned(task, base, module, key, levels, config, tokens, training, outcome))
 
@@ -180,14 +181,14 @@ def tokens_options(layer: str | None, gene_column: str | None, max_length: int |
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _refuse_lonely(names: np.ndarray, codes: Int[np.ndarray, " cell"], key: str) -> None:
+def _check_min_cells(names: np.ndarray, codes: Int[np.ndarray, " cell"], key: str) -> None:
     lonely = names[np.bincount(codes) == 1]
     if len(lonely):
         message = f"{len(lonely)} types of obs[{key!r}] have a single cell: {some(lonely)}"
         raise DataError(message, "one cell cannot teach a type: remove it, or merge the type with another")
 
 
-def _refuse_untaught(names: np.ndarray, codes: Int[np.ndarray, " cell"], training: TrainConfig) -> None:
+def _check_types_in_train_split(names: np.ndarray, codes: Int[np.ndarray, " cell"], training: TrainConfig) -> None:
     taught, _ = split(len(codes), training.train_size or 0.9, training.seed)
     missed = np.setdiff1d(np.arange(len(names)), codes[taught])
     if len(missed):

@@ -1,4 +1,4 @@
-"""Genes taken from cells, or put first, in the eyes of Geneformer; always beside random genes of like expression."""
+"""In-silico deletion and overexpression with Geneformer, compared with expression-matched random genes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.tokenizers.tokens import Tokens, joined
 
 NEAREST = 4  # genes of like expression that each random one is drawn from
-FEWEST = 3  # genes besides those perturbed that a cell must hold
+MIN_GENES = 3  # genes besides those perturbed that a cell must hold
 
 
 def perturb_in_silico(
@@ -114,14 +114,14 @@ class _Data:
             (np.ones(len(known)), (known, match.token[known])), shape=(len(match.token), n_tokens)
         )  # fmt: skip
         counts = sp.vstack([piece for _, piece in cells.counts.pieces()])
-        place = np.arange(len(tokens.gene)) - np.repeat(tokens.pointer[:-1], tokens.lengths) + 1.0
-        rank = sp.csr_matrix((place, tokens.gene, tokens.pointer), shape=(len(rows), n_tokens)).tocsc()
+        place = np.arange(len(tokens.gene)) - np.repeat(tokens.indptr[:-1], tokens.lengths) + 1.0
+        rank = sp.csr_matrix((place, tokens.gene, tokens.indptr), shape=(len(rows), n_tokens)).tocsc()
         return cls(tokens, rows, ((counts > 0) @ to_token).tocsc(), rank, list(model.vocabulary.special.values()))
 
     def holders(self, genes: Int[np.ndarray, " gene"]) -> Int[np.ndarray, " cell"]:
         """Cells in which the model reads any of these genes, and enough others."""
         held = np.asarray(self.rank[:, genes].getnnz(axis=1))
-        return np.flatnonzero((held > 0) & (self.tokens.lengths - held >= FEWEST))
+        return np.flatnonzero((held > 0) & (self.tokens.lengths - held >= MIN_GENES))
 
     def n_counted(self, genes: Int[np.ndarray, " gene"]) -> int:
         return int((np.asarray(self.counted[:, genes].sum(1)).ravel() > 0).sum())
@@ -157,7 +157,7 @@ def _planned(data: _Data, wanted, how: How, n_random: int, max_cells, draw) -> l
 
 def _change(data: _Data, genes, how: How, max_cells: int | None, draw) -> Change:
     """A perturbation of cells that hold the genes; of any cells where nothing is deleted."""
-    cells = data.holders(genes) if how == "delete" else np.flatnonzero(data.tokens.lengths >= FEWEST)
+    cells = data.holders(genes) if how == "delete" else np.flatnonzero(data.tokens.lengths >= MIN_GENES)
     if max_cells is not None and len(cells) > max_cells:
         cells = np.sort(draw.choice(cells, max_cells, replace=False))
     return Change(genes, how, cells)
@@ -169,7 +169,7 @@ def _likeness(data: _Data) -> Float[np.ndarray, "token 2"]:
     held[data.special] = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         rank = np.asarray(data.rank.sum(0)).ravel() / held
-        return np.log(np.stack([np.where(held >= FEWEST, held, np.nan), rank], axis=1))
+        return np.log(np.stack([np.where(held >= MIN_GENES, held, np.nan), rank], axis=1))
 
 
 def _random_like(genes, taken, likeness, n_random: int, draw) -> list[Int[np.ndarray, " gene"]]:

@@ -20,9 +20,9 @@ from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.options import build, refuse_unknown
 from scduet.tasks.foundation.finetune import option_names, run_in
-from scduet.train import processes
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
+from scduet.train.progress import reporter
 from scduet.transformers.families.scratch import NEW, Size
 from scduet.transformers.inference.embedding import SAME, spread
 from scduet.transformers.inference.pretrained import Pretrained
@@ -52,7 +52,7 @@ def pretrain(
     model: "geneformer" (masked genes) or "scgpt" (values of genes from those of others): a new one whose vocabulary is
         the genes of `adata` with counts. Or a transformer of these families, or its folder, to train further.
     gene_column: column of var with the names of genes to take; None: var_names (looked for, in training further).
-    checkpoint: a folder that keeps the state of the run; a run that was cut off there goes on where it was.
+    checkpoint: a folder for the state of the run; an interrupted run resumes from it.
     options: of `transformers.scratch.Size` (width, n_layers, max_length, gradient_checkpointing, ...), of the objective
         (mask_share of Geneformer; asked_shares and zeros of scGPT) and of TrainConfig (max_epochs, lr, seed, ...).
 
@@ -81,7 +81,7 @@ def pretrain(
 
 
 def _trained(start: Pretrained, module, cells, make_batch, training: TrainConfig, callback, state) -> Pretrained:
-    listener = processes.reporter(callback)
+    listener = reporter(callback)
     _, outcome = train_module(module, cells, training, listener, make_batch, state)
     module.encoder.trunk.recomputes = False
     heads = {name: weight for name, weight in module.state_dict().items() if not name.startswith("encoder.")}
@@ -121,7 +121,7 @@ def _base(model: str | Path | Pretrained) -> Pretrained | None:
         return model
     if isinstance(model, str) and model in OBJECTIVES:
         return None
-    if isinstance(model, str) and not pretrained.recognise(model):
+    if isinstance(model, str) and not pretrained.recognize(model):
         raise OptionError(f"{model!r} is neither a family nor a folder of a transformer", f"try {some(OBJECTIVES)}")
     return pretrained.read(model)
 

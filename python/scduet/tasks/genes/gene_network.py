@@ -17,7 +17,7 @@ from scduet.api import Model
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.integration.genes import variable_genes
 from scduet.tasks.genes.gene_vectors import (
-    LEAST_CELLS,
+    MIN_CELLS,
     AnyModel,
     known_to_checkpoint,
     learned_vectors,
@@ -160,7 +160,7 @@ def _attended(model: Pretrained, adata, token, groups: _Groups, how: dict):
     inside = groups.code >= 0
     found = attention(model, adata[inside], token, groups.code[inside], **how)
     for weight, cells in zip(found.weight, found.cells, strict=True):
-        yield np.where(cells >= LEAST_CELLS, weight, np.nan)
+        yield np.where(cells >= MIN_CELLS, weight, np.nan)
 
 
 _METHODS: dict[str, Callable] = {"embedding": _learned, "contextual": _contextual, "attention": _attended}
@@ -238,9 +238,9 @@ def _groups(adata, groupby: str | None, control: str | None) -> _Groups:
         raise DataError(f"no column {groupby!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
     code, names = pd.factorize(adata.obs[groupby].astype(object), sort=True)
     names = tuple(map(str, names))
-    small = [name for i, name in enumerate(names) if (code == i).sum() < LEAST_CELLS]
+    small = [name for i, name in enumerate(names) if (code == i).sum() < MIN_CELLS]
     if small:
-        raise DataError(f"groups with less than {LEAST_CELLS} cells in {groupby!r}: {some(small)}", "leave them out")
+        raise DataError(f"groups with less than {MIN_CELLS} cells in {groupby!r}: {some(small)}", "leave them out")
     if control is not None and (control not in names or len(names) < 2):
         raise DataError(f"no group {control!r} to compare others with in {groupby!r}", f"it has {some(names, 9)}")
     return _Groups(names, code, None if control is None else names.index(control))

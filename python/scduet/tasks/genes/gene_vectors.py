@@ -17,7 +17,7 @@ from scduet.checkpoints.tuned import Tuned
 from scduet.errors import DataError, OptionError, some
 from scduet.transformers.inference.pretrained import Pretrained
 
-LEAST_CELLS = 10  # that hold a gene, or both genes of a pair, for what is learned from cells to count
+MIN_CELLS = 10  # that hold a gene, or both genes of a pair, for what is learned from cells to count
 Places = Int[np.ndarray, " gene"]  # columns of adata
 AnyModel = Model | Pretrained | Tuned | str | Path
 
@@ -69,7 +69,7 @@ def mean_states(model: Pretrained, adata, token: Places, how: dict) -> Float[np.
     match = model.match(adata, layer=how["layer"], gene_column=how.get("gene_column")).token
     express = np.asarray((counts > 0).sum(0)).ravel()
     held = np.bincount(match[match >= 0], express[match >= 0], minlength=int(token.max()) + 1)[token]
-    return np.where((held >= LEAST_CELLS)[:, None], vectors, np.nan)
+    return np.where((held >= MIN_CELLS)[:, None], vectors, np.nan)
 
 
 def _need_two(n: int, what: str, known) -> None:

@@ -14,7 +14,7 @@ from scduet.tasks.posterior.sampling import posterior_predictive_sample
 LEVELS = (0.5, 0.8, 0.9)  # of the intervals whose coverage is checked
 
 
-def criticise(model: Model, adata=None, *, n_samples: int = 20, seed: int | None = 0) -> pd.DataFrame:
+def posterior_predictive_check(model: Model, adata=None, *, n_samples: int = 20, seed: int | None = 0) -> pd.DataFrame:
     """Compare data drawn from the model with the data: a row a statistic, each of genes.
 
     Statistics: mean, coefficient of variation (standard deviation / mean) and share of zeros of each gene. Columns:

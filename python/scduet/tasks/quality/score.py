@@ -14,7 +14,7 @@ from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.metrics import METRICS
 from scduet.metrics.core.estimates import Estimate
 from scduet.metrics.core.neighbors import Neighbors, from_graph
-from scduet.metrics.integration.suite import Extra, Plan, chosen, evaluate
+from scduet.metrics.integration.suite import MetricInputs, SamplingPlan, chosen, evaluate
 from scduet.tasks.quality import baselines
 from scduet.tasks.quality.provenance import learned_labels
 from scduet.tasks.quality.shown import ScoreTable
@@ -85,8 +85,8 @@ def score(
     before = _before(adata, layer, needed=with_baselines or "pcr_comparison" in names)
     mixed = batch if with_baselines else None
     entries = _entries(adata, _named(adata, embeddings), before, mixed, with_baselines, seed)
-    plan = Plan(exact_up_to=exact_up_to, n_queries=n_queries, seed=seed)
-    extra = _extra(adata, names, layer, batch, pseudotime_key)
+    plan = SamplingPlan(exact_up_to=exact_up_to, n_queries=n_queries, seed=seed)
+    extra = _metric_inputs(adata, names, layer, batch, pseudotime_key)
     found = {}
     for entry in entries:
         said = None if callback is None else lambda metric, name=entry.name: callback(name, metric)
@@ -184,7 +184,7 @@ def _notes(adata, names: list[str], labels_key: str | None) -> list[str]:
     ]
 
 
-def _extra(adata, names: list[str], layer: str | None, batch, pseudotime_key: str | None) -> Extra:
+def _metric_inputs(adata, names: list[str], layer: str | None, batch, pseudotime_key: str | None) -> MetricInputs:
     """What the conservation metrics need, where they are asked for and the data have it."""
     from scduet.metrics.core.inputs import Undefined
     from scduet.metrics.integration.conservation import phase_scores
@@ -192,13 +192,13 @@ def _extra(adata, names: list[str], layer: str | None, batch, pseudotime_key: st
     time = None if pseudotime_key is None else adata.obs[pseudotime_key].to_numpy(float)
     x = getattr(adata, "X", None) if layer is None else adata.layers[layer]
     if x is None or not {"cell_cycle", "hvg_overlap"} & set(names):
-        return Extra(pseudotime=time)
+        return MetricInputs(pseudotime=time)
     x = baselines.log_normalized(x)
     try:
         phases = phase_scores(x, adata.var_names, np.zeros(x.shape[0]) if batch is None else batch)
     except Undefined:
         phases = None
-    return Extra(phases, time, x)
+    return MetricInputs(phases, time, x)
 
 
 def _named(adata, embeddings: Sequence[str] | None) -> list[str]:

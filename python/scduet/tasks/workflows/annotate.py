@@ -149,7 +149,7 @@ def _by_model(query: AnnData, model: Model, callback: Listener | None) -> tuple[
     if not isinstance(model.module, Classifies):
         raise OptionError(f"model {model.name!r} is not a classifier", "pass a scANVI, or the labeled reference itself")
     mapped = map_query(query, model, callback=callback)
-    return {model.name: lambda: predict(mapped)}, _seen(model)
+    return {model.name: lambda: predict(mapped)}, _validation_accuracy(model)
 
 
 def _by_tuned(query: AnnData, model: Tuned | Pretrained, options: dict) -> tuple[dict[str, Labels], pd.DataFrame]:
@@ -158,10 +158,10 @@ def _by_tuned(query: AnnData, model: Tuned | Pretrained, options: dict) -> tuple
     if not isinstance(model, Tuned):
         hint = "pass it as model=, and labeled cells as the reference; or teach it with finetune()"
         raise OptionError(f"the {model.name} was not taught any cell types", hint)
-    return {model.name: lambda: model.predict(query, **options)}, _seen(model)
+    return {model.name: lambda: model.predict(query, **options)}, _validation_accuracy(model)
 
 
-def _seen(model: Model | Tuned) -> pd.DataFrame:
+def _validation_accuracy(model: Model | Tuned) -> pd.DataFrame:
     """The accuracy at the end of training, on the cells held out from it."""
     seen = model.history.get("accuracy_validation", pd.Series(dtype=float)).dropna()
     row = {"accuracy": seen.iloc[-1] if len(seen) else np.nan}
@@ -171,7 +171,7 @@ def _seen(model: Model | Tuned) -> pd.DataFrame:
 def _is_transformer(model: str) -> bool:
     from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
 
-    return model not in MODELS and pretrained.recognise(model)
+    return model not in MODELS and pretrained.recognize(model)
 
 
 def _by_transformer(

@@ -126,7 +126,7 @@ def _model(folder: str | Path) -> list[Finding]:
     from scduet.checkpoints import pretrained
     from scduet.checkpoints.tuned import Tuned
 
-    if pretrained.recognise(folder):
+    if pretrained.recognize(folder):
         return [Finding(f"model: {check.what}", check.found, check.passed) for check in pretrained.verify(folder)]
     try:
         model = load(folder)

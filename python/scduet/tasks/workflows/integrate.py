@@ -13,8 +13,8 @@ from scduet.models import MODELS, key_of
 from scduet.options import options_of, refuse_unknown
 from scduet.tasks.genes.variable_genes import choose_genes
 from scduet.tasks.quality.provenance import made_by, note
-from scduet.train import processes
 from scduet.train.defaults import lists_options
+from scduet.train.group import is_first
 
 if TYPE_CHECKING:
     from scduet.checkpoints.tuned import Tuned
@@ -64,7 +64,7 @@ def integrate(
     if output is None:
         adata.obsm[key] = trained.embed()
         note(adata, key, made_by(trained))
-    elif processes.is_first():
+    elif is_first():
         add_embedding(adata, output, key, trained.embed(), made_by(trained))
     return trained
 
@@ -86,7 +86,7 @@ def _refuse_choice(adata, model: str, options: dict) -> None:
 def _is_transformer(model: str) -> bool:
     from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
 
-    return pretrained.recognise(model)
+    return pretrained.recognize(model)
 
 
 def _by_transformer(adata, model: str | Path | Pretrained, key_added: str | None, output, options: dict) -> Tuned:

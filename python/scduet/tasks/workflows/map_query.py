@@ -29,10 +29,10 @@ from scduet.errors import DataError, ScduetWarning, some
 from scduet.models import find, key_of
 from scduet.options import build, options_of, refuse_unknown
 from scduet.tasks.quality.provenance import made_by, note
-from scduet.train import processes
 from scduet.train.config import TrainConfig
 from scduet.train.events import Listener
-from scduet.train.loop import Outcome
+from scduet.train.loop import TrainingResult
+from scduet.train.progress import reporter
 
 
 def map_query(
@@ -65,7 +65,7 @@ def map_query(
     _check_genes(data, model, max_missing)
     schema = _extended(model.schema, data)
     cells = schema.encode(data, max_missing, unknown_labels=True)
-    mapped = replace(model, cells=cells) if schema == model.schema else _grown(model, schema, cells)
+    mapped = replace(model, cells=cells) if schema == model.schema else _extend_model(model, schema, cells)
     if train and mapped.schema != model.schema:
         mapped = train_new_rows(model, mapped, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
     key = key_added or key_of(model.name)
@@ -106,7 +106,7 @@ def _check_genes(data, model: Model, max_missing: float) -> None:
     _refuse_missing(var, missing, len(names), max_missing)
 
 
-class NewRows(nn.Module):
+class SurgeryModule(nn.Module):
     """The rows that a module's tables gained, as the only weights that can change."""
 
     players = ("model",)
@@ -126,7 +126,7 @@ class NewRows(nn.Module):
         pairs = zip(self.n_known.items(), self.new, strict=True)
         return {name: torch.cat([self.module.get_parameter(name)[:n], new]) for (name, n), new in pairs}
 
-    def train(self, mode: bool = True) -> NewRows:
+    def train(self, mode: bool = True) -> SurgeryModule:
         """The module inside always evaluates: its batch statistics are the reference's."""
         super().train(mode)
         self.module.eval()
@@ -145,19 +145,21 @@ def _extended(schema: Schema, adata) -> Schema:
     return replace(schema, levels={**schema.levels, **more})
 
 
-def _grown(model: Model, schema: Schema, cells: Cells) -> Model:
+def _extend_model(model: Model, schema: Schema, cells: Cells) -> Model:
     """The model with new rows in its tables, each the mean of the known ones; all else as it was."""
     cls = find(model.name)
-    reference = _grown_reference(cls, model.reference, schema.reference(cells), cells)
+    reference = _extend_reference(cls, model.reference, schema.reference(cells), cells)
     with torch.random.fork_rng():
         module = cls(reference, model.config, **model.holds)
     known = model.module.state_dict()
-    weights = {name: _longer(name, known.get(name), value, reference) for name, value in module.state_dict().items()}
+    weights = {
+        name: _extend_rows(name, known.get(name), value, reference) for name, value in module.state_dict().items()
+    }
     module.load_state_dict(weights)
     return replace(model, module=module.to(model.device).eval(), schema=schema, reference=reference, cells=cells)
 
 
-def _longer(name: str, known: Tensor | None, wanted: Tensor, reference: Reference) -> Tensor:
+def _extend_rows(name: str, known: Tensor | None, wanted: Tensor, reference: Reference) -> Tensor:
     """The `known` rows of a weight, then as many more as `wanted` has."""
     known = wanted.new_zeros(1, *wanted.shape[1:]) if known is None else known  # one level had no table: it adds zero
     if known.shape == wanted.shape:
@@ -168,7 +170,7 @@ def _longer(name: str, known: Tensor | None, wanted: Tensor, reference: Referenc
     return torch.cat([known, known.mean(0, keepdim=True).expand(len(wanted) - len(known), -1)])
 
 
-def _grown_reference(cls: type, known: Reference, query: Reference, cells: Cells) -> Reference:
+def _extend_reference(cls: type, known: Reference, query: Reference, cells: Cells) -> Reference:
     """Sizes with the new levels; what is measured in each batch is, of the new ones, that of the query."""
     larger = replace(known, n_batches=query.n_batches, n_categories=query.n_categories)
     if not known.axes:
@@ -188,8 +190,8 @@ def train_new_rows(model: Model, mapped: Model, training: TrainConfig, callback:
     }
     if not n_known or mapped.cells is None:
         return mapped
-    rows, listener = NewRows(mapped.module, n_known), processes.reporter(callback)
-    trained = api.train(replace(mapped, module=rows, outcome=Outcome()), mapped.cells, training, listener)
+    rows, listener = SurgeryModule(mapped.module, n_known), reporter(callback)
+    trained = api.train(replace(mapped, module=rows, outcome=TrainingResult()), mapped.cells, training, listener)
     mapped.module.load_state_dict({**mapped.module.state_dict(), **rows.joined()})
     return listener.handed_over(replace(trained, module=mapped.module.requires_grad_(True).eval()))
 

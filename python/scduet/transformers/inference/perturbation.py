@@ -119,14 +119,14 @@ class _Runner:
             for cells, result in of_tokens(self._embed if by_cls else self._states, tokens, self.pad, self.resources):
                 parts = result.float().cpu().split([1] * len(cells) if by_cls else tokens.lengths[cells].tolist())
                 for cell, part in zip(cells, parts, strict=True):
-                    genes = tokens.gene[tokens.pointer[cell] : tokens.pointer[cell + 1]][self.inner]
+                    genes = tokens.gene[tokens.indptr[cell] : tokens.indptr[cell + 1]][self.inner]
                     states = None if by_cls else part[self.inner]
                     found[cell] = _State(genes, states, part[0] if states is None else states.mean(0))
         return iter([state for state in found if state is not None])
 
     def perturbed(self, tokens: Tokens, change: Change, cell: int) -> Tokens:
         """One cell after the change."""
-        sequence = tokens.gene[tokens.pointer[cell] : tokens.pointer[cell + 1]]
+        sequence = tokens.gene[tokens.indptr[cell] : tokens.indptr[cell + 1]]
         frame = 2 if self.module.has_cls else 0
         genes = rearranged(sequence[self.inner], change.genes, change.how, self.longest - frame)
         new = np.concatenate([sequence[:1], genes, sequence[-1:]]) if frame else genes
@@ -152,9 +152,9 @@ class _Runner:
 
 def _taken(tokens: Tokens, cells: Int[np.ndarray, " cell"]) -> Tokens:
     """Some of the cells."""
-    pieces = [tokens.gene[tokens.pointer[cell] : tokens.pointer[cell + 1]] for cell in cells]
-    pointer = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])
-    return Tokens(np.concatenate(pieces), None, pointer, tokens.index[cells])
+    pieces = [tokens.gene[tokens.indptr[cell] : tokens.indptr[cell + 1]] for cell in cells]
+    indptr = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])
+    return Tokens(np.concatenate(pieces), None, indptr, tokens.index[cells])
 
 
 def _cosines(vector: Float[Tensor, " width"], states: Float[Tensor, "state width"]) -> Float[Tensor, " state"]:

@@ -36,7 +36,7 @@ from scduet.transformers.inference.embedding import (
     windows,
 )
 from scduet.transformers.tokenizers.tokens import Tokenizer
-from scduet.transformers.tokenizers.vocabulary import LEAST_SHARE, Match, Vocabulary
+from scduet.transformers.tokenizers.vocabulary import MIN_SHARE, Match, Vocabulary
 
 FEW_CELLS = 10  # so few may be alike indeed
 KEYS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}
@@ -69,7 +69,7 @@ class Pretrained:
         *,
         layer: str | None = None,
         gene_column: str | None = None,
-        least_share: float = LEAST_SHARE,
+        min_share: float = MIN_SHARE,
         allow_non_integer: bool = False,
         device: str | torch.device | None = None,
         precision: Precision = "32",
@@ -80,7 +80,7 @@ class Pretrained:
         """One vector for each cell of `adata`, float32, in its order.
 
         layer: where the raw counts are (None: X). gene_column: column of var with the names of genes (None: looked
-        for in var_names and var). least_share: share of the counts that must be on genes that the checkpoint knows.
+        for in var_names and var). min_share: share of the counts that must be on genes that the checkpoint knows.
         device: None takes a CUDA GPU if there is one. precision: "32", "bf16" or "16", of matrix products.
         tokens_at_once: bounds the memory of a minibatch. progress: called with (cells done, cells, seconds left).
         options: the family's, e.g. `pooling`, `max_length`; see `model.module.Options`.
@@ -91,7 +91,7 @@ class Pretrained:
         """
         chosen = self._options({**self.embedding, **options})
         resources = self._resources(device, precision, tokens_at_once, progress)
-        cells, tokenizer = self._prepared(adata, layer, gene_column, least_share, allow_non_integer, chosen)
+        cells, tokenizer = self._prepared(adata, layer, gene_column, min_share, allow_non_integer, chosen)
         module = self.module.to(resources.device).eval()
         embed = partial(module.embed, options=chosen)  # pyright: ignore[reportArgumentType]
         vectors = embed_cells(embed, tokenizer, cells.counts, self._pad, resources)
@@ -117,7 +117,7 @@ class Pretrained:
             with torch.inference_mode():
                 return self._named(self.module.genes().float().cpu().numpy(), np.ones(len(self.module.genes()), bool))
         chosen, resources = self._options(options), self._resources(device, precision, None, progress)
-        cells, tokenizer = self._prepared(adata, layer, gene_column, LEAST_SHARE, False, chosen)
+        cells, tokenizer = self._prepared(adata, layer, gene_column, MIN_SHARE, False, chosen)
         module = self.module.to(resources.device).eval()
         total = torch.zeros(module.genes().shape[0] + 3, module.config.trunk.width, device=resources.device)
         seen = torch.zeros(len(total), device=resources.device)
@@ -138,12 +138,12 @@ class Pretrained:
         *,
         layer: str | None = None,
         gene_column: str | None = None,
-        least_share: float = LEAST_SHARE,
+        min_share: float = MIN_SHARE,
         allow_non_integer: bool = False,
         **options,
     ) -> tuple[Cells, Tokenizer]:
         """The cells of `adata`, checked, and what makes tokens of them; arguments as for `embed`."""
-        return self._prepared(adata, layer, gene_column, least_share, allow_non_integer, self._options(options))
+        return self._prepared(adata, layer, gene_column, min_share, allow_non_integer, self._options(options))
 
     def mapped(
         self,
@@ -162,11 +162,11 @@ class Pretrained:
         return embed_cells(function, tokenizer, cells.counts, self._pad, resources)
 
     def match(
-        self, adata, *, layer: str | None = None, gene_column: str | None = None, least_share: float = 0.0
+        self, adata, *, layer: str | None = None, gene_column: str | None = None, min_share: float = 0.0
     ) -> Match:
         """Which genes of `adata` the checkpoint knows; print it."""
         cells = self._cells(adata, layer, True)
-        return self.vocabulary.match(_names(adata, gene_column), _gene_totals(cells), least_share)
+        return self.vocabulary.match(_names(adata, gene_column), _gene_totals(cells), min_share)
 
     def token_statistics(
         self, adata, *, layer: str | None = None, gene_column: str | None = None, **options
@@ -215,10 +215,10 @@ class Pretrained:
         return Resources(torch.device(device), precision, tokens_at_once, progress)
 
     def _prepared(
-        self, adata, layer, gene_column, least_share: float, allow_non_integer: bool, options
+        self, adata, layer, gene_column, min_share: float, allow_non_integer: bool, options
     ) -> tuple[Cells, Tokenizer]:
         cells = self._cells(adata, layer, allow_non_integer)
-        match = self.vocabulary.match(_names(adata, gene_column), _gene_totals(cells), least_share)
+        match = self.vocabulary.match(_names(adata, gene_column), _gene_totals(cells), min_share)
         logging.getLogger("scduet").info("%s: %s", self.name, match)
         tokenizer = self.module.tokenizer(match, _cell_numbers(adata), options)
         known = (match.token >= 0).astype(np.float32)

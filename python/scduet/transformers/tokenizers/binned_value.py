@@ -46,7 +46,7 @@ class BinTokenizer:
         return self.tokens(rows).batch(pad=self.pad)
 
     def _fill(self, rows: Rows, made: Tokens, token: np.ndarray, others: np.ndarray) -> np.ndarray:
-        counts, draws = (rows.values, rows.column, rows.pointer), (self.ties == "random", self.seed)
+        counts, draws = (rows.data, rows.indices, rows.indptr), (self.ties == "random", self.seed)
         edges, first = np.linspace(0, 1, self.n_bins - 1), (self.cls, np.float32(self.cls_value))
         given = (*counts, token, others, self.cell[rows.index], draws, edges)
-        return bin_counts(*given, first, np.diff(made.pointer), made.gene, made.value)
+        return bin_counts(*given, first, np.diff(made.indptr), made.gene, made.value)

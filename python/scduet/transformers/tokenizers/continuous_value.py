@@ -40,7 +40,7 @@ class DepthTokenizer:
         return self.tokens(rows).batch(pad=self.pad)
 
     def _fill(self, rows: Rows, made: Tokens, token: np.ndarray) -> np.ndarray:
-        counts, depths = (rows.values, rows.column, rows.pointer), (self.n_genes, self.n_genes + 1)
+        counts, depths = (rows.data, rows.indices, rows.indptr), (self.n_genes, self.n_genes + 1)
         lengths, total = log_normalize(*counts, token, depths, made.gene, made.value)
         with np.errstate(divide="ignore"):  # a cell without counts, which the caller refuses
             held = np.log10(total)

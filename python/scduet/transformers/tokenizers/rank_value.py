@@ -49,14 +49,14 @@ class RankTokenizer:
 
 
 def _fill(rows: Rows, made: Tokens, token: np.ndarray, usual: np.ndarray, specials: np.ndarray) -> np.ndarray:
-    return rank_genes(rows.values, rows.column, rows.pointer, token, usual, specials, np.diff(made.pointer), made.gene)
+    return rank_genes(rows.data, rows.indices, rows.indptr, token, usual, specials, np.diff(made.indptr), made.gene)
 
 
 def _as_official(rows: Rows, usual: Float[np.ndarray, " gene"], total: Float[np.ndarray, " cell"]) -> Rows:
     """Numbers in place of the counts, in the order that the official code's arithmetic and sort give."""
-    factor = np.repeat(1 / np.maximum(total, 1), np.diff(rows.pointer))
-    scaled = rows.values * factor * 10_000 * (1 / usual[rows.column])
+    factor = np.repeat(1 / np.maximum(total, 1), np.diff(rows.indptr))
+    scaled = rows.data * factor * 10_000 * (1 / usual[rows.indices])
     known, numbers = np.flatnonzero(scaled > 0), np.zeros(len(scaled), np.float32)
-    for a, b in pairwise(np.searchsorted(known, rows.pointer)):
+    for a, b in pairwise(np.searchsorted(known, rows.indptr)):
         numbers[known[a:b][np.argsort(-scaled[known[a:b]])]] = np.arange(b - a, 0, -1)
     return replace(rows, values=numbers)

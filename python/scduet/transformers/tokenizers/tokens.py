@@ -27,26 +27,26 @@ class Tokens:
 
     gene: Int[np.ndarray, " token"]
     value: Float[np.ndarray, " token"] | None  # what the family puts beside a gene; None if the order says it
-    pointer: Int[np.ndarray, " cell+1"]
+    indptr: Int[np.ndarray, " cell+1"]
     index: Int[np.ndarray, " cell"]  # row of each cell in the data set
 
     @property
     def lengths(self) -> Int[np.ndarray, " cell"]:
-        return np.diff(self.pointer)
+        return np.diff(self.indptr)
 
     def between(self, start: int, stop: int) -> Tokens:
         """The cells from `start` to `stop`, without a copy."""
-        pointer = self.pointer[start : stop + 1]
-        taken = slice(pointer[0], pointer[-1])
+        indptr = self.indptr[start : stop + 1]
+        taken = slice(indptr[0], indptr[-1])
         value = None if self.value is None else self.value[taken]
-        return Tokens(self.gene[taken], value, pointer - pointer[0], self.index[start:stop])
+        return Tokens(self.gene[taken], value, indptr - indptr[0], self.index[start:stop])
 
     def batch(self, cells: Int[np.ndarray, " chosen"] | None = None, pad: int = 0) -> TokenBatch:
         """The cells (all, or those at `cells`), padded with token `pad` to the longest of them."""
         cells = np.arange(len(self.index)) if cells is None else cells
         lengths = self.lengths[cells]
         present = np.arange(lengths.max(initial=0)) < lengths[:, None]
-        taken = ranges(self.pointer[cells], lengths)
+        taken = ranges(self.indptr[cells], lengths)
         return TokenBatch(
             gene=torch.from_numpy(_padded(self.gene[taken], present, pad, np.int64)),
             padding=torch.from_numpy(~present),
@@ -82,17 +82,17 @@ def piecewise(fill: Callable[[Rows, Tokens], np.ndarray], rows: Rows, room: Room
 
     Several threads do so at once if there are many counts, for compiled code lets them.
     """
-    n = min(torch.get_num_threads(), max(1, len(rows.values) // SMALL))
-    parts, at_most = pieces(rows, n), np.concatenate([[0], np.cumsum(room.of(np.diff(rows.pointer)))])
+    n = min(torch.get_num_threads(), max(1, len(rows.data) // SMALL))
+    parts, at_most = pieces(rows, n), np.concatenate([[0], np.cumsum(room.of(np.diff(rows.indptr)))])
     value = np.empty(at_most[-1], np.float32) if valued else None
     made = Tokens(np.empty(at_most[-1], np.int32), value, at_most, rows.index)
     edges = np.cumsum([0, *(len(part.index) for part in parts)])
     places = [made.between(a, b) for a, b in pairwise(edges)]
     with ThreadPoolExecutor(n) as pool:
         lengths = list(pool.map(fill, parts, places) if n > 1 else map(fill, parts, places))
-    pointer = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    gene, value = (None if a is None else _closed(a, at_most[edges], pointer[edges]) for a in (made.gene, made.value))
-    return Tokens(gene, value, pointer, rows.index)  # type: ignore[arg-type]
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    gene, value = (None if a is None else _closed(a, at_most[edges], indptr[edges]) for a in (made.gene, made.value))
+    return Tokens(gene, value, indptr, rows.index)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,14 @@ def _closed(array: np.ndarray, starts: np.ndarray, wanted: np.ndarray) -> np.nda
 
 def pieces(rows: Rows, n: int) -> list[Rows]:
     """The cells in at most `n` groups with about as many counts each, without a copy of the counts."""
-    edges = np.searchsorted(rows.pointer, np.linspace(0, rows.pointer[-1], n + 1)[1:-1])
+    edges = np.searchsorted(rows.indptr, np.linspace(0, rows.indptr[-1], n + 1)[1:-1])
     return [_between(rows, a, b) for a, b in pairwise(np.unique([0, *edges, len(rows.index)]))]
 
 
 def _between(rows: Rows, start: int, stop: int) -> Rows:
-    pointer, cells = rows.pointer[start : stop + 1], slice(start, stop)
-    entries = slice(pointer[0], pointer[-1])
-    counts = rows.values[entries], rows.column[entries], pointer - pointer[0]
+    indptr, cells = rows.indptr[start : stop + 1], slice(start, stop)
+    entries = slice(indptr[0], indptr[-1])
+    counts = rows.data[entries], rows.indices[entries], indptr - indptr[0]
     return Rows(*counts, rows.n_genes, rows.index[cells], rows.batch[cells])
 
 
@@ -136,7 +136,7 @@ def joined(parts: list[Tokens]) -> Tokens:
     return Tokens(
         gene=np.concatenate([part.gene for part in parts]),
         value=np.concatenate(values) if values else None,
-        pointer=np.concatenate([[0], np.cumsum(lengths)]),
+        indptr=np.concatenate([[0], np.cumsum(lengths)]),
         index=np.concatenate([part.index for part in parts]),
     )
 
@@ -144,9 +144,9 @@ def joined(parts: list[Tokens]) -> Tokens:
 def summed(rows: Rows, token: Int[np.ndarray, " gene"]) -> tuple[Rows, Int[np.ndarray, " gene"]]:
     """The counts of genes that share a token added up: rows over tokens, and the token of each of their columns."""
     n_tokens = int(token.max(initial=0)) + 1
-    known = token[rows.column] >= 0
-    pointer = np.concatenate([[0], np.cumsum(known)])[rows.pointer]
-    arrays = rows.values[known], token[rows.column[known]], pointer
+    known = token[rows.indices] >= 0
+    indptr = np.concatenate([[0], np.cumsum(known)])[rows.indptr]
+    arrays = rows.data[known], token[rows.indices[known]], indptr
     matrix = sp.csr_matrix(arrays, shape=(len(rows.index), n_tokens))
     matrix.sum_duplicates()
     made = Rows(matrix.data, matrix.indices, matrix.indptr, n_tokens, rows.index, rows.batch)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scduet.errors import DataError, some
 
 Identifiers = Literal["symbol", "ensembl"]
-LEAST_SHARE = 0.5  # of the counts of the data that must be on known genes
+MIN_SHARE = 0.5  # of the counts of the data that must be on known genes
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
 
 
@@ -53,17 +53,17 @@ class Vocabulary:
         self,
         columns: Mapping[str, pd.Index],
         totals: Float[np.ndarray, " gene"],
-        least_share: float = LEAST_SHARE,
+        min_share: float = MIN_SHARE,
     ) -> Match:
         """Find the data's genes. `columns`: places where their names may be (var_names, columns of var); the place
         with most of the counts on known genes is taken. `totals`: sum of each gene's counts.
 
-        Raises DataError when less than `least_share` of the counts are on genes known.
+        Raises DataError when less than `min_share` of the counts are on genes known.
         """
         matches = [Match.of(place, names, self.tokens(names), totals) for place, names in columns.items()]
         best = max(matches, key=lambda match: (match.share, match.n_found))
-        if best.n_found == 0 or best.share < least_share:
-            raise DataError(f"{best}, less than the {least_share:.0%} asked for", self._advice(columns))
+        if best.n_found == 0 or best.share < min_share:
+            raise DataError(f"{best}, less than the {min_share:.0%} asked for", self._advice(columns))
         return best
 
     def _advice(self, columns: Mapping[str, pd.Index]) -> str:

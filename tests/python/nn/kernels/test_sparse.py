@@ -39,12 +39,12 @@ def test_entries_may_be_in_any_order():
     x, dense = rows(5, 4 * BLOCK)
     order = torch.cat([start + torch.randperm(end - start) for start, end in zip(*_ends(x), strict=True)])
     matrix = torch.randn(4 * BLOCK, 70)
-    turned = SparseRows(x.values[order], x.column[order], x.pointer, x.shape)
+    turned = SparseRows(x.data[order], x.indices[order], x.indptr, x.shape)
     torch.testing.assert_close(product(turned, padded(matrix), torch.zeros(70)), dense @ matrix, rtol=1e-5, atol=1e-5)
 
 
 def _ends(x: SparseRows) -> tuple[list[int], list[int]]:
-    return x.pointer[:-1].tolist(), x.pointer[1:].tolist()
+    return x.indptr[:-1].tolist(), x.indptr[1:].tolist()
 
 
 def test_threads_and_neighbours_do_not_change_a_bit_of_a_row(monkeypatch):
@@ -59,6 +59,6 @@ def test_threads_and_neighbours_do_not_change_a_bit_of_a_row(monkeypatch):
     finally:
         torch.set_num_threads(allowed)
     assert torch.equal(shared, alone)
-    first, last = int(x.pointer[6]), int(x.pointer[7])
-    single = SparseRows(x.values[first:last], x.column[first:last], torch.tensor([0, last - first]), (1, 3 * BLOCK))
+    first, last = int(x.indptr[6]), int(x.indptr[7])
+    single = SparseRows(x.data[first:last], x.indices[first:last], torch.tensor([0, last - first]), (1, 3 * BLOCK))
     assert torch.equal(product(single, matrix, start)[0], alone[6])

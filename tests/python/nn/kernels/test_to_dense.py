@@ -13,8 +13,8 @@ def test_rows_are_to_dense_with_the_values_given(kind):
     x[2] = 0  # a cell without counts
     row, column = x.nonzero(as_tuple=True)
     rows = SparseRows(x[row, column], column, torch.searchsorted(row, torch.arange(7)), (6, 9))
-    assert torch.equal(to_dense(rows, rows.values), x)
-    assert torch.equal(to_dense(rows, rows.values.log1p()), x.log1p())
+    assert torch.equal(to_dense(rows, rows.data), x)
+    assert torch.equal(to_dense(rows, rows.data.log1p()), x.log1p())
 
 
 def test_the_row_of_each_entry():

@@ -16,7 +16,7 @@ from toys import Fragile, Profile, silent, trainer
 import scduet as sd
 from scduet.data.schema import Fields, Schema
 from scduet.errors import OptionError, TrainingError
-from scduet.train import processes
+from scduet.train import group
 
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -82,21 +82,24 @@ def test_one_step_over_all_cells_is_the_same_step(cells):
 def test_early_stopping_and_callbacks_end_all_processes(cells):
     options = {"lr": 0.5, "early_stopping": True, "early_stopping_patience": 4, "max_epochs": 200}
     outcome = trainer(cells, Profile(), devices=2, **options).run(silent)
-    assert outcome.stopped == "early"
-    assert trainer(cells, Profile(), devices=2, max_epochs=50).run(lambda event: event.epoch == 2).stopped == "callback"
+    assert outcome.stop_reason == "early"
+    assert (
+        trainer(cells, Profile(), devices=2, max_epochs=50).run(lambda event: event.epoch == 2).stop_reason
+        == "callback"
+    )
 
 
 @pytest.mark.parametrize(("how", "reason"), [("dies", "code 7"), ("fails", "ValueError: Fragile")])
 def test_a_process_that_ends_stops_the_others_and_is_named(cells, how, reason, monkeypatch):
     """At once: were it waited for, the error would be that it is silent."""
-    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=60))
+    monkeypatch.setattr(group, "TIMEOUT", timedelta(seconds=60))
     with pytest.raises(TrainingError, match=named("process 1", reason, "checkpoint=")):
         trainer(cells, Fragile(how), devices=2, max_epochs=20).run(silent)
     assert not torch.distributed.is_initialized()
 
 
 def test_a_silent_process_is_not_waited_for_without_end(cells, monkeypatch):
-    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=10))
+    monkeypatch.setattr(group, "TIMEOUT", timedelta(seconds=10))
     with pytest.raises(TrainingError, match=named("0:00:10")):
         trainer(cells, Fragile("hangs"), devices=2, max_epochs=20).run(silent)
 
@@ -108,7 +111,7 @@ def test_ctrl_c_ends_the_helpers_and_keeps_the_weights(cells):
 
     run = trainer(cells, Profile(), devices=2, max_epochs=50)
     outcome = run.run(interrupt)
-    assert outcome.stopped == "interrupted"
+    assert outcome.stop_reason == "interrupted"
     assert np.isfinite(outcome.history[-1]["loss_validation"])
 
 

@@ -99,8 +99,8 @@ def test_a_process_that_ends_stops_the_others_and_is_named(cells, how, reason, m
 
 
 def test_a_silent_process_is_not_waited_for_without_end(cells, monkeypatch):
-    monkeypatch.setattr(group, "TIMEOUT", timedelta(seconds=10))
-    with pytest.raises(TrainingError, match=named("0:00:10")):
+    monkeypatch.setattr(group, "TIMEOUT", timedelta(seconds=25))
+    with pytest.raises(TrainingError, match=named("0:00:25")):
         trainer(cells, Fragile("hangs"), devices=2, max_epochs=20).run(silent)
 
 

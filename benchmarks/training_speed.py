@@ -108,7 +108,7 @@ def _scduet(adata, likelihood: str, epochs: int, tick):
     import scduet as sd
 
     def ends(event) -> None:
-        if event.kind == "epoch":
+        if event.kind == "progress":
             tick()
 
     options = {"recipe": "scvi-tools", "max_epochs": epochs, "batch_size": BATCH_SIZE, "accelerator": "cpu"}

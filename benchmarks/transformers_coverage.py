@@ -18,10 +18,10 @@ import torch
 
 from scduet.checkpoints import geneformer, scfoundation, scgpt
 from scduet.errors import ScduetError
+from scduet.transformer_model import Transformer
 from scduet.transformers.families import geneformer as gf
 from scduet.transformers.families import scfoundation as sf
 from scduet.transformers.families import scgpt as sg
-from scduet.transformers.inference.pretrained import Pretrained
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 ASSETS = DATA / "files" / "foundation"
@@ -50,7 +50,7 @@ def main() -> None:
     table.to_csv(target)
 
 
-def row(name: str, model: Pretrained, data: str, n_cells: int) -> dict:
+def row(name: str, model: Transformer, data: str, n_cells: int) -> dict:
     adata = ad.read_h5ad(DATA / f"{data}.h5ad")
     adata = adata[:: max(1, adata.n_obs // n_cells)].copy()
     try:
@@ -61,7 +61,7 @@ def row(name: str, model: Pretrained, data: str, n_cells: int) -> dict:
     return {"data": data, "vocabulary": name, "cells": adata.n_obs, "usable": usable, **told}
 
 
-def models() -> dict[str, Pretrained]:
+def models() -> dict[str, Transformer]:
     """The official vocabularies, each with a module that has no weights."""
     known = {
         "geneformer V1": geneformer.read_vocabulary([ASSETS / "geneformer"], 25_426),
@@ -74,7 +74,7 @@ def models() -> dict[str, Pretrained]:
         census = Path(spec.origin).parent / "tokenizer" / "default_census_vocab.json"
         known["scgpt whole-human"] = scgpt.vocabulary_of(json.loads(census.read_text()), "<pad>")
     with torch.device("meta"):
-        return {name: Pretrained(name.split()[0], _module(name, vocabulary), "") for name, vocabulary in known.items()}
+        return {name: Transformer(name.split()[0], _module(name, vocabulary), "") for name, vocabulary in known.items()}
 
 
 def _module(name: str, vocabulary):

@@ -27,9 +27,8 @@ import scipy.sparse as sp
 import torch
 from scgpt_reference import import_scgpt
 
-from scduet.checkpoints import geneformer, scgpt
+from scduet.checkpoints import pretrained
 from scduet.transformers.inference.embedding import windows
-from scduet.transformers.inference.pretrained import _cell_numbers
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 ASSETS = SHARED / "files" / "foundation"
@@ -116,14 +115,13 @@ def geneformer_rows(adata, folder: Path, options) -> dict:
     torch.manual_seed(0)
     reference = BertForMaskedLM(BertConfig(**GENEFORMER)).eval().to(options.device)
     reference.save_pretrained(folder)
-    model = geneformer.read(folder, dictionaries=ASSETS / "geneformer")
+    model = pretrained.read(folder, dictionaries=ASSETS / "geneformer")
     some_cells = adata[: options.cells].copy()
-    cells, match = model._cells(adata, None, False), model.match(adata)
-    tokenizer = model.module.tokenizer(match, None, model.module.Options())
-    few_cells = model._cells(some_cells, None, False)
+    match, (cells, tokenizer) = model.match(adata), model.prepared(adata)
+    few_cells, _ = model.prepared(some_cells)
     tokens = next(iter(windows(tokenizer, few_cells.counts)))
     rows = [tokens.gene[a:b] for a, b in zip(tokens.indptr[:-1], tokens.indptr[1:], strict=True)]
-    embed = partial(model.embed, some_cells, pooling="mean", device=options.device)
+    embed = partial(model.embed, some_cells, pooling="mean", accelerator=options.device)
     official = partial(bert_embedding, reference, rows, options.device)
     return {
         "Geneformer tokens": (
@@ -188,18 +186,17 @@ def scgpt_rows(adata, folder: Path, options) -> dict:
     ).eval()  # fmt: skip
     torch.save(reference.state_dict(), folder / "best_model.pt")
     reference.to(options.device)
-    model = scgpt.read(folder)
-    match = model.match(adata)
-    tokenizer = model.module.tokenizer(match, _cell_numbers(adata), model.module.Options())
+    model = pretrained.read(folder)
+    match, (cells, tokenizer) = model.match(adata), model.prepared(adata)
     some_cells, kept = adata[: options.cells].copy(), np.flatnonzero(match.token >= 0)
     known_cells = some_cells[:, kept].copy()
-    embed = partial(model.embed, some_cells, device=options.device)
+    embed = partial(model.embed, some_cells, accelerator=options.device)
     os.sched_getaffinity = lambda _pid: []  # no worker processes for so few cells
     embedding = importlib.import_module("scgpt.tasks.cell_emb").get_batch_cell_embeddings
     official = partial(
         embedding, known_cells, model=reference, vocab=vocab, model_configs=SCGPT, gene_ids=match.token[kept]
     )
-    to_tokenise, cells = adata[:, kept].X.toarray(), model._cells(adata, None, False)
+    to_tokenise = adata[:, kept].X.toarray()
     return {
         "scGPT tokens": (
             len(cells),

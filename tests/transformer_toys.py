@@ -6,16 +6,16 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
+from scduet.transformer_model import Transformer
 from scduet.transformers.encoder.trunk import TrunkConfig
 from scduet.transformers.families import geneformer, scgpt
-from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 GENES = [f"GENE{i}" for i in range(120)]
 TRUNK = TrunkConfig(32, 2, 4, 48, 0.02, 1e-5)
 
 
-def transformer(family: str, seed: int = 0, cls: bool = True) -> Pretrained:
+def transformer(family: str, seed: int = 0, cls: bool = True) -> Transformer:
     """A small one with random weights."""
     names = ["<pad>", "<mask>", *(["<cls>", "<eos>"] if cls else [])]
     special = {name: i for i, name in enumerate(names)}
@@ -26,7 +26,7 @@ def transformer(family: str, seed: int = 0, cls: bool = True) -> Pretrained:
         module = geneformer.Geneformer(geneformer.Config(len(vocabulary), 64, TRUNK), vocabulary)
     else:
         module = scgpt.ScGPT(scgpt.Config(len(vocabulary), TRUNK), vocabulary)
-    return Pretrained(family, module.eval(), "BSD-3-Clause")
+    return Transformer(family, module.eval(), "BSD-3-Clause")
 
 
 def make_cells(n: int, seed: int, batches: bool = False) -> ad.AnnData:

@@ -6,117 +6,36 @@ from scduet._torch import torch
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 
-from scduet.checkpoints import model_folder, scvi_export, scvi_tools
+from scduet.capabilities import TrainedModel
+from scduet.checkpoints import model_folder, scvi_tools
 from scduet.contract import MakeBatch, Measured, Reference
+from scduet.count_model import Model
 from scduet.data.schema import Fields, Schema, describe_genes, on_disk
 from scduet.data.sources import Cells
-from scduet.errors import DataError, OptionError
+from scduet.errors import OptionError
+from scduet.events import Event, Listener, tell_interrupted, warnings_to
 from scduet.io import native
-from scduet.models import find
+from scduet.models import MODELS, find
 from scduet.nn.kernels.jit import compilation_announced
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
-from scduet.train import inference, resume
+from scduet.train import resume
 from scduet.train.config import TrainConfig, resolved
 from scduet.train.defaults import lists_options
-from scduet.train.events import Event, Listener, tell_interrupted, warnings_to
-from scduet.train.group import is_first, local_rank
+from scduet.train.group import local_rank
 from scduet.train.loop import Trainer, TrainingResult
 from scduet.train.progress import reporter
-from scduet.train.summary import summary
-
-if TYPE_CHECKING:
-    from scduet.checkpoints.tuned import Tuned
-    from scduet.transformers.inference.pretrained import Pretrained
-
 
 _GROWS_FROM = {"scanvi": "scvi"}  # model -> the model inside it, whose weights it can take
 _CORRECTED = ("batch_key", "categorical_covariate_keys", "continuous_covariate_keys", "size_factor_key")
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained module together with the schema of the data it was trained on. Made by `fit` and `load`."""
-
-    name: str
-    module: nn.Module = field(repr=False)
-    schema: Schema = field(repr=False)
-    reference: Reference = field(repr=False)
-    config: Any
-    training: TrainConfig = field(repr=False)
-    outcome: TrainingResult = field(repr=False, default_factory=TrainingResult)
-    cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
-    holds: Mapping[str, Model] = field(repr=False, default_factory=dict)  # trained models that it stands on
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """One row an epoch: mean loss and its terms, per cell, for training and held-out cells."""
-        return pd.DataFrame(self.outcome.history).set_index("epoch") if self.outcome.history else pd.DataFrame()
-
-    @property
-    def genes(self) -> list[str]:
-        return list(self.schema.genes)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
-    def __repr__(self) -> str:
-        return summary(self)
-
-    def embed(self, adata=None, *, batch_size: int = 1024) -> np.ndarray:
-        """Embedding of each cell of `adata` (None: the cells trained on), float32 (cell, latent).
-
-        adata: an AnnData, or the path of an .h5ad or .zarr whose counts are read in pieces.
-        Genes may come in any order. Raises DataError naming genes, levels or cells that do not fit the model.
-        """
-        return self.map(self.module.embed, adata, batch_size).float().cpu().numpy()  # type: ignore[arg-type]
-
-    def map(self, function: Callable[[Any], Tensor], adata=None, batch_size: int = 1024) -> Tensor:
-        """`function` of each minibatch of cells, in evaluation mode and without gradients, joined along the cells."""
-        cells = self.encode(adata)
-        self.module.eval()
-        with torch.inference_mode():
-            return torch.cat(list(inference.each(function, cells, batch_size, self.device)))
-
-    def encode(self, adata=None) -> Cells:
-        """The cells of `adata` as the model sees them; None: the cells it was trained on."""
-        if adata is not None:
-            return self.schema.encode(adata)
-        if self.cells is None:
-            raise DataError("this model was loaded and has no cells of its own", "pass adata")
-        return self.cells
-
-    def save(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write the model to `folder`: safetensors + JSON, see `scduet.io.native`.
-
-        Of several processes under torchrun only the first writes.
-        Raises FormatError when the folder exists, unless overwrite=True and it holds a scduet model and nothing else.
-        """
-        if not is_first():
-            return
-        model_folder.write(Path(folder), self._parts(), overwrite)
-
-    def _parts(self) -> model_folder.Parts:
-        parts = {name: value for name, value in vars(self).items() if name not in ("cells", "holds")}
-        return model_folder.Parts(**parts, holds={name: one._parts() for name, one in self.holds.items()})
-
-    def export_scvi_tools(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write a model folder that scvi-tools 1.4 loads: `scvi.model.SCVI.load(folder, adata)`.
-
-        Raises FormatError where the folder exists or scvi-tools has no such model.
-        """
-        scvi_export.write(Path(folder), self.name, self.module, self.schema, self.outcome.history, overwrite)
 
 
 @lists_options
@@ -227,19 +146,22 @@ def train_module(
     return training, outcome
 
 
-def load(folder: str | Path, base: Pretrained | str | Path | None = None) -> Model | Pretrained | Tuned:
+def load(
+    folder: str | Path, base: TrainedModel | str | Path | None = None, callback: Listener | None = None
+) -> TrainedModel:
     """Read a saved model: ours, one of scvi-tools (folder or model.pt), or a published transformer.
 
     folder: also "hf://owner/name@revision" for a transformer on the hub (with the extra `hub`).
     base: of a fine-tuned transformer, the one it was made from; None where that is still in its folder.
+    callback: called with an Event for each file that was downloaded.
     Runs no code from the files. Raises FormatError, naming what is wrong, for a folder that is missing, of another
     kind, damaged or too new.
     """
     kind = native.kind_of(Path(folder))
     if kind == "scduet fine-tuned transformer":
-        from scduet.checkpoints import tuned
+        from scduet.checkpoints import pretrained
 
-        return tuned.read(folder, base)
+        return pretrained.read_tuned(folder, base)  # pyright: ignore[reportArgumentType]
     if kind is not None and kind != "scduet transformer":
         return _whole(model_folder.read(Path(folder)))
     if scvi_tools.recognize(Path(folder)):
@@ -249,7 +171,18 @@ def load(folder: str | Path, base: Pretrained | str | Path | None = None) -> Mod
         return Model(*parts, training, TrainingResult(found.history))
     from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
 
-    return pretrained.read(folder) if pretrained.recognize(folder) else _whole(model_folder.read(Path(folder)))
+    if pretrained.recognize(folder):
+        return pretrained.read(folder, callback)
+    return _whole(model_folder.read(Path(folder)))
+
+
+def is_transformer(model: Any) -> bool:
+    """Is this a transformer, or the folder or "hf://" address of one, and not the name of a model?"""
+    if not isinstance(model, (str, Path)):
+        return True
+    from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
+
+    return model not in MODELS and pretrained.recognize(model)
 
 
 def _whole(parts: model_folder.Parts) -> Model:

@@ -7,11 +7,13 @@ from scduet._torch import torch  # noqa: F401  before any other import of it
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import pandas as pd
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Beta
 
-from scduet.contract import CellBatch
+from scduet.contract import CellBatch, TokenBatch
 
 
 @runtime_checkable
@@ -29,6 +31,19 @@ class KnowsGenes(Protocol):
 
     def genes(self) -> Float[Tensor, "gene width"]:
         """The vectors, in the order of the genes (of a transformer: of the tokens)."""
+        ...
+
+
+@runtime_checkable
+class ReadsTokens(Protocol):
+    """A transformer: it sees a cell as tokens of its genes, and gives each token a state."""
+
+    def states(self, tokens: TokenBatch, options: Any = ...) -> Float[Tensor, "token width"]:
+        """The state of every token, cells end to end."""
+        ...
+
+    def tokenizer(self, match: Any, cell: Any, options: Any) -> Any:
+        """What makes tokens of the counts of genes that were matched."""
         ...
 
 
@@ -119,3 +134,54 @@ class Generates(Protocol):
 
     @property
     def vae(self) -> VAE: ...
+
+
+class TrainedModel(Protocol):
+    """What training and `load` give: a module, and what turns a user's cells into its minibatches."""
+
+    needs_mapping: bool  # must it be adapted (`map_query`) to batches that it has not seen?
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def module(self) -> Any: ...
+    @property
+    def features(self) -> list[str]:
+        """The names of the genes, or other features, that it reads."""
+        ...
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: mean loss and its terms."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Where its embedding goes in obsm."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The columns of obs with batches and labels that it was given, as "batch_key" and "labels_key"."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What it is and what it learned, in a line."""
+        ...
+
+    def embed(self, adata, *, accelerator: Any = ..., callback: Any = None) -> Float[NDArray[Any], "cell latent"]:
+        """One vector for each cell of `adata`."""
+        ...
+
+    def predict(self, adata) -> pd.DataFrame:
+        """Probability of each cell type (cell x type). Raises OptionError for a model that tells none."""
+        ...
+
+    def gene_rows(self, adata) -> Int[NDArray[Any], " gene"]:
+        """Row of each gene of `adata` in the module's table of genes, -1 for an unknown one."""
+        ...
+
+    def save(self, folder: Any, overwrite: bool = False) -> None:
+        """Write the model, so that `load` reads it."""
+        ...

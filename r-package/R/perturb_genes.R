@@ -44,7 +44,7 @@ PerturbGenes <- function(object, model, genes, how = "delete", labels = NULL, st
   found <- ask("perturb_genes",
     adata = named_anndata(parts, as.character(labels), gene.names), folder = path_of(model), genes = sets,
     options = c(Filter(Negate(is.null), fixed), list(max_cells = max.cells), options),
-    callback = py_callback(tell_cells(verbose))
+    callback = py_callback(new_reporter(verbose))
   )
   table <- receive_frame(found$genes)
   rownames(table) <- table$gene

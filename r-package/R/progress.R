@@ -1,6 +1,8 @@
 # What the engine tells while it works, as R shows it: a bar in a console, a line for each tenth elsewhere. An error in here
 # does not end the work: the engine reports it as a warning and shows no more progress.
 
+DOING <- list(epoch = "Training", cell = "Embedding", metric = "Scoring", file = "Downloading")
+
 # frame: the call that waits for the engine. The bar is removed when it ends, also by Ctrl-C or an error.
 new_reporter <- function(verbose, frame = parent.frame()) {
   force(frame)
@@ -8,32 +10,36 @@ new_reporter <- function(verbose, frame = parent.frame()) {
     return(NULL)
   }
   show <- if (cli::is_dynamic_tty()) show_bar(frame) else show_lines()
-  function(kind, message, epoch, max_epochs, seconds_left) {
+  function(kind, message, done, total, unit, seconds_left) {
     said <- grepl("^using [0-9]+ of [0-9]+ genes$", message) # R has told which features it sends
-    if (kind == "epoch") show(message, epoch, max_epochs, seconds_left) else inform_scduet(message, !said)
+    if (kind == "progress") show(message, done, total, unit, seconds_left) else inform_scduet(message, !said)
     FALSE # TRUE would ask the engine to stop
   }
 }
 
 show_bar <- function(frame) {
   bar <- NULL
-  function(message, epoch, max_epochs, seconds_left) {
+  function(message, done, total, unit, seconds_left) {
     if (is.null(bar)) {
-      format <- "Training {cli::pb_bar} {cli::pb_current}/{cli::pb_total} {cli::pb_status}"
-      bar <<- cli::cli_progress_bar(format = format, total = max_epochs, .envir = frame)
+      format <- paste(DOING[[unit]], "{cli::pb_bar} {cli::pb_current}/{cli::pb_total} {cli::pb_status}")
+      bar <<- cli::cli_progress_bar(format = format, total = total, .envir = frame)
     }
-    cli::cli_progress_update(set = epoch, status = line_of(message, seconds_left), id = bar, .envir = frame)
-    if (epoch >= max_epochs) cli::cli_progress_done(id = bar, .envir = frame)
+    cli::cli_progress_update(set = done, status = line_of(message, seconds_left), id = bar, .envir = frame)
+    if (done >= total) {
+      cli::cli_progress_done(id = bar, .envir = frame)
+      bar <<- NULL
+    }
   }
 }
 
 show_lines <- function() {
   told <- 0
-  function(message, epoch, max_epochs, seconds_left) {
-    tenth <- floor(10 * epoch / max_epochs)
+  function(message, done, total, unit, seconds_left) {
+    tenth <- floor(10 * done / total)
+    if (tenth < told) told <<- 0 # another training of the same call
     if (tenth > told) {
       told <<- tenth
-      inform_scduet(sprintf("epoch %d of %d: %s", epoch, max_epochs, line_of(message, seconds_left)))
+      inform_scduet(sprintf("%s %d of %d: %s", unit, done, total, line_of(message, seconds_left)))
     }
   }
 }

@@ -1,6 +1,6 @@
 # The only file that speaks reticulate: starts the engine, asks it for things, turns its errors into R conditions.
 
-PROTOCOL <- 2L # with Python's PROTOCOL in scduet/interop/reticulate.py: raised when both must change together
+PROTOCOL <- 3L # with Python's PROTOCOL in scduet/interop/reticulate.py: raised when both must change together
 the <- new.env(parent = emptyenv()) # what lasts for the session: `engine` once it is started
 
 # Ask the engine's function `what`. Errors of the engine become R errors of class `scduet_error_<kind>`, its warnings R

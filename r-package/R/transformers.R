@@ -50,7 +50,7 @@ RunPretrained <- function(object, model, family = NULL, labels = NULL, batch = N
   adata <- named_anndata(parts, as.character(c(labels, batch)), gene.names)
   found <- ask("embed_pretrained",
     adata = adata, folder = path_of(model), family = family, options = c(named, lapply(options, as_option)),
-    callback = py_callback(tell_cells(verbose))
+    callback = py_callback(new_reporter(verbose))
   )
   if (inherits(object, "Seurat")) command <- SeuratObject::LogSeuratCommand(object, return.command = TRUE)
   object <- put_pretrained(object, found, reduction.name, assay, reduction.key, verbose)
@@ -156,21 +156,4 @@ tell_scores <- function(scores, verbose) {
   }
   said <- sprintf("%s %.2f", rownames(scores), scores$bio)
   inform_scduet(paste0("How well cell types are kept (0 to 1): ", paste(said, collapse = ", "), "."), verbose)
-}
-
-# What the engine tells while it embeds: its log, and a line for each tenth of the cells.
-tell_cells <- function(verbose) {
-  if (!verbose) {
-    return(NULL)
-  }
-  tenth <- 0
-  function(kind, message, done, cells, seconds_left) {
-    if (kind != "epoch") {
-      inform_scduet(message)
-    } else if (floor(10 * done / cells) > tenth) {
-      tenth <<- floor(10 * done / cells)
-      inform_scduet(message)
-    }
-    FALSE # TRUE would ask the engine to stop
-  }
 }

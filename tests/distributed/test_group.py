@@ -63,7 +63,7 @@ def test_devices_give_the_result_of_one_process(cells):
     alone.run(silent)
     events = []
     shared.run(events.append)
-    assert [event.epoch for event in events] == [1, 2, 3, 4]
+    assert [event.done for event in events] == [1, 2, 3, 4]
     assert torch.allclose(alone.module.mean, shared.module.mean, atol=0.02)
     assert not torch.equal(alone.module.mean, torch.zeros(60))
     for row, other in zip(alone.outcome.history, shared.outcome.history, strict=True):
@@ -84,8 +84,7 @@ def test_early_stopping_and_callbacks_end_all_processes(cells):
     outcome = trainer(cells, Profile(), devices=2, **options).run(silent)
     assert outcome.stop_reason == "early"
     assert (
-        trainer(cells, Profile(), devices=2, max_epochs=50).run(lambda event: event.epoch == 2).stop_reason
-        == "callback"
+        trainer(cells, Profile(), devices=2, max_epochs=50).run(lambda event: event.done == 2).stop_reason == "callback"
     )
 
 
@@ -106,7 +105,7 @@ def test_a_silent_process_is_not_waited_for_without_end(cells, monkeypatch):
 
 def test_ctrl_c_ends_the_helpers_and_keeps_the_weights(cells):
     def interrupt(event):
-        if event.epoch == 2:
+        if event.done == 2:
             raise KeyboardInterrupt
 
     run = trainer(cells, Profile(), devices=2, max_epochs=50)

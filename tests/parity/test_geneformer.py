@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scduet.checkpoints import geneformer
+from scduet.checkpoints import pretrained
 from scduet.contract import TokenBatch
 from scduet.transformers.families.geneformer import Options
 
@@ -56,7 +56,7 @@ def both(request, tmp_path_factory):
         (folder / "model.safetensors").unlink()
         torch.save(reference.state_dict(), folder / "pytorch_model.bin")
     assert geneformer.recognize(folder)
-    return reference, geneformer.read(folder), tokens
+    return reference, pretrained.read(folder), tokens
 
 
 @pytest.fixture(scope="module")
@@ -149,4 +149,4 @@ def test_the_config_of_the_folder_is_the_publishers(both):
     _, model, tokens = both
     assert model.module.config.n_tokens == len(tokens)
     assert json.loads((Path(model.origin) / "config.json").read_text())["model_type"] == "bert"
-    assert any(name.startswith("cls.predictions") for name in model.set_aside)
+    assert any(name.startswith("cls.predictions") for name in model.head_weights)

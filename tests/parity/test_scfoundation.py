@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from named import assert_named, named
 
-from scduet.checkpoints import scfoundation
+from scduet.checkpoints import pretrained, scfoundation
 from scduet.transformers.inference.embedding import windows
 
 FIXTURE = Path(__file__).parent / "fixtures" / "scfoundation.npz"
@@ -76,7 +76,7 @@ def adata(official):
 @pytest.fixture(scope="module")
 def model(folder):
     assert scfoundation.recognize(folder)
-    return scfoundation.read(folder)
+    return pretrained.read(folder)
 
 
 @pytest.mark.parametrize("pooling", ["all", "max"])
@@ -95,7 +95,7 @@ def _tokens(model, adata):
 
 
 def test_gene_embeddings_of_the_decoder_are_equal(folder, adata, official):
-    model = scfoundation.read(folder, part="gene")
+    model = pretrained.read(folder, part="gene")
     with torch.no_grad():
         mine = model.module.decode(_tokens(model, adata)).numpy()
     assert mine.shape == (5, N_GENES, 12)

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scduet.checkpoints import scgpt as checkpoint
+from scduet.checkpoints import pretrained
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
 from scduet.nn.kernels.tokens import quantile_bins
@@ -95,8 +95,8 @@ def test_bins_are_equal_to_the_bit_given_the_same_draws(scgpt):
 
 def test_states_are_equal(reference):
     model, folder = reference
-    assert checkpoint.recognize(folder)
-    ours = checkpoint.read(folder).module
+    assert pretrained.recognize(folder)
+    ours = pretrained.read(folder).module
     rng = np.random.default_rng(0)
     lengths = np.array([40, 37, 5, 1, 40])
     padding = torch.arange(40)[None] >= torch.from_numpy(lengths)[:, None]
@@ -119,7 +119,7 @@ def test_embed_data_is_equal(scgpt, reference, adata, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         official = scgpt.tasks.embed_data(adata.copy(), folder, gene_col="index", device="cpu", batch_size=16)
-    ours = checkpoint.read(folder).embed(adata, ties="midpoint")
+    ours = pretrained.read(folder).embed(adata, ties="midpoint")
     np.testing.assert_allclose(ours, official.obsm["X_scGPT"], atol=1e-5)
 
 
@@ -145,4 +145,4 @@ def test_gene_embeddings_are_equal(reference):
     model, folder = reference
     with torch.no_grad():
         official = model.encoder(torch.arange(300)).numpy()
-    np.testing.assert_allclose(checkpoint.read(folder).embed_genes().loc[GENES].to_numpy(), official, atol=1e-6)
+    np.testing.assert_allclose(pretrained.read(folder).embed_genes().loc[GENES].to_numpy(), official, atol=1e-6)

@@ -12,12 +12,12 @@ from typing import Any
 from safetensors.torch import load_file
 
 from scduet.checkpoints.rename import fill, rename
+from scduet.checkpoints.transformer_folder import Parts
 from scduet.errors import FormatError, some
 from scduet.io.safe_pickle import read_pickle
 from scduet.io.torch_archive import read_torch
 from scduet.transformers.encoder.trunk import TrunkConfig
 from scduet.transformers.families.geneformer import Config, Geneformer
-from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 LICENCE = "Apache-2.0"
@@ -50,7 +50,7 @@ def recognize(folder: Path) -> bool:
     return config.is_file() and _json(config).get("model_type") == "bert"  # what else is missing, reading tells
 
 
-def read(folder: str | Path, dictionaries: str | Path | None = None) -> Pretrained:
+def read(folder: str | Path, dictionaries: str | Path | None = None) -> Parts:
     """The model in `folder`. `dictionaries`: folder of its token, median and name dictionaries (JSON or pickle); None
     looks in the places where the official repository has them, for those that belong to the model.
 
@@ -63,7 +63,7 @@ def read(folder: str | Path, dictionaries: str | Path | None = None) -> Pretrain
         module = Geneformer(config, vocabulary)
     weights, aside = rename(_weights(folder), NAMES, folder.name)
     fill(module, weights, folder.name)
-    return Pretrained("geneformer", module, LICENCE, str(folder), aside)
+    return Parts("geneformer", module, LICENCE, str(folder), aside)
 
 
 def read_vocabulary(folders: list[Path], n_tokens: int) -> Vocabulary:

@@ -11,12 +11,19 @@ from types import ModuleType
 
 from torch import Tensor
 
-from scduet.checkpoints import geneformer, own, scfoundation, scgpt
-from scduet.errors import FormatError, some
-from scduet.io import hub
-from scduet.transformers.inference.pretrained import Pretrained
+from scduet.checkpoints import geneformer, scfoundation, scgpt, transformer_folder
+from scduet.checkpoints.transformer_folder import Parts
+from scduet.errors import FormatError, OptionError, some
+from scduet.events import Listener
+from scduet.io import hub, native
+from scduet.transformer_model import Transformer
 
-FAMILIES: dict[str, ModuleType] = {"geneformer": geneformer, "scgpt": scgpt, "scfoundation": scfoundation, "own": own}
+FAMILIES: dict[str, ModuleType] = {
+    "geneformer": geneformer,
+    "scgpt": scgpt,
+    "scfoundation": scfoundation,
+    "own": transformer_folder,
+}
 PUBLISHED = {  # family, blocks, width, tokens -> name, millions of weights without heads
     ("geneformer", 6, 256, 25_426): ("Geneformer-V1-10M", 10.2),
     ("geneformer", 12, 512, 25_426): ("Geneformer 12L-40M, V1", 39.3),
@@ -35,18 +42,46 @@ def recognize(folder: str | Path) -> bool:
     return hub.is_address(folder) or any(family.recognize(Path(folder)) for family in FAMILIES.values())
 
 
-def read(folder: str | Path, **options) -> Pretrained:
+def read(folder: str | Path, callback: Listener | None = None, **options) -> Transformer:
     """The transformer in a folder (published, or saved by us), or at "hf://owner/name@revision".
 
+    callback: called with an Event for each file that was downloaded.
     options: the family's (`dictionaries` of Geneformer; `part` and `genes` of scFoundation).
     Raises FormatError when the folder is of no family, incomplete, damaged, or does not belong together.
     """
-    path = hub.download(str(folder)) if hub.is_address(folder) else Path(folder)
+    path = hub.download(str(folder), callback) if hub.is_address(folder) else Path(folder)
     found = [family for family in FAMILIES.values() if family.recognize(path)]
     if len(found) != 1:
         message = f"{folder} is a folder of {len(found)} of {some(FAMILIES)}"
         raise FormatError(message, "give the folder with the weights and their configuration")
-    return found[0].read(path, **options)
+    return Transformer(**vars(found[0].read(path, **options)))
+
+
+def given(model: Transformer | str | Path) -> Transformer:
+    """The transformer itself, or the one in its folder. Raises OptionError for one that was fine-tuned already."""
+    found = read(model) if isinstance(model, (str, Path)) else model
+    if not isinstance(found, Transformer):
+        raise OptionError(f"{getattr(found, 'name', found)!r} is no transformer", "take a Geneformer or a scGPT")
+    if found.tuning is not None:
+        remedy = "take the transformer that it was made from"
+        raise OptionError(f"this {found.name} was fine-tuned on obs[{found.tuning.key!r}] already", remedy)
+    return found
+
+
+def read_tuned(folder: str | Path, base: Transformer | str | Path | None = None) -> Transformer:
+    """The fine-tuned transformer in `folder`, on its `base`; None takes the base from where it was.
+
+    Raises FormatError when the base is not there, or is another than the one that was tuned.
+    """
+    place = base or native.read(Path(folder))[0]["base"]
+    if not place:
+        raise FormatError(f"{folder} was tuned on a transformer that was in no folder", "pass it as base=")
+    try:
+        found = given(place)
+    except FormatError as error:
+        message = f"the transformer that {folder} was tuned on is not at {str(place)!r} ({error.message})"
+        raise FormatError(message, "pass base= with the folder that it is in now") from error
+    return Transformer(**vars(transformer_folder.read_tuned(Path(folder), Parts(**vars(found)))))
 
 
 @dataclass(frozen=True)
@@ -69,14 +104,14 @@ def verify(folder: str | Path, **options) -> list[Check]:
         model = read(folder, **options)
     except FormatError as error:
         return [Check(whole, str(error), False)]
-    ours = not hub.is_address(folder) and own.recognize(Path(folder))
+    ours = not hub.is_address(folder) and transformer_folder.recognize(Path(folder))
     groups = [_check_group(group, weights) for group, weights in _groups(model.module.state_dict()).items()]
     told = Check(whole, f"{model.name}, licence {model.licence}", True)
     return [told, *([] if ours else _check_size(model)), *groups]
 
 
-def _check_size(model: Pretrained) -> Iterator[Check]:
-    trunk, n_tokens = model.module.config.trunk, len(model.vocabulary)
+def _check_size(model: Transformer) -> Iterator[Check]:
+    trunk, n_tokens = model.encoder.config.trunk, len(model.vocabulary)
     count = sum(weight.numel() for weight in model.module.state_dict().values()) / 1e6
     blocks = (model.name, trunk.n_layers, trunk.width)
     name, millions = PUBLISHED.get((*blocks, n_tokens), (None, None))

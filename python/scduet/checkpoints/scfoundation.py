@@ -12,12 +12,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from scduet.checkpoints.rename import fill, rename
+from scduet.checkpoints.transformer_folder import Parts
 from scduet.errors import FormatError, OptionError, some
 from scduet.io.torch_archive import read_torch
 from scduet.transformers.encoder.performer import PerformerConfig
 from scduet.transformers.encoder.trunk import TrunkConfig
 from scduet.transformers.families.scfoundation import Config, ScFoundation
-from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 LICENCE = "scFoundation model licence: non-commercial research only, not to be passed on, revocable (MODEL_LICENSE)"
@@ -57,9 +57,7 @@ def recognize(folder: Path) -> bool:
     return _checkpoint(folder) is not None
 
 
-def read(
-    folder: str | Path, part: Literal["cell", "gene", "rde"] = "cell", genes: str | Path | None = None
-) -> Pretrained:
+def read(folder: str | Path, part: Literal["cell", "gene", "rde"] = "cell", genes: str | Path | None = None) -> Parts:
     """The model in `folder`, which holds models.ckpt. `part`: "cell" and "rde" embed cells, "gene" embeds genes.
     `genes`: the official list of genes; None looks beside the checkpoint and in the folder above.
 
@@ -77,7 +75,7 @@ def read(
         module = ScFoundation(config, vocabulary)
     fill(module, renamed, f"{path.name} ({part})")
     print(LICENCE, file=sys.stderr)
-    return Pretrained("scfoundation", module, LICENCE, str(path), aside)
+    return Parts("scfoundation", module, LICENCE, str(path), aside)
 
 
 def _checkpoint(folder: Path) -> Path | None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from scduet.checkpoints.rename import fill, rename
+from scduet.checkpoints.transformer_folder import Parts
 from scduet.errors import FormatError, ScduetWarning, some
 from scduet.io.torch_archive import read_torch
 from scduet.transformers.encoder.trunk import TrunkConfig
 from scduet.transformers.families.scgpt import Config, ScGPT
-from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 LICENCE = "MIT"
@@ -45,7 +45,7 @@ def recognize(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()  # what else is missing, reading tells
 
 
-def read(folder: str | Path) -> Pretrained:
+def read(folder: str | Path) -> Parts:
     """The model in `folder`. Raises FormatError when something is missing, or does not belong together."""
     folder = Path(folder)
     args, names = _json(folder / "args.json"), _json(folder / "vocab.json")
@@ -59,7 +59,7 @@ def read(folder: str | Path) -> Pretrained:
         module = ScGPT(_config(args, n_rows, "batch_norm.weight" in weights, folder.name), vocabulary)
     fill(module, weights, folder.name)
     _warn_of_domains(aside, folder.name)
-    return Pretrained("scgpt", module, LICENCE, str(folder), aside)
+    return Parts("scgpt", module, LICENCE, str(folder), aside)
 
 
 def _config(args: dict[str, Any], n_tokens: int, batch_norm: bool, source: str) -> Config:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from scduet.errors import FormatError, OptionError
-from scduet.models import MODELS, key_of
+from scduet.models import MODELS
 from scduet.train.progress import SilentOnError
 
 DEFAULT_MODEL = "scvi"
@@ -108,6 +108,7 @@ def embed(
     model: Folder,
     output: Output,
     key_added: KeyAdded = None,
+    accelerator: Annotated[str, typer.Option(help='"auto", "cpu", "gpu" or "mps".')] = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Apply a saved model to cells.
@@ -122,14 +123,13 @@ def embed(
     import scduet
 
     trained, adata = scduet.load(model), read(data, multimodal=True)
-    latent = trained.embed(adata)
+    latent = trained.embed(adata, accelerator=accelerator)
     if output.suffix.lower() in (".csv", ".npy"):
         write_embedding(latent, adata.obs_names, output)
         return
-    key = key_added or key_of(trained.name)
+    key = key_added or trained.key
     adata.obsm[key] = latent
-    if isinstance(trained, scduet.api.Model):
-        note(adata, key, made_by(trained))
+    note(adata, key, made_by(trained))
     write(adata, output, overwrite=overwrite)
 
 
@@ -266,10 +266,11 @@ def _without_commas(keys: list[str] | None) -> list[str] | None:
     return [key.strip() for given in keys for key in given.split(",")] if keys else None
 
 
-def _once_an_embedding() -> Callable[[str, str], None]:
+def _once_an_embedding() -> Callable[[Any], None]:
     said: list[str] = []
 
-    def tell(embedding: str, _: str) -> None:
+    def tell(event: Any) -> None:
+        embedding = event.message.partition(":")[0]
         if embedding not in said:
             said.append(embedding)
             say(f"scoring {embedding}")
@@ -282,10 +283,14 @@ def listener(quiet: bool) -> SilentOnError | None:
     if not quiet and sys.stderr.isatty():
         return None
 
+    tenth = 0
+
     def tell(event: Any) -> None:
-        due = event.kind != "epoch" or event.epoch % max(event.max_epochs // 10, 1) == 0
-        if event.kind == "warning" or (due and not quiet):
-            say(f"epoch {event.epoch}/{event.max_epochs}: {event.message}" if event.kind == "epoch" else event.message)
+        nonlocal tenth
+        counts = event.kind == "progress"
+        before, tenth = tenth, 10 * event.done // max(event.total, 1) if counts else tenth
+        if event.kind == "warning" or (not quiet and (not counts or tenth != before)):
+            say(f"{event.unit} {event.done}/{event.total}: {event.message}" if counts else event.message)
 
     return SilentOnError(tell)
 

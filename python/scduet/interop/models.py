@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def embed(folder: str, sha256: str, adata) -> objects.Block:
 def describe(folder: str) -> Trained:
     """A saved model's facts and history; raises FormatError when it cannot be read."""
     model = scduet.load(folder)
-    return Trained(_facts(model, folder), _history(model))
+    return Trained(_facts(keep(model, folder), folder), _history(model))
 
 
 def save(folder: str, sha256: str, to: str, overwrite: bool) -> None:
@@ -139,7 +139,7 @@ def expression(folder: str, sha256: str, adata, options: Options) -> Genes:
 
 def annotate(query, reference, options: Options, callback: Callable | None = None) -> Annotated:
     """Cell types of the query by an annotated reference (or a taught model's folder), and how well that works."""
-    known = scduet.load(reference) if isinstance(reference, str) else reference
+    known = saved(reference) if isinstance(reference, str) else reference
     table = call(scduet.annotate, query, known, callback=listener(callback), options=options)
     share, told = query.obsm["predicted_probability"], query.obs[["predicted", "predicted_score"]]
     types, cells = codec.as_text(share.columns), codec.columns_of(told)
@@ -196,7 +196,8 @@ def _note(adata, made: Made | tuple[()]) -> None:
 
 
 def _trained(model, folder: str) -> Trained:
-    """What R keeps of a model that holds its cells."""
+    """What R keeps of a model that holds its cells; the next call of R finds the model in memory."""
+    keep(replace(model, cells=None), folder)
     tells_types = isinstance(model.module, Classifies) and model.schema.fields.labels_key is not None
     return Trained(
         _facts(model, folder),
@@ -219,7 +220,7 @@ def _facts(model, folder: str) -> dict[str, Any]:
     return {
         "model": model.name,
         "version": scduet.__version__,
-        "sha256": checksum(Path(folder)),
+        "sha256": digest(folder),
         "genes": list(model.genes),
         "batch": fields.batch_key,
         "labels": fields.labels_key,
@@ -242,14 +243,45 @@ def _columns(fields) -> list[str]:
     return [key for key in [*named, *covariates] if key is not None]
 
 
-@lru_cache(maxsize=4)
-def saved(folder: str, sha256: str):
-    """The model saved in `folder`; R names the folder after the digest, so a second call finds it loaded."""
-    found = checksum(Path(folder)) if os.path.isdir(folder) else ""
-    if found != sha256:
+@lru_cache(maxsize=16)
+def _checksum(folder: str, stamps: tuple) -> str:
+    return checksum(Path(folder))
+
+
+def digest(folder: str) -> str:
+    """sha256 of a folder, worked out again only when its files have changed; "" where there is none."""
+    if not os.path.isdir(folder):
+        return ""
+    stamps = ((file.path, file.stat().st_size, file.stat().st_mtime_ns) for file in os.scandir(folder))
+    return _checksum(folder, tuple(sorted(stamps)))
+
+
+N_KEPT = 4  # models in memory, those last used
+_kept: dict[str, Any] = {}  # sha256 of a folder -> the model in it
+
+
+def keep(model, folder: str) -> Any:
+    """Keep a model that was just read from `folder`, or written there, for the next call of R; returns it."""
+    found = digest(folder)
+    _kept.pop(found, None)
+    _kept[found] = model
+    for oldest in list(_kept)[:-N_KEPT]:
+        del _kept[oldest]
+    return model
+
+
+def saved(folder: str, sha256: str | None = None):
+    """The model saved in `folder`, or at an address of the hub; a second call finds it in memory.
+
+    sha256: what R knows of it. Raises FormatError where another model is there now.
+    """
+    found = digest(folder)
+    if sha256 is not None and found != sha256:
         what = "was changed since it was saved" if found else "is not there any more"
         raise FormatError(f"the model in {folder!r} {what}", "load it again with LoadModel(), or train it again")
-    return scduet.load(folder)
+    if not found:
+        return scduet.load(folder)
+    return keep(_kept[found] if found in _kept else scduet.load(folder), folder)
 
 
 def _history(model) -> list[codec.Column]:
@@ -277,7 +309,7 @@ def listener(callback: Callable | None) -> Callable:
         nonlocal last
         if event.kind == "warning":
             noted.append(event.message)
-        due = event.kind == "log" or event.epoch >= event.max_epochs or time.monotonic() - last > 1 / CALLS_A_SECOND
+        due = event.kind == "log" or event.done >= event.total or time.monotonic() - last > 1 / CALLS_A_SECOND
         if event.kind == "warning" or shown is None or not due:
             return False
         last = time.monotonic()
@@ -288,7 +320,8 @@ def listener(callback: Callable | None) -> Callable:
 
 def _called(callback: Callable, event) -> bool:
     try:
-        return bool(callback(event.kind, event.message, event.epoch, event.max_epochs, event.seconds_left))
+        told = event.kind, event.message, event.done, event.total, event.unit, event.seconds_left
+        return bool(callback(*told))
     except RuntimeError as error:
         if "Unknown exception" in str(error):  # how reticulate before 1.29 tells of Ctrl-C inside an R function
             raise KeyboardInterrupt from None

@@ -41,7 +41,7 @@ def gene_network(
     seed: int = 0,
 ) -> Network:
     """The network of a saved model (`sha256` known) or of the transformer in `folder`, and its programs."""
-    model = scduet.load(folder) if sha256 is None else saved(folder, sha256)
+    model = saved(folder, sha256)
     links = call(scduet.gene_network, model, adata, options=options)
     sets = Path(gene_sets) if isinstance(gene_sets, str) else gene_sets
     programs = scduet.gene_programs(links, sets, resolution=resolution, seed=seed)

@@ -17,7 +17,7 @@ import scduet
 from scduet.errors import ScduetError, ScduetWarning
 from scduet.interop import codec, models, networks, objects, transformers
 
-PROTOCOL = 2  # raised whenever R and Python must change together; R refuses another number
+PROTOCOL = 3  # raised whenever R and Python must change together; R refuses another number
 
 
 @dataclass(frozen=True)

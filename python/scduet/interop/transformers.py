@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 import scduet
-from scduet.errors import OptionError
+from scduet.errors import FormatError, OptionError
 from scduet.interop import codec, objects
-from scduet.interop.models import Genes, Scored, listener, saved, scored
+from scduet.interop.models import Genes, Scored, keep, listener, saved, scored
 from scduet.interop.options import Options, call
 
 R_NAMES = {"geneformer": "RunGeneformer", "scgpt": "RunScGPT", "scfoundation": "RunScFoundation"}
@@ -54,7 +55,7 @@ def perturb_genes(
     adata, folder: str, genes: dict[str, list[str]], options: Options, callback: Callable | None = None
 ) -> Perturbed:
     """In-silico perturbation of each set of genes with the Geneformer in `folder`."""
-    table = call(scduet.perturb_in_silico, folder, adata, genes, callback=listener(callback), options=options)
+    table = call(scduet.perturb_in_silico, saved(folder), adata, genes, callback=listener(callback), options=options)
     return Perturbed(codec.columns_of(table.reset_index()), codec.columns_of(table.attrs["cells"]))
 
 
@@ -68,7 +69,7 @@ class Told:
 
 def predict_genes(adata, known: pd.DataFrame, folder: str, sha256: str | None, options: Options) -> Told:
     """Classes or numbers of genes by a saved model (`sha256` known) or by the transformer in `folder`."""
-    model = scduet.load(folder) if sha256 is None else saved(folder, sha256)
+    model = saved(folder, sha256)
     by_gene = pd.Series(known["known"].to_numpy(), index=known["gene"].astype(str))
     table = call(scduet.predict_genes, model, by_gene, adata, options=options)
     genes = table.attrs["genes"].rename_axis("gene").reset_index()
@@ -79,24 +80,29 @@ def pretrain(
     adata, model: str, options: Options, to: str, overwrite: bool, callback: Callable | None = None
 ) -> list[codec.Column]:
     """Pre-train a transformer and save it in `to`; its training curves."""
-    trained = call(scduet.pretrain, adata, model, callback=listener(callback), options=options)
-    trained.save(to, overwrite)
-    return codec.columns_of(trained.history.reset_index())
+    start = saved(model) if os.path.isdir(model) else model
+    trained = call(scduet.pretrain, adata, start, callback=listener(callback), options=options)
+    return _written(trained, to, overwrite)
 
 
 def finetune(
     adata, folder: str, labels: str, options: Options, to: str, overwrite: bool, callback: Callable | None = None
 ) -> list[codec.Column]:
     """Teach the transformer in `folder` the cell types, save what was trained in `to`; its training curves."""
-    trained = call(scduet.finetune, adata, folder, labels, callback=listener(callback), options=options)
+    trained = call(scduet.finetune, adata, saved(folder), labels, callback=listener(callback), options=options)
+    return _written(trained, to, overwrite)
+
+
+def _written(trained, to: str, overwrite: bool) -> list[codec.Column]:
+    """Save a transformer, and keep it in memory for the next call of R; its training curves."""
     trained.save(to, overwrite)
-    return codec.columns_of(trained.history.reset_index())
+    return codec.columns_of(keep(replace(trained, origin=to), to).history.reset_index())
 
 
 def _read(folder: str, family: str | None = None):
-    from scduet.checkpoints import pretrained
-
-    model = pretrained.read(folder)
+    model = saved(folder)
+    if model.name not in R_NAMES:
+        raise FormatError(f"{folder} holds {model.name!r}, which is no transformer", "pass the folder of a transformer")
     if family is not None and model.name != family:
         raise OptionError(f"{folder} is a folder of {model.name}, not of {family}", f"use {R_NAMES[model.name]}()")
     return model

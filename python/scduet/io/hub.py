@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scduet.errors import FormatError, OptionError, ScduetWarning
+from scduet.events import Listener, counted
 from scduet.io.atomic import sha256
 
 WANTED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.pkl", "*.tsv")
@@ -37,8 +38,8 @@ def is_address(text: str | Path) -> bool:
     return str(text).startswith("hf:")
 
 
-def download(text: str) -> Path:
-    """The local folder with the files at an address.
+def download(text: str, callback: Listener | None = None) -> Path:
+    """The local folder with the files at an address; `callback` is told of each file that has come.
 
     Raises OptionError without the package huggingface_hub or for a malformed address, FormatError when a file is not
     the one that the hub records.
@@ -46,16 +47,39 @@ def download(text: str) -> Path:
     address = Address.parse(text)
     hub = _package()
     patterns = [pattern for name in WANTED for pattern in _places(address.folder, name)]
-    root = Path(
-        hub.snapshot_download(
-            address.repo, revision=address.revision, allow_patterns=patterns, ignore_patterns=list(NEVER)
-        )
-    )
+    wanted = {"revision": address.revision, "allow_patterns": patterns, "ignore_patterns": list(NEVER)}
+    if callback is not None:
+        wanted["tqdm_class"] = _bar(callback, address.repo)
+    root = Path(hub.snapshot_download(address.repo, **wanted))
     _check(hub, address, root)
     folder = root / address.folder
     if not folder.is_dir():
         raise FormatError(f"{address.repo} has no folder {address.folder!r}", "look at its files on the hub")
     return folder
+
+
+def _bar(callback: Listener, repo: str) -> type:
+    """A bar of tqdm that is not drawn: it tells `callback` of each file."""
+    from tqdm import tqdm
+
+    told = counted(callback, repo, "file")
+
+    class Told(tqdm):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **{**named, "disable": True})
+            self.counts_files = named.get("unit", "it") == "it"  # other bars count bytes
+
+        def update(self, n=1):
+            self.n += n
+            if self.counts_files and told is not None:
+                told(int(self.n), int(self.total or 0), 0.0)
+
+        def __iter__(self):  # of versions that go through the files in their order
+            for file in self.iterable:
+                yield file
+                self.update()
+
+    return Told
 
 
 def _places(folder: str, name: str) -> list[str]:

@@ -25,13 +25,13 @@ MODELS: dict[str, Row] = {
     "ldvae": Row("scduet.models.rna.ldvae:LDVAE", "X_ldvae", "ldvae", "RunLDVAE", "LinearSCVI"),
     "autozi": Row("scduet.models.rna.autozi:AutoZI", "X_autozi", "autozi", "RunAutoZI", "AUTOZI"),
 }
-TRANSFORMERS = ("geneformer", "scgpt", "scfoundation")  # come from a folder, or from pre-training
+TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 
 
 def key_of(name: str) -> str:
     """Where the embedding of a model, or another reduction, goes in obsm."""
     row = MODELS.get(name) or next((row for row in MODELS.values() if row.reduction == name), None)
-    return f"X_{name}" if row is None else row.obsm
+    return TRANSFORMERS.get(name, f"X_{name}") if row is None else row.obsm
 
 
 def reduction_of(key: str) -> str:

@@ -18,6 +18,7 @@ from scduet.data.samplers import split
 from scduet.errors import FormatError, OptionError
 from scduet.io import native
 from scduet.io.atomic import place_whole
+from scduet.models import MODELS
 from scduet.scvi import settings
 from scduet.scvi.analyses import Analyses
 from scduet.scvi.setup import noted, untrained
@@ -215,8 +216,8 @@ def _model_of(reference) -> Model:
 
 
 def _loaded(folder) -> Model:
-    model = api.load(folder)
-    if not isinstance(model, Model):
+    model: Any = api.load(folder)
+    if model.name not in MODELS:
         raise FormatError(f"{folder} holds a published transformer", "load it with scduet.load")
     return model
 

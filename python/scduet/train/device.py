@@ -16,6 +16,8 @@ def choose(accelerator: str, number: int = 0) -> torch.device:
     """
     name = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name not in there:
+        raise OptionError(f"option 'accelerator' cannot be {accelerator!r}", "it is 'auto', 'cpu', 'gpu' or 'mps'")
     if not there[name]:
         build = "torch was built without it" if name == "cuda" and not torch.version.cuda else "no driver or no card"
         raise DeviceError(f"no {accelerator!r} device here ({build})", "use accelerator='cpu' or 'auto'")

@@ -19,8 +19,8 @@ from typing import IO, TYPE_CHECKING
 import torch.distributed as dist
 
 from scduet.errors import DeviceError, ScduetError, TrainingError
+from scduet.events import silent
 from scduet.train import group
-from scduet.train.events import silent
 from scduet.train.group import SINGLE_PROCESS, Group, init_process_group, leave
 
 if TYPE_CHECKING:

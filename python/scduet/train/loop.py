@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor, nn
 
 from scduet.contract import Loss, MakeBatch, Player, Step, players_of
@@ -20,10 +21,10 @@ from scduet.data.samplers import split
 from scduet.data.schema import refuse_newer
 from scduet.data.sources import Cells
 from scduet.errors import TrainingError
+from scduet.events import Event, Listener
 from scduet.nn.adam import Adam
 from scduet.train import device as devices
 from scduet.train.config import TrainConfig
-from scduet.train.events import Event, Listener
 from scduet.train.feed import Batches, BatchFeeder
 from scduet.train.group import SINGLE_PROCESS, Group, check_shares, joined, local_rank
 from scduet.train.launcher import launch_workers
@@ -46,6 +47,10 @@ class TrainingResult:
         saved = {"stop_reason" if name == "stopped" else name: value for name, value in saved.items()}
         refuse_newer(saved, {f.name for f in fields(cls)}, "outcome")
         return cls(**saved)
+
+    def table(self) -> pd.DataFrame:
+        """One row an epoch: mean loss and its terms, per cell, for training and held-out cells."""
+        return pd.DataFrame(self.history).set_index("epoch") if self.history else pd.DataFrame()
 
 
 class Trainer:
@@ -284,7 +289,8 @@ def _event(row: Row, epoch: int, max_epochs: int, pace: float) -> Event:
     watched = "loss_validation" if "loss_validation" in row else "loss_train"
     left = pace * (max_epochs - epoch - 1)
     shown = row.get(watched, math.nan)  # missing where the first player had no turn in this epoch
-    return Event("epoch", f"{watched.replace('_', ' ')} {shown:.2f}", epoch + 1, max_epochs, left, row)
+    message = f"{watched.replace('_', ' ')} {shown:.2f}"
+    return Event("progress", message, epoch + 1, max_epochs, "epoch", left, row)
 
 
 def _cuda(device: torch.device) -> list[int]:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from scduet.errors import ScduetWarning
-from scduet.train.events import Event, Listener, RaiseLater, silent
+from scduet.events import Event, Listener, RaiseLater, silent
 from scduet.train.group import is_first
 
 LINE_AFTER = 30.0  # seconds without a line before one is written between two tenths of the way
+DOING = {"epoch": "training", "cell": "embedding", "metric": "scoring", "file": "downloading"}
 DRAWN_EVERY = 0.2  # seconds between two updates of the bar in a notebook
 
 
@@ -57,13 +58,13 @@ class SilentOnError:
 
 
 class ProgressBar:
-    """Shows epochs, loss and time left with rich; removed when training ends."""
+    """Shows how much is done, the message and the time left with rich; removed when the work ends."""
 
     def __init__(self, console):
         self._console, self._progress, self._task = console, None, None
 
     def __call__(self, event: Event) -> None:
-        if event.kind != "epoch":
+        if event.kind != "progress":
             self._console.print(event.message)
         else:
             self._update(event)
@@ -72,12 +73,12 @@ class ProgressBar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         if self._progress is None:
-            columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            columns = TextColumn(DOING[event.unit]), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
             self._progress = Progress(*columns, TextColumn("{task.description}"), console=self._console)
-            self._task = self._progress.add_task("", total=event.max_epochs)
+            self._task = self._progress.add_task("", total=event.total)
             self._progress.start()
         assert self._task is not None
-        self._progress.update(self._task, completed=event.epoch, description=event.message)
+        self._progress.update(self._task, completed=event.done, description=event.message)
 
     def close(self) -> None:
         if self._progress is not None:
@@ -85,16 +86,16 @@ class ProgressBar:
 
 
 class Lines:
-    """A line on stderr for each tenth of the epochs, and for each half minute of a long training."""
+    """A line on stderr for each tenth of the work, and for each half minute of long work."""
 
     def __init__(self) -> None:
         self._tenth, self._written = 0, time.monotonic()
 
     def __call__(self, event: Event) -> None:
-        if event.kind != "epoch":
+        if event.kind != "progress":
             self._write(event.message)
             return
-        tenth = 10 * event.epoch // max(event.max_epochs, 1)
+        tenth = 10 * event.done // max(event.total, 1)
         if tenth > self._tenth or time.monotonic() - self._written > LINE_AFTER:
             self._tenth = tenth
             self._write(in_words(event))
@@ -112,22 +113,22 @@ class NotebookBar:
         self._drawn, self._waiting = 0.0, None
 
     def __call__(self, event: Event) -> None:
-        if event.kind != "epoch":
+        if event.kind != "progress":
             print(event.message)
             return
         self._waiting = event
-        if event.epoch >= event.max_epochs or time.monotonic() - self._drawn > DRAWN_EVERY:
+        if event.done >= event.total or time.monotonic() - self._drawn > DRAWN_EVERY:
             self._draw(event)
 
     def close(self) -> None:
-        """Show the last epoch, which may have come too soon after the one before."""
+        """Show the last event, which may have come too soon after the one before."""
         if self._waiting is not None:
             self._draw(self._waiting)
 
     def _draw(self, event: Event) -> None:
         from IPython.display import display
 
-        bar = f'<progress value="{event.epoch}" max="{event.max_epochs}"></progress>'
+        bar = f'<progress value="{event.done}" max="{event.total}"></progress>'
         shown = {"text/plain": in_words(event), "text/html": f"{bar} {html.escape(in_words(event))}"}
         if self._output is None:
             self._output = display(shown, raw=True, display_id=True)
@@ -137,9 +138,9 @@ class NotebookBar:
 
 
 def in_words(event: Event) -> str:
-    """The epoch, the loss and the time that is left, e.g. "epoch 20/200, loss validation 512.33, 40 s left"."""
-    left = f", {duration(event.seconds_left)} left" if event.epoch < event.max_epochs else ""
-    return f"epoch {event.epoch}/{event.max_epochs}, {event.message}{left}"
+    """What is done, the message and the time left, e.g. "epoch 20/200, loss validation 512.33, 40 s left"."""
+    left = f", {duration(event.seconds_left)} left" if event.done < event.total else ""
+    return f"{event.unit} {event.done:,}/{event.total:,}, {event.message}{left}"
 
 
 def duration(seconds: float) -> str:

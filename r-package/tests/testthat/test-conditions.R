@@ -100,15 +100,15 @@ test_that("messages say what was done and what was left out", {
   expect_told("message", choose_features(NULL, c("gene-1", "gene-2"), rownames(object), TRUE))
   expect_told("message", choose_features(NULL, NULL, rownames(object), TRUE))
   reporter <- new_reporter(TRUE)
-  expect_told("message", for (epoch in 1:20) reporter("epoch", "loss 3.14", epoch, 20, 2 * (20 - epoch)))
+  expect_told("message", for (epoch in 1:20) reporter("progress", "loss 3.14", epoch, 20, "epoch", 2 * (20 - epoch)))
   expect_told("message", tell_unused(list(layers = "spliced", other = "neighbors", raw = TRUE), TRUE))
 })
 
 test_that("messages of the tasks say what was used, what it gave, and what could not be done", {
   expect_told("message", shared_features(NULL, NULL, c("a", "b", "c"), c("c", "b"), TRUE))
   expect_told("message", tell_scores(data.frame(bio = c(0.5, 0.75), row.names = c("pca_hvg", "scgpt")), TRUE))
-  tell <- tell_cells(TRUE)
-  expect_told("message", for (done in 1:4) tell("epoch", sprintf("%d of 4 cells", done), done, 4, 0))
+  tell <- new_reporter(TRUE)
+  expect_told("message", for (done in 1:4) tell("progress", "scgpt", done, 4, "cell", 0))
   expect_told("message", with_mocked("is_v5", function() FALSE, covered_cells(c(TRUE, FALSE), "pca", TRUE)))
   expect_refused("no_counts", new_seurat(list(), NULL, "gene", "cell", "RNA", list(), FALSE))
   expect_refused("class", PlotGeneNetwork(data.frame()))
@@ -177,7 +177,7 @@ test_that("in a console a bar runs from the first epoch to the last, and is then
   bars <- cli::cli_progress_num()
   show <- show_bar(new.env())
   for (epoch in 1:3) {
-    show(sprintf("loss %d", 4 - epoch), epoch, 3, 3 - epoch)
+    show(sprintf("loss %d", 4 - epoch), epoch, 3, "epoch", 3 - epoch)
     expect_identical(cli::cli_progress_num() - bars, if (epoch < 3) 1L else 0L)
   }
 })

@@ -68,7 +68,7 @@ test_that("with labels the scores stand beside those of principal components", {
   expect_true(all(c("scgpt", "pca_hvg") %in% rownames(scores)))
   expect_gt(scores["pca_hvg", "bio"], 0.5)
   expect_true(any(grepl("90 of 90 genes", told)))
-  expect_true(any(grepl("30 of 30 cells", told)))
+  expect_true(any(grepl("cell 30 of 30", told)))
   expect_match(told[length(told)], "pca_hvg")
 })
 

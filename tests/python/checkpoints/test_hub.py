@@ -6,7 +6,9 @@ import types
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils.tqdm import hf_thread_map
 from named import named
+from tqdm.contrib.concurrent import thread_map
 
 from scduet.errors import FormatError, OptionError, ScduetWarning
 from scduet.io import hub
@@ -44,7 +46,11 @@ class _Hub(types.ModuleType):
         super().__init__("huggingface_hub")
         self.root, self.records, self.online, self.asked = root, records, online, {}
 
-    def snapshot_download(self, repo, revision, allow_patterns, ignore_patterns):
+    def snapshot_download(self, repo, revision, allow_patterns, ignore_patterns, tqdm_class=None):
+        if tqdm_class is not None:  # as the package itself uses it, in this version and before
+            for mapped in (hf_thread_map, thread_map):
+                mapped(str, ["a", "b", "c"], desc="Fetching 3 files", max_workers=2, tqdm_class=tqdm_class)
+            tqdm_class(total=0, unit="B", unit_scale=True).update(100)
         self.asked = {"repo": repo, "revision": revision, "allowed": allow_patterns, "ignored": ignore_patterns}
         return str(self.root)
 
@@ -77,6 +83,15 @@ def test_files_as_recorded_are_taken(folder, monkeypatch):
     assert stand_in.asked["revision"] == "c0ffee"
     assert "training_args.bin" in stand_in.asked["ignored"]
     assert "geneformer/*.pkl" in stand_in.asked["allowed"]
+
+
+def test_each_file_that_has_come_is_told(folder, monkeypatch, capsys):
+    _install(monkeypatch, _Hub(folder, {}))
+    told = []
+    assert hub.download("hf://owner/name/V2@c0ffee", told.append) == folder / "V2"
+    assert [(event.done, event.total) for event in told] == [(1, 3), (2, 3), (3, 3)] * 2
+    assert {(event.kind, event.unit, event.message) for event in told} == {("progress", "file", "owner/name")}
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_file_that_is_not_the_recorded_one_is_refused_and_left_there(folder, monkeypatch):

@@ -45,7 +45,7 @@ def test_training_that_was_cut_off_goes_on(tmp_path):
     shutil.copytree(HERE / "training", folder)
     told = []
     model = sd.fit(of_reference(cells()), "scvi", checkpoint=folder, callback=lambda e: told.append(e), **RESUMED)
-    assert [event.epoch for event in told if event.kind == "epoch"] == [4, 5, 6]
+    assert [event.done for event in told if event.kind == "progress"] == [4, 5, 6]
     np.testing.assert_allclose(model.embed(), stored("training"), **CLOSE)
 
 

@@ -56,7 +56,7 @@ def interrupting(epoch):
 
     def listener(quiet):
         def tell(event):
-            if event.epoch >= epoch and event.kind == ("epoch" if epoch else "log"):
+            if event.done >= epoch and event.kind == ("progress" if epoch else "log"):
                 raise KeyboardInterrupt
 
         return tell
@@ -108,7 +108,7 @@ def test_what_is_not_worth_keeping_is_not_written(cells, tmp_path, pressed, caps
 
 def test_python_warns_of_a_model_that_was_cut_short(counts):
     def press(event):
-        if event.kind == "epoch" and event.epoch == 2:
+        if event.kind == "progress" and event.done == 2:
             raise KeyboardInterrupt
 
     with pytest.warns(TrainingInterrupted, match="2 epochs"):

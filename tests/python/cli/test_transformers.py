@@ -44,7 +44,7 @@ def read(path):
 def test_finetune_then_annotate_is_what_python_gives(folder, tmp_path):
     expected = sd.finetune(read(folder / "labeled.h5ad"), folder / "base", "type", rank=4, **FAST)
     tuned = sd.load(folder / "tuned")
-    assert tuned.config.rank == 4
+    assert tuned.tuning.config.rank == 4
     share = expected.predict(read(folder / "new.h5ad"))
     pd.testing.assert_frame_equal(tuned.predict(read(folder / "new.h5ad")), share, atol=1e-6, rtol=0)
     assert run("annotate", folder / "new.h5ad", "-r", folder / "tuned", "-o", tmp_path / "named.h5ad") == 0
@@ -129,3 +129,16 @@ def test_what_cannot_be_done_is_told_in_a_line(folder, capsys, monkeypatch, argu
     assert run(*arguments) == code
     assert_named(" ".join(capsys.readouterr().err.split()), *names)
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.filterwarnings("ignore::scduet.errors.ScduetWarning")  # of one epoch of training
+def test_embed_takes_transformers_too(folder, tmp_path, capsys):
+    cells, out = folder / "new.h5ad", tmp_path / "embedded.h5ad"
+    assert run("embed", cells, "--model", folder / "tuned", "-o", out, "--accelerator", "cpu") == 0
+    embedded, model = read(out), sd.load(folder / "tuned")
+    np.testing.assert_allclose(embedded.obsm[model.key], model.embed(read(cells), accelerator="cpu"), atol=1e-6)
+    assert dict(embedded.uns["scduet_embeddings"][model.key]) == {"model": model.name, "labels_key": "type"}
+    capsys.readouterr()
+    assert run("embed", cells, "--model", folder / "tuned", "-o", tmp_path / "x.npy", "--accelerator", "tpu") == 2
+    assert "'tpu'" in capsys.readouterr().err
+    assert not (tmp_path / "x.npy").exists()

@@ -125,7 +125,7 @@ class Killed(BaseException):
 
 def killed_in(epoch):
     def listener(event):
-        if event.kind == "epoch" and event.epoch == epoch:
+        if event.kind == "progress" and event.done == epoch:
             raise Killed  # before the state of this epoch is kept
 
     return listener
@@ -142,8 +142,8 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(family, cells, tmp_path
         with pytest.raises(Killed):
             pretrain(few, family, checkpoint=tmp_path, callback=killed_in(moment), **options)
     resumed = pretrain(few, family, checkpoint=tmp_path, **options)
-    same = {**whole.module.state_dict(), **whole.set_aside}
-    for name, value in {**resumed.module.state_dict(), **resumed.set_aside}.items():
+    same = {**whole.module.state_dict(), **whole.head_weights}
+    for name, value in {**resumed.module.state_dict(), **resumed.head_weights}.items():
         assert np.array_equal(value, same[name]), name
     losses = [run.history.drop(columns="seconds") for run in (whole, resumed)]
     pd.testing.assert_frame_equal(*losses, check_exact=True)

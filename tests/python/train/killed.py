@@ -24,7 +24,7 @@ def train(folder, seconds):
     resume.restore(run, checkpoint)
 
     def tell(event):
-        print(event.epoch, flush=True)
+        print(event.done, flush=True)
         time.sleep(seconds)
 
     outcome = run.run(tell, checkpoint.keep)

@@ -11,11 +11,11 @@ from transformer_toys import make_cells, transformer
 
 import scduet as sd
 from scduet.errors import ScduetWarning
+from scduet.events import Event
 from scduet.interop.models import listener
 from scduet.interop.reticulate import ask
 from scduet.tasks.foundation.finetune import finetune
 from scduet.tasks.foundation.pretrain import pretrain
-from scduet.train.events import Event
 
 OPTIONS = dict(max_epochs=4, batch_key="batch", n_hidden=8, n_latent=3, early_stopping=False)
 
@@ -25,7 +25,7 @@ class Pruned(Exception):
 
 
 def prune(event):
-    if event.epoch == 2:
+    if event.done == 2:
         raise Pruned
 
 
@@ -89,7 +89,7 @@ def test_a_callback_that_fails_before_the_first_epoch_trains_nothing():
 
 def test_a_keyboard_interrupt_in_a_callback_counts_as_ctrl_c():
     def interrupt(event):
-        if event.epoch == 3:
+        if event.done == 3:
             raise KeyboardInterrupt
 
     with pytest.warns(ScduetWarning):
@@ -121,7 +121,7 @@ def test_a_progress_bar_that_cannot_be_drawn_is_told_once_and_training_goes_on(m
 def test_an_error_in_what_shows_progress_in_r_becomes_one_warning_of_the_call(tmp_path):
     called = []
 
-    def broken(kind, message, epoch, max_epochs, seconds_left):
+    def broken(kind, message, done, total, unit, seconds_left):
         called.append(kind)
         raise RuntimeError("Could not evaluate")
 
@@ -139,4 +139,4 @@ def test_ctrl_c_in_what_shows_progress_in_r_passes():
         raise RuntimeError("Evaluation error: Unknown exception")  # what reticulate before 1.29 makes of it
 
     with pytest.raises(KeyboardInterrupt):
-        listener(interrupted)(Event("epoch", "loss", 4, 4))
+        listener(interrupted)(Event("progress", "loss", 4, 4))

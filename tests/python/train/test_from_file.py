@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_bits(path):
 
 def test_a_file_that_changes_ends_training_with_its_name(path):
     def spoil(event):
-        if event.epoch == 2:
+        if event.done == 2:
             with h5py.File(path, "r+") as file:
                 file["X/data"][:] = file["X/data"][:] + 1
 

@@ -99,13 +99,13 @@ def test_each_player_moves_its_own_weights(cells, counts):
 
 
 def test_a_listener_can_stop(cells):
-    outcome = trainer(cells, max_epochs=50).run(lambda event: event.epoch == 2)
+    outcome = trainer(cells, max_epochs=50).run(lambda event: event.done == 2)
     assert (outcome.stop_reason, len(outcome.history)) == ("callback", 2)
 
 
 def test_ctrl_c_keeps_the_best_weights(cells):
     def interrupt(event):
-        if event.epoch == 30:
+        if event.done == 30:
             raise KeyboardInterrupt
 
     run = trainer(cells, lr=0.5, early_stopping=True, max_epochs=50)
@@ -124,7 +124,7 @@ def test_nan_stops_with_the_likely_cause(cells):
 def test_events_tell_progress(cells):
     events = []
     trainer(cells, max_epochs=3).run(lambda event: events.append(event))
-    assert [(event.epoch, event.max_epochs) for event in events] == [(1, 3), (2, 3), (3, 3)]
+    assert [(event.done, event.total) for event in events] == [(1, 3), (2, 3), (3, 3)]
     assert events[-1].seconds_left == 0
     assert math.isclose(events[0].terms["loss_train"], events[0].terms["distance_train"])
 

@@ -6,13 +6,13 @@ import sys
 import pytest
 from named import assert_named
 
+from scduet.events import Event
 from scduet.train import progress
-from scduet.train.events import Event
 from scduet.train.progress import Lines, duration
 
 
 def epochs(n):
-    return [Event("epoch", f"loss {i}", i, n, 2.0 * (n - i)) for i in range(1, n + 1)]
+    return [Event("progress", f"loss {i}", i, n, "epoch", 2.0 * (n - i)) for i in range(1, n + 1)]
 
 
 @pytest.mark.parametrize("n", [1, 3, 10, 25, 400])

@@ -36,7 +36,7 @@ class Killed(BaseException):
 
 def killed_after(epoch):
     def listener(event):
-        if event.epoch == epoch:
+        if event.done == epoch:
             raise Killed  # before the state of this epoch is kept
 
     return listener
@@ -129,7 +129,7 @@ def test_a_full_disk_ends_training_and_keeps_the_last_good_state(tmp_path, monke
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(event):
-        if event.epoch == 3:
+        if event.done == 3:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # no file can grow beyond that
 
     try:

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scduet.checkpoints import geneformer, scfoundation, scgpt
+from scduet.checkpoints import geneformer, pretrained, scfoundation, scgpt
 
 N_GENES, WIDTH, LAYERS = 90, 16, 2
 ENSEMBL = [f"ENSG{i:011d}" for i in range(N_GENES)]
@@ -176,7 +176,7 @@ def readers():
 @pytest.fixture(scope="session", params=["geneformer", "scgpt", "scfoundation"])
 def model(request, tmp_path_factory):
     """Each family's small model."""
-    return READERS[request.param].read(WRITERS[request.param](tmp_path_factory.mktemp(request.param)))
+    return pretrained.read(WRITERS[request.param](tmp_path_factory.mktemp(request.param)))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import torch
 from named import named
 
 import scduet as sd
+from scduet.checkpoints import pretrained
 from scduet.errors import FormatError, ScduetWarning
 
 
@@ -33,23 +34,23 @@ def test_each_folder_is_recognised_by_its_reader_only(family, readers, write, tm
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_every_naming_of_scgpt_gives_the_same_model(naming, prefix, readers, write, tmp_path, adata):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    truth = readers["scgpt"].read(write["scgpt"](tmp_path / "a"))
-    other = readers["scgpt"].read(write["scgpt"](tmp_path / "b", naming, prefix))
+    truth = pretrained.read(write["scgpt"](tmp_path / "a"))
+    other = pretrained.read(write["scgpt"](tmp_path / "b", naming, prefix))
     np.testing.assert_array_equal(other.embed(adata), truth.embed(adata))
 
 
 def test_heads_are_set_aside_not_dropped(readers, write, tmp_path):
     model = readers["scgpt"].read(write["scgpt"](tmp_path))
-    assert sorted(model.set_aside) == ["decoder.fc.0.bias", "decoder.fc.0.weight", "flag_encoder.weight"]
+    assert sorted(model.head_weights) == ["decoder.fc.0.bias", "decoder.fc.0.weight", "flag_encoder.weight"]
 
 
 def test_the_batch_norm_of_the_oldest_scgpt_is_applied(readers, write, tmp_path, adata):
     write["scgpt"](tmp_path)
-    plain = readers["scgpt"].read(tmp_path).embed(adata)
+    plain = pretrained.read(tmp_path).embed(adata)
     norm = torch.nn.BatchNorm1d(16).state_dict()
     norm["weight"] = torch.linspace(0.2, 3, 16)
     _weights(tmp_path / "best_model.pt", lambda state: state.update({f"bn.{k}": v for k, v in norm.items()}))
-    assert np.abs(readers["scgpt"].read(tmp_path).embed(adata) - plain).max() > 0.01
+    assert np.abs(pretrained.read(tmp_path).embed(adata) - plain).max() > 0.01
 
 
 def test_a_norm_for_each_batch_is_said_to_be_left_out(readers, write, tmp_path):
@@ -152,16 +153,16 @@ def test_medians_that_do_not_belong_to_the_tokens_are_refused(readers, write, tm
         readers["geneformer"].read(tmp_path)
 
 
-def test_dictionaries_are_found_where_the_official_repository_has_them(readers, write, tmp_path, adata):
+def test_dictionaries_are_found_where_the_official_repository_has_them(write, tmp_path, adata):
     folder = tmp_path / "Geneformer-V2"
     folder.mkdir()
-    truth = readers["geneformer"].read(write["geneformer"](folder)).embed(adata)
+    truth = pretrained.read(write["geneformer"](folder)).embed(adata)
     (tmp_path / "geneformer").mkdir()
     for path in folder.glob("*dict*.json"):
         target = tmp_path / "geneformer" / f"{path.stem}.pkl"
         target.write_bytes(pickle.dumps(json.loads(path.read_text()), 4))
         path.unlink()
-    np.testing.assert_array_equal(readers["geneformer"].read(folder).embed(adata), truth)
+    np.testing.assert_array_equal(pretrained.read(folder).embed(adata), truth)
 
 
 def test_a_malicious_dictionary_is_refused(readers, write, tmp_path):

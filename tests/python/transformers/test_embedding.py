@@ -70,10 +70,10 @@ def test_scfoundation_refuses_float16(model, adata):
 
 def test_progress_reaches_the_end(model, adata):
     seen = []
-    model.embed(adata, tokens_at_once=64, progress=lambda done, cells, left: seen.append((done, cells, left)))
-    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    assert seen[-1][:2] == (40, 40)
-    assert seen[-1][2] == 0
+    model.embed(adata, tokens_at_once=64, callback=seen.append)
+    assert [event.done for event in seen] == sorted(event.done for event in seen)
+    last = seen[-1]
+    assert (last.kind, last.done, last.total, last.unit, last.seconds_left) == ("progress", 40, 40, "cell", 0)
     assert len(seen) > 3
 
 

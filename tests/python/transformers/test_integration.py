@@ -212,7 +212,7 @@ def test_saved_and_loaded_it_embeds_the_same(integrated, tmp_path):
     model.save(tmp_path / "tuned")
     loaded = sd.load(tmp_path / "tuned", base=base)
     np.testing.assert_allclose(loaded.embed(cells), cells.obsm["X_scGPT"], atol=1e-5)
-    assert loaded.levels == ("a", "b")
+    assert loaded.tuning.levels == ("a", "b")
     new = cells[:5].copy()
     new.obs["run"] = "c"
     with pytest.raises(DataError, match=named(1, "'c'", "'a'", "'b'")):

@@ -14,11 +14,11 @@ from scduet.data.simulate import simulate
 from scduet.errors import FormatError
 from scduet.tasks.workflows.doctor import Finding, examine
 from scduet.tasks.workflows.embed_pretrained import HVG_PCA, embed_pretrained, hvg_pca
+from scduet.transformer_model import Transformer
 from scduet.transformers.encoder.trunk import TrunkConfig
 from scduet.transformers.families import geneformer as gf
 from scduet.transformers.families import scfoundation as sf
 from scduet.transformers.families import scgpt as sg
-from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 
@@ -99,7 +99,7 @@ def test_the_published_numbers_are_those_of_the_published_configurations(size):
             "scgpt": lambda: sg.ScGPT(sg.Config(n_tokens, trunk), vocabulary),
             "scfoundation": lambda: sf.ScFoundation(sf.Config(n_tokens, trunk=trunk), vocabulary),
         }[family]()
-    checks = list(pretrained._check_size(Pretrained(family, module, "")))
+    checks = list(pretrained._check_size(Transformer(family, module, "")))
     assert [check.what for check in checks if check.passed] == ["size is a published one", "number of weights"]
 
 
@@ -156,7 +156,7 @@ def test_the_embedding_is_written_and_scored_beside_pca(write, tmp_path):
     assert cells.obsm[model.key].shape[0] == 120
     assert {model.key, HVG_PCA} <= set(table.index if model.key in table.index else table.iloc[:, 0])
     assert told[0].message.split().count("90") == 2, "of 90 genes all are known"
-    assert told[-1].epoch == told[-1].max_epochs == 120
+    assert told[-1].done == told[-1].total == 120
     assert (before != cells.X).sum() == 0
     np.testing.assert_allclose(cells.obsm[model.key], model.embed(cells), atol=1e-5)
 

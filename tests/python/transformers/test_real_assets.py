@@ -11,10 +11,10 @@ import torch
 from scduet.checkpoints import geneformer
 from scduet.checkpoints.scfoundation import GENES, vocabulary_of
 from scduet.checkpoints.scgpt import vocabulary_of as scgpt_vocabulary
+from scduet.transformer_model import Transformer
 from scduet.transformers.families import geneformer as gf
 from scduet.transformers.families import scfoundation as sf
 from scduet.transformers.families import scgpt as sg
-from scduet.transformers.inference.pretrained import Pretrained
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 ASSETS = DATA / "files" / "foundation"
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not ASSETS.exists(), reason="the real files are 
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[str, Pretrained]:
+def models() -> dict[str, Transformer]:
     """The official vocabularies, with modules that have no weights: only the tokenisers are used."""
     vocabularies = {
         "geneformer": geneformer.read_vocabulary([ASSETS / "geneformer"], 25_426),
@@ -35,7 +35,7 @@ def models() -> dict[str, Pretrained]:
             "scgpt": sg.ScGPT(sg.Config(n_tokens=len(vocabularies["scgpt"])), vocabularies["scgpt"]),
             "scfoundation": sf.ScFoundation(sf.Config(), vocabularies["scfoundation"]),
         }
-    return {name: Pretrained(name, module, "") for name, module in modules.items()}
+    return {name: Transformer(name, module, "") for name, module in modules.items()}
 
 
 @pytest.mark.parametrize("family", ["geneformer", "scgpt", "scfoundation"])
@@ -59,8 +59,7 @@ def test_the_first_genes_of_a_t_cell_are_not_the_most_counted(models):
     """Ranks are relative to the usual count: ribosomal genes and MALAT1, counted most, do not lead."""
     adata = ad.read_h5ad(DATA / "pbmc3k_seurat_labels.h5ad")[:200].copy()
     model = models["geneformer"]
-    tokenizer = model.module.tokenizer(model.match(adata), None, gf.Options())
-    cells = model._cells(adata, None, False)
+    cells, tokenizer = model.prepared(adata)
     from scduet.transformers.inference.embedding import in_order
 
     batch = tokenizer(in_order(cells.counts, 0, 200))

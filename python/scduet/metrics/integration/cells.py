@@ -38,7 +38,7 @@ class MetricInputs:
 
 
 @dataclass(frozen=True)
-class Cells:
+class EmbeddingCells:
     """Arrays of one embedding; an array that was not given is None."""
 
     x: Float[np.ndarray, "cell dim"] | None
@@ -56,7 +56,7 @@ class Cells:
         Raises:
             Undefined: one was not given.
         """
-        here = Cells.__dataclass_fields__
+        here = EmbeddingCells.__dataclass_fields__
         found = [getattr(self if name in here else self.extra, name) for name in names]
         for name, array in zip(names, found, strict=True):
             if array is None:

@@ -25,7 +25,7 @@ from scduet.metrics.integration import (
     silhouette,
 )
 from scduet.metrics.integration import kbet as acceptance
-from scduet.metrics.integration.cells import Cells, MetricInputs, SamplingPlan
+from scduet.metrics.integration.cells import EmbeddingCells, MetricInputs, SamplingPlan
 
 
 def evaluate(
@@ -83,7 +83,7 @@ def chosen(metrics: str | Iterable[str]) -> list[str]:
     return names
 
 
-def _cells(x, labels, batch, before, neighbors, plan: SamplingPlan, extra: MetricInputs) -> Cells:
+def _cells(x, labels, batch, before, neighbors, plan: SamplingPlan, extra: MetricInputs) -> EmbeddingCells:
     if x is None and neighbors is None:
         raise ValueError("give an embedding (cells x dimensions) or neighbors")
     x = None if x is None else points(x)
@@ -93,10 +93,10 @@ def _cells(x, labels, batch, before, neighbors, plan: SamplingPlan, extra: Metri
         raise ValueError(f"the embedding has {n} cells, but before or neighbors has another number")
     labels = None if labels is None else codes(labels, n_cells=n)
     batch = None if batch is None else codes(batch, "batch", n)
-    return Cells(x, labels, batch, before, neighbors, n, plan, extra)
+    return EmbeddingCells(x, labels, batch, before, neighbors, n, plan, extra)
 
 
-def _or_reason(estimator: Callable[[Cells], Estimate], cells: Cells) -> Estimate:
+def _or_reason(estimator: Callable[[EmbeddingCells], Estimate], cells: EmbeddingCells) -> Estimate:
     try:
         if cells.x is not None and (cells.x == cells.x[0]).all():
             raise Undefined("the embedding is constant: all cells are in the same place")
@@ -105,13 +105,13 @@ def _or_reason(estimator: Callable[[Cells], Estimate], cells: Cells) -> Estimate
         return Estimate(float("nan"), float("nan"), 0, str(error))
 
 
-def _silhouette_label(cells: Cells) -> Estimate:
+def _silhouette_label(cells: EmbeddingCells) -> Estimate:
     group = cells.label_silhouette
     return estimates.mean(Group((group.values + 1) / 2, group.size))
 
 
-def _overlap(other: silhouette.Other, metric: silhouette.Metric) -> Callable[[Cells], Estimate]:
-    def estimate(cells: Cells) -> Estimate:
+def _overlap(other: silhouette.Other, metric: silhouette.Metric) -> Callable[[EmbeddingCells], Estimate]:
+    def estimate(cells: EmbeddingCells) -> Estimate:
         x, labels, batch = cells.need("x", "labels", "batch")
         at_least_two(batch, "the batch silhouette", "batches")
         groups = silhouette.batch_overlap(x, labels, batch, other, metric, cells.queries_by_label)
@@ -120,7 +120,7 @@ def _overlap(other: silhouette.Other, metric: silhouette.Metric) -> Callable[[Ce
     return estimate
 
 
-def _isolated_labels(cells: Cells) -> Estimate:
+def _isolated_labels(cells: EmbeddingCells) -> Estimate:
     x, labels, batch = cells.need("x", "labels", "batch")
     wanted = isolated.find_isolated(labels, batch)
     if cells.queries_by_label is None:
@@ -131,22 +131,22 @@ def _isolated_labels(cells: Cells) -> Estimate:
     return isolated.by_label(s, labels[rows], wanted, np.bincount(labels))
 
 
-def _isolated_f1(cells: Cells) -> Estimate:
+def _isolated_f1(cells: EmbeddingCells) -> Estimate:
     labels, batch = cells.need("labels", "batch")
     wanted = isolated.find_isolated(labels, batch)
     return cells.over_samples(lambda i, rows: isolated.best_f1(labels[rows], wanted, cells.leiden[i]))
 
 
-def _kmeans(score: Callable) -> Callable[[Cells], Estimate]:
-    def estimate(cells: Cells) -> Estimate:
+def _kmeans(score: Callable) -> Callable[[EmbeddingCells], Estimate]:
+    def estimate(cells: EmbeddingCells) -> Estimate:
         (labels,) = cells.need("labels")
         return cells.over_samples(lambda i, rows: score(labels[rows], cells.kmeans[i]))
 
     return estimate
 
 
-def _leiden(score: Callable) -> Callable[[Cells], Estimate]:
-    def estimate(cells: Cells) -> Estimate:
+def _leiden(score: Callable) -> Callable[[EmbeddingCells], Estimate]:
+    def estimate(cells: EmbeddingCells) -> Estimate:
         (labels,) = cells.need("labels")
         best = clustering.best_clusters
         return cells.over_samples(lambda i, rows: score(labels[rows], best(labels[rows], cells.leiden[i])))
@@ -154,33 +154,33 @@ def _leiden(score: Callable) -> Callable[[Cells], Estimate]:
     return estimate
 
 
-def _ilisi(cells: Cells) -> Estimate:
+def _ilisi(cells: EmbeddingCells) -> Estimate:
     (batch,) = cells.need("batch")
     n = at_least_two(batch, "iLISI", "batches")
     values = lisi.lisi_of_weights(cells.neighbors.first(90), cells.lisi_weights, batch)
     return estimates.median(Group(values, cells.n), 1 / (n - 1), 1, cells.plan.seed)
 
 
-def _clisi(cells: Cells) -> Estimate:
+def _clisi(cells: EmbeddingCells) -> Estimate:
     (labels,) = cells.need("labels")
     n = at_least_two(labels, "cLISI", "labels")
     values = lisi.lisi_of_weights(cells.neighbors.first(90), cells.lisi_weights, labels)
     return estimates.median(Group(values, cells.n), -1 / (n - 1), n, cells.plan.seed)
 
 
-def _cilisi(cells: Cells) -> Estimate:
+def _cilisi(cells: EmbeddingCells) -> Estimate:
     x, labels, batch = cells.need("x", "labels", "batch")
     at_least_two(batch, "CiLISI", "batches")
     return estimates.weighted_mean(lisi.lisi_within(x, labels, batch, sample=cells.queries_by_label))
 
 
-def _kbet(cells: Cells) -> Estimate:
+def _kbet(cells: EmbeddingCells) -> Estimate:
     x, labels, batch = cells.need("x", "labels", "batch")
     at_least_two(batch, "kBET", "batches")
     return estimates.mean_of_means(acceptance.acceptance_within(x, labels, batch, cells.queries_by_label))
 
 
-def _kbet_diffusion(cells: Cells) -> Estimate:
+def _kbet_diffusion(cells: EmbeddingCells) -> Estimate:
     labels, batch = cells.need("labels", "batch")
     at_least_two(batch, "kBET", "batches")
 
@@ -191,25 +191,25 @@ def _kbet_diffusion(cells: Cells) -> Estimate:
     return cells.over_samples(one)
 
 
-def _graph_connectivity(cells: Cells) -> Estimate:
+def _graph_connectivity(cells: EmbeddingCells) -> Estimate:
     (labels,) = cells.need("labels")
     return cells.over_samples(
         lambda i, rows: float(np.mean(graph.connected_shares(cells.graphs[i].first(15), codes(labels[rows]))))
     )
 
 
-def _pcr_comparison(cells: Cells) -> Estimate:
+def _pcr_comparison(cells: EmbeddingCells) -> Estimate:
     before, x, batch = cells.need("before", "x", "batch")
     return Estimate(pcr.pcr_comparison(before, x, batch), 0.0, cells.n)
 
 
-def _batch_entropy(cells: Cells) -> Estimate:
+def _batch_entropy(cells: EmbeddingCells) -> Estimate:
     (batch,) = cells.need("batch")
     return estimates.mean(Group(entropy.entropy_samples(cells.neighbors.first(51), batch, normalize=True), cells.n))
 
 
-def _classifier(kind: census.Classifier, target: str) -> Callable[[Cells], Estimate]:
-    def estimate(cells: Cells) -> Estimate:
+def _classifier(kind: census.Classifier, target: str) -> Callable[[EmbeddingCells], Estimate]:
+    def estimate(cells: EmbeddingCells) -> Estimate:
         x, codes_ = cells.need("x", target)
         rows = cells.clustered[: census.MAX_CELLS]
         accuracy, error = census.held_out_accuracy(x[rows], codes_[rows], kind, seed=42)
@@ -218,22 +218,22 @@ def _classifier(kind: census.Classifier, target: str) -> Callable[[Cells], Estim
     return estimate
 
 
-def _cell_cycle(cells: Cells) -> Estimate:
+def _cell_cycle(cells: EmbeddingCells) -> Estimate:
     arrays = cells.need("before", "x", "phase_scores", "batch")
     return Estimate(conservation.cell_cycle_conservation(*arrays), 0.0, cells.n)
 
 
-def _hvg_overlap(cells: Cells) -> Estimate:
+def _hvg_overlap(cells: EmbeddingCells) -> Estimate:
     before, after, batch = cells.need("expression", "corrected", "batch")
     return Estimate(conservation.hvg_overlap(before, after, batch), 0.0, cells.n)
 
 
-def _trajectory(cells: Cells) -> Estimate:
+def _trajectory(cells: EmbeddingCells) -> Estimate:
     time, x = cells.need("pseudotime", "x")
     return cells.over_samples(lambda i, rows: conservation.trajectory_conservation(time[rows], x[rows]))
 
 
-ESTIMATORS: dict[str, Callable[[Cells], Estimate]] = {
+ESTIMATORS: dict[str, Callable[[EmbeddingCells], Estimate]] = {
     "isolated_labels": _isolated_labels,
     "isolated_f1": _isolated_f1,
     "nmi_kmeans": _kmeans(clustering.nmi),

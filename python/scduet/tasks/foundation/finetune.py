@@ -14,21 +14,21 @@ from jaxtyping import Int
 
 from scduet.api import train_module
 from scduet.checkpoints import pretrained
-from scduet.checkpoints.tuned import Tuned, batch_codes, rebuilt
+from scduet.checkpoints.transformer_folder import Parts, Tuning, rebuilt
 from scduet.data.labels import labels_of
 from scduet.data.samplers import split
 from scduet.data.schema import Fields, Schema
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, some
+from scduet.events import Listener
 from scduet.io.native import fingerprint
 from scduet.metrics.transfer import accuracy, macro_f1
 from scduet.options import build, refuse_unknown
 from scduet.train import resume
 from scduet.train.config import TrainConfig
-from scduet.train.events import Listener
 from scduet.train.progress import reporter
 from scduet.train.resume import Checkpoint
-from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformer_model import Transformer, batch_codes
 from scduet.transformers.objectives import integration
 from scduet.transformers.objectives.finetune import Config
 from scduet.transformers.tokenizers.tokens import WithCodes
@@ -40,7 +40,7 @@ RATES = {"lora": 1e-3, "full": 1e-4, "last": 1e-4, "frozen": 1e-3}  # new weight
 
 def finetune(
     adata,
-    model: Pretrained | str | Path,
+    model: Transformer | str | Path,
     labels_key: str,
     *,
     unlabeled_category: str = "Unknown",
@@ -50,7 +50,7 @@ def finetune(
     callback: Listener | None = None,
     checkpoint: str | Path | None = None,
     **options,
-) -> Tuned:
+) -> Transformer:
     """Train a head on `model` that tells the cell types obs[labels_key], and with it what option `tuning` names.
 
     adata: AnnData with raw counts (cell, gene) in X or `layer`; cells without a label are left out. Not changed.
@@ -62,7 +62,7 @@ def finetune(
     Returns a model with `predict`, `embed`, `history` and `save`, which writes only what was trained.
     Raises DataError for fewer than two types, a type with a single cell, or one with no cell among those trained on.
     """
-    base = model if isinstance(model, Pretrained) else pretrained.read(model)
+    base = pretrained.given(model)
     refuse_unknown(options, option_names(Config), f"fine-tuning {base.name!r}")
     labels = labels_of(adata, labels_key, unlabeled_category)
     known = labels != np.array(None)
@@ -77,7 +77,7 @@ def finetune(
     return tuned("annotation", base, labels_key, levels, options, tokens, cells, tokenizer, training, callback, kept)
 
 
-def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, training, callback, kept) -> Tuned:
+def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, training, callback, kept) -> Transformer:
     """Build the module of a task on a copy of `base`, and train it on `cells`.
 
     kept: the folder for the state of the run (None: none), and the names and codes of the cells.
@@ -85,17 +85,19 @@ def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, tra
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)
         given = {name: value for name, value in options.items() if name not in option_names()}
-        module, config = rebuilt(task, base, len(levels), given)
+        module, config = rebuilt(task, base.module, len(levels), given)
     folder, names = kept
     told = {**tokens, "task": task, "key": key, "levels": levels}
     state = run_in(folder, names, base, cells, training, config, told)
     listener = reporter(callback)
     training, outcome = train_module(module, cells, training, listener, WithCodes(tokenizer), state)
-    return listener.handed_over(Tuned(task, base, module, key, levels, config, tokens, training, outcome))
+    tuning = Tuning(task, key, levels, config, training, Parts(**vars(base)))
+    made = replace(base, module=module, head_weights={}, outcome=outcome, options=tokens, tuning=tuning)
+    return listener.handed_over(made)
 
 
 def run_in(
-    folder, names, base: Pretrained, cells: Cells, training, config, more: Mapping[str, Any]
+    folder, names, base: Transformer, cells: Cells, training, config, more: Mapping[str, Any]
 ) -> Checkpoint | None:
     """What keeps the state of a run in `folder`, and tells it from runs on other cells, weights or options."""
     if folder is None:
@@ -107,7 +109,7 @@ def run_in(
 
 def finetune_integration(
     adata,
-    model: Pretrained | str | Path,
+    model: Transformer | str | Path,
     batch_key: str,
     *,
     layer: str | None = None,
@@ -117,7 +119,7 @@ def finetune_integration(
     callback: Listener | None = None,
     checkpoint: str | Path | None = None,
     **options,
-) -> Tuned:
+) -> Transformer:
     """Train a scGPT to embed the cells of the batches obs[batch_key] together. `integrate` calls this.
 
     zeros: genes without counts are tokens, too, as in the official recipe; take highly variable genes then, for of more
@@ -127,7 +129,7 @@ def finetune_integration(
         models more in proportion.
     Raises DataError where there are fewer than two batches, OptionError for a transformer other than scGPT.
     """
-    base = model if isinstance(model, Pretrained) else pretrained.read(model)
+    base = pretrained.given(model)
     if base.name != "scgpt":
         raise OptionError(f"{base.name} is not trained to integrate", "take a scGPT, or embed_pretrained()")
     refuse_unknown(options, option_names(integration.Config), "integrating with scGPT")
@@ -141,31 +143,31 @@ def finetune_integration(
     return tuned("integration", base, batch_key, levels, options, tokens, cells, tokenizer, training, callback, kept)
 
 
-def _enough(base: Pretrained, n_cells: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def _enough(base: Transformer, n_cells: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """Epochs and rate of integration."""
     steps = max(n_cells // int(options.get("batch_size") or RECIPE["batch_size"]), 1)
     return {
         "max_epochs": int(np.clip(-(-STEPS // steps), *EPOCHS)),
-        "lr": RATES["full"] * max(1.0, 512 / base.module.config.trunk.width),
+        "lr": RATES["full"] * max(1.0, 512 / base.encoder.config.trunk.width),
     }
 
 
-def evaluate(model: Tuned, adata, labels_key: str | None = None, **how) -> dict[str, float]:
+def evaluate(model: Transformer, adata, labels_key: str | None = None, **how) -> dict[str, float]:
     """Share of the cells of `adata` whose type `model` finds ("accuracy"), and its F1, mean over types ("macro_f1").
 
-    labels_key: column of obs with the truth; None for the one that the model learned. how: as for `Tuned.predict`.
+    labels_key: column of obs with the truth; None for the one that the model learned. how: as for `model.predict`.
     Raises DataError where a label was not seen in training.
     """
-    key = labels_key or model.key
+    key = labels_key or model.columns.get("labels_key")
     if key not in adata.obs:
         raise DataError(f"no column {key!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
     known = adata.obs[key].notna().to_numpy()
     right = adata.obs[key][known].astype(str).to_numpy()
-    unseen = sorted(set(right) - set(model.levels))
+    share = model.predict(adata[known], **how)
+    unseen = sorted(set(right) - set(share.columns))
     if unseen:
         message = f"{len(unseen)} labels were not seen in training: {some(unseen)}"
-        raise DataError(message, f"the model knows {some(model.levels, 12)}; remove these cells, or train with them")
-    share = model.predict(adata[known], **how)
+        raise DataError(message, f"the model knows {some(share.columns, 12)}; remove these cells, or train with them")
     called = share.columns.to_numpy()[share.to_numpy().argmax(1)]
     return {"accuracy": accuracy(right, called), "macro_f1": macro_f1(right, called)}
 

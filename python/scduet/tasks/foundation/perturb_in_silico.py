@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from scduet._torch import torch
+import scduet._torch  # noqa: F401
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,15 +15,15 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control
 
+from scduet.capabilities import TrainedModel
 from scduet.errors import DataError, OptionError, some
-from scduet.tasks.genes.gene_vectors import AnyModel, model_of
+from scduet.events import Listener
+from scduet.tasks.genes.gene_vectors import encoder_of, model_of
 from scduet.tasks.quality.attached import Attached
-from scduet.train import device as devices
-from scduet.train.events import Event
+from scduet.transformer_model import WHERE, Transformer
 from scduet.transformers.families.geneformer import Geneformer
-from scduet.transformers.inference.embedding import Precision, Resources, windows
+from scduet.transformers.inference.embedding import Precision, windows
 from scduet.transformers.inference.perturbation import Change, How, effects
-from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.tokenizers.tokens import Tokens, joined
 
 NEAREST = 4  # genes of like expression that each random one is drawn from
@@ -29,7 +31,7 @@ MIN_GENES = 3  # genes besides those perturbed that a cell must hold
 
 
 def perturb_in_silico(
-    model: AnyModel,
+    model: TrainedModel | str | Path,
     adata,
     genes,
     *,
@@ -44,7 +46,7 @@ def perturb_in_silico(
     gene_column: str | None = None,
     accelerator: str = "auto",
     precision: Precision = "32",
-    callback: Callable[[Event], object] | None = None,
+    callback: Listener | None = None,
     **options,
 ) -> pd.DataFrame:
     """How far each gene's deletion or overexpression moves cells, and whether towards a goal.
@@ -69,23 +71,24 @@ def perturb_in_silico(
     Raises DataError for genes that the checkpoint lacks, that no cell holds ("delete"), and for labels without cells.
     Source: Theodoris et al., Nature 2023.
     """
-    model = model_of(model)
-    if not isinstance(model, Pretrained) or not isinstance(model.module, Geneformer):
-        raise OptionError(f"{model.name!r} does not read genes by rank", "in-silico perturbation is Geneformer's")
+    found: Any = model_of(model)
+    encoder = encoder_of(found)
+    if not isinstance(encoder, Geneformer):
+        raise OptionError(f"{found.name!r} does not read genes by rank", "in-silico perturbation is Geneformer's")
     if how not in ("delete", "overexpress"):
         raise OptionError(f"how cannot be {how!r}", "it is 'delete' or 'overexpress'")
-    wanted = _tokens_of(model, genes)
+    wanted = _tokens_of(found, genes)
+    options = {name: value for name, value in {**found.options, **options}.items() if name not in WHERE}
     where = {"layer": layer, "gene_column": gene_column, **options}
     begun, targets = _states(adata, labels_key, start, goal)
-    data = _Data.of(model, adata, begun, where)
-    chosen = model.module.Options(**options)  # which `prepared` has checked
+    data = _Data.of(found, adata, begun, where)
+    chosen = encoder.Options(**options)  # which `prepared` has checked
     plans = _planned(data, wanted, how, n_random, max_cells, np.random.default_rng(seed))
-    centroids = _centroids(model, adata, targets, {**where, "device": devices.choose(accelerator)})
-    told = _told(callback)
-    resources = Resources(torch.device(devices.choose(accelerator)), precision, None, told)
+    centroids = _centroids(found, adata, targets, chosen, {**where, "accelerator": accelerator})
+    resources = found.resources(precision, accelerator, None, callback)
     changes = [change for plan in plans for change in (plan.own, *plan.random)]
-    found = iter(effects(model.module, data.tokens, changes, centroids, chosen, resources))
-    measured = [(plan, next(found), [next(found) for _ in plan.random]) for plan in plans]
+    done = iter(effects(encoder, data.tokens, changes, centroids, chosen, resources))
+    measured = [(plan, next(done), [next(done) for _ in plan.random]) for plan in plans]
     return _table(measured, data, adata.obs_names, goal)
 
 
@@ -103,12 +106,12 @@ class _Data:
     special: list[int]
 
     @classmethod
-    def of(cls, model: Pretrained, adata, begun: Bool[np.ndarray, " cell"], where: dict) -> _Data:
+    def of(cls, model: Transformer, adata, begun: Bool[np.ndarray, " cell"], where: dict) -> _Data:
         rows = np.flatnonzero(begun)
         cells, tokenizer = model.prepared(adata[rows], **where)
         tokens = joined(list(windows(tokenizer, cells.counts)))
         match = model.match(adata[rows], layer=where["layer"], gene_column=where["gene_column"])
-        n_tokens = len(model.module.genes())
+        n_tokens = len(model.encoder.genes())
         known = np.flatnonzero(match.token >= 0)
         to_token = sp.csr_matrix(
             (np.ones(len(known)), (known, match.token[known])), shape=(len(match.token), n_tokens)
@@ -195,7 +198,7 @@ def _refuse_absent(data: _Data, wanted, held) -> None:
         raise DataError(message, "the model reads the first genes by rank only; leave these out, or raise max_length")
 
 
-def _tokens_of(model: Pretrained, genes) -> dict[str, Int[np.ndarray, " gene"]]:
+def _tokens_of(model: Transformer, genes) -> dict[str, Int[np.ndarray, " gene"]]:
     """Tokens of each gene or set, by name. Raises DataError naming genes that the checkpoint lacks."""
     if isinstance(genes, str):
         genes = [genes]
@@ -235,11 +238,13 @@ def _states(adata, labels_key, start, goal) -> tuple[Bool[np.ndarray, " cell"], 
     return (labels == start if start is not None else ~targets), targets
 
 
-def _centroids(model: Pretrained, adata, targets, where: dict) -> Float[np.ndarray, "state width"]:
+def _centroids(model: Transformer, adata, targets, chosen, where: dict) -> Float[np.ndarray, "state width"]:
     """The mean vector of the cells of the goal."""
+    encoder = model.encoder
     if not targets.any():
-        return np.empty((0, model.module.config.trunk.width), np.float32)
-    return model.embed(adata[targets], **where).mean(0, keepdims=True)
+        return np.empty((0, encoder.config.trunk.width), np.float32)
+    vectors = model.map(lambda tokens: encoder.embed(tokens, chosen), adata[targets], **where)
+    return vectors.mean(0, keepdim=True).numpy()
 
 
 def _table(measured, data: _Data, names, goal: str | None) -> pd.DataFrame:
@@ -270,13 +275,3 @@ def _beside(column: str, own: float, random: Float[np.ndarray, " random"]) -> di
     distance, others = (own, random) if column == "shift" else (abs(own - mean), np.abs(random - mean))
     p = (1 + (others >= distance).sum()) / (1 + len(random))
     return {column: own, **dict(zip(names, (mean, (own - mean) / spread if spread else np.nan, p), strict=True))}
-
-
-def _told(callback):
-    if callback is None:
-        return None
-
-    def progress(done: int, cells: int, seconds_left: float) -> None:
-        callback(Event("epoch", f"perturbed {done:,} of {cells:,} cells", done, cells, seconds_left, {}))
-
-    return progress

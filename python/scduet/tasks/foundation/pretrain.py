@@ -18,14 +18,14 @@ from scduet.api import train_module
 from scduet.checkpoints import pretrained
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.events import Listener
 from scduet.options import build, refuse_unknown
 from scduet.tasks.foundation.finetune import option_names, run_in
 from scduet.train.config import TrainConfig
-from scduet.train.events import Listener
 from scduet.train.progress import reporter
+from scduet.transformer_model import Transformer
 from scduet.transformers.families.scratch import NEW, Size
 from scduet.transformers.inference.embedding import SAME, spread
-from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.objectives.pretraining import OBJECTIVES, head_weights
 from scduet.transformers.tokenizers.tokens import WithCodes
 
@@ -38,14 +38,14 @@ RECIPE = dict(max_epochs=20, batch_size=32, lr=5e-4, weight_decay=0.0, adam_eps=
 
 def pretrain(
     adata,
-    model: str | Path | Pretrained = "geneformer",
+    model: str | Path | Transformer = "geneformer",
     *,
     layer: str | None = None,
     gene_column: str | None = None,
     callback: Listener | None = None,
     checkpoint: str | Path | None = None,
     **options,
-) -> Pretrained:
+) -> Transformer:
     """Pre-train a transformer on the cells of `adata`.
 
     adata: AnnData with raw counts (cell, gene) in X or `layer`. Not changed.
@@ -73,25 +73,23 @@ def pretrain(
         tokens: dict[str, Any] = {"max_length": size.max_length} if base is None or "max_length" in options else {}
         cells, tokenizer = start.prepared(adata, layer=layer, gene_column=gene_column, **tokens)
         module = objective(copy.deepcopy(start.module), _tokens(tokenizer), config)
-    _take_heads(module, head_weights(module, family, start.set_aside))
+    _take_heads(module, head_weights(module, family, start.head_weights))
     state = run_in(checkpoint, adata.obs_names, start, cells, training, config, tokens)
     module.encoder.trunk.recomputes = size.gradient_checkpointing
     trained = _trained(start, module, replace(cells, label=None), WithCodes(tokenizer), training, callback, state)
     return _with_pooling(trained, adata, layer=layer, gene_column=gene_column)
 
 
-def _trained(start: Pretrained, module, cells, make_batch, training: TrainConfig, callback, state) -> Pretrained:
+def _trained(start: Transformer, module, cells, make_batch, training: TrainConfig, callback, state) -> Transformer:
     listener = reporter(callback)
     _, outcome = train_module(module, cells, training, listener, make_batch, state)
     module.encoder.trunk.recomputes = False
     heads = {name: weight for name, weight in module.state_dict().items() if not name.startswith("encoder.")}
-    history = pd.DataFrame(outcome.history).set_index("epoch")
-    return listener.handed_over(
-        replace(start, module=module.encoder.eval(), set_aside=heads, history=history, embedding={})
-    )
+    made = replace(start, module=module.encoder.eval(), head_weights=heads, outcome=outcome, options={})
+    return listener.handed_over(made)
 
 
-def _with_pooling(model: Pretrained, adata, **where) -> Pretrained:
+def _with_pooling(model: Transformer, adata, **where) -> Transformer:
     """`model`, embedding by the mean over genes if its usual vector is nearly the same in all cells; warns of it.
 
     Geneformer's loss never looks at <cls>, so that in a small model it may tell cells apart badly, and before the first
@@ -101,29 +99,27 @@ def _with_pooling(model: Pretrained, adata, **where) -> Pretrained:
         return model
     n = min(adata.n_obs, LOOKED_AT)
     cells = adata[np.sort(np.random.default_rng(0).choice(adata.n_obs, n, replace=False))]
-    device = next(model.module.parameters()).device
+    here = next(model.module.parameters()).device.type
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScduetWarning)  # that they are the same is said once, below
         ways: list[dict[str, Any]] = [{}, *OTHER_WAYS[model.name]]
-        usual, *others = (spread(model.embed(cells, device=device, **where, **how)) for how in ways)
+        usual, *others = (spread(model.embed(cells, accelerator=here, **where, **how)) for how in ways)
     if usual >= SAME or max(others) < SAME:
         return model
     best = OTHER_WAYS[model.name][int(np.argmax(np.array(others) >= SAME))]
     told = ", ".join(f"{name}={value!r}" for name, value in best.items())
     message = f"the usual vector of this {model.name} is nearly the same for all cells (they differ by {usual:.1%})"
     warnings.warn(f"{message}: it embeds with {told} instead", ScduetWarning, stacklevel=3)
-    return replace(model, embedding=best)
+    return replace(model, options=best)
 
 
-def _base(model: str | Path | Pretrained) -> Pretrained | None:
+def _base(model: str | Path | Transformer) -> Transformer | None:
     """The transformer to go on from; None for a new one."""
-    if isinstance(model, Pretrained):
-        return model
     if isinstance(model, str) and model in OBJECTIVES:
         return None
     if isinstance(model, str) and not pretrained.recognize(model):
         raise OptionError(f"{model!r} is neither a family nor a folder of a transformer", f"try {some(OBJECTIVES)}")
-    return pretrained.read(model)
+    return pretrained.given(model)
 
 
 def _tokens(tokenizer) -> np.ndarray:
@@ -131,7 +127,7 @@ def _tokens(tokenizer) -> np.ndarray:
     return np.unique(tokenizer.token[tokenizer.token >= 0])
 
 
-def _new(adata, family: str, size: Size, layer: str | None, gene_column: str | None) -> Pretrained:
+def _new(adata, family: str, size: Size, layer: str | None, gene_column: str | None) -> Transformer:
     """A transformer with random weights, whose vocabulary is the genes of the data."""
     if gene_column is not None and gene_column not in adata.var:
         raise DataError(f"no column {gene_column!r} in adata.var", f"it has {some(adata.var.columns, 12)}")
@@ -140,7 +136,7 @@ def _new(adata, family: str, size: Size, layer: str | None, gene_column: str | N
         repeated = names[names.duplicated()].unique()
         raise DataError(f"{len(repeated)} genes occur more than once: {some(repeated)}", "make their names unique")
     cells = Schema.learn(adata, Fields(layer=layer, genes=tuple(adata.var_names))).encode(adata)
-    return Pretrained(family, NEW[family](names, cells, size), "the user's own")  # pyright: ignore[reportArgumentType]
+    return Transformer(family, NEW[family](names, cells, size), "the user's own")  # pyright: ignore[reportArgumentType]
 
 
 def _take_heads(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import scduet._torch  # noqa: F401
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from scduet.api import Model
+from scduet.capabilities import TrainedModel
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.integration.genes import variable_genes
 from scduet.tasks.genes.gene_vectors import (
     MIN_CELLS,
-    AnyModel,
-    known_to_checkpoint,
+    check_method,
+    known_genes,
     learned_vectors,
     mean_states,
     model_of,
-    vectors_of_model,
 )
 from scduet.tasks.quality.baselines import log_normalized
-from scduet.train import device as devices
 from scduet.transformers.inference.attention import attention
-from scduet.transformers.inference.pretrained import Pretrained
 
 Method = Literal["embedding", "contextual", "attention"]
 N_GENES = 2_000  # variable genes of a network where none are asked for
@@ -36,7 +34,7 @@ ALL_CELLS = "all cells"
 
 
 def gene_network(
-    model: AnyModel,
+    model: TrainedModel | str | Path,
     adata,
     *,
     genes=None,
@@ -74,16 +72,16 @@ def gene_network(
     model = model_of(model)
     groups = _groups(adata, groupby, control)
     place = _chosen(adata, genes, layer)
-    if isinstance(model, Model):
-        found = _of_model(model, adata, place, method, groups)
-    else:
-        how = {"layer": layer, **options}
-        found = _of_transformer(model, adata, place, method, groups, {"device": devices.choose(accelerator), **how})
-    x = log_normalized(adata.X if layer is None else adata.layers[layer])[:, found.place]
-    links = _Links(adata.var_names[found.place].to_numpy(str), n_neighbors, method == "attention")
+    if method not in _METHODS:
+        raise OptionError(f"method cannot be {method!r}", f"it is one of {some(_METHODS)}")
+    how = check_method(model, method, {"layer": layer, "accelerator": accelerator, **options})
+    place, row = known_genes(model, adata, place, how)
+    weights = _METHODS[method](model, adata, row, groups, how)
+    x = log_normalized(adata.X if layer is None else adata.layers[layer])[:, place]
+    links = _Links(adata.var_names[place].to_numpy(str), n_neighbors, method == "attention")
     together = (correlation(x[groups.code == code]) for code in range(len(groups.names)))
-    table = _table(links, found.weights, together, groups)
-    table.attrs |= {"model": model.name, "method": method, "n_genes": len(found.place), "groupby": groupby or ""}
+    table = _table(links, weights, together, groups)
+    table.attrs |= {"model": model.name, "method": method, "n_genes": len(place), "groupby": groupby or ""}
     return table
 
 
@@ -119,35 +117,12 @@ class _Groups:
     control: int | None
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Genes (places in adata.var) that have a weight, and their weights of group after group."""
-
-    place: Int[np.ndarray, " gene"]
-    weights: Iterator[Float[np.ndarray, "gene gene"]]
-
-
-def _of_model(model: Model, adata, place, method: Method, groups: _Groups) -> _Found:
-    if method != "embedding":
-        raise OptionError(f"{model.name!r} has no {method}", "use method='embedding', or a transformer")
-    _refuse_groups(groups, method)
-    place, vectors = vectors_of_model(model, adata, place)
-    return _Found(place, iter([cosines(vectors)]))
-
-
-def _of_transformer(model: Pretrained, adata, place, method: Method, groups: _Groups, how: dict) -> _Found:
-    if method not in _METHODS:
-        raise OptionError(f"method cannot be {method!r}", f"it is one of {some(_METHODS)}")
-    place, token = known_to_checkpoint(model, adata, place, how)
-    return _Found(place, _METHODS[method](model, adata, token, groups, how))
-
-
-def _learned(model: Pretrained, adata, token, groups: _Groups, how: dict):
+def _learned(model: TrainedModel, adata, token, groups: _Groups, how: dict):
     _refuse_groups(groups, "embedding")
     yield cosines(learned_vectors(model, token))
 
 
-def _contextual(model: Pretrained, adata, token, groups: _Groups, how: dict):
+def _contextual(model: TrainedModel, adata, token, groups: _Groups, how: dict):
     for code in range(len(groups.names)):
         vectors = mean_states(model, adata[groups.code == code], token, how)
         held = np.isfinite(vectors).all(1)
@@ -156,7 +131,7 @@ def _contextual(model: Pretrained, adata, token, groups: _Groups, how: dict):
         yield weight
 
 
-def _attended(model: Pretrained, adata, token, groups: _Groups, how: dict):
+def _attended(model: Any, adata, token, groups: _Groups, how: dict):
     inside = groups.code >= 0
     found = attention(model, adata[inside], token, groups.code[inside], **how)
     for weight, cells in zip(found.weight, found.cells, strict=True):

@@ -1,77 +1,78 @@
-"""Vectors of genes: of a fitted model, of a transformer's table, or the mean states of genes in cells."""
+"""Vectors of genes: those that a model learned, or the mean states of genes in cells."""
 
 from __future__ import annotations
 
 from scduet._torch import torch
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 
-from scduet.api import Model, load
-from scduet.capabilities import Generates, KnowsGenes
-from scduet.checkpoints.tuned import Tuned
+from scduet.api import load
+from scduet.capabilities import KnowsGenes, ReadsTokens, TrainedModel
 from scduet.errors import DataError, OptionError, some
-from scduet.transformers.inference.pretrained import Pretrained
 
 MIN_CELLS = 10  # that hold a gene, or both genes of a pair, for what is learned from cells to count
 Places = Int[np.ndarray, " gene"]  # columns of adata
-AnyModel = Model | Pretrained | Tuned | str | Path
+How = Mapping[str, Any]  # where things are, resources, and the options of a transformer
 
 
-def model_of(source: AnyModel) -> Model | Pretrained:
-    """The model in a folder, or the one given; of a fine-tuned transformer the encoder as tuning left it."""
-    model = load(source) if isinstance(source, (str, Path)) else source
-    if isinstance(model, Tuned):
-        return replace(model.base, module=model.module.get_submodule("encoder"))  # pyright: ignore[reportArgumentType]
-    return model
+def model_of(source: TrainedModel | str | Path) -> TrainedModel:
+    """The model in a folder, or the one given."""
+    return load(source) if isinstance(source, (str, Path)) else source
 
 
-def vectors_of_model(model: Model, adata, place: Places) -> tuple[Places, Float[np.ndarray, "gene width"]]:
-    """Vectors that a fitted model learned for those of the genes at `place` that it knows.
+def encoder_of(model: TrainedModel) -> KnowsGenes:
+    """The module, or the part of it, that has vectors of genes; after fine-tuning as that left it.
 
-    Raises OptionError for a model without such vectors, DataError where it knows fewer than two of the genes.
+    Raises OptionError for a model without such vectors.
     """
-    module = model.module
-    if not isinstance(module, KnowsGenes) and isinstance(module, Generates):
-        module = module.vae
-    if not isinstance(module, KnowsGenes):
-        raise OptionError(f"{model.name!r} has no vectors of genes", "use e.g. scvi or ldvae")
-    row = pd.Index(model.genes).get_indexer(adata.var_names[place])
-    _need_two(int((row >= 0).sum()), "the model", model.genes)
-    return place[row >= 0], module.genes().detach().float().cpu().numpy()[row[row >= 0]]
+    for part in (model.module, *model.module.children()):
+        if isinstance(part, KnowsGenes):
+            return part
+    raise OptionError(f"{model.name!r} has no vectors of genes", "use e.g. scvi or ldvae")
 
 
-def known_to_checkpoint(model: Pretrained, adata, place: Places, how: dict) -> tuple[Places, Places]:
-    """Those of the genes at `place` that a transformer knows, and their tokens; of several with one token the first."""
-    match = model.match(adata, layer=how["layer"], gene_column=how.get("gene_column"))
-    token = match.token[place]
-    first = np.unique(token, return_index=True)[1]
-    kept = np.sort(first[token[first] >= 0])
-    _need_two(len(kept), "the checkpoint", model.vocabulary.token)
-    return place[kept], token[kept]
+def check_method(model: TrainedModel, method: str, how: How) -> dict[str, Any]:
+    """`how`, as far as the model takes it. Raises OptionError for a method or for options that it does not have."""
+    if isinstance(encoder_of(model), ReadsTokens):
+        return dict(how)
+    if method != "embedding":
+        raise OptionError(f"{model.name!r} has no {method} vectors", "use method='embedding', or a transformer")
+    further = [name for name in how if name not in ("layer", "accelerator")]
+    if further:
+        raise OptionError(f"{model.name!r} has no option {some(further)}", "leave it out")
+    return {}
 
 
-def learned_vectors(model: Pretrained, token: Places) -> Float[np.ndarray, "gene width"]:
-    """The vectors that the first block reads."""
+def known_genes(model: TrainedModel, adata, place: Places, how: How) -> tuple[Places, Places]:
+    """Those of the genes at `place` that the model knows, and their rows in its table; of several with one the first.
+
+    Raises DataError where it knows fewer than two.
+    """
+    row = model.gene_rows(adata, **{name: how[name] for name in ("layer", "gene_column") if name in how})[place]
+    first = np.unique(row, return_index=True)[1]
+    kept = np.sort(first[row[first] >= 0])
+    if len(kept) < 2:
+        raise DataError(f"the model knows {len(kept)} of these genes", f"it knows names like {some(model.features)}")
+    return place[kept], row[kept]
+
+
+def learned_vectors(model: TrainedModel, row: Places) -> Float[np.ndarray, "gene width"]:
+    """The vectors that the model learned; of a transformer those that the first block reads."""
     with torch.inference_mode():
-        return model.module.genes().float().cpu().numpy()[token]
+        return encoder_of(model).genes().float().cpu().numpy()[row]
 
 
-def mean_states(model: Pretrained, adata, token: Places, how: dict) -> Float[np.ndarray, "gene width"]:
-    """Mean state of each gene in the cells that express it; NaN for genes in fewer than ten."""
+def mean_states(model: Any, adata, token: Places, how: How) -> Float[np.ndarray, "gene width"]:
+    """Mean state of each gene in the cells that express it, by a transformer; NaN for genes in fewer than ten."""
     names = {number: gene for gene, number in model.vocabulary.token.items()}
     vectors = model.embed_genes(adata, **how).reindex([names[number] for number in token]).to_numpy()
     counts = adata.X if how["layer"] is None else adata.layers[how["layer"]]
-    match = model.match(adata, layer=how["layer"], gene_column=how.get("gene_column")).token
+    match = model.gene_rows(adata, layer=how["layer"], gene_column=how.get("gene_column"))
     express = np.asarray((counts > 0).sum(0)).ravel()
     held = np.bincount(match[match >= 0], express[match >= 0], minlength=int(token.max()) + 1)[token]
     return np.where((held >= MIN_CELLS)[:, None], vectors, np.nan)
-
-
-def _need_two(n: int, what: str, known) -> None:
-    if n < 2:
-        raise DataError(f"{what} knows {n} of these genes", f"it knows names like {some(list(known))}")

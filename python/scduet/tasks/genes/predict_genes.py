@@ -6,6 +6,7 @@ from scduet._torch import torch
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,29 +15,27 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 from scipy.stats import rankdata, spearmanr
 
-from scduet.api import Model
+from scduet.capabilities import ReadsTokens, TrainedModel
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.integration.genes import mean_and_variance
 from scduet.metrics.transfer import accuracy, macro_f1
 from scduet.tasks.genes.gene_vectors import (
-    AnyModel,
-    known_to_checkpoint,
+    check_method,
+    encoder_of,
+    known_genes,
     learned_vectors,
     mean_states,
     model_of,
-    vectors_of_model,
 )
 from scduet.tasks.quality.attached import Attached
 from scduet.tasks.quality.baselines import log_normalized
-from scduet.train import device as devices
-from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.objectives.gene_heads import NUMBER, Goal, classes, cross_validated, fitted
 
 N_COMPONENTS = 50  # of the baseline "expression pca"
 
 
 def predict_genes(
-    model: AnyModel,
+    model: TrainedModel | str | Path,
     known: pd.Series | Mapping[str, object],
     adata,
     *,
@@ -65,10 +64,7 @@ def predict_genes(
     Source: Theodoris et al., Nature 2023 (gene classification), with vectors kept as they are.
     """
     model = model_of(model)
-    how = {"layer": layer, **options}
-    if isinstance(model, Pretrained):
-        how["device"] = devices.choose(accelerator)
-    place, vectors = _vectors(model, adata, method, how)
+    place, vectors = _vectors(model, adata, method, {"layer": layer, "accelerator": accelerator, **options})
     task = _task(known, adata.var_names[place], n_folds, seed)
     logged = log_normalized(adata.X if layer is None else adata.layers[layer])[:, place[task.row]]
     features = {model.name: vectors[task.row], "expression level": _levels(logged), "expression pca": _loadings(logged)}
@@ -113,17 +109,14 @@ class _Task:
         return {"accuracy": accuracy(self.target, guess), "macro_f1": macro_f1(self.target, guess), "auc": float(auc)}
 
 
-def _vectors(model: Model | Pretrained, adata, method, how: dict) -> tuple[np.ndarray, np.ndarray]:
+def _vectors(model: TrainedModel, adata, method, how: dict) -> tuple[np.ndarray, np.ndarray]:
     """Columns of adata with a vector, and their vectors."""
-    everything = np.arange(adata.n_vars)
-    if isinstance(model, Model):
-        if method not in (None, "embedding"):
-            raise OptionError(f"{model.name!r} has no {method} vectors", "use method='embedding', or a transformer")
-        return vectors_of_model(model, adata, everything)
-    if method not in (None, "contextual", "embedding"):
+    method = method or ("contextual" if isinstance(encoder_of(model), ReadsTokens) else "embedding")
+    if method not in ("contextual", "embedding"):
         raise OptionError(f"method cannot be {method!r}", "it is 'contextual' or 'embedding'")
-    place, token = known_to_checkpoint(model, adata, everything, how)
-    vectors = learned_vectors(model, token) if method == "embedding" else mean_states(model, adata, token, how)
+    how = check_method(model, method, how)
+    place, row = known_genes(model, adata, np.arange(adata.n_vars), how)
+    vectors = learned_vectors(model, row) if method == "embedding" else mean_states(model, adata, row, how)
     held = np.isfinite(vectors).all(1)
     return place[held], vectors[held]
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from scduet.capabilities import TrainedModel
 from scduet.io.cells import EMBEDDINGS
-from scduet.models import MODELS, find
+from scduet.models import MODELS, TRANSFORMERS, find
 
 
-def made_by(model) -> dict[str, str]:
-    """The note for an embedding of `model`, a `Model`: its name, and the columns of batches and labels it was given."""
-    fields = model.schema.fields
-    known = {"model": model.name, "batch_key": fields.batch_key, "labels_key": fields.labels_key}
-    return {name: value for name, value in known.items() if value is not None}
+def made_by(model: TrainedModel) -> dict[str, str]:
+    """The note for an embedding of `model`: its name, and the columns of batches and labels it was given."""
+    return {"model": model.name, **model.columns}
 
 
 def note(adata, key: str, made: Mapping[str, str]) -> None:
@@ -22,7 +21,8 @@ def note(adata, key: str, made: Mapping[str, str]) -> None:
 
 
 def learned_labels(adata, key: str) -> str | None:
-    """The column of labels that obsm[key] was trained to tell apart, as scANVI is; None where that is not known."""
+    """The column of labels that obsm[key] was trained to tell apart, by scANVI or fine-tuning; None if not known."""
     made: Mapping[str, Any] = getattr(adata, "uns", {}).get(EMBEDDINGS, {}).get(key, {})
-    classifies = made.get("model") in MODELS and hasattr(find(made["model"]), "classify")
+    name = made.get("model")
+    classifies = name in TRANSFORMERS or (name in MODELS and hasattr(find(name), "classify"))
     return made.get("labels_key") if classifies else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from scduet.data.checks import check_levels
 from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.events import Event, Listener
 from scduet.metrics import METRICS
 from scduet.metrics.core.estimates import Estimate
 from scduet.metrics.core.neighbors import Neighbors, from_graph
@@ -49,7 +50,7 @@ def score(
     exact_up_to: int = 100_000,
     n_queries: int = 5_000,
     seed: int = 0,
-    callback: Callable[[str, str], object] | None = None,
+    callback: Listener | None = None,
 ) -> pd.DataFrame:
     """Score embeddings by how well they mix batches and keep cell types (scIB, Luecken et al. 2022, and successors).
 
@@ -65,7 +66,7 @@ def score(
     min_max: rescale each metric over the embeddings compared before averaging; off, since it makes totals depend on
         what else is compared.
     exact_up_to, n_queries: above so many cells a sample is compared with all, and the standard error is positive.
-    callback: called as callback(embedding, metric) before each metric; progress.
+    callback: called with an Event before each metric: its message names the embedding and the metric.
 
     Returns a DataFrame, index "embedding": the metrics (raw values, higher is better), "bio", "batch", "total" =
     0.6 bio + 0.4 batch, and "rank" of the total. A metric with a missing value counts in no mean, so that rows stay
@@ -88,8 +89,8 @@ def score(
     plan = SamplingPlan(exact_up_to=exact_up_to, n_queries=n_queries, seed=seed)
     extra = _metric_inputs(adata, names, layer, batch, pseudotime_key)
     found = {}
-    for entry in entries:
-        said = None if callback is None else lambda metric, name=entry.name: callback(name, metric)
+    for number, entry in enumerate(entries):
+        said = _told(callback, entry.name, number, names, len(entries))
         more = replace(extra, corrected=entry.corrected)
         found[entry.name] = evaluate(entry.x, labels, batch, before, entry.graph, names, plan, more, said)
     table = long_table(found) if long else wide_table(found, min_max)
@@ -98,6 +99,18 @@ def score(
         *_without_harmony(adata, list(found), before, mixed),
     ]
     return table
+
+
+def _told(callback: Listener | None, embedding: str, number: int, names: list[str], n_embeddings: int):
+    """Tells `callback` of each metric of an embedding."""
+    if callback is None:
+        return None
+    before, total = number * len(names), n_embeddings * len(names)
+
+    def tell(metric: str) -> None:
+        callback(Event("progress", f"{embedding}: {metric}", before + names.index(metric), total, "metric"))
+
+    return tell
 
 
 def _chosen(metrics: str | Iterable[str]) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,22 +14,18 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from jaxtyping import Float, Int
 
-from scduet.api import Model, fit
-from scduet.capabilities import Classifies
+from scduet.api import fit, is_transformer
+from scduet.capabilities import Classifies, TrainedModel
 from scduet.data import inputs, locate
 from scduet.data.labels import labels_of
 from scduet.data.schema import Fields
 from scduet.errors import DataError, OptionError, some
+from scduet.events import Listener
 from scduet.metrics.transfer import accuracy, expected_calibration_error, macro_f1
-from scduet.models import MODELS, find
+from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown
 from scduet.tasks.quality.simple_classifiers import KNN, LOGISTIC, simple_classifiers
 from scduet.tasks.workflows.map_query import map_query
-from scduet.train.events import Listener
-
-if TYPE_CHECKING:
-    from scduet.checkpoints.tuned import Tuned
-    from scduet.transformers.inference.pretrained import Pretrained
 
 HELD_OUT = 0.1  # share of the labeled reference cells whose labels the model is not shown
 USES = {"model": None, "best": None, "knn": KNN, "logistic_regression": LOGISTIC, KNN: KNN, LOGISTIC: LOGISTIC}
@@ -40,9 +35,9 @@ FINE_TUNING = dict(max_epochs=20, n_samples_per_label=100)  # of scvi-tools' tut
 
 def annotate(
     query: AnnData,
-    reference: AnnData | Model | Tuned,
+    reference: AnnData | TrainedModel,
     labels_key: str | None = None,
-    model: str | Path | Pretrained = "scanvi",
+    model: str | Path | TrainedModel = "scanvi",
     *,
     batch_key: str | None = None,
     use: str = "model",
@@ -81,17 +76,14 @@ def annotate(
     _check_use(use, trained=not isinstance(reference, AnnData))
     if unknown is not None and not 0 < unknown < 1:
         raise OptionError(f"unknown={unknown!r}", "it is a share of the largest entropy: between 0 and 1")
-    if isinstance(reference, Model):
-        refuse_unknown(options, (), "annotate with a trained model")
-        found, table = _by_model(query, reference, callback)
-    elif not isinstance(reference, AnnData):
-        found, table = _by_tuned(query, reference, options)
-    elif not isinstance(model, str) or _is_transformer(model):
+    if not isinstance(reference, AnnData):
+        found, table = _by_model(query, reference, callback, options)
+    elif is_transformer(model):
         found, table = _by_transformer(query, reference, labels_key, model, seed, callback, options)
     else:
-        known = [o.name for o in options_of(model)]
+        known = [o.name for o in options_of(str(model))]
         refuse_unknown(options, known, f"annotate by {model!r}")
-        found, table = _by_reference(query, reference, labels_key, model, batch_key, seed, callback, options)
+        found, table = _by_reference(query, reference, labels_key, str(model), batch_key, seed, callback, options)
     method = _chosen(table, use)
     _write(query, found[method]().set_axis(query.obs_names), unknown, key_added)
     query.uns[key_added] = {"method": method, **{k: float(v) for k, v in table.loc[method].items() if k in DECIDES}}
@@ -115,16 +107,9 @@ def _chosen(table: pd.DataFrame, use: str) -> str:
     return USES[use] or str(table.index[0])
 
 
-def predict(model: Model, adata: AnnData | None = None) -> pd.DataFrame:
+def predict(model: TrainedModel, adata: AnnData | None = None) -> pd.DataFrame:
     """Probability of each cell type (cell x type) by a model that classifies; None: the cells trained on."""
-    module = model.module
-    key = model.schema.fields.labels_key
-    if not isinstance(module, Classifies) or key is None:
-        raise OptionError(f"model {model.name!r} is not a classifier of labeled cells", "use 'scanvi' with labels_key=")
-    names = model.schema.levels[key]
-    share = model.map(lambda cells: module.classify(cells).softmax(-1), adata)
-    index = None if adata is None else adata.obs_names
-    return pd.DataFrame(share.cpu().numpy(), index=index, columns=pd.Index(names))
+    return model.predict(adata)
 
 
 def entropy(probability: Float[np.ndarray, "cell label"]) -> Float[np.ndarray, " cell"]:
@@ -145,33 +130,21 @@ class _Truth:
     held_out: Int[np.ndarray, " held_out"]
 
 
-def _by_model(query: AnnData, model: Model, callback: Listener | None) -> tuple[dict[str, Labels], pd.DataFrame]:
-    if not isinstance(model.module, Classifies):
-        raise OptionError(f"model {model.name!r} is not a classifier", "pass a scANVI, or the labeled reference itself")
-    mapped = map_query(query, model, callback=callback)
-    return {model.name: lambda: predict(mapped)}, _validation_accuracy(model)
-
-
-def _by_tuned(query: AnnData, model: Tuned | Pretrained, options: dict) -> tuple[dict[str, Labels], pd.DataFrame]:
-    from scduet.checkpoints.tuned import Tuned
-
-    if not isinstance(model, Tuned):
-        hint = "pass it as model=, and labeled cells as the reference; or teach it with finetune()"
-        raise OptionError(f"the {model.name} was not taught any cell types", hint)
-    return {model.name: lambda: model.predict(query, **options)}, _validation_accuracy(model)
-
-
-def _validation_accuracy(model: Model | Tuned) -> pd.DataFrame:
-    """The accuracy at the end of training, on the cells held out from it."""
+def _by_model(
+    query: AnnData, model: TrainedModel, callback: Listener | None, options: dict
+) -> tuple[dict[str, Labels], pd.DataFrame]:
+    """By a model that knows the types. Its accuracy is that at the end of training, on the cells held out from it."""
+    if model.needs_mapping:
+        refuse_unknown(options, (), "annotate with a trained model")
+        if not isinstance(model.module, Classifies):
+            hint = "pass a scANVI, or the labeled reference itself"
+            raise OptionError(f"model {model.name!r} is not a classifier", hint)
+        share = map_query(query, model, callback=callback).predict()  # pyright: ignore[reportArgumentType]
+    else:
+        share = model.predict(query, **options)
     seen = model.history.get("accuracy_validation", pd.Series(dtype=float)).dropna()
     row = {"accuracy": seen.iloc[-1] if len(seen) else np.nan}
-    return pd.DataFrame(row, index=pd.Index([model.name], name="method"))
-
-
-def _is_transformer(model: str) -> bool:
-    from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
-
-    return model not in MODELS and pretrained.recognize(model)
+    return {model.name: lambda: share}, pd.DataFrame(row, index=pd.Index([model.name], name="method"))
 
 
 def _by_transformer(

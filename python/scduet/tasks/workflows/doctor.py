@@ -122,9 +122,8 @@ def _folder(folder: Path) -> Finding:
 
 def _model(folder: str | Path) -> list[Finding]:
     """Can the model be read, and for a published transformer: is it whole and of the published size?"""
-    from scduet.api import Model, load
+    from scduet.api import load
     from scduet.checkpoints import pretrained
-    from scduet.checkpoints.tuned import Tuned
 
     if pretrained.recognize(folder):
         return [Finding(f"model: {check.what}", check.found, check.passed) for check in pretrained.verify(folder)]
@@ -132,12 +131,7 @@ def _model(folder: str | Path) -> list[Finding]:
         model = load(folder)
     except ScduetError as error:
         return [Finding("model", error.message, False, error.hint)]
-    epochs = f"trained for {len(model.history)} epochs"
-    if isinstance(model, Model):
-        return [Finding("model", f"{model.name} of {len(model.genes)} genes, {epochs}")]
-    assert isinstance(model, Tuned), "the published ones were told apart above"
-    taught = f"{model.name} fine-tuned for {model.task}: {len(model.levels)} levels of obs[{model.key!r}], {epochs}"
-    return [Finding("model", taught), Finding("model: base", f"{model.base.origin}, the one that was tuned (sha256)")]
+    return [Finding("model", model.description)]
 
 
 def _version(package: str) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +9,11 @@ import pandas as pd
 import scanpy as sc
 
 from scduet.checkpoints import pretrained
+from scduet.events import Event, Listener
+from scduet.tasks.quality.provenance import made_by, note
 from scduet.tasks.quality.score import score
 from scduet.tasks.workflows.integrate import integrate
-from scduet.train import device as devices
-from scduet.train.events import Event
-from scduet.transformers.inference.pretrained import Pretrained
+from scduet.transformer_model import Transformer
 
 HVG_PCA = "X_pca_hvg"
 _N_GENES, _N_COMPONENTS = 2_000, 50
@@ -23,31 +21,31 @@ _N_GENES, _N_COMPONENTS = 2_000, 50
 
 def embed_pretrained(
     adata,
-    model: Pretrained | str | Path,
+    model: Transformer | str | Path,
     *,
     labels_key: str | None = None,
     batch_key: str | None = None,
     key_added: str | None = None,
     with_scvi: bool = False,
     layer: str | None = None,
-    accelerator: str = "auto",
-    callback: Callable[[Event], object] | None = None,
+    callback: Listener | None = None,
     **options,
 ) -> pd.DataFrame | None:
     """Write the embedding of `model` (a folder, "hf://" address, or loaded) to obsm["X_geneformer"], ["X_scGPT"] or
     ["X_scFoundation"] (`key_added` for another name).
 
-    layer: where the raw counts are; None for X. options: those of `Pretrained.embed` (pooling, precision, ...).
+    layer: where the raw counts are; None for X. options: those of `Transformer.embed` (accelerator, precision, pooling,
+    ...).
     With `labels_key` returns `score` of it beside PCA of 2,000 variable genes on the same cells (and of scVI, trained
     here, with `with_scvi`); zero-shot embeddings often lose to that (Kedzierska et al., Genome Biology 2025).
     """
-    model = model if isinstance(model, Pretrained) else pretrained.read(model)
+    model = pretrained.read(model, callback) if isinstance(model, (str, Path)) else model
     key = key_added or model.key
-    device = devices.choose(accelerator)
     if callback is not None:
         coverage = model.match(adata, layer=layer, gene_column=options.get("gene_column"))
         callback(Event("log", f"{model.name}: {coverage}"))
-    adata.obsm[key] = model.embed(adata, layer=layer, device=device, progress=_told(callback, model), **options)
+    adata.obsm[key] = model.embed(adata, layer=layer, callback=callback, **options)
+    note(adata, key, made_by(model))
     if labels_key is None:
         return None
     adata.obsm[HVG_PCA] = hvg_pca(adata, layer)
@@ -67,19 +65,3 @@ def hvg_pca(adata, layer: str | None = None) -> np.ndarray:
     n = min(_N_COMPONENTS, copy.n_obs - 1, int(copy.var["highly_variable"].sum()) - 1)
     sc.pp.pca(copy, n_comps=n, mask_var="highly_variable")
     return np.asarray(copy.obsm["X_pca"], np.float32)
-
-
-def _told(callback, model: Pretrained, every: float = 0.2):
-    """Events of progress, a few each second: the engine's, with cells in the place of epochs."""
-    if callback is None:
-        return None
-    last = 0.0
-
-    def progress(done: int, cells: int, seconds_left: float) -> None:
-        nonlocal last
-        if done == cells or time.monotonic() - last > every:
-            last = time.monotonic()
-            message = f"{model.name}: {done:,} of {cells:,} cells, {seconds_left:.0f} s left"
-            callback(Event("epoch", message, done, cells, seconds_left, {}))
-
-    return progress

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from scduet.api import Model, fit
+from scduet.api import fit, is_transformer
+from scduet.capabilities import TrainedModel
 from scduet.errors import OptionError
 from scduet.io.cells import add_embedding, check_target, file_size
-from scduet.models import MODELS, key_of
 from scduet.options import options_of, refuse_unknown
 from scduet.tasks.genes.variable_genes import choose_genes
 from scduet.tasks.quality.provenance import made_by, note
 from scduet.train.defaults import lists_options
 from scduet.train.group import is_first
 
-if TYPE_CHECKING:
-    from scduet.checkpoints.tuned import Tuned
-    from scduet.transformers.inference.pretrained import Pretrained
-
 
 @lists_options
 def integrate(
     adata,
-    model: str | Path | Pretrained = "scvi",
+    model: str | Path | TrainedModel = "scvi",
     *,
     n_top_genes: int | None = None,
     key_added: str | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     **options,
-) -> Model | Tuned:
+) -> TrainedModel:
     """Train `model` on `adata` and write the embedding of its cells to obsm.
 
     adata: AnnData with raw counts (cell, gene); gains obsm[key_added], float32 (cell, latent). Or the path of an .h5ad
@@ -47,7 +42,7 @@ def integrate(
 
     Returns the model. Raises as `fit` does, and OptionError or FormatError for an output that cannot be written.
     """
-    if not isinstance(model, str) or (model not in MODELS and _is_transformer(model)):
+    if is_transformer(model):
         if n_top_genes is not None:
             raise OptionError("a transformer takes the genes of its vocabulary", "leave n_top_genes out")
         return _by_transformer(adata, model, key_added, output, options)
@@ -55,12 +50,13 @@ def integrate(
     if on_disk != (output is not None):
         raise OptionError("output= is for a file and missing" if on_disk else "output= is for a file, not an AnnData")
     if n_top_genes is not None:
-        _refuse_choice(adata, model, options)
+        _refuse_choice(adata, str(model), options)
     if output is not None:
         check_target(output, overwrite, file_size(adata), endings=(Path(adata).suffix.lower(),))
     if n_top_genes is not None:
         choose_genes(adata, n_top_genes, options)
-    trained, key = fit(adata, model, **options), key_added or key_of(model)
+    trained = fit(adata, str(model), **options)
+    key = key_added or trained.key
     if output is None:
         adata.obsm[key] = trained.embed()
         note(adata, key, made_by(trained))
@@ -83,13 +79,7 @@ def _refuse_choice(adata, model: str, options: dict) -> None:
         raise OptionError("the model to start from fixes the genes", "leave n_top_genes out")
 
 
-def _is_transformer(model: str) -> bool:
-    from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
-
-    return pretrained.recognize(model)
-
-
-def _by_transformer(adata, model: str | Path | Pretrained, key_added: str | None, output, options: dict) -> Tuned:
+def _by_transformer(adata, model, key_added: str | None, output, options: dict) -> TrainedModel:
     from scduet.tasks.foundation.finetune import finetune_integration
 
     if isinstance(adata, (str, os.PathLike)) or output is not None:
@@ -97,5 +87,7 @@ def _by_transformer(adata, model: str | Path | Pretrained, key_added: str | None
     if "batch_key" not in options:
         raise OptionError("a transformer needs batches to integrate", "pass batch_key=, or use embed_pretrained()")
     trained = finetune_integration(adata, model, **options)
-    adata.obsm[key_added or trained.base.key] = trained.embed(adata)
+    key = key_added or trained.key
+    adata.obsm[key] = trained.embed(adata)
+    note(adata, key, made_by(trained))
     return trained

@@ -25,12 +25,12 @@ from scduet.data import checks
 from scduet.data.locate import var_of_main
 from scduet.data.schema import Schema, on_disk
 from scduet.data.sources import Cells
-from scduet.errors import DataError, ScduetWarning, some
-from scduet.models import find, key_of
+from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.events import Listener
+from scduet.models import find
 from scduet.options import build, options_of, refuse_unknown
 from scduet.tasks.quality.provenance import made_by, note
 from scduet.train.config import TrainConfig
-from scduet.train.events import Listener
 from scduet.train.loop import TrainingResult
 from scduet.train.progress import reporter
 
@@ -60,6 +60,8 @@ def map_query(
     every level of the query is known already it is `model` itself, with the cells of the query. Raises DataError when
     too many genes are missing, or a column of obs is.
     """
+    if not model.needs_mapping:
+        raise OptionError(f"{model.name!r} takes cells of any batch as they are", "use its embed() or predict()")
     refuse_unknown(options, [o.name for o in options_of(model.name) if o.group == "training"], "map_query")
     data = on_disk(query)
     _check_genes(data, model, max_missing)
@@ -68,7 +70,7 @@ def map_query(
     mapped = replace(model, cells=cells) if schema == model.schema else _extend_model(model, schema, cells)
     if train and mapped.schema != model.schema:
         mapped = train_new_rows(model, mapped, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
-    key = key_added or key_of(model.name)
+    key = key_added or model.key
     if data is query:
         query.obsm[key] = mapped.embed()
         note(query, key, made_by(mapped))

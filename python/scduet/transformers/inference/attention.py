@@ -11,6 +11,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,7 +20,6 @@ from torch import Tensor
 from scduet.contract import TokenBatch
 from scduet.errors import OptionError
 from scduet.transformers.encoder.trunk import Packing
-from scduet.transformers.inference.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Attention:
 
 
 def attention(
-    model: Pretrained,
+    model: Any,
     adata,
     token: Int[np.ndarray, " gene"],
     group: Int[np.ndarray, " cell"],
@@ -41,22 +41,22 @@ def attention(
 ) -> Attention:
     """Attention in `block` (-1 is the last) among the genes with these tokens, by group of cells (codes from 0).
 
-    how: arguments of `Pretrained.mapped`: layer, device, precision, and the family's options.
+    model: a `Transformer`. how: arguments of its `map`: layer, accelerator, precision, and the family's options.
     Raises OptionError for a block that the model does not have.
     """
-    blocks = model.module.trunk.blocks
+    encoder = model.encoder
+    blocks = encoder.trunk.blocks
     if not -len(blocks) <= block < len(blocks):
         raise OptionError(f"block cannot be {block}", f"{model.name} has {len(blocks)}")
     depth = block % len(blocks)
-    place = torch.full((int(model.module.genes().shape[0]) + 3,), -1)
+    place = torch.full((int(encoder.genes().shape[0]) + 3,), -1)
     place[torch.from_numpy(token)] = torch.arange(len(token))
     shape = (int(group.max()) + 1, len(token), len(token))
     total, seen = torch.zeros(shape), torch.zeros(shape, dtype=torch.int32)
 
     def add(tokens: TokenBatch) -> Tensor:
         packing = Packing.of(tokens.padding)
-        module = model.module.to(tokens.gene.device).eval()
-        states = packing.split(module(tokens, packing, depth))
+        states = packing.split(encoder(tokens, packing, depth))
         genes = packing.split(packing.pack(tokens.gene))
         for cell, gene, code in zip(states, genes, group[tokens.index.cpu().numpy()], strict=True):
             here = place[gene.cpu()]
@@ -66,7 +66,7 @@ def attention(
             seen[code, at[:, None], at] += 1
         return tokens.index[:, None][:, :0]
 
-    model.mapped(add, adata, **how)
+    model.map(add, adata, **how)
     weight = torch.where(seen > 0, total / seen.clamp(min=1), torch.nan)
     return Attention(weight.numpy(), seen.numpy())
 

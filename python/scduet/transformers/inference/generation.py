@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,21 +15,20 @@ from torch import Tensor
 from scduet.contract import TokenBatch
 from scduet.errors import FormatError, some
 from scduet.transformers.encoder.trunk import Packing
-from scduet.transformers.inference.pretrained import Pretrained
 from scduet.transformers.objectives.pretraining import Generative, GenerativeConfig, head_weights
 
 PIECE = 1_024  # genes asked for together: they do not see each other, so that pieces change nothing
 
 
-def generator(model: Pretrained) -> Generative:
-    """The encoder of `model` with the heads that it was trained with.
+def generator(name: str, encoder: Any, weights_of_heads: Mapping[str, Tensor]) -> Generative:
+    """The encoder of the family `name` with the heads that it was trained with.
 
     Raises FormatError for a model that was not trained to generate, or whose checkpoint leaves the heads out.
     """
-    if model.name != "scgpt":
-        raise FormatError(f"{model.name} does not predict values", "generate with a scGPT, e.g. from pretrain()")
-    module = Generative(model.module, np.zeros(0, np.int64), GenerativeConfig())  # pyright: ignore[reportArgumentType]
-    weights = head_weights(module, "scgpt", model.set_aside)
+    if name != "scgpt":
+        raise FormatError(f"{name} does not predict values", "generate with a scGPT, e.g. from pretrain()")
+    module = Generative(encoder, np.zeros(0, np.int64), GenerativeConfig())
+    weights = head_weights(module, "scgpt", weights_of_heads)
     needed = [name for name in module.state_dict() if not name.startswith("encoder.")]
     missing = [name for name in needed if name not in weights]
     if missing:

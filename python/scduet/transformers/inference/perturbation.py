@@ -115,13 +115,12 @@ class _Runner:
         """The states of the cells, in their order."""
         by_cls = self.module.pools_by_cls(self.options)
         found: list[_State | None] = [None] * len(tokens.index)
-        with torch.inference_mode(), self.resources.autocast():
-            for cells, result in of_tokens(self._embed if by_cls else self._states, tokens, self.pad, self.resources):
-                parts = result.float().cpu().split([1] * len(cells) if by_cls else tokens.lengths[cells].tolist())
-                for cell, part in zip(cells, parts, strict=True):
-                    genes = tokens.gene[tokens.indptr[cell] : tokens.indptr[cell + 1]][self.inner]
-                    states = None if by_cls else part[self.inner]
-                    found[cell] = _State(genes, states, part[0] if states is None else states.mean(0))
+        for cells, result in of_tokens(self._embed if by_cls else self._states, tokens, self.pad, self.resources):
+            parts = result.float().cpu().split([1] * len(cells) if by_cls else tokens.lengths[cells].tolist())
+            for cell, part in zip(cells, parts, strict=True):
+                genes = tokens.gene[tokens.indptr[cell] : tokens.indptr[cell + 1]][self.inner]
+                states = None if by_cls else part[self.inner]
+                found[cell] = _State(genes, states, part[0] if states is None else states.mean(0))
         return iter([state for state in found if state is not None])
 
     def perturbed(self, tokens: Tokens, change: Change, cell: int) -> Tokens:

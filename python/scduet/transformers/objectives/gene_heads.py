@@ -24,7 +24,7 @@ INNER = 0.25  # share of these genes
 
 
 @dataclass(frozen=True)
-class Head:
+class LinearProbe:
     """A linear map of standardised vectors."""
 
     mean: Float[Tensor, " width"]
@@ -40,7 +40,7 @@ class Head:
 class Goal:
     """What a head is for: how it is fitted, and how wrong it is (smaller is better)."""
 
-    fit: Callable[[Tensor, Tensor, float], Head]
+    fit: Callable[[Tensor, Tensor, float], LinearProbe]
     loss: Callable[[Tensor, Tensor], Tensor]
 
 
@@ -68,7 +68,7 @@ def cross_validated(
     return found
 
 
-def fitted(x: Tensor, y: Tensor, goal: Goal, seed: int = 0) -> Head:
+def fitted(x: Tensor, y: Tensor, goal: Goal, seed: int = 0) -> LinearProbe:
     """The head with the penalty that does best on a quarter of these genes, then fitted on all of them."""
     order = np.random.default_rng(seed).permutation(len(x))
     held, shown = np.split(order, [max(1, int(INNER * len(x)))])
@@ -76,7 +76,7 @@ def fitted(x: Tensor, y: Tensor, goal: Goal, seed: int = 0) -> Head:
     return goal.fit(x, y, PENALTIES[int(np.argmin(losses))])
 
 
-def _classifier(x: Tensor, y: Tensor, penalty: float, n: int) -> Head:
+def _classifier(x: Tensor, y: Tensor, penalty: float, n: int) -> LinearProbe:
     standard, mean, spread = _standardised(x)
     weight = torch.zeros(x.shape[1], n, dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(n, dtype=x.dtype, requires_grad=True)
@@ -89,10 +89,10 @@ def _classifier(x: Tensor, y: Tensor, penalty: float, n: int) -> Head:
         return loss
 
     optimizer.step(closure)  # pyright: ignore[reportArgumentType]
-    return Head(mean, spread, weight.detach(), bias.detach())
+    return LinearProbe(mean, spread, weight.detach(), bias.detach())
 
 
-def _regressor(x: Tensor, y: Tensor, penalty: float) -> Head:
+def _regressor(x: Tensor, y: Tensor, penalty: float) -> LinearProbe:
     """By the smaller of both normal equations."""
     standard, mean, spread = _standardised(x)
     centre, n, width = y.mean(), *standard.shape
@@ -102,7 +102,7 @@ def _regressor(x: Tensor, y: Tensor, penalty: float) -> Head:
     else:
         eye = torch.eye(n, dtype=x.dtype)
         weight = standard.T @ torch.linalg.solve(standard @ standard.T + penalty * eye, y - centre)
-    return Head(mean, spread, weight[:, None], centre[None])
+    return LinearProbe(mean, spread, weight[:, None], centre[None])
 
 
 def _standardised(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Events: what training reports while it runs, and what becomes of a callback's exceptions, warnings and Ctrl-C."""
+"""Events: what the engine reports while it works, and what becomes of a callback's exceptions, warnings and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,20 +11,30 @@ from typing import Any, Literal
 
 from scduet.errors import ScduetWarning, TrainingInterrupted
 
+Unit = Literal["epoch", "cell", "metric", "file"]
+
 
 @dataclass(frozen=True)
 class Event:
     """One message of the engine to whoever called it."""
 
-    kind: Literal["epoch", "log", "warning"]
+    kind: Literal["progress", "log", "warning"]
     message: str
-    epoch: int = 0  # epochs done
-    max_epochs: int = 0
-    seconds_left: float = 0.0  # estimate, if training runs to max_epochs
-    terms: Mapping[str, float] = field(default_factory=dict)  # the epoch's row of the history
+    done: int = 0  # of `total` units
+    total: int = 0
+    unit: Unit = "epoch"
+    seconds_left: float = 0.0  # estimate, if the work is not stopped early
+    terms: Mapping[str, float] = field(default_factory=dict)  # of an epoch: its row of the history
 
 
 Listener = Callable[[Event], "bool | None"]  # returning True asks training to stop
+
+
+def counted(listener: Listener | None, message: str, unit: Unit) -> Callable[[int, int, float], object] | None:
+    """A function of (done, total, seconds left) that tells `listener` of them; None where nobody listens."""
+    if listener is None:
+        return None
+    return lambda done, total, left=0.0: listener(Event("progress", message, done, total, unit, left))
 
 
 class RaiseLater:

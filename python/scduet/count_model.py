@@ -1,0 +1,150 @@
+"""A trained module together with the schema of the data it was trained on: what `fit` returns."""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from scduet.capabilities import Classifies
+from scduet.checkpoints import model_folder, scvi_export
+from scduet.contract import Reference
+from scduet.data import inference
+from scduet.data.schema import Schema
+from scduet.data.sources import Cells
+from scduet.errors import DataError, OptionError
+from scduet.events import Listener, counted
+from scduet.models import key_of
+from scduet.train import device as devices
+from scduet.train.config import TrainConfig
+from scduet.train.group import is_first
+from scduet.train.loop import TrainingResult
+from scduet.train.summary import summary
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained module together with the schema of the data it was trained on. Made by `fit` and `load`."""
+
+    name: str
+    module: nn.Module = field(repr=False)
+    schema: Schema = field(repr=False)
+    reference: Reference = field(repr=False)
+    config: Any
+    training: TrainConfig = field(repr=False)
+    outcome: TrainingResult = field(repr=False, default_factory=TrainingResult)
+    cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
+    holds: Mapping[str, Model] = field(repr=False, default_factory=dict)  # trained models that it stands on
+
+    needs_mapping = True
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: mean loss and its terms, per cell, for training and held-out cells."""
+        return self.outcome.table()
+
+    @property
+    def genes(self) -> list[str]:
+        return list(self.schema.genes)
+
+    features = genes
+
+    @property
+    def key(self) -> str:
+        """Where its embedding goes in obsm."""
+        return key_of(self.name)
+
+    @property
+    def description(self) -> str:
+        return f"{self.name} of {len(self.genes)} genes, trained for {len(self.history)} epochs"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns of obs with the batches and labels that it was given, as "batch_key" and "labels_key"."""
+        fields = self.schema.fields
+        known = {"batch_key": fields.batch_key, "labels_key": fields.labels_key}
+        return {name: value for name, value in known.items() if value is not None}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+    def embed(
+        self, adata=None, *, batch_size: int = 1024, accelerator: str | None = None, callback: Listener | None = None
+    ) -> np.ndarray:
+        """Embedding of each cell of `adata` (None: the cells trained on), float32 (cell, latent).
+
+        adata: an AnnData, or the path of an .h5ad or .zarr whose counts are read in pieces.
+        accelerator: None for where the model is. callback: called with an Event after each minibatch.
+        Genes may come in any order. Raises DataError naming genes, levels or cells that do not fit the model.
+        """
+        if accelerator is not None:
+            self.module.to(devices.choose(accelerator))
+        return self.map(self.module.embed, adata, batch_size, callback).float().cpu().numpy()  # type: ignore[arg-type]
+
+    def predict(self, adata=None) -> pd.DataFrame:
+        """Probability of each cell type (cell x type) by a model that classifies; None: the cells trained on."""
+        module, key = self.module, self.schema.fields.labels_key
+        if not isinstance(module, Classifies) or key is None:
+            remedy = "use 'scanvi' with labels_key="
+            raise OptionError(f"model {self.name!r} is not a classifier of labeled cells", remedy)
+        share = self.map(lambda cells: module.classify(cells).softmax(-1), adata)
+        index = None if adata is None else adata.obs_names
+        return pd.DataFrame(share.cpu().numpy(), index=index, columns=pd.Index(self.schema.levels[key]))
+
+    def map(
+        self,
+        function: Callable[[Any], Tensor],
+        adata=None,
+        batch_size: int = 1024,
+        callback: Listener | None = None,
+    ) -> Tensor:
+        """`function` of each minibatch of cells, in evaluation mode and without gradients, joined along the cells."""
+        cells, told = self.encode(adata), counted(callback, self.name, "cell")
+        self.module.eval()
+        with torch.inference_mode():
+            found = inference.each(function, inference.in_order(cells), len(cells), batch_size, self.device, told)
+            return torch.cat([result for _, result in found])
+
+    def gene_rows(self, adata) -> np.ndarray:
+        """Row of each gene of `adata` among the model's genes, -1 for an unknown one."""
+        return pd.Index(self.genes).get_indexer(adata.var_names)
+
+    def encode(self, adata=None) -> Cells:
+        """The cells of `adata` as the model sees them; None: the cells it was trained on."""
+        if adata is not None:
+            return self.schema.encode(adata)
+        if self.cells is None:
+            raise DataError("this model was loaded and has no cells of its own", "pass adata")
+        return self.cells
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write the model to `folder`: safetensors + JSON, see `scduet.io.native`.
+
+        Of several processes under torchrun only the first writes.
+        Raises FormatError when the folder exists, unless overwrite=True and it holds a scduet model and nothing else.
+        """
+        if not is_first():
+            return
+        model_folder.write(Path(folder), self._parts(), overwrite)
+
+    def _parts(self) -> model_folder.Parts:
+        parts = {name: value for name, value in vars(self).items() if name not in ("cells", "holds")}
+        return model_folder.Parts(**parts, holds={name: one._parts() for name, one in self.holds.items()})
+
+    def export_scvi_tools(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write a model folder that scvi-tools 1.4 loads: `scvi.model.SCVI.load(folder, adata)`.
+
+        Raises FormatError where the folder exists or scvi-tools has no such model.
+        """
+        scvi_export.write(Path(folder), self.name, self.module, self.schema, self.outcome.history, overwrite)

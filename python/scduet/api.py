@@ -18,6 +18,7 @@ from scduet.capabilities import TrainedModel
 from scduet.checkpoints import model_folder, scvi_tools
 from scduet.contract import MakeBatch, Measured, Reference
 from scduet.count_model import Model
+from scduet.data.checks import mark_of
 from scduet.data.schema import Fields, Schema, describe_genes, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import OptionError
@@ -28,7 +29,7 @@ from scduet.nn.kernels.jit import compilation_announced
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
 from scduet.train import resume
-from scduet.train.config import TrainConfig, resolved
+from scduet.train.config import TrainConfig, on_all_cells, resolved
 from scduet.train.defaults import lists_options
 from scduet.train.group import local_rank
 from scduet.train.loop import Trainer, TrainingResult
@@ -78,6 +79,8 @@ def fit(
     try:
         with warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
             schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None))
+            if getattr(cls, "per_cell", False):
+                schema, training = replace(schema, cells=mark_of(adata.obs_names)), on_all_cells(training)
             schema = schema if start is None else schema.as_in(start.schema)
             listener(Event("log", describe_genes(schema, adata)))
             listener.check()

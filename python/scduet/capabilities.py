@@ -5,7 +5,7 @@ from __future__ import annotations
 from scduet._torch import torch  # noqa: F401  before any other import of it
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 from jaxtyping import Float, Int
@@ -17,8 +17,8 @@ from scduet.contract import CellBatch, TokenBatch
 
 
 @runtime_checkable
-class Classifies(Protocol):
-    """A module that tells cell types."""
+class Classifier(Protocol):
+    """A module that predicts cell types."""
 
     def classify(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
         """Logits."""
@@ -26,7 +26,7 @@ class Classifies(Protocol):
 
 
 @runtime_checkable
-class KnowsGenes(Protocol):
+class HasGeneEmbeddings(Protocol):
     """A module that has learned a vector for each gene."""
 
     def genes(self) -> Float[Tensor, "gene width"]:
@@ -66,56 +66,74 @@ class HasZeroInflation(Protocol):
 
 
 @runtime_checkable
-class Bounds(Protocol):
+class HasELBO(Protocol):
     """A module that bounds the likelihood of each cell."""
 
     def cell_terms(self, cells: CellBatch) -> Mapping[str, Float[Tensor, " cell"]]:
-        """The terms of the negative evidence lower bound of each cell, at a draw of its state."""
+        """The terms of the negative evidence lower bound of each cell, at a draw of its state.
+
+        "reconstruction" is that of the main modality, "reconstruction_<modality>" those of others.
+        """
         ...
 
 
-class VAE(Protocol):
-    """A variational autoencoder of counts: from counts to the state of a cell, and from a state to counts."""
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A module that sums log-likelihoods faster than `decode` gives them."""
 
-    learns_library: bool
+    def log_likelihood(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
+    ) -> Float[Tensor, " cell"]:
+        """log p(x | z, l), summed over the features of all modalities."""
+        ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A module with a Gaussian posterior of each cell's state."""
 
     def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance of q(z | x)."""
         ...
 
-    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
-        """What the decoder wants, of a draw from q(z | x)."""
+    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+        """What the decoder takes, of a draw from q(z | x): the draw itself, or e.g. its softmax."""
         ...
+
+
+@runtime_checkable
+class HasLibrary(Protocol):
+    """A module whose means grow with the library size of the cell."""
 
     def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
         """log of the library size: observed, or the posterior mean."""
         ...
 
-    def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
-        """log of the library size for training, and where it is learned, its term of each cell's loss."""
-        ...
+
+@runtime_checkable
+class LearnsLibrary(Protocol):
+    """A module that has a posterior of the library size, where `learns_library`."""
+
+    learns_library: bool
 
     def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
-        """Mean and variance of its logarithm, where it is learned; `library_prior` likewise."""
+        """Mean and variance of its logarithm."""
         ...
 
-    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]: ...
-
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
-        """log p(x | z, l), summed over genes."""
+    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+        """The same before the cell was seen."""
         ...
 
-    def shares(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "cell gene"]:
-        """Expected share of each gene, as if measured in `batch`; written to `out`, where no gradient is asked for."""
-        ...
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A module that gives distributions of what is measured in cells of given states.
+
+    `modalities`: first the main matrix, e.g. "rna"; any other is named as in the model's `inputs`.
+    """
+
+    @property
+    def modalities(self) -> tuple[str, ...]: ...
 
     def decode(
         self,
@@ -123,17 +141,31 @@ class VAE(Protocol):
         cells: CellBatch,
         batch: Int[Tensor, " cell"] | None = None,
         log_library: Float[Tensor, "cell 1"] | None = None,
-    ) -> Any:
-        """Parameters of the counts' distribution: `scale`, `rate`, `dispersion`, `dropout_logits`."""
+    ) -> Mapping[str, Any]:
+        """A `nn.distributions.Distribution` of each modality, as if measured in `batch` and with `log_library`."""
+        ...
+
+    def normalized_expression(
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"] | None = None,
+        modality: str | None = None,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "cell feature"]:
+        """Expected value per unit of library, as if measured in `batch`: shares of RNA, probabilities of peaks.
+
+        modality: None for the first. out: where to write it, if no gradient is asked for.
+        """
         ...
 
 
 @runtime_checkable
-class Generates(Protocol):
-    """A module that is a VAE of counts, or holds one."""
+class HoldsVAE(Protocol):
+    """A module that leaves what it does not do itself to the autoencoder inside it."""
 
     @property
-    def vae(self) -> VAE: ...
+    def vae(self) -> Any: ...
 
 
 class TrainedModel(Protocol):
@@ -185,3 +217,14 @@ class TrainedModel(Protocol):
     def save(self, folder: Any, overwrite: bool = False) -> None:
         """Write the model, so that `load` reads it."""
         ...
+
+
+Capability = TypeVar("Capability")
+
+
+def part_with(module: Any, capability: type[Capability]) -> Capability | None:
+    """The module, or else the autoencoder inside it, if it has this capability."""
+    if isinstance(module, capability):
+        return module
+    inside = module.vae if isinstance(module, HoldsVAE) else None
+    return inside if isinstance(inside, capability) else None

@@ -207,6 +207,8 @@ class Module(Protocol):
     # measure(cells: Cells, reference: Reference) -> dict[str, NDArray | Measured]    static; before it is built
     # parameters_of(player: str)          the weights of each of several players
     # after_step(step: Step)              called without gradients when a player has moved, e.g. to clip weights
+    # per_cell: ClassVar[bool]             True: parameters have a row for each of `Reference.n_cells` cells, picked by
+    #                                      `CellBatch.index`; all of these cells are trained on, others are refused
     # strata: ClassVar["batch" | "label" | "labeled"]    minibatches hold equal numbers of each; or see `Stratified`
 
     def forward(self, cells: Any, step: Step) -> Loss: ...

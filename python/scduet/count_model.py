@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from scduet.capabilities import Classifies
+from scduet.capabilities import Classifier
 from scduet.checkpoints import model_folder, scvi_export
 from scduet.contract import Reference
 from scduet.data import inference
@@ -95,7 +95,7 @@ class Model:
     def predict(self, adata=None) -> pd.DataFrame:
         """Probability of each cell type (cell x type) by a model that classifies; None: the cells trained on."""
         module, key = self.module, self.schema.fields.labels_key
-        if not isinstance(module, Classifies) or key is None:
+        if not isinstance(module, Classifier) or key is None:
             remedy = "use 'scanvi' with labels_key="
             raise OptionError(f"model {self.name!r} is not a classifier of labeled cells", remedy)
         share = self.map(lambda cells: module.classify(cells).softmax(-1), adata)

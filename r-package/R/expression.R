@@ -6,10 +6,12 @@
 #' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
 #' @param assay.name Name of the new assay. One of this name is replaced if this function made it; anything else of this
 #'   name is an error.
-#' @param features Genes wanted; `NULL` for all of the model.
+#' @param features Genes wanted, or features of the `modality`; `NULL` for all of the model.
 #' @param batch Decode all cells as if measured in this batch, or the mean over several; `NULL` for each cell's own.
-#' @param library.size What the shares of the genes are multiplied by.
+#' @param library.size What the shares of the genes are multiplied by: 10,000, or 1 where a `modality` is given.
 #' @param n.samples Draws a cell, averaged.
+#' @param modality Another matrix that the model decodes, such as "protein", whose expected values are wanted; `NULL` for
+#'   the main one.
 #' @inheritParams RunModel
 #' @param ... Not used.
 #' @returns The object with a new assay whose layer `data` is the denoised expression (not log-transformed); a
@@ -23,16 +25,18 @@
 #' FeaturePlot(obj, "denoised_CD3E")
 #' }
 NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = "counts", assay.name = "denoised",
-                                features = NULL, batch = NULL, library.size = 1e4, n.samples = 1, seed.use = 42, ...) {
+                                features = NULL, batch = NULL, library.size = if (is.null(modality)) 1e4 else 1, n.samples = 1,
+                                seed.use = 42, modality = NULL, ...) {
   check_no_options(...)
   check_text(assay.name, "assay.name")
   check_assay_name(object, assay.name)
   model <- ScduetModel(object, reduction = reduction)
-  check_features(features, model$genes)
+  if (is.null(modality)) check_features(features, model$genes)
   adata <- anndata_for(parts_of(object, assay, layer), model)
   options <- list(
     transform_batch = as_option(batch), gene_list = if (!is.null(features)) as.list(features), library_size = library.size,
-    n_samples = check_whole(n.samples, "n.samples"), seed = check_whole(seed.use, "seed.use")
+    n_samples = check_whole(n.samples, "n.samples"), seed = check_whole(seed.use, "seed.use"),
+    modality = modality
   )
   found <- ask("expression",
     folder = model_folder(model), sha256 = model$sha256, adata = adata, options = Filter(Negate(is.null), options)

@@ -19,6 +19,7 @@
 #'   were hardly measured, and most calls of such genes are not confirmed by replicates.
 #' @param logfc.threshold Genes are tested whose `avg_log2FC` is at least this, up or down.
 #' @param only.pos Test and return only genes that are higher in `ident.1`, by the counts and by the model.
+#' @param modality Another matrix that the model decodes, such as "protein", to compare; `NULL` for the main one.
 #' @param verbose Show how many genes were tested and called.
 #' @param ... Further options of the engine, e.g. `batch_correction = TRUE`.
 #' @inheritParams RunModel
@@ -35,7 +36,7 @@
 #' }
 FindModelMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, reduction = NULL, assay = NULL,
                              layer = "counts", mode = "change", delta = 0.25, fdr.target = 0.05, min.pct = 0.1,
-                             logfc.threshold = 0, only.pos = FALSE, seed.use = 42, verbose = TRUE, ...) {
+                             logfc.threshold = 0, only.pos = FALSE, modality = NULL, seed.use = 42, verbose = TRUE, ...) {
   check_flag(only.pos, "only.pos")
   check_option_names(list(...), rlang::current_env())
   model <- ScduetModel(object, reduction = reduction)
@@ -48,7 +49,7 @@ FindModelMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, r
   options <- list(
     groupby = "scduet_group", group1 = as_option(ident.1), group2 = as_option(ident.2), mode = mode, delta = delta,
     fdr_target = fdr.target, min_pct = min.pct, lfc_threshold = logfc.threshold, only_pos = only.pos,
-    total_key = "scduet_total", seed = check_whole(seed.use, "seed.use")
+    total_key = if (is.null(modality)) "scduet_total", modality = modality, seed = check_whole(seed.use, "seed.use")
   )
   found <- ask("markers",
     folder = model_folder(model), sha256 = model$sha256,

@@ -10,6 +10,7 @@ TOYS = {
     "toy_citeseq": Row("contract.toys.citeseq:ToyCiteSeq", "X_toyCiteSeq", "toyciteseq", "RunToyCiteSeq"),
     "toy_masked": Row("contract.toys.masked:ToyMasked", "X_toyMasked", "toymasked", "RunToyMasked"),
     "toy_spots": Row("contract.toys.spots:ToySpots", "X_toySpots", "toyspots", "RunToySpots", task="deconvolution"),
+    "toy_profiles": Row("contract.toys.profiles:ToyProfiles", "X_toyProfiles", "toyprofiles", "RunToyProfiles"),
 }
 
 

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from scduet.cli import main
 from scduet.contract import Step
 from scduet.data.sources import gathered
 from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
+from scduet.models import MODELS
+from scduet.tasks.posterior.likelihoods import terms_of_cells
 
 pytestmark = pytest.mark.usefixtures("toys")
 KILLED = Path(__file__).parent / "toys" / "killed.py"
@@ -236,6 +239,119 @@ def test_minified_cells_keep_their_proteins(data):
     np.testing.assert_allclose(kept, whole, rtol=1e-4)
 
 
+def test_every_analysis_takes_another_modality(data):
+    """Against the module's own rate at the posterior mean, and the proteins, of which batch b0 lacks two."""
+    model, proteins = fitted(data, "toy_citeseq", max_epochs=60), data.obsm["prot"]
+    module, draws = model.module, {"modality": "protein", "n_samples": 50}
+    names = list(proteins.columns)
+    mean = sd.normalized_expression(model, data, **draws)
+    assert mean.columns.tolist() == names
+    rate = model.map(lambda cells: module._proteins(module.embed(cells)).rate).numpy()
+    assert np.corrcoef(np.log(mean.to_numpy().ravel()), np.log(rate.ravel()))[0, 1] > 0.97
+    np.testing.assert_allclose(sd.likelihood_parameters(model, data, **draws)["mean"], mean, rtol=1e-4)
+    assert np.array_equal(sd.normalized_expression(model, data, gene_list=["CD3"], **draws)["CD3"], mean["CD3"])
+    drawn = np.mean([d.toarray() for d in sd.posterior_predictive_sample(model, data, **draws)], axis=0)
+    np.testing.assert_allclose(drawn.mean(0), mean.mean(0), rtol=0.05)
+    state = np.repeat(model.embed(data)[:1], 5000, axis=0)
+    expected = sd.decode_states(model, state[:1], modality="protein")
+    assert expected.columns.tolist() == names
+    np.testing.assert_allclose(expected.iloc[0], rate[0], rtol=1e-4)
+    np.testing.assert_allclose(sd.sample_states(model, state, 1.0, modality="protein").mean(0).A1, rate[0], rtol=0.1)
+    check = sd.posterior_predictive_check(model, data, modality="protein")
+    assert check.loc["mean", "correlation"] == pytest.approx(1)  # of five proteins, in order
+    assert check.loc["mean", "error"] < 0.1 * np.nanmean(proteins)
+    assert np.isfinite(sd.feature_correlation(model, data, n_samples=1)).all(axis=None)
+    with pytest.raises(OptionError, match="NB"):
+        sd.feature_correlation(model, data, modality="protein")
+    small = sd.minify(model, data)
+    np.testing.assert_allclose(sd.normalized_expression(model, small, **draws), mean, rtol=1e-4)
+
+
+def test_likelihoods_leave_out_what_was_not_measured(data):
+    model, proteins = fitted(data, "toy_citeseq", max_epochs=30), data.obsm["prot"].to_numpy()
+    seen = ~np.isnan(proteins)
+    error = sd.reconstruction_error(model, data, return_mean=False, modality="protein", seed=0)
+    terms = terms_of_cells(model, data, seed=0)
+    assert np.array_equal(error, terms["reconstruction_protein"])
+    assert sd.reconstruction_error(model, data, seed=0) == pytest.approx(terms["reconstruction"].mean())
+    each = {name: sd.marginal_log_likelihood(model, data, n_samples=200, modality=name) for name in ("rna", "protein")}
+    both = sd.marginal_log_likelihood(model, data, n_samples=200)
+    assert np.isfinite(both).all()
+    assert both.mean() > sd.elbo(model, data)
+    assert both.mean() == pytest.approx(each["rna"].mean() + each["protein"].mean(), rel=0.02)
+    changed = data.copy()
+    changed.obsm["prot"] = data.obsm["prot"].where(seen & ~seen.all(1)[:, None])  # now no cell has them all
+    fewer = sd.marginal_log_likelihood(model, changed, n_samples=200, modality="protein")
+    assert abs(np.median(fewer[seen.all(1)])) < 1  # without a measurement p(x) = 1, up to the error of the draws
+    assert np.median(fewer[~seen.all(1)]) < -5
+
+
+def test_groups_differ_in_their_proteins(data):
+    model, proteins = fitted(data, "toy_citeseq", max_epochs=60), data.obsm["prot"]
+    how = {"groupby": "cell_type", "group1": "T", "group2": "B", "verbose": False}
+    table = sd.differential_expression(model, data, modality="protein", **how).loc[proteins.columns]
+    means = proteins.groupby(data.obs["cell_type"], observed=True).mean()
+    np.testing.assert_allclose(table[["raw_mean1", "raw_mean2"]].T, means.loc[["T", "B"]], rtol=1e-5)
+    share = (proteins > 0).where(proteins.notna()).groupby(data.obs["cell_type"], observed=True).mean()
+    np.testing.assert_allclose(table["non_zeros_proportion1"], share.loc["T"].astype(float), rtol=1e-5)
+    assert np.corrcoef(table["lfc_mean"], np.log2(means.loc["T"] / means.loc["B"]))[0, 1] > 0.8
+    by_name = sd.differential_expression(model, data, modality="rna", **how)
+    pd.testing.assert_frame_equal(by_name, sd.differential_expression(model, data, **how))
+
+
+def test_states_are_decoded_with_the_inputs_that_the_decoder_reads(data, monkeypatch):
+    monkeypatch.setitem(MODELS, "toy_guided", replace(MODELS["toy_citeseq"], path="contract.toys.citeseq:ToyGuided"))
+    model, states = sd.fit(data, "toy_guided", **OPTIONS["toy_citeseq"], max_epochs=1), np.zeros((2, 4))
+    decode = partial(sd.decode_states, model, states, modality="protein")
+    given = pd.DataFrame(np.arange(10.0).reshape(2, 5), columns=data.obsm["prot"].columns)
+    zero = decode(inputs={"protein": np.zeros((2, 5))})
+    pd.testing.assert_frame_equal(decode(inputs={"protein": given.iloc[:, ::-1]}) - zero, given, check_dtype=False)
+    assert sd.decode_states(model, states).shape == (2, 60)  # the decoder of RNA reads no proteins
+    with pytest.raises(DataError, match=named("'protein'", "inputs")):
+        decode()
+    with pytest.raises(DataError, match=named("inputs['protein']", "(2, 4)", "(2, 5)")):
+        decode(inputs={"protein": np.zeros((2, 4))})
+    with pytest.raises(OptionError, match=named("'protien'", "'protein'")):
+        decode(inputs={"protien": given})
+    with pytest.raises(DataError, match=named("'protein'", "inputs")):
+        decode(inputs={"protein": given.drop(columns="CD2")})
+
+
+def test_a_model_knows_what_was_measured_in_each_batch(data, tmp_path):
+    data.obsm["prot"].iloc[np.flatnonzero(data.obs["batch"] == "b1")[:10], 0] = np.nan
+    model = fitted(data, "toy_citeseq", max_epochs=1)
+    expected = data.obsm["prot"].notna().groupby(data.obs["batch"], observed=True).mean()
+    np.testing.assert_allclose(model.reference.arrays["protein_measured"], expected, rtol=1e-6)
+    query = data[:90].copy()
+    query.obs["batch"], query.obsm["prot"] = "new", query.obsm["prot"].drop(columns="CD4")
+    found = sd.map_query(query, model, train=False).reference.arrays["protein_measured"]
+    np.testing.assert_allclose(found[:2], expected, rtol=1e-6)
+    np.testing.assert_allclose(found[2], data.obsm["prot"][:90].notna().assign(CD4=False).mean(), rtol=1e-6)
+
+
+def test_a_misspelt_modality_names_those_that_are_there(data):
+    model, state = fitted(data, "toy_citeseq", max_epochs=1), np.zeros((1, 4))
+    calls = [
+        sd.normalized_expression,
+        sd.posterior_predictive_sample,
+        sd.feature_correlation,
+        sd.posterior_predictive_check,
+    ]
+    calls += [sd.likelihood_parameters, sd.reconstruction_error, sd.marginal_log_likelihood]
+    calls += [partial(sd.differential_expression, groupby="cell_type")]
+    calls = [*(partial(call, model, data) for call in calls), partial(sd.decode_states, model, state)]
+    for call in [*calls, partial(sd.sample_states, model, state, 1.0)]:
+        with pytest.raises(OptionError, match=named("'protien'", "'rna'", "'protein'")):
+            call(modality="protien")
+    for option in ({"library_size": 1e4}, {"library_size": "latent"}):
+        with pytest.raises(OptionError, match="library_size"):
+            sd.normalized_expression(model, data, modality="protein", **option)
+    with pytest.raises(DataError, match=named("'CD9'", "'CD0'")):
+        sd.normalized_expression(model, data, modality="protein", gene_list=["CD9"])
+    with pytest.raises(OptionError, match="total_key"):
+        sd.differential_expression(model, data, "cell_type", modality="protein", total_key="x")
+
+
 def rows_of_small(model, small):
     return gathered(replace(model.schema, expects="lognormal").encode(small).extra["protein"])
 
@@ -253,6 +369,20 @@ def test_on_the_command_line(data, model, tmp_path, capsys):
             assert np.array_equal(np.load(tmp_path / "latent.npy"), fitted(data, model).embed())
     assert main(["fit", "--model", model, "--help"]) == 0
     assert options[0] in capsys.readouterr().out
+
+
+def test_another_modality_on_the_command_line(data, tmp_path):
+    model = fitted(data, "toy_citeseq")
+    model.save(tmp_path / "model")
+    data.write_h5ad(tmp_path / "cells.h5ad")
+    call = [str(tmp_path / "cells.h5ad"), "--model", str(tmp_path / "model"), "--modality", "protein", "--output"]
+    assert main(["expression", *call, str(tmp_path / "x.csv")]) == 0
+    expected = sd.normalized_expression(model, data, modality="protein")
+    found = pd.read_csv(tmp_path / "x.csv", index_col=0)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, check_dtype=False, check_names=False)
+    assert main(["de", *call, str(tmp_path / "de.csv"), "--groupby", "cell_type", "--group1", "T"]) == 0
+    table = sd.differential_expression(model, data, "cell_type", "T", modality="protein", verbose=False)
+    assert pd.read_csv(tmp_path / "de.csv")["gene"].tolist() == table.index.tolist()
 
 
 def test_gene_sets_from_anywhere_are_the_same(data, tmp_path):

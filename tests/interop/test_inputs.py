@@ -35,6 +35,12 @@ object <- run(object, model = "toy_citeseq", inputs = c(protein = "ADT"))
 write.csv(Embeddings(object, "toy_citeseq"), "{0}/seurat.csv")
 query <- suppressWarnings(suppressMessages(MapToReference(object, object, reduction = "toy_citeseq", verbose = FALSE)))
 write.csv(Embeddings(query, "ref.toy_citeseq"), "{0}/mapped.csv")
+decoded <- NormalizeExpression(object, reduction = "toy_citeseq", modality = "protein", seed.use = 0)
+expected <- decoded[["denoised"]]
+write.csv(t(as.matrix(if (inherits(expected, "StdAssay")) LayerData(expected, layer = "data") else
+  methods::slot(expected, "data"))), "{0}/decoded.csv")
+markers <- FindModelMarkers(object, "g1", group.by = "groups", modality = "protein", min.pct = 0, verbose = FALSE)
+write.csv(markers, "{0}/markers.csv")
 wrong <- function(...) cat(class(tryCatch(run(object, ...), error = identity))[1:2], "\\n")
 wrong(model = "toy_citeseq", inputs = c(protein = "ATD"))
 wrong(model = "scvi", inputs = c(protein = "ADT"))
@@ -67,6 +73,14 @@ def test_an_assay_is_an_input(r, monkeypatch):
     adata = AnnData(sp.csr_matrix(counts.to_numpy(np.float32)), obs, pd.DataFrame(index=counts.columns))
     adata.obsm["ADT"] = proteins
     options = {"batch_key": "groups", "max_epochs": 2, "n_latent": 4, "seed": 1, "genes": tuple(counts.columns)}
-    there = sd.fit(adata, "toy_citeseq", protein_key="ADT", **options).embed()
+    model = sd.fit(adata, "toy_citeseq", protein_key="ADT", **options)
+    there = model.embed()
     for name in ("seurat", "mapped", "sce"):
         np.testing.assert_allclose(pd.read_csv(r.shared / f"{name}.csv", index_col=0), there, rtol=1e-4, atol=1e-5)
+    decoded = pd.read_csv(r.shared / "decoded.csv", index_col=0)
+    pd.testing.assert_frame_equal(
+        decoded, sd.normalized_expression(model, adata, modality="protein"), rtol=1e-4, check_dtype=False
+    )
+    markers = pd.read_csv(r.shared / "markers.csv", index_col=0).loc[list(proteins.columns)]
+    np.testing.assert_allclose(markers["pct.1"], (proteins[(obs["groups"] == "g1").to_numpy()] > 0).mean())
+    assert markers["model_log2FC"].notna().all()

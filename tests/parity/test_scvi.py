@@ -120,12 +120,12 @@ def compare_numbers(ours, theirs, cells, tensors, options):
         near(mean, inferred["qz"].loc, options)
         near(variance, inferred["qz"].scale ** 2, options)
         log_library = tensors["size_factor"].log() if "size_factor" in tensors else inferred["library"]
-        decoded, px = ours.decode(inferred["z"], cells, log_library=log_library), generated["px"]
+        decoded, px = ours.decode(inferred["z"], cells, log_library=log_library)["rna"], generated["px"]
         names = {
             "zinb": {"rate": "mu", "scale": "scale", "dispersion": "theta", "dropout_logits": "zi_logits"},
             "nb": {"rate": "mu", "scale": "scale", "dispersion": "theta"},
             "poisson": {"rate": "rate", "scale": "scale"},
-            "normal": {"rate": "loc", "scale": "normal_mu", "dispersion": "scale"},
+            "normal": {"rate": "loc", "scale": "normal_mu", "deviation": "scale"},
         }
         for name, their_name in names[ours.config.gene_likelihood].items():
             value, reference = torch.broadcast_tensors(getattr(decoded, name), getattr(px, their_name))

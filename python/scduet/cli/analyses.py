@@ -27,6 +27,11 @@ def _known(model: str) -> str:
     raise typer.BadParameter(f"{model!r} is neither one of {', '.join(MODELS)} nor a folder")
 
 
+Modality = Annotated[
+    str | None, typer.Option(help="Another matrix that the model decodes, e.g. protein; default the main one.")
+]
+
+
 def annotate(
     query: Data,
     reference: Annotated[
@@ -128,6 +133,7 @@ def de(
         str | None, typer.Option(help="Column of obs with total counts, where the file holds some of the genes.")
     ] = None,
     batch_correction: Annotated[bool, typer.Option("--batch-correction", help="Compare as if in every batch.")] = False,
+    modality: Modality = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -143,7 +149,8 @@ def de(
     import scduet
 
     options = {"mode": mode, "delta": delta, "fdr_target": fdr_target, "batch_correction": batch_correction}
-    options |= {"min_pct": min_pct, "lfc_threshold": lfc_threshold, "only_pos": only_pos, "total_key": total_key}
+    options |= {"min_pct": min_pct, "lfc_threshold": lfc_threshold, "only_pos": only_pos}
+    options |= {"total_key": total_key, "modality": modality}
     found = scduet.differential_expression(
         scduet.load(model), read(data), groupby, group1 or None, group2, seed=seed, **options
     )
@@ -160,6 +167,7 @@ def expression(
     ] = None,
     library_size: Annotated[str, typer.Option(help='Total of a cell, or "latent" for that of the data.')] = "1",
     n_samples: Annotated[int, typer.Option(help="Draws of a cell's state to average.")] = 1,
+    modality: Modality = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -173,10 +181,9 @@ def expression(
     size = _library(library_size)
     import scduet
 
-    adata, wanted = read(data), {"gene_list": gene or None, "transform_batch": transform_batch or None}
-    found = scduet.normalized_expression(
-        scduet.load(model), adata, library_size=size, n_samples=n_samples, seed=seed, **wanted
-    )
+    adata, options = read(data), {"library_size": size, "n_samples": n_samples, "seed": seed, "modality": modality}
+    options |= {"gene_list": gene or None, "transform_batch": transform_batch or None}
+    found = scduet.normalized_expression(scduet.load(model), adata, **options)
     write_expression(found, adata, output, overwrite=overwrite)
 
 

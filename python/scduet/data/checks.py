@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -151,3 +152,21 @@ def _extremes(values: np.ndarray) -> tuple[float, float]:
 def _pieces(values: np.ndarray):
     for start in range(0, len(values), PIECE):
         yield start, values[start : start + PIECE]
+
+
+def mark_of(names: pd.Index) -> str:
+    """A mark by which one tells other cells, or another order of the same."""
+    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()[:16]
+
+
+def check_cells(mark: str | None, names: pd.Index) -> None:
+    """Raise DataError unless these are the cells of the mark; a model without parameters of each cell has none."""
+    if mark not in (None, mark_of(names)):
+        message = "this model has parameters of each cell that it was trained on, and these are not those cells"
+        raise DataError(message, "pass all of them, in their order; to other cells fit a model of their own")
+
+
+def check_same_cells(mark: str | None, start: str | None) -> None:
+    """Raise DataError where a model with parameters of each cell is to start from one of other cells."""
+    if None not in (mark, start) and mark != start:
+        raise DataError("the model to start from has parameters of other cells", "leave start= out")

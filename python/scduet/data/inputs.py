@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from scduet.contract import Input, Table
 from scduet.data import checks, locate
 from scduet.data.locate import Found
-from scduet.data.sources import DenseSource, Source, gathered, in_memory
+from scduet.data.sources import Cells, DenseSource, Source, gathered, in_memory
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 
+PIECE = 4096  # cells looked at together
 Inputs = Mapping[str, Input]
 Names = tuple[str, ...] | int  # names of the columns, or how many there are
 
@@ -102,6 +103,21 @@ def tables(data: Any, fields: Any, inputs: Inputs) -> dict[str, Table]:
             sets, rows = np.nonzero(np.asarray(found.values).T)
             made[name] = {"set": tuple(found.columns[sets]), "feature": tuple(found.rows[rows])}
     return made
+
+
+def measured_by_batch(cells: Cells, name: str, n_batches: int) -> NDArray[np.float32]:
+    """Share of the cells of each batch in which each column of an input ("x": the main matrix) was measured.
+
+    (batch, column), 0 in a batch without cells. For the `measure` of a model, as `Measured(..., "batch")`.
+    """
+    source, known = cells.counts if name == "x" else cells.extra[name], cells.measured.get(name)
+    n, found = np.bincount(cells.batch, minlength=n_batches), np.zeros((n_batches, source.n_genes), np.float32)
+    for start in range(0, source.n_cells, PIECE):
+        index = np.arange(start, min(start + PIECE, source.n_cells))
+        rows = source.rows(index)
+        there = ~np.isnan(rows) if isinstance(rows, np.ndarray) else np.ones(rows.shape, bool)
+        np.add.at(found, cells.batch[index], there if known is None else there & known[index, None])
+    return found / np.maximum(n, 1)[:, None].astype(np.float32)
 
 
 def _nothing(data: Any, names: Names, given: Input) -> tuple[Source, np.ndarray]:

@@ -54,6 +54,7 @@ class Schema:
     expects: str = "counts"
     inputs: Mapping[str, Input] = field(default_factory=dict)  # what the model reads; "x": the main matrix
     features: Mapping[str, Names] = field(default_factory=dict)  # columns of the further inputs
+    cells: str | None = None  # mark of the names of the cells, where the model has parameters for each of them
 
     @classmethod
     def learn(
@@ -92,6 +93,7 @@ class Schema:
         Raises DataError naming genes, levels or cells that do not fit.
         """
         f, adata = self.fields, on_disk(adata)
+        checks.check_cells(self.cells, adata.obs_names)
         main = locate.locate_main(adata, f.layer)
         columns = self._columns(main.columns, max_missing)
         source, known = locate.as_source(main, adata.obs_names, columns, self.main)
@@ -122,6 +124,7 @@ class Schema:
 
     def as_in(self, other: Schema) -> Schema:
         """The schema with levels and columns of inputs in the order of another one, of a model to start from."""
+        checks.check_same_cells(self.cells, other.cells)
         features = {name: other.features.get(name, names) for name, names in self.features.items()}
         return replace(self, levels={**self.levels, **other.levels}, features=features)
 
@@ -137,9 +140,8 @@ class Schema:
 
     def _rows_of_further(self, adata) -> tuple[dict, dict]:
         """The inputs beside the main matrix, by cell; and which cells have them."""
-        if not self.further:
-            return {}, {}
-        return rows_of_cells(adata, self.fields, self.further, self.features, self.fields.allow_non_integer)
+        given = adata, self.fields, self.further, self.features, self.fields.allow_non_integer
+        return rows_of_cells(*given) if self.further else ({}, {})
 
     def about_features(self, adata) -> tuple[dict, dict]:
         """The inputs that are not about cells: arrays by gene, and tables."""
@@ -171,14 +173,13 @@ class Schema:
     @classmethod
     def from_json(cls, state: dict, fields: type[Fields] = Fields) -> Schema:
         """Raises FormatError for a state that a newer version wrote."""
-        known = {"fields", "genes", "levels", "expects", "inputs", "features"}
-        refuse_newer(state, known, "schema")
+        refuse_newer(state, {f.name for f in dataclasses.fields(cls)}, "schema")
         refuse_newer(state["fields"], {f.name for f in dataclasses.fields(fields)}, "data")
         levels = {key: tuple(values) for key, values in state["levels"].items()}
         features = {name: _tuple(names) for name, names in state.get("features", {}).items()}
         made = {name: _input(given) for name, given in state.get("inputs", {}).items()}
         given = fields(**{k: _tuple(v) for k, v in state["fields"].items()})
-        return cls(given, tuple(state["genes"]), levels, state["expects"], made, features)
+        return cls(given, tuple(state["genes"]), levels, state["expects"], made, features, state.get("cells"))
 
     def _columns(self, names: pd.Index, max_missing: float = 0.0) -> np.ndarray | None:
         """Column of each gene of the schema among `names`; None where they are the same already."""

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 import scduet
-from scduet.capabilities import Classifies, HasLoadings
+from scduet.capabilities import Classifier, HasLoadings
 from scduet.errors import FormatError, OptionError, some
 from scduet.interop import codec, objects
 from scduet.interop.options import Options, call
@@ -198,7 +198,7 @@ def _note(adata, made: Made | tuple[()]) -> None:
 def _trained(model, folder: str) -> Trained:
     """What R keeps of a model that holds its cells; the next call of R finds the model in memory."""
     keep(replace(model, cells=None), folder)
-    tells_types = isinstance(model.module, Classifies) and model.schema.fields.labels_key is not None
+    tells_types = isinstance(model.module, Classifier) and model.schema.fields.labels_key is not None
     return Trained(
         _facts(model, folder),
         _history(model),

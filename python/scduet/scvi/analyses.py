@@ -36,8 +36,8 @@ class Analyses:
             mean, variance = torch.cat([p.mean for p in parts]), torch.cat([p.variance for p in parts])
             if return_dist:
                 return mean.cpu().numpy(), variance.cpu().numpy()
-            vae = latent.vae_of(self._model)
-            return vae.state(mean if give_mean else rsample(mean, variance)).cpu().numpy()
+            encoder = latent.encoder_of(self._model)
+            return encoder.transform_latent(mean if give_mean else rsample(mean, variance)).cpu().numpy()
 
     def get_normalized_expression(
         self,

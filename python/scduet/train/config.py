@@ -122,6 +122,14 @@ def resolved(config: TrainConfig, n_cells: int, own: Own | None = None) -> Train
     return replace(filled, validate_every=1) if watches and filled.validate_every == 0 else filled
 
 
+def on_all_cells(config: TrainConfig) -> TrainConfig:
+    """`config` for a model with parameters of each cell, which learns nothing of a cell that is held out."""
+    if config.train_size not in (None, 1) or config.early_stopping or config.reduce_lr_on_plateau:
+        held_out = "train_size, early_stopping and reduce_lr_on_plateau hold cells out"
+        raise OptionError(f"{held_out}, and this model has parameters of each cell", "leave them out")
+    return replace(config, train_size=1.0, early_stopping=False)
+
+
 def _scvi_tools(n_cells: int, max_epochs: int | None) -> dict:
     """The defaults of scvi-tools 1.4 (SCVI.train and its training plan)."""
     return dict(

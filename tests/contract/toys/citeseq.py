@@ -11,11 +11,13 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scduet.contract import CellBatch, Expects, Input, Loss, Reference, Step
+from scduet.contract import CellBatch, Expects, Input, Loss, Measured, Reference, Step
 from scduet.data import schema
+from scduet.data.inputs import measured_by_batch
 from scduet.data.sources import Cells, gathered
 from scduet.models.rna import scvi
 from scduet.models.rna.scvi import SCVI
+from scduet.nn.distributions import Distribution, Poisson
 from scduet.nn.layers import kl_to_normal, rsample
 
 
@@ -37,6 +39,7 @@ class ToyCiteSeq(nn.Module):
     Config, Fields = Config, Fields
     players = ("model",)
     expects: Expects = "counts"
+    modalities = ("rna", "protein")
     inputs = {"protein": Input("protein_key", may_miss=True)}
     recipes = {"auto": {"lr": 4e-3, "kl_warmup_steps": 50}}
 
@@ -49,27 +52,55 @@ class ToyCiteSeq(nn.Module):
         self.register_buffer("background", torch.tensor(reference.arrays["protein_mean"]))
 
     @staticmethod
-    def measure(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
+    def measure(cells: Cells, reference: Reference) -> dict[str, np.ndarray | Measured]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a protein that was measured in no cell
             mean = np.nanmean(gathered(cells.extra["protein"]), 0)
-        return {"protein_mean": np.nan_to_num(mean, nan=1).astype(np.float32)}
+        there = Measured(measured_by_batch(cells, "protein", reference.n_batches), "batch")
+        return {"protein_mean": np.nan_to_num(mean, nan=1).astype(np.float32), "protein_measured": there}
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
-        mean, variance = self.scvi.posterior(cells)
-        z = rsample(mean, variance)
-        rna = -self.scvi.log_likelihood(z, cells, self.scvi.log_library(cells)).mean()
-        protein: Tensor = cells.extra["protein"]
-        seen = ~protein.isnan()
-        rate = self.protein(z).exp() * self.background
-        error = torch.where(seen, rate - protein.nan_to_num() * (rate + 1e-8).log(), 0.0).sum(1).mean()
-        kl = kl_to_normal(mean, variance).mean()
-        terms = {"rna": rna, "protein": error, "kl": kl}
-        total = rna + error + step.kl_weight * kl
+        mean, of_cells = self._cell_terms(cells)
+        terms = {name: values.mean() for name, values in of_cells.items()}
+        total = terms["reconstruction"] + terms["reconstruction_protein"] + step.kl_weight * terms["kl"]
         if cells.label is not None and (cells.label >= 0).any():
             terms["label"] = F.cross_entropy(self.label(mean), cells.label, ignore_index=-1)
             total = total + 20 * terms["label"]
         return Loss(total, terms, len(cells))
+
+    def cell_terms(self, cells: CellBatch) -> dict[str, Tensor]:
+        return self._cell_terms(cells)[1]
+
+    def _cell_terms(self, cells: CellBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        mean, variance = self.scvi.posterior(cells)
+        z, protein = rsample(mean, variance), cells.extra["protein"]
+        seen = ~protein.isnan()
+        log_prob = self._proteins(z).log_prob(protein.nan_to_num())
+        rna = self.scvi.log_likelihood(z, cells, self.scvi.log_library(cells))
+        terms = {"reconstruction": -rna, "reconstruction_protein": -torch.where(seen, log_prob, 0.0).sum(1)}
+        return mean, {**terms, "kl": kl_to_normal(mean, variance)}
+
+    def decode(
+        self, z: Tensor, cells: CellBatch, batch: Tensor | None = None, log_library: Tensor | None = None
+    ) -> dict[str, Distribution]:
+        return {**self.scvi.decode(z, cells, batch, log_library), "protein": self._proteins(z)}
+
+    def normalized_expression(
+        self,
+        z: Tensor,
+        cells: CellBatch,
+        batch: Tensor | None = None,
+        modality: str | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        if modality != "protein":
+            return self.scvi.normalized_expression(z, cells, batch, out=out)
+        rate = self._proteins(z).rate
+        return rate if out is None else out.copy_(rate)
+
+    def _proteins(self, z: Tensor) -> Poisson:
+        rate = self.protein(z).exp() * self.background
+        return Poisson(rate, rate)
 
     @property
     def vae(self) -> SCVI:
@@ -80,3 +111,18 @@ class ToyCiteSeq(nn.Module):
 
     def embed(self, cells: CellBatch) -> Tensor:
         return self.scvi.embed(cells)
+
+
+class ToyGuided(ToyCiteSeq):
+    """Its decoder reads the proteins: they say how much of each there is at least."""
+
+    def normalized_expression(
+        self,
+        z: Tensor,
+        cells: CellBatch,
+        batch: Tensor | None = None,
+        modality: str | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        found = super().normalized_expression(z, cells, batch, modality, out)
+        return found + cells.extra["protein"] if modality == "protein" else found

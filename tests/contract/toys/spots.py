@@ -42,7 +42,7 @@ class ToySpots(nn.Module):
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         one = CellBatch(cells.x, torch.arange(N_STATES), torch.zeros(N_STATES, dtype=torch.long))
-        share = self.embed(cells) @ self.single_cell.shares(self.states, one)
+        share = self.embed(cells) @ self.single_cell.normalized_expression(self.states, one)
         error = -(cells.x.dense() * (share + 1e-8).log()).sum(1).mean()
         return Loss(error, {"reconstruction": error}, len(cells))
 

@@ -37,12 +37,12 @@ def a_state(n=20):
 @pytest.mark.parametrize("dispersion", ["gene", "gene-batch", "gene-label", "gene-cell"])
 def test_the_likelihood_is_that_of_the_decoded_distribution(likelihood, dispersion):
     model, cells = a_model(gene_likelihood=likelihood, dispersion=dispersion), a_minibatch()
-    x, p = cells.x.dense(), model.decode(a_state(), cells)
+    x, p = cells.x.dense(), model.decode(a_state(), cells)["rna"]
     expected = {
         "zinb": lambda: likelihoods.log_zero_inflated_negative_binomial(x, p.rate, p.dispersion, p.dropout_logits),
         "nb": lambda: likelihoods.log_negative_binomial(x, p.rate, p.dispersion),
         "poisson": lambda: likelihoods.log_poisson(x, p.rate),
-        "normal": lambda: likelihoods.log_normal(x, p.rate, p.dispersion),
+        "normal": lambda: likelihoods.log_normal(x, p.rate, p.deviation),
     }[likelihood]()
     got = model.log_likelihood(a_state(), cells, model.log_library(cells))
     torch.testing.assert_close(got, expected.sum(1), rtol=1e-5, atol=1e-4)
@@ -52,14 +52,16 @@ def test_decoding_into_another_batch_is_decoding_cells_of_that_batch():
     model, cells = a_model(dispersion="gene-batch", n_layers=2), a_minibatch()
     other = torch.full_like(cells.batch, 2)
     torch.testing.assert_close(
-        vars(model.decode(a_state(), cells, batch=other)), vars(model.decode(a_state(), replace(cells, batch=other)))
+        vars(model.decode(a_state(), cells, batch=other)["rna"]),
+        vars(model.decode(a_state(), replace(cells, batch=other))["rna"]),
     )
-    assert not torch.equal(model.decode(a_state(), cells, batch=other).scale, model.decode(a_state(), cells).scale)
+    shares = [model.normalized_expression(a_state(), cells, batch) for batch in (other, None)]
+    assert not torch.equal(*shares)
 
 
 def test_shares_sum_to_one_and_rates_to_the_library():
     model, cells = a_model(), a_minibatch()
-    decoded = model.decode(a_state(), cells)
+    decoded = model.decode(a_state(), cells)["rna"]
     torch.testing.assert_close(decoded.scale.sum(1), torch.ones(20))
     torch.testing.assert_close(decoded.rate.sum(1), cells.x.sum())
 
@@ -69,13 +71,13 @@ def test_shares_are_the_same_wherever_they_are_written(size_factor):
     cells = a_minibatch(covariates=Covariates(size_factor=torch.ones(20)))
     model, out = a_model(replace(REFERENCE, size_factor=size_factor)), torch.full((20, 30), torch.nan)
     with torch.inference_mode():
-        assert model.shares(a_state(), cells, out=out) is out
-        torch.testing.assert_close(out, model.shares(a_state(), cells))
+        assert model.normalized_expression(a_state(), cells, out=out) is out
+        torch.testing.assert_close(out, model.normalized_expression(a_state(), cells))
 
 
 def test_with_size_factors_the_rate_grows_with_them():
     cells = a_minibatch(covariates=Covariates(size_factor=torch.linspace(0.5, 2, 20)))
-    decoded = a_model(replace(REFERENCE, size_factor=True), use_observed_lib_size=False).decode(a_state(), cells)
+    decoded = a_model(replace(REFERENCE, size_factor=True), use_observed_lib_size=False).decode(a_state(), cells)["rna"]
     torch.testing.assert_close(decoded.rate, decoded.scale * torch.linspace(0.5, 2, 20)[:, None])
 
 
@@ -84,7 +86,7 @@ def test_an_unlabeled_cell_has_the_mean_log_dispersion_of_the_labels():
     unlabeled = replace(cells, label=torch.full_like(cells.label, -1))
     expected = model.log_dispersion.mean(0).exp().expand(20, -1)
     for absent in (unlabeled, replace(cells, label=None)):
-        torch.testing.assert_close(model.decode(a_state(), absent).dispersion, expected)
+        torch.testing.assert_close(model.decode(a_state(), absent)["rna"].dispersion, expected)
 
 
 def test_a_label_dispersion_without_labels_is_refused():

@@ -155,7 +155,7 @@ def test_counts_of_states_have_the_distribution_of_the_decoder(learned, cells):
     assert np.allclose(drawn.mean(0), 500 * share, rtol=0.1, atol=0.05)
     z, one = next(cells_in_states(learned, state[:1], "b1"))
     with torch.inference_mode():
-        p = learned.module.decode(z, one, one.batch, torch.full((1, 1), np.log(500.0)))
+        p = learned.module.decode(z, one, one.batch, torch.full((1, 1), np.log(500.0)))["rna"]
     wide = (p.rate + p.rate**2 / p.dispersion)[0].numpy()
     frequent = 500 * share > 1
     assert frequent.any()

@@ -22,6 +22,7 @@ from scduet.tasks.comparison.fold_changes import (
     probability_changed,
     probability_higher,
 )
+from scduet.tasks.posterior.latent import modality_of
 
 PLANTED = {f"g{i}" for i in range(20)}
 
@@ -100,7 +101,7 @@ def test_groups_may_be_given_in_every_way(planted, table):
 
 @torch.inference_mode()
 def test_draws_are_compared_that_are_decoded_as_the_same_batch(planted):
-    sampler = _Sampler(*planted, 400, 64, np.random.default_rng(0))
+    sampler = _Sampler(planted[0], modality_of(planted[0]), planted[1], 400, 64, np.random.default_rng(0))
     rows = np.arange(300), np.arange(300, 600)
     draws = sampler.draw((rows[0], [0, 1]), (rows[1], [0, 1]))
     pairs = draws.pairs()

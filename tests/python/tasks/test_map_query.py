@@ -9,6 +9,7 @@ from conftest import make_counts
 from named import named
 
 import scduet as sd
+from scduet.capabilities import Decodes, part_with
 from scduet.errors import DataError, OptionError, ScduetWarning
 
 ALL = dict(batch_key="batch", categorical_covariate_keys=("site",), labels_key="cell_type", n_latent=5, n_hidden=16)
@@ -35,8 +36,8 @@ def new_cells(n=90):
 
 def expression(model, adata):
     def scale(cells):
-        vae = model.module.vae
-        return vae.decode(vae.state(vae.posterior(cells)[0]), cells).scale
+        vae = part_with(model.module, Decodes)
+        return vae.normalized_expression(vae.transform_latent(vae.posterior(cells)[0]), cells)
 
     return model.map(scale, adata).numpy()
 

@@ -18,7 +18,7 @@ from scduet._torch import torch
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.distributions import Beta, Gamma, kl_divergence
 from torch.nn import functional as F
@@ -26,9 +26,10 @@ from torch.nn import functional as F
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.errors import OptionError
 from scduet.models.rna import scvi
-from scduet.models.rna.scvi import SCVI, Decoded
+from scduet.models.rna.scvi import SCVI
+from scduet.nn.distributions import ZeroInflatedNegativeBinomial
 from scduet.nn.layers import kl_to_normal, rsample
-from scduet.nn.likelihoods import log_negative_binomial, log_zero_inflated_negative_binomial
+from scduet.nn.likelihoods import log_negative_binomial
 
 EPS = 1e-8
 
@@ -67,6 +68,28 @@ class Config:
             raise OptionError(f"minimal_dropout={self.minimal_dropout!r}", "it is from 0 up to, not including, 1")
 
 
+@dataclass(frozen=True)
+class Mixture(ZeroInflatedNegativeBinomial):
+    """A negative binomial with probability `plain`, else a zero-inflated one."""
+
+    plain: Float[Tensor, "*#cell gene"]
+
+    @property
+    def mean(self) -> Float[Tensor, "cell gene"]:
+        return self.rate * (1 - (1 - self.plain) * self.dropout_logits.sigmoid())
+
+    def sample(self) -> Float[Tensor, "cell gene"]:
+        inflated = replace(self, dropout_logits=self.dropout_logits.masked_fill(self._drawn_plain(), -torch.inf))
+        return super(Mixture, inflated).sample()
+
+    def log_prob(self, x: Float[Tensor, "cell gene"]) -> Float[Tensor, "cell gene"]:
+        nb = (self.plain + EPS).log() + log_negative_binomial(x, self.rate, self.dispersion)
+        return torch.logaddexp(nb, (1 - self.plain + EPS).log() + super().log_prob(x))
+
+    def _drawn_plain(self) -> Bool[Tensor, "cell gene"]:
+        return torch.rand_like(self.rate) < self.plain
+
+
 class AutoZI(nn.Module):
     Config = Config
     players = ("model",)
@@ -76,7 +99,7 @@ class AutoZI(nn.Module):
     def __init__(self, reference: Reference, config: Config):
         super().__init__()
         self.reference, self.config = reference, config
-        self.scvi = SCVI(reference, scvi_config(config))
+        self.scvi = SCVI(reference, scvi_config(config), counts=self._mixture)
         groups = {"gene": (), "gene-batch": (reference.n_batches,), "gene-label": (reference.n_labels,)}
         shape = (*groups[config.zero_inflation], reference.n_genes)
         if 0 in shape:
@@ -90,14 +113,14 @@ class AutoZI(nn.Module):
         kl_genes = kl_divergence(self.posterior_of_genes(), self.prior_of_genes()).sum()
         terms["kl_genes"] = kl_genes / max(self.reference.n_cells, 1)
         total = terms["reconstruction"] + step.kl_weight * terms["kl"] + terms["kl_genes"]
-        return Loss(total + terms["kl_library"] if self.learns_library else total, terms, len(cells))
+        return Loss(total + terms["kl_library"] if self.scvi.learns_library else total, terms, len(cells))
 
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
         """The terms of each cell's negative evidence lower bound, but for that of the genes, at a draw of its state."""
-        mean, variance = self.posterior(cells)
-        log_library, kl_library = self.drawn_library(cells)
-        z, kl = self.state(rsample(mean, variance)), kl_to_normal(mean, variance)
-        return {"reconstruction": -self.log_likelihood(z, cells, log_library), "kl": kl, **kl_library}
+        mean, variance = self.scvi.posterior(cells)
+        log_library, kl_library = self.scvi.sample_library(cells)
+        z, kl = self.scvi.transform_latent(rsample(mean, variance)), kl_to_normal(mean, variance)
+        return {"reconstruction": -self.scvi.log_likelihood(z, cells, log_library), "kl": kl, **kl_library}
 
     def posterior_of_genes(self) -> Beta:
         """q(d): by gene, or (batch or label, gene)."""
@@ -110,74 +133,25 @@ class AutoZI(nn.Module):
         return self.scvi.embed(cells)
 
     @property
-    def vae(self) -> AutoZI:
-        return self
+    def vae(self) -> SCVI:
+        return self.scvi
 
-    @property
-    def learns_library(self) -> bool:
-        return self.scvi.learns_library
+    def _mixture(self, p: ZeroInflatedNegativeBinomial, cells: CellBatch, batch: Int[Tensor, " cell"]) -> Mixture:
+        """With a draw of d, and with dropout raised to `minimal_dropout`."""
+        least, dropout_logits = self.config.minimal_dropout, p.dropout_logits
+        if least:
+            raised = least + (1 - least) * dropout_logits.sigmoid()
+            dropout_logits = (raised / (1 - raised + EPS)).log()
+        plain = self._of_cell(_drawn(self.posterior_of_genes()), cells, batch)
+        return Mixture(p.scale, p.rate, p.dispersion, dropout_logits, plain)
 
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
-        return self.scvi.posterior(cells)
-
-    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
-        return self.scvi.state(z)
-
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
-        return self.scvi.log_library(cells)
-
-    def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
-        return self.scvi.drawn_library(cells)
-
-    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
-        return self.scvi.library_posterior(cells)
-
-    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
-        return self.scvi.library_prior(cells)
-
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
-        """log p(x | z, l, d) with a draw of d, summed over genes."""
-        p, x = self.decode(z, cells, log_library=log_library), cells.x.dense()
-        assert p.dispersion is not None
-        assert p.dropout_logits is not None
-        plain = self._of_cell(_drawn(self.posterior_of_genes()), cells)
-        nb = (plain + EPS).log() + log_negative_binomial(x, p.rate, p.dispersion)
-        inflated = log_zero_inflated_negative_binomial(x, p.rate, p.dispersion, p.dropout_logits)
-        return torch.logaddexp(nb, (1 - plain + EPS).log() + inflated).sum(-1)
-
-    def shares(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "cell gene"]:
-        return self.scvi.shares(z, cells, batch, out)
-
-    def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
-    ) -> Decoded:
-        """As of scVI, with dropout raised to `minimal_dropout`; of the zero-inflated part of the mixture."""
-        decoded, least = self.scvi.decode(z, cells, batch, log_library), self.config.minimal_dropout
-        if not least:
-            return decoded
-        assert decoded.dropout_logits is not None
-        raised = least + (1 - least) * decoded.dropout_logits.sigmoid()
-        return replace(decoded, dropout_logits=(raised / (1 - raised + EPS)).log())
-
-    def _of_cell(self, plain: Tensor, cells: CellBatch) -> Float[Tensor, "*#cell gene"]:
+    def _of_cell(self, plain: Tensor, cells: CellBatch, batch: Int[Tensor, " cell"]) -> Float[Tensor, "*#cell gene"]:
         """d of each cell's batch or label."""
         kind = self.config.zero_inflation
         if kind == "gene":
             return plain
         if kind == "gene-batch":
-            return F.embedding(cells.batch, plain)
+            return F.embedding(batch, plain)
         label = torch.full_like(cells.batch, -1) if cells.label is None else cells.label
         table = torch.cat([plain, plain.mean(0, keepdim=True)])  # an unlabeled cell gets the labels' mean
         return F.embedding(torch.where(label < 0, len(plain), label), table)

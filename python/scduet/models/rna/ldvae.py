@@ -62,11 +62,7 @@ class LDVAE(nn.Module):
     def __init__(self, reference: Reference, config: Config):
         super().__init__()
         self.reference, self.config = reference, config
-        self.scvi = SCVI(reference, scvi_config(config))
-        self.scvi.decoder = _Undecoded()  # type: ignore[assignment]
-        self.scvi.share = self._factors()  # type: ignore[assignment]
-        if config.gene_likelihood == "zinb":
-            self.scvi.dropout_logits = self._factors()  # type: ignore[assignment]
+        self.scvi = SCVI(reference, scvi_config(config), decoder=PassThrough(), head=self._factors)
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         return self.scvi(cells, step)
@@ -115,7 +111,7 @@ class Factors(nn.Module):
         return (norm.weight / torch.sqrt(norm.running_var + norm.eps))[:, None] * weight  # type: ignore[operator]
 
 
-class _Undecoded(nn.Module):
+class PassThrough(nn.Module):
     """Hands the state and the codes of the covariates on as they are."""
 
     def forward(self, z: Tensor, codes: Codes = ()) -> tuple[Tensor, Codes]:
@@ -123,6 +119,6 @@ class _Undecoded(nn.Module):
 
 
 def scvi_config(config: Config) -> scvi.Config:
-    """The options of the scVI inside; its decoder is replaced."""
+    """The options of the scVI inside."""
     given = {name: value for name, value in asdict(config).items() if name not in ("use_batch_norm", "bias")}
     return scvi.Config(**given)

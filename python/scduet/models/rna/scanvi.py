@@ -110,8 +110,8 @@ class SCANVI(nn.Module):
     def _cell_terms(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], dict[str, Float[Tensor, " cell"]]]:
         """The mean of q(z | x) too."""
         mean, variance = self.scvi.posterior(cells)
-        z = self.scvi.state(rsample(mean, variance))
-        log_library, kl_library = self.scvi.drawn_library(cells)
+        z = self.scvi.transform_latent(rsample(mean, variance))
+        log_library, kl_library = self.scvi.sample_library(cells)
         reconstruction = -self.scvi.log_likelihood(z, cells, log_library)
         state, kl = self._types(z, mean, variance)
         return mean, {"reconstruction": reconstruction, "state": state, "kl": kl, **kl_library}

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,10 +28,13 @@ from torch.nn import functional as F
 from scduet.contract import CellBatch, Expects, Loss, Measured, Reference, SparseRows, Step
 from scduet.data.sources import Cells
 from scduet.errors import OptionError
-from scduet.nn import likelihoods, sparse_likelihoods
+from scduet.nn import sparse_likelihoods
+from scduet.nn.distributions import Distribution, NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from scduet.nn.heads import head, write_logits
 from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample, to_dense
 from scduet.nn.sparse_likelihoods import Link
+
+COUNTS = {"zinb": ZeroInflatedNegativeBinomial, "nb": NegativeBinomial, "poisson": Poisson, "normal": Normal}
 
 
 @dataclass(frozen=True)
@@ -79,16 +83,6 @@ EMBEDDING = 5  # length of a batch's vector, as in scvi-tools
 DRAWS = 5000  # draws that the mean of a logistic-normal state is taken over, as in scvi-tools
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """Parameters of the distribution of the counts."""
-
-    scale: Float[Tensor, "cell gene"]  # expected share of each gene; with size factors, expression per unit of them
-    rate: Float[Tensor, "cell gene"]  # mean count, before dropout
-    dispersion: Float[Tensor, "*#cell gene"] | None  # inverse dispersion (nb, zinb), standard deviation (normal)
-    dropout_logits: Float[Tensor, "cell gene"] | None  # zinb only
-
-
 def library_moments(cells: Cells, reference: Reference) -> dict[str, Measured]:
     """Mean and variance, within each batch, of the log of the cells' totals: the prior of a learned library size."""
     n_batches, log_total = reference.n_batches, np.log(np.maximum(cells.total, 1e-8), dtype=np.float64)
@@ -105,12 +99,26 @@ class SCVI(nn.Module):
     players = ("model",)
     expects: Expects = "counts"
     measure = staticmethod(library_moments)
+    modalities = ("rna",)
     library_log_mean: Float[Tensor, " batch"]
     library_log_variance: Float[Tensor, " batch"]
 
-    def __init__(self, reference: Reference, config: Config):
+    def __init__(
+        self,
+        reference: Reference,
+        config: Config,
+        decoder: nn.Module | None = None,
+        head: Callable[[], nn.Module] | None = None,
+        counts: Callable[[Any, CellBatch, Int[Tensor, " cell"]], Distribution] | None = None,
+    ):
+        """Of a model that is a scVI with other parts, these parts; None for scVI's own.
+
+        decoder: gives what the heads read, of a state and the codes of covariates. head: makes one that gives logits of
+        each gene, of shares or of dropout; the two come together. counts: makes the distribution of counts of cells,
+        as if measured in a batch, of scVI's.
+        """
         super().__init__()
-        self.reference, self.config = reference, config
+        self.reference, self.config, self.counts = reference, config, counts
         self.learns_library = not (config.use_observed_lib_size or reference.size_factor)
         self.embeds_batch = config.batch_representation == "embedding"
         n_extra = reference.n_continuous + (EMBEDDING if self.embeds_batch else 0)
@@ -123,11 +131,12 @@ class SCVI(nn.Module):
             for name in ("library_log_mean", "library_log_variance"):
                 self.register_buffer(name, torch.tensor(reference.arrays[name]).reshape(-1))
         self.decoder = self._mlp("decoder", config.n_latent + n_extra, config.n_layers)
-        self.share = nn.Linear(config.n_hidden, reference.n_genes)
-        if config.gene_likelihood == "zinb":
-            self.dropout_logits = nn.Linear(config.n_hidden, reference.n_genes)
+        self._add_heads(lambda: nn.Linear(config.n_hidden, reference.n_genes))
         if config.gene_likelihood != "poisson":
             self._add_dispersion()
+        if decoder is not None and head is not None:  # after all random draws of scVI, as in 0.1.0
+            self.decoder = decoder
+            self._add_heads(head)
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         terms = {name: values.mean() for name, values in self.cell_terms(cells).items()}
@@ -137,8 +146,8 @@ class SCVI(nn.Module):
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
         """The terms of each cell's negative evidence lower bound, at a draw of its state."""
         mean, variance = self.posterior(cells)
-        z, kl = self.state(rsample(mean, variance)), kl_to_normal(mean, variance)
-        log_library, kl_library = self.drawn_library(cells)
+        z, kl = self.transform_latent(rsample(mean, variance)), kl_to_normal(mean, variance)
+        log_library, kl_library = self.sample_library(cells)
         return {"reconstruction": -self.log_likelihood(z, cells, log_library), "kl": kl, **kl_library}
 
     def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
@@ -149,12 +158,8 @@ class SCVI(nn.Module):
         noise = torch.randn(DRAWS, mean.shape[1], generator=torch.Generator().manual_seed(0)).to(mean)
         total = torch.zeros_like(mean)
         for draw in noise:
-            total += self.state(mean + variance.sqrt() * draw)
+            total += self.transform_latent(mean + variance.sqrt() * draw)
         return total / DRAWS
-
-    @property
-    def vae(self) -> SCVI:
-        return self
 
     def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance of q(z | x), before the softmax of "ln"."""
@@ -181,9 +186,8 @@ class SCVI(nn.Module):
     ) -> Float[Tensor, " cell"]:
         """log p(x | z, l), summed over genes."""
         hidden, likelihood = self._hidden(z, cells, cells.batch), self.config.gene_likelihood
-        if likelihood == "normal":
-            p = self._decoded(hidden, cells, cells.batch, log_library)
-            return likelihoods.log_normal(cells.x.dense(), p.rate, p.dispersion).sum(-1)  # type: ignore[arg-type]
+        if likelihood == "normal" or self.counts is not None:
+            return self._counts(hidden, cells, cells.batch, log_library).log_prob(cells.x.dense()).sum(-1)
         inputs = (cells.x, head(self.share, hidden), log_library)
         if likelihood == "poisson":
             return sparse_likelihoods.poisson(*inputs, self._link)
@@ -193,17 +197,15 @@ class SCVI(nn.Module):
         dropout = head(self.dropout_logits, hidden)
         return sparse_likelihoods.zero_inflated_negative_binomial(*inputs, log_dispersion, dropout, self._link)
 
-    def shares(
+    def normalized_expression(
         self,
         z: Float[Tensor, "cell latent"],
         cells: CellBatch,
         batch: Int[Tensor, " cell"] | None = None,
+        modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
-        """Expected share of each gene, of cells in the states z, as if measured in `batch`; `scale` of `decode`.
-
-        out: where to write it, if no gradient is asked for.
-        """
+        """Expected share of each gene, of cells in the states z; `scale` of `decode`."""
         hidden = self._hidden(z, cells, cells.batch if batch is None else batch)
         return self._linked(self.share(hidden) if out is None else write_logits(out, self.share, hidden), out)
 
@@ -213,15 +215,15 @@ class SCVI(nn.Module):
         cells: CellBatch,
         batch: Int[Tensor, " cell"] | None = None,
         log_library: Float[Tensor, "cell 1"] | None = None,
-    ) -> Decoded:
+    ) -> dict[str, Distribution]:
         """Distribution of the counts of cells in the states z, as if measured in `batch` and with `log_library`."""
         batch = cells.batch if batch is None else batch
         log_library = self.log_library(cells) if log_library is None else log_library
-        return self._decoded(self._hidden(z, cells, batch), cells, batch, log_library)
+        return {"rna": self._counts(self._hidden(z, cells, batch), cells, batch, log_library)}
 
     def genes(self) -> Float[Tensor, "gene hidden"]:
         """A vector for each gene: its weights in the last layer, which gives the logit of its share."""
-        return self.share.weight
+        return self.share.weight  # type: ignore[return-value]
 
     def _mlp(self, side: Literal["encoder", "decoder"], n_in: int, n_layers: int) -> MLP:
         c, r = self.config, self.reference
@@ -236,6 +238,11 @@ class SCVI(nn.Module):
             batch_norm=c.use_batch_norm in (side, "both"),
             layer_norm=c.use_layer_norm in (side, "both"),
         )
+
+    def _add_heads(self, head: Callable[[], nn.Module]) -> None:
+        self.share = head()
+        if self.config.gene_likelihood == "zinb":
+            self.dropout_logits = head()
 
     def _add_dispersion(self) -> None:
         kind, n_genes = self.config.dispersion, self.reference.n_genes
@@ -271,11 +278,11 @@ class SCVI(nn.Module):
         extra = cells.covariates.categorical
         return [*([] if self.embeds_batch else [batch]), *([] if extra is None else extra.unbind(1))]
 
-    def state(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
         """The state of a cell, of a draw from q(z | x): its softmax for "ln"."""
         return z.softmax(-1) if self.config.latent_distribution == "ln" else z
 
-    def drawn_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
+    def sample_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
         """log l for training, and where it is learned, its term of each cell's loss."""
         if not self.learns_library:
             return self.log_library(cells), {}
@@ -297,18 +304,21 @@ class SCVI(nn.Module):
         label = torch.full_like(batch, unlabeled) if cells.label is None else cells.label
         return F.embedding(torch.where(label < 0, unlabeled, label), table)
 
-    def _decoded(
+    def _counts(
         self,
         hidden: Float[Tensor, "cell hidden"],
         cells: CellBatch,
         batch: Int[Tensor, " cell"],
         log_library: Float[Tensor, "cell 1"],
-    ) -> Decoded:
-        likelihood, logits = self.config.gene_likelihood, self.share(hidden)
-        scale = self._linked(logits)
-        dispersion = None if likelihood == "poisson" else self._log_dispersion(hidden, cells, batch).exp()
-        dropout_logits = self.dropout_logits(hidden) if likelihood == "zinb" else None
-        return Decoded(scale, log_library.exp() * scale, dispersion, dropout_logits)
+    ) -> Distribution:
+        likelihood, scale = self.config.gene_likelihood, self._linked(self.share(hidden))
+        parameters = [scale, log_library.exp() * scale]
+        if likelihood != "poisson":
+            parameters.append(self._log_dispersion(hidden, cells, batch).exp())
+        if likelihood == "zinb":
+            parameters.append(self.dropout_logits(hidden))
+        found = COUNTS[likelihood](*parameters)
+        return found if self.counts is None else self.counts(found, cells, batch)
 
     def _linked(self, logits: Float[Tensor, "cell gene"], out: Tensor | None = None) -> Float[Tensor, "cell gene"]:
         if self._link == "softmax":

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from scduet.api import Model
-from scduet.data.sources import Cells, MemorySource
+from scduet.data.sources import Cells, MemorySource, Source
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.core.threads import thread_map
 from scduet.nn.kernels.pairs import add_counts
@@ -44,24 +44,34 @@ class GeneFilter:
         """Genes that are detected and differ enough in the counts; all, where the cells have none any more."""
         if raw is None:
             return np.ones(n_genes, bool)
-        detected = np.maximum(raw[f"{DETECTED}1"], raw[f"{DETECTED}2"]) >= self.min_pct
+        detected = np.fmax(raw[f"{DETECTED}1"], raw[f"{DETECTED}2"]) >= self.min_pct
         return detected & (np.abs(raw["raw_lfc"]) >= self.lfc_threshold)
 
 
-def group_counts(cells: Cells, totals: Float[np.ndarray, " cell"], *groups: Int[np.ndarray, " cell"]) -> GroupCounts:
+def group_counts(
+    counts: Source,
+    own: Float[np.ndarray, " cell"],
+    totals: Float[np.ndarray, " cell"],
+    *groups: Int[np.ndarray, " cell"],
+) -> GroupCounts:
     """Columns of the table that need no model, in the order of scvi-tools, and `raw_lfc`.
 
+    counts: of the model's features; what is NaN was not measured, and counts neither here nor there. own: their totals.
     raw_mean1 and 2, non_zeros_proportion1 and 2 (share of cells with any count), raw_normalized_mean1 and 2 (per 10,000
     counts of the model's genes). raw_lfc: log2 fold change of the means per 10,000 counts of all genes (`totals`), as
     avg_log2FC in Seurat 5: one normalized count is added to the sum of each group.
     """
     n_threads = torch.get_num_threads()
     parts = [part for rows in groups for part in np.array_split(rows, n_threads)]
-    sums = np.split(np.stack(thread_map(partial(_summed, cells, totals), parts, n_threads)), len(groups))
-    means, columns = [group.sum(0) / len(rows) for group, rows in zip(sums, groups, strict=True)], {}
+    sums = np.split(np.stack(thread_map(partial(_summed, counts, own, totals), parts, n_threads)), len(groups))
+    means, sizes, columns = [], [], {}
+    for group in sums:
+        *values, n = group.sum(0)
+        sizes.append(np.maximum(n, 1))
+        means.append(np.where(n > 0, values / sizes[-1], np.nan))
     for i, name in enumerate(("raw_mean", DETECTED, "raw_normalized_mean")):
         columns |= {f"{name}{group}": mean[i] for group, mean in enumerate(means, 1)}
-    logs = [np.log2(mean[3] + PSEUDOCOUNT / len(rows)) for mean, rows in zip(means, groups, strict=True)]
+    logs = [np.log2(mean[3] + PSEUDOCOUNT / n) for mean, n in zip(means, sizes, strict=True)]
     return {**columns, "raw_lfc": logs[0] - logs[1]}
 
 
@@ -84,16 +94,22 @@ def _column_of_totals(adata, key: str) -> Float[np.ndarray, " cell"]:
     return totals
 
 
-def _summed(cells: Cells, totals: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "4 gene"]:
-    """Sums over cells: of the counts of each gene, of whether there are any, of the counts per 10,000 of the model's
-    genes, and per 10,000 of all genes."""
-    source, sums = cells.counts, np.zeros((cells.counts.n_genes, 4))
+def _summed(source: Source, own: np.ndarray, totals: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "5 feature"]:
+    """Sums over cells: of the counts of each feature, of whether there are any, of the counts per 10,000 of the model's
+    features, and per 10,000 of all; and in how many cells it was measured."""
+    sums, n = np.zeros((source.n_genes, 4)), np.zeros(source.n_genes)
     for start in range(0, len(rows), PIECE):
         index = rows[start : start + PIECE]
         if isinstance(source, MemorySource) and source.genes is None:
             counts, places = source.matrix, index
         else:
             counts, places = source.rows(index), np.arange(len(index))
-        per_model, per_all = (PER_CELL / np.maximum(t[index].astype(float), 1e-12) for t in (cells.total, totals))
-        add_counts(counts.data, counts.indices, counts.indptr, places, per_model, per_all, sums)
-    return sums.T
+        per_model, per_all = (PER_CELL / np.maximum(t[index].astype(float), 1e-12) for t in (own, totals))
+        if isinstance(counts, np.ndarray):
+            n += (~np.isnan(counts)).sum(0)
+            counts = np.nan_to_num(counts)
+            sums += np.stack([counts.sum(0), (counts != 0).sum(0), per_model @ counts, per_all @ counts], 1)
+        else:
+            n += len(index)
+            add_counts(counts.data, counts.indices, counts.indptr, places, per_model, per_all, sums)
+    return np.vstack([sums.T, n])

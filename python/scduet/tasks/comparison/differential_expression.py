@@ -24,7 +24,7 @@ from scduet.tasks.comparison.calibration import calibration, summary
 from scduet.tasks.comparison.detection import GeneFilter, GroupCounts, group_counts, totals_of
 from scduet.tasks.comparison.fold_changes import Pairs, described
 from scduet.tasks.comparison.groups import comparisons
-from scduet.tasks.posterior.latent import batch_codes, is_minified, seeded, states, vae_of, write_shares
+from scduet.tasks.posterior.latent import Modality, batch_codes, is_minified, modality_of, seeded, states
 
 N_DRAWS = 5000
 TOGETHER = 2048  # cells decoded together
@@ -61,6 +61,7 @@ def differential_expression(
     verbose: bool = True,
     batch_size: int = TOGETHER,
     seed: int | None = 0,
+    modality: str | None = None,
 ) -> pd.DataFrame:
     """Compare the expression of groups of cells.
 
@@ -82,6 +83,7 @@ def differential_expression(
     test_mode: "three" tests up and down apart, "two" tests for any change.
     calibrate: also count the calls between groups of permuted labels; see `calibration` for what these show. verbose:
         print that.
+    modality: compare another matrix that the model decodes, e.g. "protein", instead of the main one.
 
     Returns one row a comparison and gene: proba_de, proba_not_de, bayes_factor, scale1, scale2 (mean shares),
     pseudocounts, delta, lfc_mean, lfc_median, lfc_std, lfc_min, lfc_max (log2, by the model), is_de_fdr_<target>,
@@ -97,21 +99,26 @@ def differential_expression(
     """
     if mode not in ("change", "vanilla") or test_mode not in ("two", "three"):
         raise OptionError(f"mode={mode!r}, test_mode={test_mode!r}", "change or vanilla; two or three")
-    chosen = GeneFilter(min_pct, lfc_threshold, only_pos)
+    chosen, decoded = GeneFilter(min_pct, lfc_threshold, only_pos), modality_of(model, modality)
+    if total_key is not None and not decoded.is_main:
+        raise OptionError(f"total_key={total_key!r} is of the main matrix, not of {decoded.name!r}", "leave it out")
     if is_minified(adata):
-        chosen, cells, totals = _without_counts(chosen), None, None
+        chosen, cells, counts = _without_counts(chosen), None, None
     else:
         cells = model.encode(adata)
-        totals = totals_of(model, adata, cells, total_key)
+        own = cells.total if decoded.is_main else decoded.source(cells).totals()
+        counts = decoded.source(cells), own, totals_of(model, adata, cells, total_key) if decoded.is_main else own
     options = _Options(mode, delta, pseudocounts, fdr_target, test_mode, chosen)
-    sampler = _Sampler(model, adata if cells is None else cells, n_draws, batch_size, np.random.default_rng(seed))
+    sampler = _Sampler(
+        model, decoded, adata if cells is None else cells, n_draws, batch_size, np.random.default_rng(seed)
+    )
     codes = _codes(model, batchid1, batchid2) if batch_correction else ([None], [None])
     tables, checks = [], []
     with seeded(seed):
         for names, rows1, rows2 in comparisons(adata, groupby, group1, group2, idx1, idx2):
             draws = sampler.draw((rows1, codes[0]), (rows2, codes[1]))
-            raw = None if cells is None or totals is None else group_counts(cells, totals, rows1, rows2)
-            table, called = _compared(model, draws, raw, options)
+            raw = None if counts is None else group_counts(*counts, rows1, rows2)
+            table, called = _compared(decoded.features, draws, raw, options)
             checks.append({"comparison": " vs ".join(names), "n_genes": len(table)})
             checks[-1] |= {"n_tested": int(table["tested"].sum()), "n_called": int(called.sum())}
             if calibrate:
@@ -191,8 +198,11 @@ class _Draws:
 class _Sampler:
     """Draws cells of a group, then their states, then decodes those."""
 
-    def __init__(self, model: Model, adata, n_draws: int, batch_size: int, random: np.random.Generator):
-        self.model, self.adata, self.n_draws, self.batch_size, self.random = model, adata, n_draws, batch_size, random
+    def __init__(
+        self, model: Model, decoded: Modality, adata, n_draws: int, batch_size: int, random: np.random.Generator
+    ):
+        self.model, self.decoded, self.adata = model, decoded, adata
+        self.n_draws, self.batch_size, self.random = n_draws, batch_size, random
 
     def draw(self, *groups: tuple[Int[np.ndarray, " cell"], Sequence[int | None]]) -> _Draws:
         """groups: places of the cells, and codes of the batches to decode as, of either group."""
@@ -212,12 +222,12 @@ class _Sampler:
 
     def _decoded(self, cell: np.ndarray, code: np.ndarray) -> Float[np.ndarray, "draw gene"]:
         """Shares of a draw of each cell's state."""
-        vae, share, start = vae_of(self.model), np.empty((len(cell), len(self.model.genes)), np.float32), 0
+        share, start = np.empty((len(cell), len(self.decoded.features)), np.float32), 0
         for part in states(self.model, self.adata, cell, self.batch_size):
             rows = slice(start, start + len(part.cells))
             batch = torch.from_numpy(code[rows]).to(part.cells.batch)
             batch = torch.where(batch < 0, part.cells.batch, batch)
-            write_shares(torch.from_numpy(share[rows]), vae, part.draw(vae), part.cells, batch)
+            self.decoded.normalized(part.draw(), part.cells, batch, torch.from_numpy(share[rows]))
             start = rows.stop
         return share
 
@@ -232,7 +242,7 @@ def _codes(model: Model, *wanted) -> tuple[list[int | None], list[int | None]]:
 
 
 def _compared(
-    model: Model, draws: _Draws, raw: GroupCounts | None, options: _Options
+    features: list[str], draws: _Draws, raw: GroupCounts | None, options: _Options
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The table of one comparison, in the order of the genes, and which genes are called."""
     pairs, shares = draws.pairs(), [draws.share[: draws.n_first], draws.share[draws.n_first :]]
@@ -252,7 +262,7 @@ def _compared(
         sure = fold_changes.probability_changed(pairs, offset, delta, options.test_mode)
         columns = {"proba_de": sure, "proba_not_de": 1 - sure, "bayes_factor": fold_changes.bayes_factor(sure)}
         columns |= {**scales, "pseudocounts": offset, "delta": delta, **described(pairs, DESCRIBED * offset)}
-    table = pd.DataFrame({**columns, **(raw or {})}, index=pd.Index(model.genes))
+    table = pd.DataFrame({**columns, **(raw or {})}, index=pd.Index(features))
     tested = options.filter.tested(raw, len(table))
     if options.filter.only_pos:
         tested &= _is_higher(table, options.mode)

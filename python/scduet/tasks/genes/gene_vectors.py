@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from scduet.api import load
-from scduet.capabilities import KnowsGenes, ReadsTokens, TrainedModel
+from scduet.capabilities import HasGeneEmbeddings, ReadsTokens, TrainedModel
 from scduet.errors import DataError, OptionError, some
 
 MIN_CELLS = 10  # that hold a gene, or both genes of a pair, for what is learned from cells to count
@@ -25,13 +25,13 @@ def model_of(source: TrainedModel | str | Path) -> TrainedModel:
     return load(source) if isinstance(source, (str, Path)) else source
 
 
-def encoder_of(model: TrainedModel) -> KnowsGenes:
+def encoder_of(model: TrainedModel) -> HasGeneEmbeddings:
     """The module, or the part of it, that has vectors of genes; after fine-tuning as that left it.
 
     Raises OptionError for a model without such vectors.
     """
     for part in (model.module, *model.module.children()):
-        if isinstance(part, KnowsGenes):
+        if isinstance(part, HasGeneEmbeddings):
             return part
     raise OptionError(f"{model.name!r} has no vectors of genes", "use e.g. scvi or ldvae")
 

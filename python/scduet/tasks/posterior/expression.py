@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 
 from scduet.api import Model
+from scduet.capabilities import HasLibrary, part_with
+from scduet.errors import OptionError
 from scduet.tasks.posterior.latent import (
     BATCH_SIZE,
     as_batch,
     batch_codes,
     cell_names,
-    gene_places,
+    modality_of,
     n_cells_of,
     seeded,
     states,
-    vae_of,
-    write_shares,
 )
 
 
@@ -37,6 +37,7 @@ def normalized_expression(
     rows: np.ndarray | None = None,
     batch_size: int = BATCH_SIZE,
     seed: int | None = 0,
+    modality: str | None = None,
 ) -> pd.DataFrame | np.ndarray:
     """Expected expression of each gene, from draws of the state of each cell (Lopez et al. 2018).
 
@@ -47,14 +48,23 @@ def normalized_expression(
     n_samples: draws a cell, averaged when return_mean.
     rows: places of the cells to use, None for all.
     seed: of the draws; None goes on in torch's own stream.
+    modality: another matrix that the model decodes, e.g. "protein", instead of the main one. Its expected values are
+        given as the model scales them: no library_size.
 
     Expected counts are smoother than counts: their log1p lies above the mean of log1p of counts. For comparisons with
     log-normalized cells draw counts by `posterior_predictive_sample`.
 
     Returns a DataFrame (cell x gene) or, with several draws not averaged, an array (draw, cell, gene), float32.
-    Raises DataError for genes and batches that the model lacks.
+    Raises DataError for genes and batches that the model lacks, OptionError for a modality that it lacks.
     """
-    (place, names), codes, vae = gene_places(model, gene_list), batch_codes(model, transform_batch), vae_of(model)
+    chosen, codes = modality_of(model, modality), batch_codes(model, transform_batch)
+    place, names = chosen.places(gene_list)
+    if library_size != 1 and not chosen.is_main:
+        raise OptionError(
+            f"library_size={library_size!r} is of the main matrix, not of {chosen.name!r}", "leave it out"
+        )
+    if library_size == "latent" and part_with(model.module, HasLibrary) is None:
+        raise OptionError(f"library_size='latent', and {model.name!r} has no library size", "give a number")
     n_cells = n_cells_of(model, adata) if rows is None else len(rows)
     apart = n_samples > 1 and not return_mean
     found = np.zeros((n_samples if apart else 1, n_cells, len(place)), dtype=np.float32)
@@ -64,15 +74,15 @@ def normalized_expression(
         for part in states(model, adata, rows, batch_size):
             into = torch.from_numpy(found[:, start : start + len(part.cells)])
             for draw in range(n_samples):
-                z = part.draw(vae)
+                z = part.draw()
                 for code in codes:
                     batch, target = as_batch(part.cells, code), into[draw if apart else 0]
                     if alone:
-                        write_shares(target, vae, z, part.cells, batch)
+                        chosen.normalized(z, part.cells, batch, target)
                     else:
-                        target.add_(vae.shares(z, part.cells, batch).cpu()[:, column], alpha=weight)
+                        target.add_(chosen.normalized(z, part.cells, batch).cpu()[:, column], alpha=weight)
             if library_size != 1:
-                into.mul_(part.log_library.exp().cpu() if library_size == "latent" else float(library_size))
+                into.mul_(part.log_library.exp().cpu() if library_size == "latent" else float(library_size))  # type: ignore[union-attr]
             start += len(part.cells)
     if apart:
         return found

@@ -1,13 +1,14 @@
-"""Posteriors of cells: what every analysis of a trained VAE starts from; and states between them."""
+"""Posteriors of cells and the modalities decoded from them: where every analysis of an autoencoder starts."""
 
 from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scduet.api import Model
-from scduet.capabilities import VAE, Generates
-from scduet.contract import CellBatch
+from scduet.capabilities import Decodes, Encodes, HasLibrary, part_with
+from scduet.contract import CellBatch, Input
+from scduet.data.inputs import Names
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
-from scduet.data.sources import Cells
+from scduet.data.sources import Cells, DenseSource, Source, in_memory
 from scduet.errors import DataError, OptionError, some
+from scduet.nn.distributions import Distribution
 from scduet.nn.layers import rsample
 
 BATCH_SIZE = 1024  # cells decoded together
@@ -35,24 +38,91 @@ class States:
     """A minibatch of cells and what the encoder says of them."""
 
     cells: CellBatch
+    encoder: Encodes
     mean: Float[Tensor, "cell latent"]
     variance: Float[Tensor, "cell latent"]
-    library: Callable[[CellBatch], Float[Tensor, "cell 1"]]  # its logarithm, for those who ask
+    library: Callable[[CellBatch], Float[Tensor, "cell 1"]] | None  # its logarithm; None for a model without
 
     @cached_property
-    def log_library(self) -> Float[Tensor, "cell 1"]:
-        return self.library(self.cells)
+    def log_library(self) -> Float[Tensor, "cell 1"] | None:
+        return None if self.library is None else self.library(self.cells)
 
-    def draw(self, vae: VAE) -> Float[Tensor, "cell latent"]:
-        """A draw from the posterior, as the decoder wants it."""
-        return vae.state(rsample(self.mean, self.variance))
+    def draw(self) -> Float[Tensor, "cell latent"]:
+        """A draw from the posterior, as the decoder takes it."""
+        return self.encoder.transform_latent(rsample(self.mean, self.variance))
 
 
-def vae_of(model: Model) -> VAE:
-    """The VAE of counts that `model` is or holds. Raises OptionError where there is none."""
-    if not isinstance(model.module, Generates):
-        raise OptionError(f"{model.name!r} has no distribution of counts to ask", "use e.g. scvi or scanvi")
-    return model.module.vae
+def encoder_of(model: Model) -> Encodes:
+    """The part of `model` that has posteriors of cells. Raises OptionError where there is none."""
+    found = part_with(model.module, Encodes)
+    if found is None:
+        raise OptionError(f"{model.name!r} has no posterior of the state of a cell", "use e.g. scvi or scanvi")
+    return found
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What a model decodes of a state: one of its matrices."""
+
+    name: str
+    is_main: bool
+    features: list[str]
+    decoder: Decodes
+
+    def of(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Tensor, log_library: Tensor | None
+    ) -> Distribution:
+        """Its distribution in cells of the states `z`."""
+        return self.decoder.decode(z, cells, batch, log_library)[self.name]
+
+    def normalized(self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Tensor | None = None, out=None):
+        """Expected values per unit of library, (cell, feature); written to `out` without a copy on the way, if any."""
+        if out is None or out.device != z.device:
+            found = self.decoder.normalized_expression(z, cells, batch, self.name)
+            return found if out is None else out.copy_(found)
+        return self.decoder.normalized_expression(z, cells, batch, self.name, out)
+
+    def observed(self, cells: CellBatch) -> Float[Tensor, "cell feature"]:
+        """What was measured in the cells; NaN where nothing was."""
+        x = cells.x if self.is_main else cells.extra[self.name]
+        dense = x if isinstance(x, Tensor) else x.dense()
+        known = cells.measured.get("x" if self.is_main else self.name)
+        return dense if known is None else dense.where(known[:, None], torch.nan)
+
+    def source(self, cells: Cells) -> Source:
+        """The rows of its matrix."""
+        return cells.counts if self.is_main else cells.extra[self.name]
+
+    def places(self, names) -> tuple[np.ndarray, list[str]]:
+        """Columns and names of these features (None: all). Raises DataError naming those that the model lacks."""
+        if names is None:
+            return np.arange(len(self.features)), self.features
+        names = [names] if isinstance(names, str) else list(names)
+        place = pd.Index(self.features).get_indexer(names)
+        if (place < 0).any():
+            remedy = "see model.genes" if self.is_main else f"it has {some(self.features, 9)}"
+            raise DataError(f"the model has no {self.feature} {some(np.array(names)[place < 0])}", remedy)
+        return place, names
+
+    @property
+    def feature(self) -> str:
+        """The word for one of its features."""
+        return {"rna": "gene", "peaks": "peak"}.get(self.name, self.name)
+
+
+def modality_of(model: Model, name: str | None = None) -> Modality:
+    """The modality called `name`, or the main one. Raises OptionError where the model does not decode it."""
+    decoder = part_with(model.module, Decodes)
+    if decoder is None:
+        raise OptionError(f"{model.name!r} decodes no distribution of counts", "use e.g. scvi or scanvi")
+    names = decoder.modalities
+    if name is not None and name not in names:
+        raise OptionError(f"{model.name!r} has no modality {name!r}", f"it has {some(names, 9)}")
+    if name is None or name == names[0]:
+        return Modality(names[0], True, model.genes, decoder)
+    columns = model.schema.features.get(name, 0)
+    features = [f"{name}_{i}" for i in range(columns)] if isinstance(columns, int) else list(columns)
+    return Modality(name, False, features, decoder)
 
 
 @torch.inference_mode()
@@ -61,7 +131,7 @@ def states(model: Model, adata=None, rows: np.ndarray | None = None, batch_size:
 
     adata: AnnData, or Cells that the model has encoded already; None for the cells trained on.
     """
-    vae = vae_of(model)
+    encoder, holder = encoder_of(model), part_with(model.module, HasLibrary)
     model.module.eval()
     kept = _kept(model, adata) if is_minified(adata) else None
     cells = adata if isinstance(adata, Cells) else model.encode(adata) if kept is None else kept.cells
@@ -69,21 +139,10 @@ def states(model: Model, adata=None, rows: np.ndarray | None = None, batch_size:
         batch = batch.to(model.device)
         assert isinstance(batch, CellBatch)
         if kept is None:
-            mean, variance = vae.posterior(batch)
-            yield States(batch, mean, variance, vae.log_library)
+            yield States(batch, encoder, *encoder.posterior(batch), None if holder is None else holder.log_library)
         else:
             mean, variance = (_at(batch, known) for known in (kept.mean, kept.variance))
-            yield States(batch, mean, variance, partial(_at, known=kept.log))
-
-
-def write_shares(
-    into: Float[Tensor, "cell gene"], vae: VAE, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Tensor
-) -> None:
-    """Put the shares of cells in the states `z` where they are wanted, without a copy on the way where that can be."""
-    if into.device == z.device:
-        vae.shares(z, cells, batch, out=into)
-    else:
-        into.copy_(vae.shares(z, cells, batch))
+            yield States(batch, encoder, mean, variance, None if kept.log is None else partial(_at, known=kept.log))
 
 
 def is_minified(adata) -> bool:
@@ -108,17 +167,6 @@ def n_cells_of(model: Model, adata=None) -> int:
 
 def cell_names(model: Model, adata=None) -> pd.Index:
     return pd.RangeIndex(len(model.encode())) if adata is None else adata.obs_names
-
-
-def gene_places(model: Model, genes) -> tuple[np.ndarray, list[str]]:
-    """Columns and names of `genes` (None: all). Raises DataError naming those that the model lacks."""
-    if genes is None:
-        return np.arange(len(model.genes)), model.genes
-    names = [genes] if isinstance(genes, str) else list(genes)
-    place = pd.Index(model.genes).get_indexer(names)
-    if (place < 0).any():
-        raise DataError(f"the model has no gene {some(np.array(names)[place < 0])}", "see model.genes")
-    return place, names
 
 
 def batch_codes(model: Model, names) -> list[int | None]:
@@ -147,33 +195,71 @@ def interpolate(
 
 
 @torch.inference_mode()
-def decode_states(model: Model, states, *, batch=None) -> pd.DataFrame:
+def decode_states(
+    model: Model, states, *, batch=None, modality: str | None = None, inputs: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
     """Expected share of each gene (state x gene, rows sum to 1) for states of the latent space, e.g. interpolated ones.
 
-    batch: name of the batch to decode as; None for the first. Raises DataError for models with further covariates.
+    modality: another matrix that the model decodes, e.g. "protein", whose expected values are given.
+    batch: name of the batch to decode as; None for the first. inputs: of a model whose decoder reads further inputs,
+    by name: an array (state, column), or a DataFrame with columns in any order.
+
+    Raises DataError for models with further covariates, and where an input is needed.
 
     To compare with log-normalized cells, draw counts with `sample_states` first: the logarithm of a mean is above the
     mean of logarithms, most for genes with few counts.
     """
-    vae = vae_of(model)
-    share = [vae.shares(z, cells).cpu().numpy() for z, cells in cells_in_states(model, states, batch)]
-    return pd.DataFrame(np.concatenate(share), columns=model.genes)  # type: ignore[arg-type]
+    chosen = modality_of(model, modality)
+    found = [chosen.normalized(z, cells).cpu().numpy() for z, cells in cells_in_states(model, states, batch, inputs)]
+    values = np.concatenate(found)
+    if np.isnan(values).any():
+        needed = f"the decoder needs every column of {some(model.schema.features)}"
+        raise DataError(needed, "pass inputs= with a row for each state")
+    return pd.DataFrame(values, columns=pd.Index(chosen.features))
 
 
 def cells_in_states(
-    model: Model, states, batch, batch_size: int = BATCH_SIZE
+    model: Model, states, batch, inputs: Mapping[str, Any] | None = None, batch_size: int = BATCH_SIZE
 ) -> Iterator[tuple[Float[Tensor, "state latent"], CellBatch]]:
     """States as the decoder wants them, with cells in them that have no counts, in minibatches."""
-    fields = model.schema.fields
-    if fields.categorical_covariate_keys or fields.continuous_covariate_keys:
+    schema = model.schema
+    if schema.fields.categorical_covariate_keys or schema.fields.continuous_covariate_keys:
         raise DataError("states alone do not say the covariates of the cells", "use a model without covariate keys")
+    unknown = [name for name in inputs or {} if name not in schema.features]
+    if unknown:
+        raise OptionError(f"{model.name!r} reads no input {some(unknown)}", f"it reads {some(schema.features, 9)}")
     model.module.eval()
     z = torch.from_numpy(np.ascontiguousarray(states, dtype=np.float32)).to(model.device)
-    code = batch_codes(model, batch)[0] or 0
-    nothing = Cells(_no_counts(len(z), len(model.genes)), np.zeros(len(z)), np.full(len(z), code))
-    for cells in minibatches(nothing, sequential(len(z)), batch_size):
+    code, n = batch_codes(model, batch)[0] or 0, len(z)
+    further = [name for name, given in schema.further.items() if given.axis == "cell" and name in schema.features]
+    extra = {name: _rows_of_states((inputs or {}).get(name), schema.features[name], n, name) for name in further}
+    nothing = Cells(
+        counts=_as_source(sp.csr_matrix((n, len(model.genes)), dtype=np.float32), schema.main),
+        total=np.zeros(n),
+        batch=np.full(n, code),
+        extra={name: _as_source(rows, schema.inputs[name]) for name, rows in extra.items()},
+        measured={name: np.full(n, name in (inputs or {})) for name in further},
+    )
+    for cells in minibatches(nothing, sequential(n), batch_size):
         assert isinstance(cells, CellBatch)
         yield z[cells.index.to(z.device)], cells.to(model.device)
+
+
+def _rows_of_states(given: Any, columns: Names, n: int, name: str) -> np.ndarray | sp.csr_matrix:
+    """An input of states, with the columns of the model; NaN for one that was not given."""
+    width = columns if isinstance(columns, int) else len(columns)
+    if given is None:
+        return np.broadcast_to(np.float32(np.nan), (n, width))
+    if isinstance(given, pd.DataFrame) and not isinstance(columns, int):
+        given = given.reindex(columns=list(columns))
+    rows = np.asarray(given, dtype=np.float32)
+    if rows.shape != (n, width):
+        raise DataError(f"inputs[{name!r}] is {rows.shape}, not {(n, width)}", "give a row for each state")
+    return rows
+
+
+def _as_source(rows: np.ndarray | sp.csr_matrix, given: Input) -> Source:
+    return in_memory(rows if sp.issparse(rows) else np.nan_to_num(rows)) if given.sparse else DenseSource(rows)
 
 
 @dataclass(frozen=True)
@@ -181,16 +267,18 @@ class _Kept:
     cells: Cells
     mean: np.ndarray
     variance: np.ndarray
-    log: np.ndarray  # log of the library size, (cell, 1)
+    log: np.ndarray | None  # log of the library size, (cell, 1), of a model that has one
 
 
 def _kept(model: Model, adata) -> _Kept:
     """What minified cells hold in place of counts. Raises DataError naming what is missing."""
     mean, variance = (_first(adata.obsm, [k.format(model.name, part) for k in LATENT_KEYS]) for part in ("qzm", "qzv"))
-    library = np.asarray(_first(adata.obs, LIBRARY_KEYS), dtype=np.float32)
     schema = replace(model.schema, expects="lognormal")  # there are no counts to check
     cells = schema.encode(adata)
-    log = np.log(library if cells.size_factor is None else cells.size_factor)[:, None]
+    library = None
+    if part_with(model.module, HasLibrary) is not None:
+        library = _first(adata.obs, LIBRARY_KEYS) if cells.size_factor is None else cells.size_factor
+    log = None if library is None else np.log(np.asarray(library, np.float32))[:, None]
     return _Kept(cells, np.asarray(mean, np.float32), np.asarray(variance, np.float32), log)
 
 
@@ -204,9 +292,3 @@ def _first(where, keys):
     if not found:
         raise DataError(f"these minified cells have none of {some(keys, 4)}", "minify them again with this model")
     return where[found[0]]
-
-
-def _no_counts(n_cells: int, n_genes: int):
-    from scduet.data.sources import in_memory
-
-    return in_memory(sp.csr_matrix((n_cells, n_genes), dtype=np.float32))

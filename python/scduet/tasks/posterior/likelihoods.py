@@ -5,18 +5,20 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import math
+from collections import defaultdict
 
 import numpy as np
 from torch import Tensor
 
 from scduet.api import Model
-from scduet.capabilities import VAE, Bounds
+from scduet.capabilities import HasELBO, HasLikelihood, LearnsLibrary, part_with
 from scduet.contract import CellBatch
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.errors import DataError, OptionError
+from scduet.nn.distributions import HasParameters
 from scduet.nn.layers import rsample
-from scduet.tasks.posterior.latent import BATCH_SIZE, is_minified, seeded, states, vae_of
+from scduet.tasks.posterior.latent import BATCH_SIZE, Modality, encoder_of, is_minified, modality_of, seeded, states
 
 
 @torch.inference_mode()
@@ -34,13 +36,21 @@ def elbo(
 
 @torch.inference_mode()
 def reconstruction_error(
-    model: Model, adata=None, *, return_mean: bool = True, batch_size: int = BATCH_SIZE, seed: int | None = 0
+    model: Model,
+    adata=None,
+    *,
+    return_mean: bool = True,
+    batch_size: int = BATCH_SIZE,
+    seed: int | None = 0,
+    modality: str | None = None,
 ) -> float | np.ndarray:
     """-log p(x | z), summed over genes, mean over cells, at a draw of each state; lower is better.
 
-    return_mean: False for the value of each cell (cell).
+    return_mean: False for the value of each cell (cell). modality: that of another matrix, e.g. "protein".
     """
-    found = terms_of_cells(model, adata, batch_size=batch_size, seed=seed)["reconstruction"]
+    chosen = modality_of(model, modality)
+    name = "reconstruction" if chosen.is_main else f"reconstruction_{chosen.name}"
+    found = terms_of_cells(model, adata, batch_size=batch_size, seed=seed)[name]
     return float(found.mean()) if return_mean else found
 
 
@@ -54,7 +64,7 @@ def terms_of_cells(
     """
     _refuse_minified(adata)
     module = model.module
-    if not isinstance(module, Bounds):
+    if not isinstance(module, HasELBO):
         raise OptionError(f"{model.name!r} has no bound of the likelihood", "use e.g. scvi or scanvi")
     cells, parts = model.encode(adata), []
     model.module.eval()
@@ -67,17 +77,28 @@ def terms_of_cells(
 
 @torch.inference_mode()
 def marginal_log_likelihood(
-    model: Model, adata=None, *, n_samples: int = 1000, batch_size: int = BATCH_SIZE, seed: int | None = 0
+    model: Model,
+    adata=None,
+    *,
+    n_samples: int = 1000,
+    batch_size: int = BATCH_SIZE,
+    seed: int | None = 0,
+    modality: str | None = None,
 ) -> np.ndarray:
     """log p(x) of each cell, by importance sampling from the posterior with `n_samples` draws (biased downwards).
 
+    modality: of this matrix alone; None for all that the model decodes. What was not measured counts nothing.
     Source: Burda, Grosse and Salakhutdinov 2016.
     """
     _refuse_minified(adata)
-    vae, found = vae_of(model), []
+    chosen, encoder, found = _modalities(model, modality), encoder_of(model), []
+    decoder, learned = chosen[0].decoder, _learned_library(model)
+    fast = decoder if modality is None and isinstance(decoder, HasLikelihood) else None
     with seeded(seed):
         for part in states(model, adata, None, batch_size):
-            library = _library(vae, part.cells)
+            library = None
+            if learned is not None:
+                library = learned.library_posterior(part.cells), learned.library_prior(part.cells)
             total = torch.full((len(part.cells),), -math.inf, device=part.mean.device)
             for _ in range(n_samples):
                 draw = rsample(part.mean, part.variance)
@@ -88,7 +109,11 @@ def marginal_log_likelihood(
                     posterior, prior = library
                     log_library = rsample(*posterior)
                     weight = weight + _log_normal(log_library, *prior) - _log_normal(log_library, *posterior)
-                ll = vae.log_likelihood(vae.state(draw), part.cells, log_library)
+                z = encoder.transform_latent(draw)
+                if fast is None or log_library is None:
+                    ll = _log_likelihood(chosen, z, part.cells, log_library)
+                else:
+                    ll = fast.log_likelihood(z, part.cells, log_library)
                 total = torch.logaddexp(total, weight + ll)
             found.append((total - math.log(n_samples)).cpu())
     return torch.cat(found).numpy()
@@ -96,26 +121,29 @@ def marginal_log_likelihood(
 
 @torch.inference_mode()
 def likelihood_parameters(
-    model: Model, adata=None, *, n_samples: int = 1, batch_size: int = BATCH_SIZE, seed: int | None = 0
+    model: Model,
+    adata=None,
+    *,
+    n_samples: int = 1,
+    batch_size: int = BATCH_SIZE,
+    seed: int | None = 0,
+    modality: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Parameters of the distribution of counts, (cell, gene) each, means over `n_samples` draws of the states.
 
     "mean": of the counts before dropout. "dispersions": inverse dispersion (NB, ZINB) or standard deviation (normal).
-    "dropout": logits of a dropout (ZINB).
+    "dropout": logits of a dropout (ZINB). Of a mixture of background and foreground "mean", the means "background" and
+    "foreground" and "mixing", the logits of the background. modality: of another matrix, e.g. "protein".
     """
-    vae, pieces = vae_of(model), {"mean": [], "dispersions": [], "dropout": []}
+    chosen, pieces = modality_of(model, modality), defaultdict(list)
     with seeded(seed):
         for part in states(model, adata, None, batch_size):
-            drawn = [vae.decode(part.draw(vae), part.cells, None, part.log_library) for _ in range(n_samples)]
-            for name, values in (
-                ("mean", [p.rate for p in drawn]),
-                ("dispersions", [p.dispersion for p in drawn]),
-                ("dropout", [p.dropout_logits for p in drawn]),
-            ):
-                if values[0] is not None:
-                    mean = torch.stack(values).mean(0)
-                    pieces[name].append(mean.expand(len(part.cells), -1).cpu().numpy())
-    return {name: np.concatenate(parts) for name, parts in pieces.items() if parts}
+            where = part.cells, part.cells.batch, part.log_library
+            drawn = [_parameters(chosen.of(part.draw(), *where)) for _ in range(n_samples)]
+            for name in drawn[0]:
+                mean = torch.stack([parameters[name] for parameters in drawn]).mean(0)
+                pieces[name].append(mean.expand(len(part.cells), -1).cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in pieces.items()}
 
 
 @torch.inference_mode()
@@ -126,22 +154,44 @@ def latent_library_size(
 
     give_mean: of the log-normal posterior; False for a draw. Raises OptionError for a draw of an observed size.
     """
-    vae, found = vae_of(model), []
-    if not vae.learns_library and not give_mean:
+    learned, found = _learned_library(model), []
+    if learned is None and not give_mean:
         raise OptionError("an observed library size has no distribution to draw from", "leave give_mean at True")
     with seeded(seed):
         for part in states(model, adata, None, batch_size):
             log_library = part.log_library
-            if vae.learns_library:
-                mean, variance = vae.library_posterior(part.cells)
+            if log_library is None:
+                raise OptionError(f"{model.name!r} has no library size", "use e.g. scvi")
+            if learned is not None:
+                mean, variance = learned.library_posterior(part.cells)
                 log_library = mean + 0.5 * variance if give_mean else rsample(mean, variance)
             found.append(log_library.exp().cpu())
     return torch.cat(found).numpy()
 
 
-def _library(vae: VAE, cells: CellBatch):
-    """Posterior and prior of the library size, mean and variance each; None where it is observed."""
-    return (vae.library_posterior(cells), vae.library_prior(cells)) if vae.learns_library else None
+def _learned_library(model: Model) -> LearnsLibrary | None:
+    """The part of the model that has a posterior of the library size; None where it is observed."""
+    part = part_with(model.module, LearnsLibrary)
+    return part if part is not None and part.learns_library else None
+
+
+def _modalities(model: Model, name: str | None) -> list[Modality]:
+    main = modality_of(model, name)
+    return [main] if name is not None else [modality_of(model, each) for each in main.decoder.modalities]
+
+
+def _log_likelihood(chosen: list[Modality], z: Tensor, cells: CellBatch, log_library: Tensor | None) -> Tensor:
+    """log p(x | z), summed over what was measured of the features of these modalities."""
+    decoded, total = chosen[0].decoder.decode(z, cells, None, log_library), torch.zeros(len(cells), device=z.device)
+    for modality in chosen:
+        x = modality.observed(cells)
+        known = ~x.isnan()
+        total += decoded[modality.name].log_prob(x.where(known, 0)).where(known, 0).sum(-1)
+    return total
+
+
+def _parameters(distribution) -> dict[str, Tensor]:
+    return distribution.parameters if isinstance(distribution, HasParameters) else {"mean": distribution.mean}
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

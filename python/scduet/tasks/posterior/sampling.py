@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Float
-from torch import Tensor
 
 from scduet.api import Model
 from scduet.errors import OptionError
+from scduet.nn.distributions import HasRates
 from scduet.tasks.posterior.latent import (
     BATCH_SIZE,
+    Modality,
     as_batch,
     batch_codes,
     cells_in_states,
-    gene_places,
+    modality_of,
     seeded,
     states,
-    vae_of,
 )
 
 
@@ -38,33 +38,41 @@ def posterior_predictive_sample(
     rows: np.ndarray | None = None,
     batch_size: int = BATCH_SIZE,
     seed: int | None = 0,
+    modality: str | None = None,
 ) -> sp.csr_matrix | list[sp.csr_matrix]:
     """Counts drawn from p(new x | x): a state of each cell, then counts of that state.
 
     Returns a CSR matrix (cell, gene); a list of them when n_samples is above 1. Options as in `normalized_expression`,
     but for transform_batch, which is one batch.
     """
-    place, _ = gene_places(model, gene_list)
-    vae, (code,) = vae_of(model), batch_codes(model, transform_batch)
+    chosen, (code,) = modality_of(model, modality), batch_codes(model, transform_batch)
+    place, _ = chosen.places(gene_list)
     pieces: list[list[sp.csr_matrix]] = [[] for _ in range(n_samples)]
     with seeded(seed):
         for part in states(model, adata, rows, batch_size):
             for kept in pieces:
-                p = vae.decode(part.draw(vae), part.cells, as_batch(part.cells, code), part.log_library)
-                kept.append(sp.csr_matrix(_counts(p, model).cpu().numpy()[:, place]))
-    drawn = [sp.csr_matrix(sp.vstack(kept, format="csr")) for kept in pieces]
-    return drawn[0] if n_samples == 1 else drawn
+                drawn = chosen.of(part.draw(), part.cells, as_batch(part.cells, code), part.log_library).sample()
+                kept.append(sp.csr_matrix(drawn.cpu().numpy()[:, place]))
+    found = [sp.csr_matrix(sp.vstack(kept, format="csr")) for kept in pieces]
+    return found[0] if n_samples == 1 else found
 
 
 @torch.inference_mode()
 def sample_states(
-    model: Model, states, library_size: float | Float[np.ndarray, " state"], *, batch=None, seed: int | None = 0
+    model: Model,
+    states,
+    library_size: float | Float[np.ndarray, " state"],
+    *,
+    batch=None,
+    seed: int | None = 0,
+    modality: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> sp.csr_matrix:
     """Counts drawn from the model for states of the latent space, e.g. shifted ones: a CSR matrix (state, gene).
 
     library_size: total count of each, over the genes of the model; those of the cells that are compared with. A size
         factor, for a model that was trained with size_factor_key.
-    batch: name of the batch to decode as; None for the first.
+    batch: name of the batch to decode as; None for the first. modality, inputs: as of `decode_states`.
 
     What is compared with log-normalized cells has to be sampled and log-normalized like them: log1p of expected counts
     (`decode_states`, `normalized_expression`) lies above the mean of log1p of counts.
@@ -74,11 +82,11 @@ def sample_states(
     library = np.broadcast_to(np.asarray(library_size, dtype=np.float32), len(states))
     if not (library > 0).all():
         raise OptionError("library_size has values that are not above zero", "give the total count of each state")
-    vae, log_library, pieces = vae_of(model), torch.from_numpy(np.log(library))[:, None], []
+    chosen, log_library, pieces = modality_of(model, modality), torch.from_numpy(np.log(library))[:, None], []
     with seeded(seed):
-        for z, cells in cells_in_states(model, states, batch):
-            p = vae.decode(z, cells, cells.batch, log_library[cells.index.cpu()].to(z.device))
-            pieces.append(sp.csr_matrix(_counts(p, model).cpu().numpy()))
+        for z, cells in cells_in_states(model, states, batch, inputs):
+            drawn = chosen.of(z, cells, cells.batch, log_library[cells.index.cpu()].to(z.device)).sample()
+            pieces.append(sp.csr_matrix(drawn.cpu().numpy()))
     return sp.csr_matrix(sp.vstack(pieces, format="csr"))
 
 
@@ -94,6 +102,7 @@ def feature_correlation(
     correlation_type: Literal["spearman", "pearson"] = "spearman",
     batch_size: int = 64,
     seed: int | None = 0,
+    modality: str | None = None,
 ) -> pd.DataFrame:
     """Correlation of genes in expression drawn from the model without its counting noise (gene x gene).
 
@@ -102,41 +111,29 @@ def feature_correlation(
     """
     if correlation_type not in ("spearman", "pearson"):
         raise OptionError(f"correlation_type={correlation_type!r}", "it is spearman or pearson")
-    place, names = gene_places(model, gene_list)
+    chosen = modality_of(model, modality)
+    place, names = chosen.places(gene_list)
     codes = batch_codes(model, transform_batch)
     with seeded(seed):
         found = []
         for code in codes:
             drawn = np.concatenate(
-                [d[:, place] for d in _rates(model, adata, n_samples, rna_size_factor, code, batch_size)]
+                [d[:, place] for d in _rates(model, chosen, adata, n_samples, rna_size_factor, code, batch_size)]
             )
             found.append(_correlation(drawn, correlation_type))
     return pd.DataFrame(np.mean(found, axis=0), index=names, columns=names)
 
 
-def _counts(p, model: Model) -> Tensor:
-    """A draw from the distribution of counts with the parameters `p`."""
-    if p.dispersion is None:
-        return torch.poisson(p.rate)
-    if model.config.__dict__.get("gene_likelihood") == "normal":
-        return torch.normal(p.rate, p.dispersion.expand_as(p.rate))
-    rate = torch.distributions.Gamma(p.dispersion, p.dispersion / p.rate.clamp(min=1e-30)).sample()
-    counts = torch.poisson(rate.clamp(max=1e8))
-    if p.dropout_logits is not None:
-        counts = counts * (torch.rand_like(counts) >= p.dropout_logits.sigmoid())
-    return counts
-
-
-def _rates(model: Model, adata, n_samples: int, size: float, code: int | None, batch_size: int) -> Iterator[np.ndarray]:
-    """Draws of expression, (cell, gene) each."""
-    vae = vae_of(model)
+def _rates(
+    model: Model, chosen: Modality, adata, n_samples: int, size: float, code: int | None, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Draws of expression, (cell, feature) each."""
     for part in states(model, adata, None, batch_size):
         for _ in range(n_samples):
-            p = vae.decode(part.draw(vae), part.cells, as_batch(part.cells, code), part.log_library)
-            if p.dispersion is None or model.config.__dict__.get("gene_likelihood") == "normal":
+            p = chosen.of(part.draw(), part.cells, as_batch(part.cells, code), part.log_library)
+            if not isinstance(p, HasRates):
                 raise OptionError("only a NB or ZINB has rates to correlate", "train with gene_likelihood='nb'")
-            rate = torch.distributions.Gamma(p.dispersion, p.dispersion / (size * p.scale).clamp(min=1e-30)).sample()
-            yield rate.cpu().numpy()
+            yield p.sample_rates(size).cpu().numpy()
 
 
 def _correlation(drawn: np.ndarray, kind: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from anndata.utils import make_index_unique
 from jaxtyping import Float, Int
 
 from scduet.api import fit, is_transformer
-from scduet.capabilities import Classifies, TrainedModel
+from scduet.capabilities import Classifier, TrainedModel
 from scduet.data import inputs, locate
 from scduet.data.labels import labels_of
 from scduet.data.schema import Fields
@@ -136,7 +136,7 @@ def _by_model(
     """By a model that knows the types. Its accuracy is that at the end of training, on the cells held out from it."""
     if model.needs_mapping:
         refuse_unknown(options, (), "annotate with a trained model")
-        if not isinstance(model.module, Classifies):
+        if not isinstance(model.module, Classifier):
             hint = "pass a scANVI, or the labeled reference itself"
             raise OptionError(f"model {model.name!r} is not a classifier", hint)
         share = map_query(query, model, callback=callback).predict()  # pyright: ignore[reportArgumentType]

@@ -43,5 +43,7 @@ def minify(model: Model, adata: AnnData) -> AnnData:
     mean, variance = (LATENT_KEYS[0].format(model.name, part) for part in ("qzm", "qzv"))
     kept.obsm[mean] = torch.cat([part.mean for part in parts]).cpu().numpy()
     kept.obsm[variance] = torch.cat([part.variance for part in parts]).cpu().numpy()
-    kept.obs[LIBRARY_KEYS[0]] = torch.cat([part.log_library for part in parts]).exp().ravel().cpu().numpy()
+    libraries = [part.log_library for part in parts if part.log_library is not None]
+    if libraries:
+        kept.obs[LIBRARY_KEYS[0]] = torch.cat(libraries).exp().ravel().cpu().numpy()
     return kept

@@ -1,0 +1,216 @@
+"""Distributions of what is measured in a cell, as decoders give them: mean, draws, log-probabilities entry by entry.
+
+Parameters are (cell, feature) and broadcast. `scale` is the mean per unit of library. Densities are those of
+`likelihoods`; training has faster ones where counts are sparse, `sparse_likelihoods`.
+"""
+
+from __future__ import annotations
+
+from scduet._torch import torch
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from scduet.nn import likelihoods
+
+Values = Float[Tensor, "cell feature"]
+Shared = Float[Tensor, "*#cell feature"]
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """What every analysis of a decoded modality can rely on."""
+
+    @property
+    def mean(self) -> Values: ...
+
+    def sample(self) -> Values: ...
+
+    def log_prob(self, x: Values) -> Values:
+        """Of each entry. NaN in `x` gives NaN."""
+        ...
+
+
+@runtime_checkable
+class HasRates(Protocol):
+    """A distribution of counts around a rate that itself varies between cells in the same state."""
+
+    def sample_rates(self, library: float) -> Values:
+        """Rates, before the noise of counting, of cells with this library size."""
+        ...
+
+
+@runtime_checkable
+class HasParameters(Protocol):
+    """A distribution whose parameters have names of their own, those of scvi-tools."""
+
+    @property
+    def parameters(self) -> dict[str, Shared]: ...
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Poisson counts."""
+
+    scale: Values
+    rate: Values
+
+    @property
+    def mean(self) -> Values:
+        return self.rate
+
+    @property
+    def parameters(self) -> dict[str, Shared]:
+        return {"mean": self.rate}
+
+    def sample(self) -> Values:
+        return torch.poisson(self.rate)
+
+    def log_prob(self, x: Values) -> Values:
+        return likelihoods.log_poisson(x, self.rate)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal with mean `rate` and standard deviation `deviation`."""
+
+    scale: Values
+    rate: Values
+    deviation: Shared
+
+    @property
+    def mean(self) -> Values:
+        return self.rate
+
+    @property
+    def parameters(self) -> dict[str, Shared]:
+        return {"mean": self.rate, "dispersions": self.deviation}
+
+    def sample(self) -> Values:
+        return torch.normal(self.rate, self.deviation.expand_as(self.rate))
+
+    def log_prob(self, x: Values) -> Values:
+        return likelihoods.log_normal(x, self.rate, self.deviation)
+
+
+@dataclass(frozen=True)
+class NegativeBinomial:
+    """Counts with mean `rate` and variance rate + rate² / dispersion."""
+
+    scale: Values
+    rate: Values
+    dispersion: Shared  # inverse: infinite for a Poisson
+
+    @property
+    def mean(self) -> Values:
+        return self.rate
+
+    @property
+    def parameters(self) -> dict[str, Shared]:
+        return {"mean": self.rate, "dispersions": self.dispersion}
+
+    def sample(self) -> Values:
+        return _negative_binomial(self.rate, self.dispersion)
+
+    def sample_rates(self, library: float) -> Values:
+        return _gamma(library * self.scale, self.dispersion)
+
+    def log_prob(self, x: Values) -> Values:
+        return likelihoods.log_negative_binomial(x, self.rate, self.dispersion)
+
+
+@dataclass(frozen=True)
+class ZeroInflatedNegativeBinomial:
+    """Zero with probability sigmoid(dropout_logits), else a negative binomial."""
+
+    scale: Values
+    rate: Values  # before dropout
+    dispersion: Shared
+    dropout_logits: Values
+
+    @property
+    def mean(self) -> Values:
+        return self.rate * torch.sigmoid(-self.dropout_logits)
+
+    @property
+    def parameters(self) -> dict[str, Shared]:
+        return {"mean": self.rate, "dispersions": self.dispersion, "dropout": self.dropout_logits}
+
+    def sample(self) -> Values:
+        counts = _negative_binomial(self.rate, self.dispersion)
+        return counts * (torch.rand_like(counts) >= self.dropout_logits.sigmoid())
+
+    def sample_rates(self, library: float) -> Values:
+        return _gamma(library * self.scale, self.dispersion)
+
+    def log_prob(self, x: Values) -> Values:
+        return likelihoods.log_zero_inflated_negative_binomial(x, self.rate, self.dispersion, self.dropout_logits)
+
+
+@dataclass(frozen=True)
+class NegativeBinomialMixture:
+    """Background with probability sigmoid(background_logits), else foreground: two negative binomials of proteins."""
+
+    background: Values  # mean
+    foreground: Values  # mean
+    dispersion: Shared
+    background_logits: Values
+
+    @property
+    def mean(self) -> Values:
+        return torch.lerp(self.foreground, self.background, self.background_logits.sigmoid())
+
+    @property
+    def parameters(self) -> dict[str, Shared]:
+        means = {"background": self.background, "foreground": self.foreground}
+        return {"mean": self.mean, "dispersions": self.dispersion, **means, "mixing": self.background_logits}
+
+    def sample(self) -> Values:
+        return _negative_binomial(self._drawn_rate(), self.dispersion)
+
+    def sample_rates(self, library: float) -> Values:
+        """Proteins have no library size: their own rates, in which `library` plays no part."""
+        return _gamma(self._drawn_rate(), self.dispersion)
+
+    def log_prob(self, x: Values) -> Values:
+        background, foreground = (
+            likelihoods.log_negative_binomial(x, rate, self.dispersion) for rate in (self.background, self.foreground)
+        )
+        is_background = F.logsigmoid(self.background_logits) + background
+        return torch.logaddexp(is_background, F.logsigmoid(-self.background_logits) + foreground)
+
+    def _drawn_rate(self) -> Values:
+        is_background = torch.rand_like(self.foreground) < self.background_logits.sigmoid()
+        return torch.where(is_background, self.background, self.foreground)
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Open or closed: 1 with probability `mean`, which may be a product of probabilities. Any x above 0 counts as 1."""
+
+    mean: Values
+
+    @property
+    def parameters(self) -> dict[str, Shared]:
+        return {"mean": self.mean}
+
+    def sample(self) -> Values:
+        return torch.bernoulli(self.mean)
+
+    def log_prob(self, x: Values) -> Values:
+        found = torch.where(x > 0, self.mean.log(), (-self.mean).log1p()).clamp(min=-100)  # as in torch's own
+        return found.where(~x.isnan(), torch.nan)
+
+
+def _negative_binomial(rate: Values, dispersion: Shared) -> Values:
+    return torch.poisson(_gamma(rate, dispersion).clamp(max=1e8))
+
+
+def _gamma(mean: Values, shape: Shared) -> Values:
+    """A draw from the gamma distribution of this mean and shape; the arithmetic of torch.distributions.Gamma."""
+    drawn = torch._standard_gamma(shape.expand_as(mean)) / (shape / mean.clamp(min=1e-30))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    return drawn.clamp_(min=torch.finfo(drawn.dtype).tiny)

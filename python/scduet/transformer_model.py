@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from scduet.checkpoints import transformer_folder
 from scduet.checkpoints.transformer_folder import Tuning
 from scduet.contract import TokenBatch
+from scduet.data.main_matrix import with_layer
 from scduet.data.schema import Fields, Schema
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, ScduetWarning, some
@@ -261,6 +262,7 @@ class Transformer:
     def _matched(
         self, adata, layer, gene_column, min_share: float, allow_non_integer: bool = False
     ) -> tuple[Cells, Match]:
+        adata, layer = with_layer(adata, layer)
         any_positive = allow_non_integer or self.encoder.expects == "lognormal"
         cells = Schema(Fields(layer=layer, allow_non_integer=any_positive), tuple(adata.var_names)).encode(adata)
         return cells, self.vocabulary.match(_names(adata, gene_column), _gene_totals(cells), min_share)

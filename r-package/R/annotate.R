@@ -43,7 +43,7 @@ AnnotateCells <- function(query, reference, labels, model = "scanvi", batch = NU
       query = anndata_of(new), reference = path_of(reference), options = c(fixed, lapply(options, as_option)),
       callback = py_callback(new_reporter(verbose))
     )
-    return(put_annotation(query, found, labels, verbose))
+    return(put_annotation(query, found, labels, verbose, rownames(new$cells)))
   }
   known <- parts_of(reference, NULL, layer)
   check_column(known$cells, labels, "labels", may_miss = TRUE)
@@ -61,7 +61,7 @@ AnnotateCells <- function(query, reference, labels, model = "scanvi", batch = NU
     query = anndata_of(new, genes, as.character(batch)), reference = anndata_of(known, genes, c(labels, batch)),
     options = c(Filter(Negate(is.null), fixed), lapply(options, as_option)), callback = py_callback(new_reporter(verbose))
   )
-  put_annotation(query, found, labels, verbose)
+  put_annotation(query, found, labels, verbose, rownames(new$cells), known$cells[[labels]])
 }
 
 shared_features <- function(features, reference, known, present, verbose, call = rlang::caller_env()) {
@@ -75,11 +75,11 @@ shared_features <- function(features, reference, known, present, verbose, call =
   genes
 }
 
-put_annotation <- function(query, found, labels, verbose) {
+put_annotation <- function(query, found, labels, verbose, names, values = NULL) {
   cells <- receive_frame(found$cells)
   name <- paste0("predicted.", labels)
-  query <- put_column(query, name, as.character(cells$predicted))
-  query <- put_column(query, paste0(name, ".score"), cells$predicted_score)
+  query <- put_column(query, name, as_values_of(as.character(cells$predicted), values), names)
+  query <- put_column(query, paste0(name, ".score"), cells$predicted_score, names)
   table <- receive_frame(found$table)
   said <- sprintf("%s %.3f", table$method, table$accuracy)
   inform_scduet(paste0("Accuracy on reference cells held out: ", paste(said, collapse = ", "), "."), verbose)
@@ -92,7 +92,7 @@ put_annotation <- function(query, found, labels, verbose) {
   }
   probability <- receive_matrix(found$probability)
   types <- make.unique(gsub("[_|]", "-", receive_text(found$types)))
-  dimnames(probability) <- list(types, colnames(query))
+  dimnames(probability) <- list(types, names)
   query[[paste0("prediction.score.", labels)]] <- SeuratObject::CreateAssayObject(data = probability)
   methods::slot(query, "misc")$scduet.annotation <- table
   query

@@ -51,14 +51,22 @@ as_anndata.Seurat <- function(object, assay = NULL, layers = "data", verbose = T
   assay <- default_assay(object, assay)
   main <- object[[assay]]
   from <- if (length(layers_named(main, "counts"))) "counts" else "data"
-  adata <- new_anndata(need_layer(main, from, raw = FALSE), rownames(main), cell_data(object), gene_data(main), verbose)
-  for (layer in setdiff(layers, from)) put_layer(adata, main, layer, colnames(object))
-  notes <- list(assay = assay, x = from, ident = "ident", project = methods::slot(object, "project.name"))
-  notes$reductions <- put_reductions(adata, object, rownames(main))
-  notes$assays <- put_assays(adata, object, assay)
-  notes$graphs <- put_graphs(adata, object)
+  cells <- assay_cells(main, object)
+  if (length(cells) < ncol(object)) {
+    inform_scduet(sprintf("The assay \"%s\" has %d of %d cells; the AnnData has these.", assay, length(cells), ncol(object)), verbose)
+  }
+  obs <- cell_data(object)[cells, , drop = FALSE]
+  adata <- new_anndata(need_layer(main, from, raw = FALSE), rownames(main), obs, gene_data(main), verbose)
+  for (layer in setdiff(layers, from)) put_layer(adata, main, layer, cells)
+  notes <- list(
+    assay = assay, x = from, whole = py_value(ask("whole", adata = adata)), ident = ident_column(object),
+    project = methods::slot(object, "project.name")
+  )
+  notes$reductions <- put_reductions(adata, object, rownames(main), cells)
+  notes$assays <- put_assays(adata, object, assay, cells, verbose)
+  notes$graphs <- put_graphs(adata, object, cells)
   ask("put", adata = adata, place = "uns", key = "scduet", value = notes)
-  tell_left_out(object, main, layers, verbose)
+  tell_left_out(object, assay, layers, verbose)
   adata
 }
 
@@ -68,24 +76,36 @@ as_anndata.SingleCellExperiment <- function(object, layers = NULL, verbose = TRU
   check_no_options(...)
   check_installed("SingleCellExperiment", "as_anndata()")
   present <- SummarizedExperiment::assayNames(object)
-  from <- if ("counts" %in% present) "counts" else present[1]
+  if (is.null(present)) present <- rep("", length(SummarizedExperiment::assays(object)))
+  if (!length(present)) abort_scduet("The SingleCellExperiment has no assay.", class = "no_counts")
+  from <- if ("counts" %in% present) match("counts", present) else 1
   genes <- names_or(rownames(object), nrow(object), "gene")
   cells <- names_or(colnames(object), ncol(object), "cell")
   obs <- plain_frame(SummarizedExperiment::colData(object), cells)
   var <- plain_frame(SummarizedExperiment::rowData(object), genes)
-  adata <- new_anndata(list(SummarizedExperiment::assay(object, from)), genes, obs, var, verbose)
-  for (layer in setdiff(if (is.null(layers)) present else layers, from)) {
-    x <- send_counts(list(SummarizedExperiment::assay(object, layer)), genes)
-    ask("put", adata = adata, place = "layers", key = if (layer == "logcounts") "data" else layer, value = x)
+  adata <- new_anndata(list(unnamed(SummarizedExperiment::assay(object, from), cells)), genes, obs, var, verbose)
+  wanted <- setdiff(if (is.null(layers)) seq_along(present) else match(layers, present), from)
+  for (place in wanted[!is.na(wanted)]) {
+    x <- send_counts(list(SummarizedExperiment::assay(object, place)), genes)
+    key <- if (nzchar(present[place])) present[place] else paste0("assay", place)
+    ask("put", adata = adata, place = "layers", key = if (key == "logcounts") "data" else key, value = x)
   }
-  for (name in SingleCellExperiment::reducedDimNames(object)) {
-    x <- send_dense(as.matrix(SingleCellExperiment::reducedDim(object, name)))
-    ask("put", adata = adata, place = "obsm", key = embedding_name(sce_reduction(name)), value = x)
+  reductions <- SingleCellExperiment::reducedDimNames(object)
+  keys <- make.unique(as.character(embedding_name(sce_reduction(reductions))))
+  for (place in seq_along(reductions)) {
+    x <- send_dense(as.matrix(SingleCellExperiment::reducedDim(object, place)))
+    ask("put", adata = adata, place = "obsm", key = keys[place], value = x)
   }
   other <- SingleCellExperiment::altExpNames(object)
   left <- c(if (length(other)) paste("alternative experiments", some(other, 9)), left_models(object))
   if (length(left)) inform_scduet(paste0("Not carried over: ", paste(left, collapse = "; "), "."), verbose)
   adata
+}
+
+# Cells named as in the metadata, which SingleCellExperiment does not ask for.
+unnamed <- function(x, cells) {
+  if (is.null(colnames(x))) colnames(x) <- cells
+  x
 }
 
 # "PCA" in a SingleCellExperiment is "pca" in Seurat and "X_pca" in AnnData.
@@ -129,9 +149,12 @@ put_layer <- function(adata, main, layer, cells) {
 # Metadata, with the active identity as a column of its own.
 cell_data <- function(object) {
   data <- object[[]]
-  data$ident <- SeuratObject::Idents(object)
+  data[[ident_column(object)]] <- SeuratObject::Idents(object)
   data
 }
+
+# The name under which the active identity travels: "ident", unless the metadata has a column of that name.
+ident_column <- function(object) utils::tail(make.unique(c(names(object[[]]), "ident")), 1)
 
 gene_data <- function(main) {
   data <- as.data.frame(main[[]])
@@ -145,14 +168,19 @@ gene_data <- function(main) {
   data
 }
 
-put_reductions <- function(adata, object, genes) {
+# The cells of an assay in the object's order; in Seurat 5 they may be a part of all, as in a sketch.
+assay_cells <- function(assay, object) if (is_v5()) intersect(colnames(object), colnames(assay)) else colnames(object)
+
+put_reductions <- function(adata, object, genes, cells) {
   names <- SeuratObject::Reductions(object)
+  keys <- rlang::set_names(make.unique(as.character(embedding_name(names))), names)
   lapply(rlang::set_names(names), function(name) {
     reduction <- object[[name]]
     embedding <- SeuratObject::Embeddings(reduction)
-    whole <- matrix(NA_real_, ncol(object), ncol(embedding), dimnames = list(colnames(object), NULL))
-    whole[rownames(embedding), ] <- embedding
-    ask("put", adata = adata, place = "obsm", key = embedding_name(name), value = send_dense(whole))
+    whole <- matrix(NA_real_, length(cells), ncol(embedding), dimnames = list(cells, NULL))
+    covered <- intersect(cells, rownames(embedding))
+    whole[covered, ] <- embedding[covered, ]
+    ask("put", adata = adata, place = "obsm", key = keys[[name]], value = send_dense(whole))
     loadings <- SeuratObject::Loadings(reduction)
     loadings <- loadings[rownames(loadings) %in% genes, , drop = FALSE]
     if (length(loadings)) {
@@ -160,7 +188,7 @@ put_reductions <- function(adata, object, genes) {
       ask("put", adata = adata, place = "varm", key = loadings_name(name), value = send_dense(unname(loadings)), rows = rows)
     }
     list(
-      key = SeuratObject::Key(reduction), assay = SeuratObject::DefaultAssay(reduction),
+      name = name, obsm = keys[[name]], key = SeuratObject::Key(reduction), assay = SeuratObject::DefaultAssay(reduction),
       stdev = as.list(SeuratObject::Stdev(reduction)), features = as.list(rownames(loadings))
     )
   })
@@ -168,20 +196,26 @@ put_reductions <- function(adata, object, genes) {
 
 loadings_name <- function(reduction) if (reduction == "pca") "PCs" else reduction
 
-put_assays <- function(adata, object, main) {
+put_assays <- function(adata, object, main, cells, verbose) {
   names <- setdiff(SeuratObject::Assays(object), main)
   lapply(rlang::set_names(names), function(name) {
     assay <- object[[name]]
     layer <- if (length(layers_named(assay, "counts"))) "counts" else "data"
-    part <- new_anndata(need_layer(assay, layer, raw = FALSE), rownames(assay), empty_frame(colnames(object)), empty_frame(rownames(assay)))
+    blocks <- lapply(need_layer(assay, layer, raw = FALSE), function(block) block[, colnames(block) %in% cells, drop = FALSE])
+    part <- new_anndata(blocks, rownames(assay), empty_frame(cells), empty_frame(rownames(assay)))
     ask("put", adata = adata, place = "obsm", key = name, value = part$X)
-    list(layer = layer, features = as.list(rownames(assay)))
+    note <- list(layer = layer, features = as.list(rownames(assay)))
+    own <- intersect(cells, assay_cells(assay, object))
+    if (length(own) < length(cells)) {
+      inform_scduet(sprintf("The assay \"%s\" has %d of %d cells; obsm has zeros for the others.", name, length(own), length(cells)), verbose)
+      note$cells <- as.list(own)
+    }
+    note
   })
 }
 
-put_graphs <- function(adata, object) {
+put_graphs <- function(adata, object, cells) {
   names <- SeuratObject::Graphs(object)
-  cells <- colnames(object)
   lapply(rlang::set_names(names), function(name) {
     graph <- methods::as(object[[name]], "CsparseMatrix")
     if (!setequal(rownames(graph), cells)) {
@@ -193,20 +227,38 @@ put_graphs <- function(adata, object) {
   })
 }
 
-tell_left_out <- function(object, main, layers, verbose) {
-  layered <- if (is_layered(main)) v5("Layers")(main) else c("counts", "data", "scale.data")
-  other <- layered[!sub("\\..*", "", layered) %in% c("counts", layers) & !layered %in% layers]
-  other <- Filter(function(layer) length(layers_named(main, layer)) > 0, other)
+tell_left_out <- function(object, assay, layers, verbose) {
+  main <- object[[assay]]
   split <- Filter(function(layer) length(layers_named(main, layer)) > 1, c("counts", layers))
+  others <- lapply(setdiff(SeuratObject::Assays(object), assay), function(name) {
+    further <- further_layers(object[[name]], if (length(layers_named(object[[name]], "counts"))) "counts" else "data")
+    if (length(further)) sprintf("layers %s of \"%s\"", some(further, 9), name)
+  })
+  further <- further_layers(main, c("counts", layers))
+  loadings <- Filter(function(name) {
+    genes <- rownames(SeuratObject::Loadings(object[[name]]))
+    length(genes) && !any(genes %in% rownames(main))
+  }, SeuratObject::Reductions(object))
+  graphs <- Filter(function(name) !setequal(rownames(object[[name]]), assay_cells(main, object)), SeuratObject::Graphs(object))
   left <- c(
     if (length(split)) paste("the split of the layers", some(split, 9)),
-    if (length(other)) paste("layers", some(other, 9)),
+    if (length(further)) paste("layers", some(further, 9)),
+    unlist(others),
+    if (length(loadings)) paste("the loadings, of other assays, of", some(loadings, 9)),
+    if (length(graphs)) paste("graphs of other cells,", some(graphs, 9)),
     left_models(object),
     if (length(object@images)) paste("images", some(names(object@images), 9)),
     if (length(object@neighbors)) paste("nearest-neighbour lists", some(names(object@neighbors), 9)),
     if (length(object@misc)) "`misc`", if (length(object@tools)) "`tools`", if (length(object@commands)) "the command log"
   )
   if (length(left)) inform_scduet(paste0("Not carried over to AnnData: ", paste(left, collapse = "; "), "."), verbose)
+}
+
+# Layers of an assay beside those that are `carried`.
+further_layers <- function(assay, carried) {
+  layered <- if (is_layered(assay)) v5("Layers")(assay) else c("counts", "data", "scale.data")
+  other <- layered[!sub("\\..*", "", layered) %in% carried & !layered %in% carried]
+  Filter(function(layer) length(layers_named(assay, layer)) > 0, other)
 }
 
 left_models <- function(object) {
@@ -218,9 +270,5 @@ names_or <- function(names, n, what) if (is.null(names)) paste0(what, seq_len(n)
 
 empty_frame <- function(names) data.frame(row.names = names)
 
-# A DataFrame of Bioconductor; columns that hold data frames or lists stay as they are and are told of by `send_frame`.
-plain_frame <- function(data, names) {
-  columns <- as.list(data)
-  out <- structure(columns, class = "data.frame", row.names = names)
-  out
-}
+# A DataFrame of Bioconductor; columns that hold data frames or matrices stay as they are: `send_frame` names them.
+plain_frame <- function(data, names) structure(as.list(data), class = "data.frame", row.names = names)

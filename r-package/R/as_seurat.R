@@ -4,9 +4,14 @@
 #' neighbour graphs and further assays, as far as they are there. Under Seurat v5 the assay is an `Assay5` unless
 #' `options(Seurat.object.assay.version = "v3")` says otherwise.
 #'
-#' Raw counts are taken from `layers["counts"]`, or from `X` if that holds whole numbers only; normalised values from
-#' `layers["data"]` or `layers["logcounts"]`, or from `X` if the counts are elsewhere. Seurat allows no `_` and no `|` in
-#' gene names and makes them `-`; the names as they were stay in the column `original_name` of the feature metadata.
+#' Each matrix goes where its values belong: whole numbers to `counts`, other numbers to `data`, and those with values below
+#' zero to `scale.data`, in the order `layers["counts"]` (`"data"`, `"logcounts"`, `"scale.data"`), `X`, `raw`. Where `raw`
+#' has more genes than a scaled `X`, as after `scanpy.pp.scale()` of the variable genes, the assay has the genes of `raw`;
+#' else what `raw` holds beside that becomes an assay "raw". A message says what was decided.
+#'
+#' Entries of `obsm` whose columns have names (a data frame, or names in `uns["KEY_names"]`) become assays, the others
+#' reductions. Seurat allows no `_` and no `|` in gene names and makes them `-`; the names as they were stay in the column
+#' `original_name` of the feature metadata.
 #'
 #' @param object A Python AnnData, the path of an `.h5ad` file, or anything that [as_anndata()] takes.
 #' @param assay Name of the assay; `NULL` for the one that the AnnData came from, else "RNA".
@@ -26,65 +31,92 @@ as_seurat <- function(object, assay = NULL, verbose = TRUE, ...) {
   adata <- as_anndata(object)
   info <- py_value(ask("contents", adata = adata))
   notes <- info$notes
+  check_matrices(info$matrices)
   assay <- first_of(assay, notes$assay, "RNA")
-  genes <- receive_text(ask("names", adata = adata, axis = "var"))
+  axis <- if (info$genes == "raw") "raw" else "var"
+  genes <- clean_genes(receive_text(ask("names", adata = adata, axis = axis)), verbose)
+  own <- receive_text(ask("names", adata = adata, axis = "var")) # of X; raw may have more
+  own <- if (axis == "var") genes$clean else genes$clean[match(own, genes$original)]
   cells <- receive_text(ask("names", adata = adata, axis = "obs"))
   obs <- receive_frame(ask("table", adata = adata, place = "obs"), cells)
-  var <- receive_frame(ask("table", adata = adata, place = "var"), genes)
-  out <- new_seurat(find_layers(adata, info), obs, genes, cells, assay, notes, verbose)
-  out <- set_gene_data(out, assay, var, genes)
-  out <- set_reductions(out, adata, info, assay, verbose)
-  out <- set_assays(out, adata, info, cells)
-  out <- set_graphs(out, adata, info, assay)
+  tell_matrices(info, verbose)
+  out <- new_seurat(adata, info$matrices, obs, genes, own, cells, assay, notes)
+  out <- set_gene_data(out, assay, receive_frame(ask("table", adata = adata, place = axis), genes$clean), genes$original)
+  if (isTRUE(info$raw_left)) out <- set_raw(out, adata, cells, verbose)
+  out <- set_assays(out, adata, info, cells, verbose)
+  out <- set_reductions(out, adata, info, assay, own, verbose)
+  out <- set_graphs(out, adata, info, assay, verbose)
   tell_unused(info, verbose)
   out
 }
 
+check_matrices <- function(matrices, call = rlang::caller_env()) {
+  if (!length(matrices)) abort_scduet("The AnnData has no matrix: neither X, raw nor a layer \"counts\".", class = "no_counts", call = call)
+}
+
 first_of <- function(...) Filter(Negate(is.null), list(...))[[1]]
 
-# Layer of Seurat -> (place, key) in the AnnData.
-find_layers <- function(adata, info) {
-  layers <- unlist(info$layers)
-  at <- function(key) list(adata = adata, place = "layers", key = key)
-  x <- if (info$has_x) list(adata = adata, place = "X")
-  counts <- if ("counts" %in% layers) at("counts") else if (isTRUE(info$counts) || identical(info$notes$x, "counts")) x
-  name <- intersect(c("data", "logcounts"), layers)
-  data <- if (length(name)) at(name[1]) else if (is.null(counts) || !identical(counts$place, "X")) x
-  Filter(Negate(is.null), list(counts = counts, data = data))
-}
-
-fetch_matrix <- function(where, genes, cells) {
-  x <- receive_matrix(do.call(ask, c("part", where)))
-  dimnames(x) <- list(genes, cells)
-  if (methods::is(x, "dgCMatrix")) x else methods::as(x, "CsparseMatrix")
-}
-
-new_seurat <- function(layers, obs, genes, cells, assay, notes, verbose) {
-  if (!length(layers)) abort_scduet("The AnnData has no matrix: neither X nor a layer \"counts\".", class = "no_counts")
+# Names as Seurat takes them.
+clean_genes <- function(genes, verbose = FALSE) {
   clean <- make.unique(gsub("[_|]", "-", genes))
   if (any(clean != genes)) {
     inform_scduet(sprintf("%d gene names got `-` for `_` or `|`, as Seurat wants it; see `original_name`.", sum(clean != genes)), verbose)
   }
-  first <- fetch_matrix(layers[[1]], clean, cells)
-  project <- first_of(notes$project, "SeuratProject")
-  out <- SeuratObject::CreateSeuratObject(first, assay = assay, project = project, meta.data = if (ncol(plain_ident(obs))) plain_ident(obs))
-  if (names(layers)[1] == "data") out <- set_layer(out, assay, "data", first)
-  if (length(layers) > 1) out <- set_layer(out, assay, "data", fetch_matrix(layers[[2]], clean, cells))
-  if (is.factor(obs$ident)) SeuratObject::Idents(out) <- obs$ident
+  list(clean = clean, original = genes)
+}
+
+# Objects of this package come back as they were; of others it is said what was taken for what.
+tell_matrices <- function(info, verbose) {
+  simple <- length(info$matrices) == 1 && identical(info$matrices$counts, "X")
+  if (!is.null(info$notes$x) || simple) {
+    return(invisible())
+  }
+  said <- sprintf("%s from %s", names(info$matrices), sub("^layers/(.*)$", "layers[\"\\1\"]", unlist(info$matrices)))
+  none <- if (is.null(info$matrices$counts)) "; no matrix holds whole numbers, so there are no counts"
+  inform_scduet(paste0("Values of the assay: ", paste(said, collapse = ", "), none, "."), verbose)
+}
+
+fetch_matrix <- function(adata, place, genes, cells) {
+  x <- receive_matrix(ask("part", adata = adata, place = place))
+  dimnames(x) <- list(genes, cells)
+  if (methods::is(x, "dgCMatrix")) x else methods::as(x, "CsparseMatrix")
+}
+
+new_seurat <- function(adata, matrices, obs, genes, own, cells, assay, notes) {
+  fetch <- function(place) {
+    if (is.null(place)) {
+      return(NULL)
+    }
+    if (place != "raw") {
+      return(fetch_matrix(adata, place, own, cells))
+    }
+    raw <- receive_text(ask("names", adata = adata, axis = "raw"))
+    fetch_matrix(adata, "raw", raw, cells)[match(genes$original, raw), , drop = FALSE]
+  }
+  counts <- named_rows(fetch(matrices$counts), genes$clean)
+  data <- named_rows(fetch(matrices$data), genes$clean)
+  scaled <- fetch(matrices$scale.data)
+  main <- if (!is.null(counts)) new_assay(counts = counts) else new_assay(data = if (is.null(data)) scaled else data)
+  if (!is.null(counts) && !is.null(data)) main <- set_layer(main, "data", data)
+  if (!is.null(scaled)) main <- set_layer(main, "scale.data", as.matrix(scaled))
+  SeuratObject::Key(main) <- key_of(tolower(assay))
+  ident <- notes$ident
+  out <- quiet_layers(SeuratObject::CreateSeuratObject(
+    main, assay = assay, project = first_of(notes$project, "SeuratProject"),
+    meta.data = if (length(setdiff(names(obs), ident))) obs[setdiff(names(obs), ident)]
+  ))
+  if (!is.null(ident) && is.factor(obs[[ident]])) SeuratObject::Idents(out) <- obs[[ident]]
   out
 }
 
-plain_ident <- function(obs) obs[, names(obs) != "ident", drop = FALSE]
+named_rows <- function(x, genes) if (!is.null(x)) `rownames<-`(x, genes)
 
-set_layer <- function(object, assay, layer, value) {
-  if (is_layered(object[[assay]])) {
+set_layer <- function(assay, layer, value) {
+  if (is_layered(assay)) {
     set <- v5("LayerData<-")
-    part <- set(object[[assay]], layer = layer, value = value)
-  } else {
-    part <- SeuratObject::SetAssayData(object[[assay]], layer, new.data = value)
+    return(set(assay, layer = layer, value = value))
   }
-  object[[assay]] <- part
-  object
+  SeuratObject::SetAssayData(assay, layer, new.data = value)
 }
 
 set_gene_data <- function(object, assay, var, genes) {
@@ -96,7 +128,7 @@ set_gene_data <- function(object, assay, var, genes) {
     main[[column]] <- rlang::set_names(var[, column, drop = FALSE], column)
   }
   if (length(variable)) SeuratObject::VariableFeatures(main) <- variable
-  object[[assay]] <- main
+  quiet_layers(object[[assay]] <- main)
   object
 }
 
@@ -104,25 +136,35 @@ variable_features <- function(var) {
   if (!is.logical(var$highly_variable)) {
     return(character())
   }
-  chosen <- which(var$highly_variable)
+  chosen <- which(var$highly_variable) # of genes that raw alone has it is not known
   rank <- var$highly_variable_rank
   rownames(var)[if (is.null(rank)) chosen else chosen[order(rank[chosen])]]
 }
 
-set_reductions <- function(object, adata, info, assay, verbose) {
-  others <- names(info$notes$assays)
-  for (key in setdiff(unlist(info$obsm), c(others, info$tables))) {
+set_reductions <- function(object, adata, info, assay, own, verbose) {
+  for (key in setdiff(unlist(info$obsm), c(names(info$notes$assays), names(info$features)))) {
     embedding <- receive_matrix(ask("part", adata = adata, place = "obsm", key = key))
-    name <- reduction_name(key)
-    note <- info$notes$reductions[[name]]
+    note <- Find(function(note) identical(note$obsm, key), info$notes$reductions)
+    known <- if (is.null(note)) reduction_name(key) else note$name
+    if (is.null(note)) note <- info$notes$reductions[[known]]
+    name <- free_name(known, object, key, verbose)
     covered <- covered_cells(!is.na(embedding[, 1]), name, verbose)
+    of <- if (isTRUE(note$assay %in% SeuratObject::Assays(object))) note$assay else assay
     object[[name]] <- make_reduction(
       as.matrix(embedding)[covered, , drop = FALSE], colnames(object)[covered], name,
-      first_of(note$assay, assay), note$key,
-      stdev = as.numeric(unlist(note$stdev)), loadings = loadings_of(adata, info, name, note, rownames(object[[assay]]))
+      of, note$key,
+      stdev = as.numeric(unlist(note$stdev)), loadings = loadings_of(adata, info, known, note, own)
     )
   }
   object
+}
+
+# Assays, reductions and graphs of Seurat share their names; "X_umap" and "umap" of obsm would be the same.
+free_name <- function(name, object, key, verbose) {
+  name <- gsub("[^[:alnum:]_.-]", "_", name)
+  free <- utils::tail(make.unique(c(names(object), name)), 1)
+  if (free != name) inform_scduet(sprintf("The object has \"%s\" already: \"%s\" is called \"%s\".", name, key, free), verbose)
+  free
 }
 
 # Seurat 4 takes a reduction only if it has all cells.
@@ -147,19 +189,27 @@ loadings_of <- function(adata, info, name, note, genes) {
   loadings[keep, , drop = FALSE]
 }
 
-set_assays <- function(object, adata, info, cells) {
-  for (name in intersect(names(info$notes$assays), unlist(info$obsm))) {
-    note <- info$notes$assays[[name]]
-    x <- receive_matrix(ask("part", adata = adata, place = "obsm", key = name))
-    x <- Matrix::t(x)
-    dimnames(x) <- list(unlist(note$features), cells)
-    object[[name]] <- if (note$layer == "counts") new_assay(counts = x) else new_assay(data = x)
+set_assays <- function(object, adata, info, cells, verbose) {
+  noted <- info$notes$assays
+  for (key in intersect(unlist(info$obsm), c(names(noted), names(info$features)))) {
+    x <- Matrix::t(receive_matrix(ask("part", adata = adata, place = "obsm", key = key)))
+    features <- unlist(first_of(noted[[key]]$features, info$features[[key]]))
+    dimnames(x) <- list(clean_genes(features)$clean, cells)
+    x <- methods::as(x, "CsparseMatrix")
+    if (length(noted[[key]]$cells) && is_v5()) x <- x[, unlist(noted[[key]]$cells), drop = FALSE]
+    counts <- first_of(noted[[key]]$layer, info$kinds[[key]]) == "counts"
+    quiet_layers(object[[free_name(key, object, key, verbose)]] <- if (counts) new_assay(counts = x) else new_assay(data = x))
   }
-  for (name in unlist(info$tables)) {
-    columns <- ask("table", adata = adata, place = "obsm", key = name)
-    x <- t(as.matrix(receive_frame(columns, cells)))
-    object[[name]] <- new_assay(counts = methods::as(x, "CsparseMatrix"))
-  }
+  object
+}
+
+# What raw holds beside the main assay.
+set_raw <- function(object, adata, cells, verbose) {
+  genes <- clean_genes(receive_text(ask("names", adata = adata, axis = "raw")))$clean
+  x <- fetch_matrix(adata, "raw", genes, cells)
+  name <- free_name("raw", object, "raw", verbose)
+  quiet_layers(object[[name]] <- if (all(x@x >= 0 & x@x == round(x@x))) new_assay(counts = x) else new_assay(data = x))
+  inform_scduet(sprintf("`raw` of the AnnData, with %d genes, is the assay \"%s\".", nrow(x), name), verbose)
   object
 }
 
@@ -168,23 +218,24 @@ new_assay <- function(...) {
   if (is_v5() && version == "v5") v5("CreateAssay5Object")(...) else SeuratObject::CreateAssayObject(...)
 }
 
-set_graphs <- function(object, adata, info, assay) {
+set_graphs <- function(object, adata, info, assay, verbose) {
   for (name in unlist(info$obsp)) {
     graph <- receive_matrix(ask("part", adata = adata, place = "obsp", key = name))
     dimnames(graph) <- list(colnames(object), colnames(object))
     graph <- SeuratObject::as.Graph(graph)
     SeuratObject::DefaultAssay(graph) <- first_of(info$notes$graphs[[name]]$assay, assay)
-    object[[gsub("[^[:alnum:]_.]", "_", name)]] <- graph
+    object[[free_name(name, object, name, verbose)]] <- graph
   }
   object
 }
 
 tell_unused <- function(info, verbose) {
-  layers <- setdiff(unlist(info$layers), c("counts", "data", "logcounts"))
+  layers <- setdiff(unlist(info$layers), sub("^layers/", "", unlist(info$matrices)))
   left <- c(
     if (length(layers)) paste("layers", some(layers, 9)),
-    if (length(info$other)) paste("uns", some(unlist(info$other), 9)),
-    if (isTRUE(info$raw)) "raw"
+    if (!"X" %in% unlist(info$matrices) && isTRUE(info$has_x)) "X",
+    if (length(info$unusable)) paste("obsm", some(unlist(info$unusable), 9)),
+    if (length(info$other)) paste("uns", some(unlist(info$other), 9))
   )
   if (length(left)) inform_scduet(paste0("Not carried over to Seurat: ", paste(left, collapse = "; "), "."), verbose)
 }

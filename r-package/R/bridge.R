@@ -88,6 +88,7 @@ send_dense <- function(x) {
 
 # A data frame; columns that are no vectors are left out and named in a message.
 send_frame <- function(data, verbose = TRUE) {
+  data[] <- lapply(data, as_vector)
   kinds <- vapply(data, column_kind, "")
   if (anyNA(kinds)) {
     inform_scduet(paste0("Left out, as AnnData has no place for them: columns ", some(names(data)[is.na(kinds)], 9), "."), verbose)
@@ -95,6 +96,15 @@ send_frame <- function(data, verbose = TRUE) {
   data <- data[, !is.na(kinds), drop = FALSE]
   columns <- unname(Map(send_column, data, kinds[!is.na(kinds)]))
   ask("frame", names = as.list(names(data)), columns = columns, index = send_text(rownames(data)))
+}
+
+# What holds a vector in another form: run-length encoded, an array of one dimension, a time as a list.
+as_vector <- function(x) {
+  if (methods::is(x, "Rle")) x <- S4Vectors::decode(x)
+  if (length(dim(x)) == 1) {
+    names(x) <- dimnames(x) <- dim(x) <- NULL
+  }
+  if (inherits(x, "POSIXlt")) as.POSIXct(x) else x
 }
 
 column_kind <- function(x) {
@@ -108,7 +118,10 @@ send_column <- function(x, kind) {
   if (kind == "character") {
     return(ask("column", kind = kind, values = send_text(x)))
   }
-  if (kind %in% c("numeric", "Date", "POSIXct")) {
+  if (kind == "POSIXct") {
+    return(ask("column", kind = kind, values = send(as.double(x), "float64"), zone = zone_of(x)))
+  }
+  if (kind %in% c("numeric", "Date")) {
     return(ask("column", kind = kind, values = send(as.double(x), "float64")))
   }
   if (kind != "factor") {
@@ -117,6 +130,13 @@ send_column <- function(x, kind) {
   codes <- as.integer(x) - 1L
   codes[is.na(codes)] <- -1L
   ask("column", kind = kind, values = send(codes, "int32"), levels = send_text(levels(x)), ordered = is.ordered(x))
+}
+
+# The zone in which R shows a time.
+zone_of <- function(x) {
+  zone <- attr(x, "tzone")[1]
+  if (is.null(zone) || !nzchar(zone)) zone <- Sys.timezone()
+  if (is.na(zone)) "UTC" else zone
 }
 
 # `n` numbers of a Python array, as R's type for `kind`.
@@ -191,7 +211,7 @@ receive_column <- function(column) {
     ),
     logical = as.logical(values),
     Date = as.Date(values, origin = "1970-01-01"),
-    POSIXct = as.POSIXct(values, origin = "1970-01-01", tz = "UTC"),
+    POSIXct = as.POSIXct(values, origin = "1970-01-01", tz = py_value(column$zone)),
     values
   )
 }

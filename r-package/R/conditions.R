@@ -80,7 +80,19 @@ check_column <- function(data, column, argument, may_miss = FALSE, call = rlang:
   }
 }
 
+check_names_once <- function(genes, call = rlang::caller_env()) {
+  twice <- unique(genes[duplicated(genes)])
+  if (length(twice)) {
+    said <- sprintf("%d gene names occur more than once: %s.", length(twice), some(twice))
+    abort_scduet(said, "Make them unique: `rownames(object) <- make.unique(rownames(object))`.", "names", call)
+  }
+}
+
 check_features <- function(features, known, call = rlang::caller_env()) {
+  twice <- unique(features[duplicated(features)])
+  if (length(twice)) {
+    abort_scduet(sprintf("`features` names %s more than once.", some(twice)), "Name each feature once.", "features", call)
+  }
   absent <- setdiff(features, known)
   if (length(absent)) {
     abort_scduet(

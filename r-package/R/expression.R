@@ -32,9 +32,10 @@ NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = 
   check_assay_name(object, assay.name)
   model <- ScduetModel(object, reduction = reduction)
   if (is.null(modality)) check_features(features, model$genes)
-  adata <- anndata_for(parts_of(object, assay, layer), model)
+  parts <- parts_of(object, assay, layer)
+  adata <- anndata_for(parts, model)
   options <- list(
-    transform_batch = as_option(batch), gene_list = if (!is.null(features)) as.list(features), library_size = library.size,
+    transform_batch = if (!is.null(batch)) as_option(as_level(batch)), gene_list = if (!is.null(features)) as.list(features), library_size = library.size,
     n_samples = check_whole(n.samples, "n.samples"), seed = check_whole(seed.use, "seed.use"),
     modality = modality
   )
@@ -42,12 +43,13 @@ NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = 
     folder = model_folder(model), sha256 = model$sha256, adata = adata, options = Filter(Negate(is.null), options)
   )
   x <- receive_matrix(found$values)
-  dimnames(x) <- list(gsub("[_|]", "-", receive_text(found$names)), colnames(object))
+  dimnames(x) <- list(gsub("[_|]", "-", receive_text(found$names)), rownames(parts$cells))
   if (inherits(object, "Seurat")) {
     made <- new_assay(data = methods::as(x, "CsparseMatrix"))
     methods::slot(made, "misc")$scduet <- DENOISED
-    object[[assay.name]] <- made
+    quiet_layers(object[[assay.name]] <- made)
   } else {
+    colnames(x) <- colnames(object)
     made <- SummarizedExperiment::SummarizedExperiment(list(expression = x), metadata = list(scduet = DENOISED))
     SingleCellExperiment::altExp(object, assay.name) <- made
   }

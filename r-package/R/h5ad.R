@@ -1,7 +1,8 @@
 #' Read and write `.h5ad` files
 #'
 #' `WriteH5AD()` writes what [as_anndata()] carries over; `ReadH5AD()` reads it back, or any other `.h5ad` file, as
-#' [as_seurat()] does. A file is written to a temporary name first, so that none is ever half written.
+#' [as_seurat()] does. A file is written to a temporary name first, so that none is ever half written. Dates and times are
+#' text in the file, and dates and times again, in their zone, after `ReadH5AD()`.
 #'
 #' @param object A Seurat object, SingleCellExperiment or matrix.
 #' @param path Path of the file.
@@ -19,7 +20,7 @@ WriteH5AD <- function(object, path, overwrite = FALSE, verbose = TRUE, ...) {
   check_new_file(path, overwrite)
   adata <- as_anndata(object, verbose = verbose, ...)
   as_text <- unlist(py_value(ask("write_h5ad", adata = adata, path = path.expand(path))))
-  if (length(as_text)) inform_scduet(paste0("Written as text, as h5ad has no dates: ", some(as_text, 9), "."), verbose)
+  if (length(as_text)) inform_scduet(paste0("Written as text, as h5ad has no dates; `ReadH5AD()` makes them dates again: ", some(as_text, 9), "."), verbose)
   invisible(path)
 }
 

@@ -40,7 +40,7 @@ MapToReference <- function(object, reference, reduction = NULL, assay = NULL, la
   assay <- if (inherits(object, "Seurat")) default_assay(object, assay)
   mapped <- receive_trained(mapped, to)
   mapped$loadings <- NULL # they are the reference's
-  object <- put_trained(object, mapped, name, assay)
+  object <- put_trained(object, mapped, name, assay, cells = rownames(parts$cells))
   project_umap(object, name, reference, reduction, model, umap, verbose)
 }
 

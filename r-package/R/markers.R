@@ -41,10 +41,10 @@ FindModelMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, r
   check_option_names(list(...), rlang::current_env())
   model <- ScduetModel(object, reduction = reduction)
   parts <- parts_of(object, assay, layer)
-  parts$cells$scduet_group <- as.character(groups_of(object, parts$cells, group.by))
+  parts$cells$scduet_group <- as_level(groups_of(object, parts$cells, group.by))
   parts$cells$scduet_total <- total_counts(parts$blocks, rownames(parts$cells)) # the model may not know all genes
-  ident.1 <- as.character(ident.1) # clusters may be given as numbers
-  if (!is.null(ident.2)) ident.2 <- as.character(ident.2)
+  ident.1 <- as_level(ident.1) # clusters may be given as numbers
+  if (!is.null(ident.2)) ident.2 <- as_level(ident.2)
   for (level in c(ident.1, ident.2)) check_level(level, parts$cells$scduet_group)
   options <- list(
     groupby = "scduet_group", group1 = as_option(ident.1), group2 = as_option(ident.2), mode = mode, delta = delta,
@@ -82,7 +82,7 @@ total_counts <- function(blocks, cells) {
 
 groups_of <- function(object, cells, group.by, call = rlang::caller_env()) {
   if (is.null(group.by) && inherits(object, "Seurat")) {
-    return(SeuratObject::Idents(object))
+    return(SeuratObject::Idents(object)[rownames(cells)])
   }
   if (is.null(group.by)) {
     abort_scduet("`group.by` must name the column with the groups.", class = "argument", call = call)

@@ -8,26 +8,38 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
     cells <- plain_frame(SummarizedExperiment::colData(object), names_or(colnames(object), ncol(object), "cell"))
     names(embeddings) <- sce_reduction(names(embeddings))
     counts <- need_assay(object, layer, call)
-    return(list(blocks = list(counts), genes = rownames(object), cells = cells, embeddings = embeddings, object = object))
+    check_names_once(rownames(counts), call)
+    return(list(blocks = list(counts), genes = rownames(counts), cells = cells, embeddings = embeddings, object = object))
   }
   if (!inherits(object, "Seurat")) {
     abort_scduet("This needs a Seurat object or a SingleCellExperiment.", class = "class", call = call)
   }
   main <- object[[default_assay(object, assay, call)]]
-  names <- SeuratObject::Reductions(object)
+  cells <- assay_cells(main, object)
+  embeddings <- lapply(rlang::set_names(SeuratObject::Reductions(object)), function(name) {
+    embedding <- SeuratObject::Embeddings(object, name)
+    embedding[intersect(cells, rownames(embedding)), , drop = FALSE]
+  })
   list(
-    blocks = need_layer(main, layer, raw = raw, call = call), genes = rownames(main), cells = object[[]],
-    embeddings = lapply(rlang::set_names(names), function(name) SeuratObject::Embeddings(object, name)), object = object
+    blocks = need_layer(main, layer, raw = raw, call = call), genes = rownames(main),
+    cells = object[[]][cells, , drop = FALSE], embeddings = embeddings, object = object
   )
 }
 
+# An assay of a SingleCellExperiment, with names of genes and cells where it has none.
 need_assay <- function(object, layer, call = rlang::caller_env()) {
   present <- SummarizedExperiment::assayNames(object)
+  if (is.null(present) || !any(nzchar(present))) {
+    said <- sprintf("The assays of the object have no names, so none is \"%s\".", layer)
+    abort_scduet(said, sprintf("Name the one with raw counts, e.g. `assayNames(object)[1] <- \"%s\"`.", layer), "no_counts", call)
+  }
   if (!layer %in% present) {
     have <- paste0("It has ", some(present, 12), "; name one with `layer`.")
     abort_scduet(sprintf("The object has no assay \"%s\" with raw counts.", layer), have, "no_counts", call)
   }
-  SummarizedExperiment::assay(object, layer)
+  counts <- SummarizedExperiment::assay(object, layer)
+  dimnames(counts) <- list(names_or(rownames(object), nrow(object), "gene"), names_or(colnames(object), ncol(object), "cell"))
+  counts
 }
 
 # Embeddings of the object into the AnnData. One of a part of the cells, which Seurat 5 has, is refused if it was asked
@@ -76,14 +88,16 @@ anndata_for <- function(parts, model, columns = character(), call = rlang::calle
 }
 
 # What was trained, into the object: the embedding with its loadings and model, and the predictions of a classifier.
-put_trained <- function(object, trained, name, assay, key = NULL) {
-  cells <- colnames(object)
-  object <- put_predictions(object, trained)
+# cells: those that were looked at, which in Seurat 5 may be a part of all.
+put_trained <- function(object, trained, name, assay, key = NULL, cells = colnames(object), labels = NULL) {
+  object <- put_predictions(object, trained, cells, labels)
   if (inherits(object, "Seurat")) {
     object[[name]] <- trained_reduction(trained, cells, name, assay, key)
     return(object)
   }
-  SingleCellExperiment::reducedDim(object, name) <- named_embedding(trained, cells, name)
+  embedding <- named_embedding(trained, cells, name)
+  if (is.null(colnames(object))) rownames(embedding) <- NULL
+  SingleCellExperiment::reducedDim(object, name) <- embedding
   kept <- S4Vectors::metadata(object)
   kept$scduet[[name]] <- trained$model
   methods::slot(object, "metadata") <- kept
@@ -110,21 +124,41 @@ named_embedding <- function(trained, cells, name) {
   embedding
 }
 
-put_predictions <- function(object, trained) {
+put_predictions <- function(object, trained, cells, labels) {
   if (is.null(trained$predicted)) {
     return(object)
   }
   name <- paste0("predicted.", trained$model$labels)
-  object <- put_column(object, name, trained$predicted$predicted)
-  put_column(object, paste0(name, ".score"), trained$predicted$score)
+  object <- put_column(object, name, as_values_of(trained$predicted$predicted, labels), cells)
+  put_column(object, paste0(name, ".score"), trained$predicted$score, cells)
+}
+
+# Names of levels as the values that the user's column has: numbers and TRUE or FALSE are not text.
+as_values_of <- function(text, column) {
+  if (is.factor(column) || !(is.numeric(column) || is.logical(column))) {
+    return(text)
+  }
+  values <- suppressWarnings(methods::as(text, if (is.logical(column)) "logical" else "numeric"))
+  if (anyNA(values[!is.na(text)])) { # e.g. "unknown"
+    return(text)
+  }
+  storage.mode(values) <- typeof(column)
+  values
+}
+
+# Values that stand for levels as the text by which the engine knows these: 1, 1L and 1.0 are "1".
+as_level <- function(x) {
+  text <- if (is.logical(x)) ifelse(x, "True", "False") else as.character(x)
+  if (is.numeric(x)) text <- format(x, scientific = FALSE, trim = TRUE, digits = 15, drop0trailing = TRUE)
+  replace(text, is.na(x), NA_character_)
 }
 
 # Genes of a model as the object spells them: Seurat has "-" for "_" and "|".
 spelled_as <- function(genes, known) ifelse(genes %in% known, genes, gsub("[_|]", "-", genes))
 
-put_column <- function(object, name, value) {
+put_column <- function(object, name, value, cells = colnames(object)) {
   if (inherits(object, "Seurat")) {
-    object[[name]] <- value
+    object[[name]] <- rlang::set_names(value, cells)
   } else {
     SummarizedExperiment::colData(object)[[name]] <- value
   }

@@ -63,7 +63,8 @@
 #'   `reducedDims()` in capitals. For an assay a `DimReduc`, for a matrix a matrix of cells x dimensions.
 #'
 #'   `RunSCANVI()` also adds the columns `predicted.<labels>`, the most probable type of each cell, and
-#'   `predicted.<labels>.score`, its probability; of cells with a label this is what the model was taught. Without metadata
+#'   `predicted.<labels>.score`, its probability; of cells with a label this is what the model was taught. Types that are
+#'   numbers or TRUE and FALSE come back as such. Without metadata
 #'   they are a data frame, in `Misc(reduction, "scduet.predicted")` or the attribute `predicted` of the matrix.
 #'   `RunLDVAE()` adds loadings (genes x dimensions): `Loadings(obj[["ldvae"]])`, or the attribute `rotation` of the matrix.
 #'   For `RunAutoZI()` see [ZeroInflation()].
@@ -111,14 +112,14 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
   check_installed("SeuratObject", "RunModel() on a Seurat object")
   assay <- default_assay(object, assay)
   main <- object[[assay]]
-  data <- object[[]]
+  data <- object[[]][assay_cells(main, object), , drop = FALSE]
   check_column(data, batch, "batch")
   check_column(data, labels, "labels", may_miss = TRUE)
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, start_of(start, object), ...)
   features <- choose_features(features, SeuratObject::VariableFeatures(main), rownames(main), verbose, task$start)
   trained <- run_task(task, need_layer(main, layer, features), features, data, check_inputs(inputs, object))
   name <- if (is.null(reduction.name)) model else reduction.name
-  object <- put_trained(object, trained, name, assay, reduction.key)
+  object <- put_trained(object, trained, name, assay, reduction.key, rownames(data), if (!is.null(labels)) data[[labels]])
   if (!is.character(start)) start <- task$start$name # the log of commands keeps the values of all arguments
   log_command(object, model, SeuratObject::LogSeuratCommand(object, return.command = TRUE), list(...))
 }
@@ -156,11 +157,11 @@ RunModel.SingleCellExperiment <- function(object, model = "scvi", batch = NULL, 
   check_column(data, labels, "labels", may_miss = TRUE)
   counts <- need_assay(object, layer)
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, start_of(start, object), ...)
-  features <- choose_features(features, NULL, rownames(object), verbose, task$start)
+  features <- choose_features(features, NULL, rownames(counts), verbose, task$start)
   inputs <- check_inputs(inputs, object)
   trained <- run_task(task, list(counts[features, , drop = FALSE]), features, data, inputs)
   name <- if (is.null(reduction.name)) toupper(model) else reduction.name
-  put_trained(object, trained, name, NULL)
+  put_trained(object, trained, name, NULL, cells = rownames(data), labels = if (!is.null(labels)) data[[labels]])
 }
 
 #' @rdname RunModel

@@ -37,6 +37,11 @@ slot_of <- function(assay, layer) {
   if (layer == "data" && identical(value, methods::slot(assay, "counts"))) NULL else value
 }
 
+# Seurat 5 warns of every assay without counts.
+quiet_layers <- function(code) {
+  withCallingHandlers(code, warning = function(w) if (grepl("layer", conditionMessage(w))) invokeRestart("muffleWarning"))
+}
+
 default_assay <- function(object, assay, call = rlang::caller_env()) {
   if (is.null(assay)) {
     return(SeuratObject::DefaultAssay(object))
@@ -73,6 +78,7 @@ choose_features <- function(features, variable, known, verbose, start = NULL, ca
     if (!is.null(features)) abort_scduet("The model to start from has its own genes.", "Leave `features` out.", "argument", call)
     features <- spelled_as(start$genes, known)
   }
+  check_names_once(known, call)
   if (!is.null(features)) {
     check_features(features, known, call)
     return(features)

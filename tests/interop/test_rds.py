@@ -119,6 +119,107 @@ def test_graphs_loadings_and_identities_are_those_that_the_r_package_hands_over(
     )
 
 
+EXPERIMENTS = """
+suppressPackageStartupMessages({library(SingleCellExperiment); library(DelayedArray)}); f <- commandArgs(TRUE)
+x <- matrix(1:20 * 2, 4, dimnames = list(paste0("g", 1:4), paste0("c", 1:5)))
+d <- DataFrame(day = as.Date("2024-02-29") + 0:4, time = as.POSIXct("2024-03-31 03:30:00", tz = "Europe/Paris") + 0:4,
+  run = Rle(c("a", "b"), c(2, 3)), level = Rle(factor(c("u", "v"), levels = c("v", "u")), c(1, 4)),
+  flat = array(5:1, 5),
+  word = c(iconv("M\\u00fcller", "UTF-8", "latin1"), "a", NA, "\\u03b2", "x"), row.names = colnames(x))
+d$span <- as.difftime(1:5, units = "mins"); d$pair <- matrix(1, 5, 2)
+make <- function(counts) SingleCellExperiment(list(counts = counts, logcounts = x / 7), colData = d)
+kinds <- list(
+  plain = x, sparse = DelayedArray(as(x, "dgCMatrix")), part = DelayedArray(x[c(3, 1, 4, 2), ])[c(2, 4, 1, 3), ],
+  turned = t(DelayedArray(t(x))), named = `dimnames<-`(DelayedArray(unname(x)), dimnames(x)),
+  done = DelayedArray(x) + 1)
+for (kind in names(kinds)) saveRDS(make(kinds[[kind]]), file.path(f, paste0(kind, ".rds")))
+saveRDS(SingleCellExperiment(list(counts = unname(x))), file.path(f, "bare.rds"))
+saveRDS(SingleCellExperiment(list(unname(x))), file.path(f, "unnamed.rds"))
+"""
+
+
+@pytest.fixture(scope="module")
+def experiments(host_r, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiments")
+    subprocess.run(["Rscript", "-e", EXPERIMENTS, folder], capture_output=True, check=True)
+    return folder
+
+
+X = (np.arange(1, 21) * 2.0).reshape(5, 4)
+
+
+@pytest.mark.parametrize("kind", ["plain", "sparse", "part", "turned", "named"])
+def test_counts_that_are_delayed_but_in_the_file_are_read(experiments, kind):
+    with pytest.warns(ScduetWarning, match=named("'span'", "'pair'")):
+        adata = read_rds(experiments / f"{kind}.rds")
+    np.testing.assert_array_equal(adata.X.toarray(), X)
+    np.testing.assert_allclose(adata.layers["data"], X / 7)
+    assert [list(adata.var_names), adata.obs_names[4]] == [["g1", "g2", "g3", "g4"], "c5"]
+
+
+@pytest.mark.filterwarnings("ignore:left out:scduet.errors.ScduetWarning")
+def test_columns_of_an_experiment_are_what_r_has(experiments):
+    obs = read_rds(experiments / "plain.rds").obs
+    assert obs["day"].dt.strftime("%Y-%m-%d").tolist()[:2] == ["2024-02-29", "2024-03-01"]
+    assert obs["time"].iloc[1].isoformat() == "2024-03-31T03:30:01+02:00"
+    assert obs["run"].tolist() == ["a", "a", "b", "b", "b"]
+    assert list(obs["level"]) == ["u", "v", "v", "v", "v"]
+    assert list(obs["level"].cat.categories) == ["v", "u"]
+    assert obs["flat"].tolist() == [5, 4, 3, 2, 1]
+    assert obs["word"].tolist() == ["Müller", "a", None, "β", "x"]
+    assert not {"span", "pair"} & set(obs)
+
+
+def test_a_matrix_that_cannot_be_read_is_named(experiments):
+    with pytest.warns(ScduetWarning) as told:
+        adata = read_rds(experiments / "done.rds")
+    assert any("counts" in str(w.message) and "DelayedUnaryIsoOp" in str(w.message) for w in told)
+    np.testing.assert_allclose(adata.X.toarray(), X / 7)
+    assert "counts" not in adata.layers
+
+
+@pytest.mark.parametrize("kind", ["bare", "unnamed"])
+def test_cells_and_genes_without_names_are_numbered(experiments, kind):
+    adata = read_rds(experiments / f"{kind}.rds")
+    np.testing.assert_array_equal(adata.X.toarray(), X)
+    assert [adata.obs_names[4], adata.var_names[3]] == ["cell5", "gene4"]
+
+
+SEURAT = """
+suppressPackageStartupMessages({{ library(SeuratObject); library(scduet) }})
+object <- suppressMessages(UpdateSeuratObject(pbmc_small))
+object$ident <- "mine"; object$day <- as.Date("2024-01-01") + 0:79; object$down <- 80:1
+adt <- matrix(1:160, 2, dimnames = list(c("CD3", "CD4"), colnames(object)))
+object[["ADT"]] <- CreateAssayObject(as(adt, "CsparseMatrix"))
+{sketch}
+saveRDS(object, "{0}/odd.rds")
+"""
+SKETCH = """
+counts <- LayerData(object[["RNA"]], "counts")
+object[["sketch"]] <- CreateAssay5Object(counts = counts[, 11:50]); DefaultAssay(object) <- "sketch"
+"""
+
+
+def test_a_seurat_object_with_odd_columns_is_read_and_a_sketch_of_it(r):
+    r.run(SEURAT.format(r.shared_in_r, sketch=""))
+    adata = read_rds(r.shared / "odd.rds")
+    assert adata.obs["down"].tolist() == list(range(80, 0, -1))
+    assert set(adata.obs["ident"]) == {"mine"}
+    assert adata.obs["ident.1"].nunique() == 3
+    assert adata.obs["day"].iloc[79].isoformat() == "2024-03-20T00:00:00"
+    whole = adata.obsm["ADT"].toarray()
+    if r.name == "host":
+        return  # sketches are of Seurat 5
+    r.run(SEURAT.format(r.shared_in_r, sketch=SKETCH))
+    with pytest.warns(ScduetWarning, match=named("'sketch'", 40, 80)):
+        sketch = read_rds(r.shared / "odd.rds")
+    assert list(sketch.obs_names) == list(adata.obs_names[10:50])
+    np.testing.assert_array_equal(sketch.X.toarray(), adata.X.toarray()[10:50])
+    np.testing.assert_array_equal(sketch.obsm["RNA"].toarray(), adata.X.toarray()[10:50])
+    np.testing.assert_array_equal(sketch.obsm["ADT"].toarray(), whole[10:50])
+    assert sketch.obs["ident.1"].tolist() == adata.obs["ident.1"].tolist()[10:50]
+
+
 def test_a_file_that_is_none_says_so(tmp_path):
     (tmp_path / "x.rds").write_bytes(b"not an R file")
     with pytest.raises(FormatError, match=named("x.rds")):

@@ -47,6 +47,34 @@ assert "ddiMatrix" in other.rclass
 """
 )
 
+LOGGED = (
+    BUILT
+    + """
+from rpy2 import robjects
+from rpy2.robjects import default_converter
+from rpy2.robjects.conversion import localconverter
+from scduet.interop import rpy
+obs["maybe"] = pd.array([1, None] * 10, dtype="Int64")
+raw = AnnData(counts, obs, var)
+logged = raw[:, :6].copy()
+logged.X = logged.X.log1p()
+logged.obsm["X_none"], logged.obsm["text"] = np.zeros((20, 0)), pd.DataFrame({"a": ["x"] * 20}, index=obs.index)
+alone = logged.copy()
+logged.raw = raw
+with localconverter(default_converter + rpy.converter):
+    robjects.globalenv["both"], robjects.globalenv["alone"] = logged, alone
+told = robjects.r('''
+  counts <- both[["RNA"]]@counts; data <- both[["RNA"]]@data
+  c(identical(dim(counts), c(6L, 20L)), sum(counts), sum(data), length(alone[["RNA"]]@counts), sum(alone[["RNA"]]@data),
+    sum(is.na(both$maybe)), both$maybe[3])''')
+total = float(counts[:, :6].sum())
+np.testing.assert_allclose(list(told), [1, total, logged.X.sum(), 0, logged.X.sum(), 10, 1], rtol=1e-6)
+with localconverter(default_converter + rpy.converter):
+    back = robjects.globalenv["alone"]
+np.testing.assert_allclose(back.X.toarray(), logged.X.toarray(), rtol=1e-6)
+"""
+)
+
 MAGIC = (
     BUILT
     + """
@@ -62,7 +90,7 @@ assert out.obs["double"].tolist() == [2 * n for n in range(20)]
 )
 
 
-@pytest.mark.parametrize("code", [CONVERTED, MAGIC], ids=["converter", "cell magic"])
+@pytest.mark.parametrize("code", [CONVERTED, LOGGED, MAGIC], ids=["converter", "values", "cell magic"])
 def test_an_anndata_is_a_seurat_object_in_r_and_comes_back(host_r, code):
     for package in ("rpy2.robjects", "IPython"):
         if importlib.util.find_spec(package.partition(".")[0]) is None:

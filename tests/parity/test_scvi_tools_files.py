@@ -160,6 +160,29 @@ def test_our_models_give_our_numbers_there(scvi_tools, tmp_path, kind, seed):
     assert sd.load(tmp_path / "m").config == mine.config
 
 
+LEVELS = {  # columns as users have them
+    "unused": pd.Categorical(["x", "y"] * 60, categories=["z", "x", "w", "y"]),
+    "int": [3, 5] * 60,
+    "int categories": pd.Categorical([3, 5] * 60, categories=[7, 5, 3]),
+    "float": [3.0, 5.0] * 60,
+    "bool": [True, False] * 60,
+}
+
+
+@pytest.mark.parametrize("role", ["batch_key", "categorical_covariate_keys"])
+@pytest.mark.parametrize("kind", LEVELS)
+def test_their_models_know_the_levels_as_our_users_have_them(scvi_tools, tmp_path, kind, role):
+    if kind != "unused":
+        pytest.importorskip("scduet.data.levels")
+    adata = anndata.AnnData(np.random.default_rng(0).poisson(2, (120, 20)).astype(np.float32))
+    adata.obs["of"] = LEVELS[kind]
+    setup = {role: "of" if role == "batch_key" else ("of",)}
+    mine = sd.fit(adata, "scvi", max_epochs=1, n_latent=4, **setup)
+    mine.export_scvi_tools(tmp_path / "m")
+    model = scvi_tools.model.SCVI.load(str(tmp_path / "m"), adata=adata, accelerator="cpu")
+    near(mine.embed(), model.get_latent_representation())
+
+
 def test_their_minified_cells_give_the_same_expression(scvi_tools, tmp_path):
     adata = cells()
     model = theirs(scvi_tools, "SCVI", adata)

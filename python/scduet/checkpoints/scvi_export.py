@@ -55,12 +55,12 @@ def write(
         raise FormatError(f"the {name!r} of scvi-tools takes no covariates: {some(strange)}", "use scvi")
     if (folder / ONE_FILE).exists() and not overwrite:
         raise FormatError(f"{folder / ONE_FILE} exists", "choose another folder, or pass overwrite=True")
-    folder.mkdir(parents=True, exist_ok=True)
     content = {
         "model_state_dict": _weights(name, module),
         "var_names": np.array(schema.genes, dtype=object),
         "attr_dict": _attributes(name, module, schema, history),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     place_whole(folder / ONE_FILE, lambda new: torch.save(content, new))
 
 
@@ -133,6 +133,9 @@ def _registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
     }
     if name == "scanvi":
         state = fields["labels"]["state_registry"]
+        if any(not isinstance(level, str) for level in state["categorical_mapping"]):
+            remedy = f"make obs[{f.labels_key!r}] text and train again"
+            raise FormatError(f"the SCANVI of scvi-tools needs labels of text, {f.labels_key!r} has others", remedy)
         state["categorical_mapping"] = np.append(state["categorical_mapping"], np.array([f.unlabeled_category], object))
         state["unlabeled_category"] = f.unlabeled_category
         fields["labels"]["summary_stats"] = {"n_labels": len(state["categorical_mapping"])}
@@ -149,7 +152,7 @@ def _registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
 
 
 def _category(kind: str, key: str | None, schema: Schema) -> dict[str, Any]:
-    levels = np.array([0]) if key is None else np.array(schema.levels[key], dtype=object)
+    levels = np.array([0]) if key is None else _levels(schema, key)
     return {
         "data_registry": {"attr_name": "obs", "attr_key": f"_scvi_{kind}"},
         "state_registry": {"categorical_mapping": levels, "original_key": key or f"_scvi_{kind}"},
@@ -157,11 +160,16 @@ def _category(kind: str, key: str | None, schema: Schema) -> dict[str, Any]:
     }
 
 
+def _levels(schema: Schema, key: str) -> np.ndarray:
+    """The levels as the user's column has them: scvi-tools tells 3 from "3"."""
+    return np.array(list(schema.values(key)), dtype=object)
+
+
 def _covariates(schema: Schema) -> dict[str, Any]:
     """The fields that are empty where they are not used."""
     f = schema.fields
     empty = {"data_registry": {}, "state_registry": {}, "summary_stats": {}}
-    mappings = {key: np.array(schema.levels[key], dtype=object) for key in f.categorical_covariate_keys}
+    mappings = {key: _levels(schema, key) for key in f.categorical_covariate_keys}
     sizes = [len(levels) for levels in mappings.values()]
     states = {
         "extra_categorical_covs": {"mappings": mappings, "field_keys": list(mappings), "n_cats_per_key": sizes},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from scduet.errors import DataError, ScduetWarning, some
 PIECE = 1 << 16  # values looked at together: they stay in the processor's cache
 INFINITY = {np.dtype(np.float32): np.uint32(0x7F800000), np.dtype(np.float64): np.uint64(0x7FF0000000000000)}  # bits
 FEW_CELLS = 100
+LOOKED_AT = 1000  # cells that tell whether a matrix holds counts
 MANY_LEVELS = 10  # up to so many levels a column is a category, whatever it holds
 CELLS_A_NUMBER, CELLS_A_NAME = 50, 5  # mean cells of a level below which numbers, or names, are taken for no category
 
@@ -79,11 +80,13 @@ def check_values(
     allow_non_integer: bool = False,
     may_miss: bool = False,
     remedy: str | None = None,
+    elsewhere: Callable[[], Sequence[str]] = tuple,
 ) -> None:
     """Raise DataError, naming cells, for values that a model which `expects` these data cannot use.
 
     matrix: (cell, gene), CSR or an array, any number type. cells: their names. where: how the user calls the matrix,
-    e.g. "X". may_miss: NaN is allowed. remedy: for values of the wrong kind; None: to name the layer of raw counts.
+    e.g. "X". may_miss: NaN is allowed. remedy: for values of the wrong kind; None: to name the layer of raw counts,
+    one of those that `elsewhere` finds.
     """
     values = matrix.data if sp.issparse(matrix) else np.ravel(matrix)
     if expects == "counts" and are_counts(values):
@@ -95,11 +98,11 @@ def check_values(
     if not (np.isfinite(smallest) and np.isfinite(largest)):
         found.refuse(lambda v: ~np.isfinite(v), f"{where} holds NaN or infinite values", "remove or mend them")
     if expects in ("counts", "binary") and smallest < 0:
-        mend = remedy or (_needs_counts(where) if expects == "counts" else "remove or mend them")
+        mend = remedy or (_needs_counts(where, elsewhere()) if expects == "counts" else "remove or mend them")
         found.refuse(lambda v: v < 0, f"{where} holds negative values", mend)
     if expects == "counts" and not allow_non_integer:
         logged = " and looks log-normalised" if largest < 30 else ""
-        message, mend = f"{where} is not whole numbers{logged}", remedy or _needs_counts(where)
+        message, mend = f"{where} is not whole numbers{logged}", remedy or _needs_counts(where, elsewhere())
         mend += ", or allow_non_integer=True if they are estimated counts"
         found.refuse(lambda v: v != np.rint(v), message, mend)
     if expects == "binary":
@@ -115,8 +118,27 @@ def check_empty(totals: np.ndarray, cells) -> None:
         raise DataError(f"{len(empty)} cells have no counts in the genes used: {some(names)}", remedy, cells=names)
 
 
-def _needs_counts(where: str) -> str:
-    return f"this model needs raw counts: pass layer= if they are in another layer than {where}"
+def holding_counts(data: Any) -> list[str]:
+    """Where in an AnnData raw counts seem to be: "X", "raw", names of layers."""
+    raw = getattr(data, "raw", None)
+    stored = {"X": getattr(data, "X", None), "raw": None if raw is None else raw.X, **getattr(data, "layers", {})}
+    there = {name: matrix[:LOOKED_AT] for name, matrix in stored.items() if matrix is not None}
+    return [name for name, head in there.items() if look_like_counts(head)]
+
+
+def look_like_counts(matrix: Any) -> bool:
+    """Whether a matrix holds whole numbers, none below zero, and not zeros alone."""
+    values = matrix.data if sp.issparse(matrix) else np.ravel(np.asarray(matrix))
+    if not len(values) or not np.issubdtype(values.dtype, np.number) or np.issubdtype(values.dtype, np.complexfloating):
+        return False
+    return bool((values >= 0).all() and (values == np.rint(values)).all() and values.any())
+
+
+def _needs_counts(where: str, elsewhere: Sequence[str]) -> str:
+    if not elsewhere:
+        return f"this model needs raw counts: pass layer= if they are in another layer than {where}"
+    told = " or ".join("layer=None" if name == "X" else f"layer={name!r}" for name in elsewhere)
+    return f"this model needs raw counts, and {some(elsewhere)} holds whole numbers: pass {told}"
 
 
 @dataclass(frozen=True)

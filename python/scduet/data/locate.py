@@ -1,6 +1,6 @@
 """Where users keep matrices, and the one way to get at them: `locate(data, place)`.
 
-A place is written as in an .h5ad file: "X", "layers/spliced", "obsm/protein", "varm/programs", "varp/graph",
+A place is written as in an .h5ad file: "X", "raw", "layers/spliced", "obsm/protein", "varm/programs", "varp/graph",
 "obsp/graph", "uns/edges"; in a modality of a MuData "mod/rna", "mod/rna/layers/counts"; "var/feature_types=Peaks" for
 the features of one kind in X; the path of a .gmt, .csv or .tsv file; or a DataFrame or dict of sets itself. `data` may
 be an AnnData, a MuData, or an .h5ad, .h5mu or zarr left on disk (`scduet.data.schema.on_disk`).
@@ -19,7 +19,8 @@ import scipy.sparse as sp
 
 from scduet.contract import Input
 from scduet.data.on_disk import CellsOnDisk, FileSource
-from scduet.data.sources import DenseSource, Source, in_memory
+from scduet.data.raw import var_of_raw
+from scduet.data.sources import DenseSource, Source, in_memory, reordered
 from scduet.data.tables import read_table
 from scduet.errors import DataError, some
 
@@ -32,6 +33,7 @@ LOOK_IN: Mapping[str, tuple[str, ...]] = {  # stores in which a bare name is loo
     "cell-cell": ("obsp",),
     "table": ("uns",),
 }
+RAW = ("raw", "raw/X")  # adata.raw, by its name or its place in an .h5ad
 TABLES = (".gmt", ".gmt.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
 
@@ -81,6 +83,9 @@ def locate(data: Any, place: Place) -> Found:
         return _of_one_kind(data, key) if "=" in key else _column_of_var(data, key)
     if store == "X" and not key:
         return Found(_matrix(data, "X"), data.obs_names, data.var_names, "X", data.var)
+    if str(place) in RAW:
+        var = var_of_raw(data)
+        return Found(_matrix(data, "raw/X"), data.obs_names, var.index, "raw", var)
     if store not in STORES:
         raise DataError(f"{place!r} is no place in the data", f"write e.g. obsm/NAME; {listed(data, STORES)}")
     if key not in _keys(data, store):
@@ -100,8 +105,11 @@ def var_of_main(data: Any, layer: str | None) -> pd.DataFrame:
     """What is known of the columns of the main matrix, by their names; reads no matrix where that can be."""
     store = _place_of_main(data, layer).split("/")
     inner = store[2:] if store[0] == "mod" else store
+    holder = modality(data, store[1]) if store[0] == "mod" else data
     if not inner or inner[0] in ("X", "layers"):
-        return (modality(data, store[1]) if store[0] == "mod" else data).var
+        return holder.var
+    if inner[0] == "raw":
+        return var_of_raw(holder)
     main = locate_main(data, layer)
     return pd.DataFrame(index=main.columns) if main.var is None else main.var
 
@@ -184,7 +192,7 @@ def as_source(found: Found, cells: pd.Index, columns: np.ndarray | None, given: 
             columns = np.where(columns < 0, -1, values.genes[columns])
         return replace(values, genes=values.genes if columns is None else columns, dense=not given.sparse), None
     if order is not None:
-        values = _reordered(values, order, given.sparse)
+        values = reordered(values, order, given.sparse)
     known = None if absent is None or not absent.any() else ~absent
     if given.sparse:
         return in_memory(values, columns), known
@@ -199,19 +207,6 @@ def row_order(found: Found, names: pd.Index) -> np.ndarray | None:
         twice = found.rows[found.rows.duplicated()]
         raise DataError(f"{found.where} names rows more than once: {some(twice)}", "make their names unique")
     return found.rows.get_indexer(names)
-
-
-def _reordered(values: Any, order: np.ndarray, sparse: bool) -> Any:
-    """Rows of `values` in another order; of a row that is not there (-1) nothing is stored, or NaN if it is dense."""
-    taken = values.tocsr()[order] if sp.issparse(values) else np.asarray(values)[order]
-    absent = order < 0
-    if not absent.any():
-        return taken
-    if sp.issparse(taken) and sparse:
-        return sp.csr_matrix(sp.diags((~absent).astype(taken.dtype)) @ taken)
-    dense = np.asarray(taken.toarray() if sp.issparse(taken) else taken, np.float32).copy()  # pyright: ignore[reportAttributeAccessIssue]
-    dense[absent] = 0 if sparse else np.nan
-    return dense
 
 
 def _in_store(data: Any, store: str, key: str) -> Found:
@@ -241,6 +236,8 @@ def _matrix(data: Any, place: str) -> Any:
     """X or a layer."""
     if isinstance(data, CellsOnDisk):
         return _in_memory(data.stored(place))
+    if place == "raw/X":
+        return _in_memory(data.raw.X)
     values = data.X if place == "X" else data.layers[place.partition("/")[2]]
     if values is None:
         raise DataError("adata.X is empty", "pass layer= with the name of the layer that holds the counts")
@@ -286,13 +283,13 @@ def _in_table(table: Any, where: str) -> Found:
 
 def _is_place(name: str) -> bool:
     store, inside, _ = name.partition("/")
-    return name == "X" or name.endswith(TABLES) or bool(inside and store in (*STORES, "mod", "var"))
+    return name == "X" or name in RAW or name.endswith(TABLES) or bool(inside and store in (*STORES, "mod", "var"))
 
 
 def _place_of_main(data: Any, layer: str | None) -> str:
     bare = layer is not None and (layer in _keys(data, "layers") or not _is_place(layer))
     place = f"layers/{layer}" if bare else layer or "X"
-    if _modalities(data) and place.partition("/")[0] in ("X", "layers", "var"):
+    if _modalities(data) and place.partition("/")[0] in ("X", "layers", "var", "raw"):
         return f"mod/{_main_modality(data)}/{place}"
     return place
 

@@ -61,22 +61,29 @@ class CellsOnDisk:
         with _opened(self.path) as root:
             return sorted(root[self.group + store]) if self.group + store in root else []
 
+    @property
+    def has_raw(self) -> bool:
+        if self.loaded is not None:
+            return self.loaded.raw is not None
+        with _opened(self.path) as root:
+            return f"{self.group}raw/X" in root or "raw.X" in root
+
     def stored(self, place: str) -> Any:
         """What is at `place`, e.g. "X" or "obsm/protein": rows of cells as a `FileSource`, the rest read into memory.
 
         Raises DataError for what cannot be read by rows.
         """
         store, _, key = place.partition("/")
-        if self.loaded is not None and store != "X":
+        if self.loaded is not None and store not in ("X", "raw"):
             return getattr(self.loaded, store)[key]
         with _opened(self.path) as root:
+            if place.startswith("raw/") and "raw.X" in root:  # anndata 0.6
+                place = place.replace("/", ".")
             found = root[self.group + place]
-            kind = str(found.attrs.get("encoding-type", ""))
-            if store in ("X", "layers", "obsm") and kind not in ("dataframe", "awkward-array"):
+            by_rows = store in ("X", "layers", "obsm") or place in ("raw/X", "raw.X")
+            if by_rows and _encoding(found) not in ("dataframe", "awkward-array"):
                 return _described(self, place, found)
-            from anndata.io import read_elem
-
-            return read_elem(found)
+            return _table(root, found)
 
 
 def opened(data: Any) -> CellsOnDisk:
@@ -204,15 +211,16 @@ def stamp_of(path: Path, place: str) -> tuple:
 def _described(cells: CellsOnDisk, place: str, stored: Any) -> FileSource:
     """The source over one stored matrix, told by its encoding."""
     path = cells.path
-    kind = str(stored.attrs.get("encoding-type", ""))
+    kind = _encoding(stored)
     if kind == "csc_matrix":
         raise DataError(f"{place} of {path} is stored by columns (CSC)", "write it with X as CSR: adata.X.tocsr()")
     sparse = kind == "csr_matrix"
     if not sparse and len(getattr(stored, "shape", ())) != 2:
         raise DataError(f"{place} of {path} is neither CSR nor dense but {kind!r}", "write it as CSR")
-    n_rows, n_columns = map(int, stored.attrs["shape"] if sparse else stored.shape)
+    attributes = stored.attrs
+    n_rows, n_columns = map(int, attributes.get("shape", attributes.get("h5sparse_shape")) if sparse else stored.shape)
     shape = n_rows, n_columns
-    named = (cells.n_obs, shape[1] if place.startswith("obsm/") else cells.n_vars)
+    named = (cells.n_obs, shape[1] if place.startswith(("obsm/", "raw")) else cells.n_vars)
     if shape != named:
         raise DataError(f"{place} of {path} is {shape}, but obs and var say {named}", "is the file damaged?")
     indptr = np.asarray(stored["indptr"][:], np.int64) if sparse else np.arange(shape[0] + 1) * shape[1]
@@ -236,14 +244,45 @@ def _refuse_damaged(path: Path, place: str, stored: Any, indptr: np.ndarray, n_c
 
 
 def _read_annotations(path: Path, group: str = "") -> CellsOnDisk:
-    from anndata.io import read_elem
-
     with _opened(path) as root:
         if f"{group}obs" not in root or f"{group}var" not in root:
             raise DataError(f"{path} holds no AnnData", "write one with adata.write_h5ad or adata.write_zarr")
-        obs, var = read_elem(root[f"{group}obs"]), read_elem(root[f"{group}var"])
+        obs, var = _table(root, root[f"{group}obs"]), _table(root, root[f"{group}var"])
         modalities = tuple(sorted(root["mod"])) if "mod" in root and not group else ()
         return CellsOnDisk(path, obs, var, group=group, modalities=modalities)
+
+
+def _encoding(stored: Any) -> str:
+    """How a matrix is stored: "csr_matrix", "csc_matrix", "array", ..., also as anndata before 0.7 said it."""
+    old = stored.attrs.get("h5sparse_format")
+    return str(stored.attrs.get("encoding-type", "")) if old is None else f"{_text(old)}_matrix"
+
+
+def _table(root: Any, stored: Any) -> Any:
+    """A data frame, or another part that is read into memory. Before anndata 0.7 a table was an array of records, and
+    the categories of its columns were in uns."""
+    names = getattr(getattr(stored, "dtype", None), "names", None)
+    if names is None:
+        from anndata.io import read_elem
+
+        return read_elem(stored)
+    records = stored[()]
+    columns = {name: _decoded(records[name]) for name in names}
+    table = pd.DataFrame(columns).set_index(names[0])
+    table.index.name = None if names[0] == "index" else names[0]
+    for name in table:
+        if f"uns/{name}_categories" in root:
+            levels = _decoded(np.atleast_1d(root[f"uns/{name}_categories"][()]))
+            table[name] = pd.Categorical.from_codes(table[name].astype(int), levels)
+    return table
+
+
+def _decoded(values: np.ndarray) -> np.ndarray:
+    return values if values.dtype.kind not in "SO" else np.array([_text(value) for value in values], dtype=object)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _open_h5(path: Path):

@@ -25,7 +25,7 @@ from scduet.errors import DataError, FormatError, ScduetWarning, some
 @dataclass(frozen=True)
 class Fields:
     layer: str | None = None
-    """Layer, or place such as mod/rna, of the matrix the model needs (raw counts for scVI); None for X."""
+    """Layer, or place such as raw or mod/rna, of the matrix the model needs (raw counts for scVI); None for X."""
     batch_key: str | None = None
     """Column of obs with the technical batch to correct for, e.g. donor, run, technology."""
     labels_key: str | None = None
@@ -99,7 +99,8 @@ class Schema:
         source, known = locate.as_source(main, adata.obs_names, columns, self.main)
         for start, piece in source.pieces():
             names = adata.obs_names[start : start + piece.shape[0]]
-            checks.check_values(piece, names, main.where, self.expects, f.allow_non_integer, self.main.may_miss)
+            how = (self.expects, f.allow_non_integer, self.main.may_miss)
+            checks.check_values(piece, names, main.where, *how, elsewhere=lambda: checks.holding_counts(adata))
         totals = source.totals()
         if self.expects == "counts":
             checks.check_empty(totals if known is None else np.where(known, totals, 1), adata.obs_names)

@@ -284,3 +284,16 @@ def csr(values: np.ndarray, column: np.ndarray, indptr: np.ndarray, shape: tuple
     made = sp.csr_matrix(shape, dtype=values.dtype)
     made.data, made.indices, made.indptr = values, column, indptr
     return made
+
+
+def reordered(values: Any, order: np.ndarray, sparse: bool) -> Any:
+    """Rows of `values` in another order; of a row that is not there (-1) nothing is stored, or NaN if it is dense."""
+    taken = values.tocsr()[order] if sp.issparse(values) else np.asarray(values)[order]
+    absent = order < 0
+    if not absent.any():
+        return taken
+    if sp.issparse(taken) and sparse:
+        return sp.csr_matrix(sp.diags((~absent).astype(taken.dtype)) @ taken)
+    dense = np.asarray(taken.toarray() if sp.issparse(taken) else taken, np.float32).copy()  # pyright: ignore[reportAttributeAccessIssue]
+    dense[absent] = 0 if sparse else np.nan
+    return dense

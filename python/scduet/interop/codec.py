@@ -116,21 +116,32 @@ def dense(values: Vector, n_rows: float, n_columns: float) -> np.ndarray:
     return np.ascontiguousarray(values.array().reshape(int(n_columns), int(n_rows)).T)
 
 
-def column(kind: str, values: Vector | list, levels: list | None = None, ordered: bool = False):
-    """One column of a data frame with its missing values. kind: R's class."""
+def column(
+    kind: str, values: Vector | list, levels: list | None = None, ordered: bool = False, zone: str | None = None
+):
+    """One column of a data frame with its missing values. kind: R's class. zone: in which R shows POSIXct."""
     if kind == "character":
         return pd.array(values, dtype=object)
     array = values.array()  # pyright: ignore[reportAttributeAccessIssue]
     if kind == "factor":
         return pd.Categorical.from_codes(array, categories=levels or [], ordered=ordered)
-    if kind in ("Date", "POSIXct"):
-        return pd.to_datetime(pd.Series(array) * (DAY if kind == "Date" else 1), unit="s").array
+    if kind == "Date":
+        return pd.to_datetime(pd.Series(array) * DAY, unit="s").array
+    if kind == "POSIXct":
+        return _in_zone(pd.to_datetime(pd.Series(array), unit="s", utc=True), zone).array
     if kind == "numeric":
         return array
     missing = array == NA_INTEGER
     if kind == "logical":
         return pd.arrays.BooleanArray(array == 1, missing) if missing.any() else array == 1
     return pd.arrays.IntegerArray(np.where(missing, 0, array), missing) if missing.any() else array
+
+
+def _in_zone(times: pd.Series, zone: str | None) -> pd.Series:
+    try:
+        return times.dt.tz_convert(zone or "UTC")
+    except (KeyError, ValueError, OSError):  # R knows zones that Python does not; the instant is the same
+        return times
 
 
 def frame(names: list[str], columns: list, index: list[str]) -> pd.DataFrame:
@@ -147,6 +158,7 @@ class Column:
     values: np.ndarray | Text
     levels: Text | None = None
     ordered: bool = False
+    zone: str = "UTC"  # of POSIXct
 
 
 def columns_of(table: pd.DataFrame) -> list[Column]:
@@ -175,7 +187,9 @@ def _as_time(name: str, values: pd.Series) -> Column:
     seconds = utc.astype("datetime64[ns]").astype(np.int64).to_numpy() / 1e9
     seconds = np.where(utc.isna(), np.nan, seconds)
     whole_days = values.dt.tz is None and bool((seconds[~np.isnan(seconds)] % DAY == 0).all())
-    return Column(name, "Date", seconds / DAY) if whole_days else Column(name, "POSIXct", seconds)
+    if whole_days:
+        return Column(name, "Date", seconds / DAY)
+    return Column(name, "POSIXct", seconds, zone=str(values.dt.tz or "UTC"))
 
 
 def _with_na(values: pd.Series, dtype, missing) -> np.ndarray:

@@ -14,8 +14,11 @@ from scipy import sparse
 
 from scduet.errors import FormatError
 from scduet.interop import codec
+from scduet.interop.matrices import genes_at, is_left, is_whole, matrix_at, seurat_layers
+from scduet.io import cells as convert
 from scduet.io.atomic import place_whole
 from scduet.io.cells import EMBEDDINGS
+from scduet.io.storable import CLASSES, as_stored, refuse_unwritable
 
 NOTES = "scduet"  # entry of uns that keeps what AnnData has no place for, as JSON
 PLACES = ("layers", "obsm", "varm", "obsp")
@@ -60,28 +63,63 @@ def select(adata: AnnData, order: list[str]) -> AnnData:
 
 
 def contents(adata: AnnData) -> dict[str, Any]:
-    """What there is: names, sizes, and the notes that `put` left; all plain Python."""
-    named = {place: [str(key) for key in getattr(adata, place)] for place in PLACES}
-    tables = [key for key, value in adata.obsm.items() if isinstance(value, pd.DataFrame)]
+    """What there is: names, sizes, and the notes that `put` left; all plain Python.
+
+    matrices: counts, data and scale.data of Seurat -> their places. genes: whose genes these have, "X" or "raw".
+    features: names of the columns of entries of obsm that have some. unusable: entries of obsm that are no numbers.
+    """
     notes = json.loads(str(adata.uns[NOTES])) if NOTES in adata.uns else {}
-    other = [str(key) for key in adata.uns if key not in (NOTES, EMBEDDINGS)] + [f"varp[{key!r}]" for key in adata.varp]
-    counts = adata.X is not None and _whole(adata.X)
-    return {**named, "tables": tables, "notes": notes, "other": other, "has_x": adata.X is not None,
-            "counts": counts, "raw": adata.raw is not None}  # fmt: skip
+    unusable = [key for key, value in adata.obsm.items() if not is_numbers(value)]
+    named = {place: [str(key) for key in getattr(adata, place)] for place in PLACES}
+    named["obsm"] = [key for key in named["obsm"] if key not in unusable]
+    features = {key: names for key in named["obsm"] if (names := _names_of_columns(adata, key)) is not None}
+    known = {NOTES, EMBEDDINGS, CLASSES, *(f"{key}_names" for key in features)}
+    other = [str(key) for key in adata.uns if key not in known] + [f"varp[{key!r}]" for key in adata.varp]
+    matrices = seurat_layers(adata, notes)
+    kinds = {key: "counts" if is_whole(_values(adata.obsm[key])) else "data" for key in features}
+    return {**named, "features": features, "kinds": kinds, "notes": notes, "unusable": unusable,
+            "other": other, "matrices": matrices, "has_x": adata.X is not None,
+            "genes": genes_at(adata, matrices), "raw_left": is_left(adata, matrices)}  # fmt: skip
+
+
+def whole(adata: AnnData) -> bool:
+    """Whether X holds whole numbers alone."""
+    return is_whole(_values(adata.X))
+
+
+def _names_of_columns(adata: AnnData, key: str) -> list[str] | None:
+    """Names of the features of obsm[key]: columns of a table, or what is beside it in uns."""
+    value, beside = adata.obsm[key], adata.uns.get(f"{key}_names")
+    if isinstance(value, pd.DataFrame):
+        return [str(name) for name in value.columns]
+    return None if beside is None or len(beside) != value.shape[1] else [str(name) for name in beside]
+
+
+def is_numbers(value) -> bool:
+    """Whether an entry of obsm is a matrix of numbers with columns, which Seurat has a place for."""
+    if isinstance(value, pd.DataFrame):
+        return value.shape[1] > 0 and all(pd.api.types.is_numeric_dtype(kind) for kind in value.dtypes)
+    return len(value.shape) == 2 and value.shape[1] > 0 and value.dtype.kind in "iufb"
+
+
+def _values(value) -> np.ndarray:
+    return value.data if sparse.issparse(value) else np.asarray(value).ravel()
 
 
 def names(adata: AnnData, axis: str) -> codec.Text:
-    """Names of the cells ("obs") or genes ("var")."""
-    return codec.as_text(getattr(adata, f"{axis}_names"))
+    """Names of the cells ("obs") or genes ("var", "raw")."""
+    return codec.as_text(adata.raw.var_names if axis == "raw" else getattr(adata, f"{axis}_names"))
 
 
 def part(adata: AnnData, place: str, key: str | None = None) -> Block:
-    """X, or one entry of layers, obsm, varm or obsp, for R. X and layers turn into genes x cells, at no cost."""
-    value = adata.X if place == "X" else getattr(adata, place)[key]
-    if isinstance(value, pd.DataFrame):
-        value = value.to_numpy(dtype=float)
-    value = value if place in ("X", "layers") else value.T
-    return block(value)
+    """The matrix at a place such as "X", "raw" or "layers/counts", or an entry of obsm, varm or obsp, for R.
+
+    X, raw and layers turn into genes x cells, at no cost.
+    """
+    if key is None:
+        return block(matrix_at(adata, place))
+    value = getattr(adata, place)[key]
+    return block((value.to_numpy(dtype=float) if isinstance(value, pd.DataFrame) else value).T)
 
 
 def block(value) -> Block:
@@ -92,38 +130,28 @@ def block(value) -> Block:
     return Block(array.ravel(), (array.shape[1], array.shape[0]))
 
 
-def table(adata: AnnData, place: str, key: str | None = None) -> list[codec.Column]:
-    """The columns of obs, of var, or of a data frame in obsm."""
-    frame = getattr(adata, place)
-    return codec.columns_of(frame if key is None else frame[key])
+def table(adata: AnnData, place: str) -> list[codec.Column]:
+    """The columns of obs or var; "raw": of the genes of raw, with what var knows of some of them."""
+    if place != "raw":
+        return codec.columns_of(getattr(adata, place))
+    further = adata.var[adata.var.columns.difference(adata.raw.var.columns, sort=False)]
+    return codec.columns_of(adata.raw.var.join(further.convert_dtypes() if len(further.columns) else further))
 
 
 def read_h5ad(path: str) -> AnnData:
-    import anndata
-
-    try:
-        return anndata.read_h5ad(path)
-    except FileNotFoundError as error:
-        raise FormatError(f"there is no file {path!r}", "look at the path") from error
-    except Exception as error:
-        raise FormatError(f"{path!r} cannot be read as h5ad: {error}", "is it complete, and an .h5ad file?") from error
+    """The cells in a file of any kind that `scduet.io.cells.read` knows. Raises FormatError."""
+    return convert.read(path)
 
 
 def write_h5ad(adata: AnnData, path: str) -> list[str]:
-    """Write an .h5ad file. Returns the columns of obs and var that h5ad holds as text only."""
-    changed = []
-    copy = AnnData(adata.X, obs=adata.obs.copy(), var=adata.var.copy(), uns=adata.uns, obsm=adata.obsm,
-                   varm=adata.varm, layers=adata.layers, obsp=adata.obsp)  # fmt: skip
-    for where in ("obs", "var"):
-        frame = getattr(copy, where)
-        for column in frame.columns[[pd.api.types.is_datetime64_any_dtype(kind) for kind in frame.dtypes]]:
-            frame[column] = frame[column].astype("string").astype(object).where(frame[column].notna(), None)
-            changed.append(f"{where}[{str(column)!r}]")
-        for column in frame.columns[frame.dtypes == np.dtype(object)]:
-            if frame[column].isna().any():  # a file has no text with missing values, but categories may miss
-                frame[column] = frame[column].astype("category")
-    place_whole(Path(path), lambda new: copy.write_h5ad(new, convert_strings_to_categoricals=False))
-    return changed
+    """Write an .h5ad file. Returns the columns of obs and var that hold times, which it keeps as text.
+
+    Raises FormatError that names what a file cannot hold.
+    """
+    stored, times = as_stored(adata)
+    refuse_unwritable(stored, Path(path))
+    place_whole(Path(path), lambda new: stored.write_h5ad(new, convert_strings_to_categoricals=False))
+    return times
 
 
 def _sparse(value) -> Block:
@@ -134,8 +162,3 @@ def _sparse(value) -> Block:
     if matrix.nnz > np.iinfo(np.int32).max:
         raise FormatError(f"{matrix.nnz} stored values are more than a dgCMatrix holds (2^31 - 1)", "take fewer cells")
     return Block(matrix.data, (matrix.shape[1], matrix.shape[0]), matrix.indices, matrix.indptr)
-
-
-def _whole(matrix) -> bool:
-    values = matrix.data if sparse.issparse(matrix) else np.asarray(matrix).ravel()
-    return bool((values == np.rint(values)).all())

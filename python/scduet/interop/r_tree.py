@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scduet.errors import FormatError
+from scduet.errors import FormatError, some
 
 try:
+    from rdata.parser import DEFAULT_ALTREP_MAP, RObjectInfo
     from rdata.parser import RObjectType as Kind
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("reading R data files needs the package rdata: pip install 'scduet[r]'") from error
@@ -56,17 +57,33 @@ class Node:
             return {}
         return dict(zip(self.slot("names").text(), map(_node, self.raw.value), strict=True))
 
+    @property
+    def elements(self) -> list[Node]:
+        """Elements of a list, named or not."""
+        return [_node(raw) for raw in self.raw.value] if self.kind == Kind.VEC else []
+
     def text(self) -> list[str]:
         """Strings; a missing one is None."""
         if self.kind != Kind.STR:
             return []
-        return [None if s.value is None else s.value.decode("utf-8", "replace") for s in self.raw.value]  # type: ignore[misc]
+        return [None if s.value is None else _decoded(s) for s in self.raw.value]  # type: ignore[misc]
 
     def is_empty(self) -> bool:
         return self.raw.value is None or self.kind == Kind.NILVALUE or np.size(self.raw.value) == 0
 
+    @property
+    def is_column(self) -> bool:
+        """Whether `vector` can read it: a vector, an array of one dimension, or one that is run-length encoded."""
+        if "lengths" in self.slots and "values" in self.slots:
+            return self.slot("values").is_column
+        flat = "dim" not in self.slots or np.size(self.slot("dim").raw.value) == 1
+        return self.kind in COLUMNS and flat and not set(self.classes) & STRANGE
+
     def vector(self):
-        """A column: numbers, text, or a factor, with its missing values."""
+        """A column: numbers, text, times or a factor, with its missing values."""
+        if "lengths" in self.slots:  # an Rle
+            values = pd.Series(self.slot("values").vector())
+            return values.repeat(np.asarray(self.slot("lengths").raw.value)).array
         if "levels" in self.slots:
             codes = np.ma.filled(np.ma.asarray(self.raw.value), 0).astype(int)
             codes[codes < 0] = 0  # R's NA
@@ -75,6 +92,8 @@ class Node:
         if self.kind == Kind.STR:
             return np.array(self.text(), dtype=object)
         values = np.ma.asarray(self.raw.value)
+        if set(self.classes) & {"Date", "POSIXct"}:
+            return self._times(np.ma.filled(values.astype(float), np.nan))
         missing = np.ma.getmaskarray(values)
         if self.kind == Kind.LGL:
             flags = values.filled(0).astype(bool)
@@ -82,6 +101,17 @@ class Node:
         if self.kind == Kind.INT and missing.any():
             return pd.arrays.IntegerArray(values.filled(0).astype(np.int32), missing)
         return np.asarray(values)
+
+    def _times(self, numbers: np.ndarray):
+        """Days, or seconds in a zone, since 1970."""
+        if "Date" in self.classes:
+            return pd.to_datetime(pd.Series(numbers), unit="D").array
+        zone = (self.slots["tzone"].text() or [None])[0] if "tzone" in self.slots else None
+        times = pd.to_datetime(pd.Series(numbers), unit="s", utc=True)
+        try:
+            return times.dt.tz_convert(zone or "UTC").array
+        except (KeyError, ValueError, OSError):  # R knows zones that Python does not; the instant is the same
+            return times.array
 
     def matrix(self) -> tuple[Any, list[str], list[str]]:
         """A matrix turned to columns x rows (cells x genes of R's genes x cells), its row names and column names."""
@@ -94,22 +124,62 @@ class Node:
             shape = [int(n) for n in np.asarray(self.slot("Dim").raw.value)]
             x, row, column = (np.asarray(self.slot(name).raw.value) for name in ("x", "i", "j"))
             return sparse.csr_matrix((x, (column, row)), shape=shape[::-1]), *_names(self.slots.get("Dimnames"))
+        if "seed" in self.slots:
+            return self._delayed()
         if "dim" not in self.slots:
-            raise FormatError(f"a matrix of class {self.classes} cannot be read", "save it as a dgCMatrix")
+            where = self.slots["filepath"].text()[:1] if "filepath" in self.slots else []
+            kind = " ".join([*self.classes, *(f"({place})" for place in where)])
+            raise FormatError(f"a matrix of class {kind} cannot be read", "in R, make it a dgCMatrix and save again")
         rows, columns = (int(n) for n in np.asarray(self.slot("dim").raw.value))
         return np.asarray(self.raw.value).reshape(columns, rows), *_names(self.slots.get("dimnames"))
 
+    def _delayed(self) -> tuple[Any, list[str], list[str]]:
+        """A DelayedMatrix whose values are in the file: the same as another one, a part of it, or with other names."""
+        value, rows, columns = self.slot("seed").matrix()
+        if "DelayedSubset" in self.classes:
+            index = [_node(raw) for raw in self.slot("index").raw.value]
+            for axis, wanted in ((1, index[0]), (0, index[1])):  # of R's rows, of R's columns
+                if not wanted.is_empty():
+                    place = np.asarray(wanted.raw.value).astype(int) - 1
+                    value = value[:, place] if axis else value[place]
+                    rows = [rows[i] for i in place] if axis and rows else rows
+                    columns = [columns[i] for i in place] if not axis and columns else columns
+        elif "DelayedAperm" in self.classes:
+            if np.asarray(self.slot("perm").raw.value).tolist() == [2, 1]:
+                value, rows, columns = value.T, columns, rows
+        elif "DelayedSetDimnames" in self.classes:
+            given = [_node(raw).text() for raw in self.slot("dimnames").raw.value]
+            rows, columns = given[0] or rows, given[1] or columns
+        elif set(self.classes) & DELAYED:
+            raise FormatError(
+                f"a delayed {some(self.classes)} cannot be read", "in R, make it a dgCMatrix and save again"
+            )
+        return value, rows, columns
+
+    def left_out(self) -> list[str]:
+        """Columns of a data frame that `frame` does not give."""
+        return [name for name, item in self.items.items() if not item.is_column]
+
     def frame(self) -> pd.DataFrame:
-        """A data frame, or a DataFrame of Bioconductor; columns that are no vectors are left out."""
+        """A data frame, or a DataFrame of Bioconductor; without the columns of `left_out`."""
         index = self.slots.get("row.names", self.slots.get("rownames"))
         n = int(np.asarray(self.slot("nrows").raw.value)[0]) if "nrows" in self.slots else None
-        columns = {name: item.vector() for name, item in self.items.items() if item.kind in COLUMNS}
+        columns = {name: item.vector() for name, item in self.items.items() if item.is_column}
         names = index.text() if index is not None else []
         length = len(names) or n or max((len(c) for c in columns.values()), default=0)
         return pd.DataFrame(columns, index=pd.Index(names or [str(i) for i in range(length)], dtype=object))
 
 
 COLUMNS = (Kind.STR, Kind.INT, Kind.LGL, Kind.REAL)
+STRANGE = {"difftime", "integer64"}  # whose numbers do not mean what they are
+DELAYED = {
+    "DelayedUnaryIsoOpStack",
+    "DelayedUnaryIsoOpWithArgs",
+    "DelayedNaryIsoOp",
+    "DelayedAbind",
+    "DelayedSubassign",
+}
+LATIN1 = 1 << 2  # a flag of R's strings
 
 
 def open_file(path: str) -> dict[str, Node]:
@@ -117,7 +187,7 @@ def open_file(path: str) -> dict[str, Node]:
     import rdata
 
     try:
-        top = rdata.parser.parse_file(path).object
+        top = rdata.parser.parse_file(path, altrep_constructor_dict=ALTREP).object
     except FileNotFoundError as error:
         raise FormatError(f"there is no file {path!r}", "look at the path") from error
     except Exception as error:
@@ -127,6 +197,24 @@ def open_file(path: str) -> dict[str, Node]:
 
 def _node(raw) -> Node:
     return Node(raw.referenced_object if raw.info.type == Kind.REF else raw)
+
+
+def _integers(state) -> tuple[Any, np.ndarray]:
+    """A sequence such as 9:1, which R keeps as length, start and step. rdata 1.1 cuts those that go down short."""
+    n, start, step = (int(number) for number in state.value)
+    return RObjectInfo(Kind.INT, False, False, False, 0, 0), start + step * np.arange(n, dtype=np.int32)
+
+
+ALTREP = {**DEFAULT_ALTREP_MAP, b"compact_intseq": _integers}
+
+
+def _decoded(string) -> str:
+    if string.info.gp & LATIN1:
+        return string.value.decode("latin-1")
+    try:
+        return string.value.decode("utf-8")
+    except UnicodeDecodeError:  # in the encoding of the machine that wrote it, which is not in the string
+        return string.value.decode("latin-1")
 
 
 def _pairs(raw):

@@ -24,8 +24,9 @@ def read_rds(path: str | Path, name: str | None = None) -> AnnData:
 
     Gives counts (else normalised values) in X, normalised values in layers["data"], metadata in obs and var, variable
     features in var["highly_variable"], reductions and other assays in obsm, loadings in varm, graphs in obsp, the
-    active identity in obs["ident"]. Images and alternative experiments are left out, which a ScduetWarning says. Raises
-    FormatError for a file that holds no such object.
+    active identity in obs["ident"]. Dates and times keep their zone. Images, alternative experiments, columns and
+    matrices that cannot be read are left out, which a ScduetWarning says; of a Seurat object whose active assay is a
+    sketch, the cells of that. Raises FormatError for a file that holds no such object.
     """
     found = {key: node for key, node in open_file(str(path)).items() if _class(node) in READERS}
     if not found or (name is not None and name not in found):
@@ -37,13 +38,19 @@ def read_rds(path: str | Path, name: str | None = None) -> AnnData:
     return READERS[_class(node)](node)
 
 
+def _frame(node: Node, what: str) -> pd.DataFrame:
+    """A table of cells or genes; the columns that cannot be read are told."""
+    _tell_left_out(f"columns of {what}", node.left_out())
+    return node.frame()
+
+
 def _class(node: Node) -> str:
     return next(iter(node.classes), "")
 
 
 def _seurat2(node: Node) -> AnnData:
     """Before version 3: one assay, in the object itself."""
-    obs = node.slot("meta.data").frame()
+    obs = _frame(node.slot("meta.data"), "obs")
     layers = {"counts": node.slot("raw.data"), "data": node.slot("data")}
     adata = _assembled(layers, obs, pd.DataFrame(), node.slot("var.genes").text())
     for name, reduction in node.slot("dr").items.items():
@@ -54,20 +61,54 @@ def _seurat2(node: Node) -> AnnData:
 def _seurat(node: Node) -> AnnData:
     """Other assays go to obsm with a note of their features, as R's as_anndata() puts them; graphs to obsp."""
     active, assays = node.slot("active.assay").text()[0], node.slot("assays").items
-    obs = node.slot("meta.data").frame()
+    obs = _frame(node.slot("meta.data"), "obs")
+    ident = _free("ident", obs)
+    obs[ident] = node.slot("active.ident").vector()
     adata = _assay(assays.pop(active), obs)
-    adata.obs["ident"] = node.slot("active.ident").vector()
     for name, reduction in node.slot("reductions").items.items():
         _embed(adata, name, reduction.slot("cell.embeddings"))
         _load(adata, name, reduction.slot("feature.loadings"))
     for name, graph in node.slot("graphs").items.items():
-        adata.obsp[name] = graph.matrix()[0].T.tocsr()
-    others = {name: _assay(assay, obs) for name, assay in assays.items()}
+        value, _, cells = graph.matrix()
+        place = pd.Index(cells or obs.index).get_indexer(adata.obs_names)
+        if (place >= 0).all():
+            adata.obsp[name] = value.T.tocsr()[place][:, place]
+    others, failed = {}, []
+    for name, assay in assays.items():
+        try:
+            others[name] = _of_cells(_assay(assay, obs), adata.obs_names)
+        except FormatError as error:
+            failed.append(f"{name}: {error.message}")
+    _tell_left_out("assays", failed)
     adata.obsm.update({name: part.X for name, part in others.items()})
     notes = {name: {"layer": _layer(part.X), "features": list(part.var_names)} for name, part in others.items()}
-    put(adata, "uns", NOTES, {"assay": active, "x": _layer(adata.X), "assays": notes})
+    told = {"assay": active, "x": _layer(adata.X), "ident": ident, "assays": notes}
+    put(adata, "uns", NOTES, told)
+    if adata.n_obs < len(obs):
+        warnings.warn(
+            f"assay {active!r} has {adata.n_obs} of {len(obs)} cells; these are read", ScduetWarning, stacklevel=4
+        )
     _tell_left_out("images", node.slots["images"].items if "images" in node.slots else ())
     return adata
+
+
+def _free(name: str, obs: pd.DataFrame) -> str:
+    return (
+        name
+        if name not in obs
+        else next(f"{name}.{i}" for i in range(1, len(obs.columns) + 2) if f"{name}.{i}" not in obs)
+    )
+
+
+def _of_cells(part: AnnData, cells: pd.Index) -> AnnData:
+    """The cells wanted of another assay; those that it does not have are zero."""
+    if part.obs_names.equals(cells):
+        return part
+    place = part.obs_names.get_indexer(cells)
+    rows = sparse.csr_matrix(
+        (np.ones((place >= 0).sum()), (np.flatnonzero(place >= 0), place[place >= 0])), (len(cells), part.n_obs)
+    )
+    return AnnData(rows @ part.X, obs=pd.DataFrame(index=cells), var=part.var)
 
 
 def _assay(assay: Node, obs: pd.DataFrame) -> AnnData:
@@ -81,7 +122,7 @@ def _layer(x: sparse.csr_matrix) -> str:
 def _plain(assay: Node, obs: pd.DataFrame) -> AnnData:
     """An Assay of version 3 or 4."""
     layers = {name: assay.slot(name) for name in ("counts", "data")}
-    return _assembled(layers, obs, assay.slot("meta.features").frame(), assay.slot("var.features").text())
+    return _assembled(layers, obs, _frame(assay.slot("meta.features"), "var"), assay.slot("var.features").text())
 
 
 def _layered(assay: Node, obs: pd.DataFrame) -> AnnData:
@@ -91,7 +132,11 @@ def _layered(assay: Node, obs: pd.DataFrame) -> AnnData:
     for layer in assay.slot("layers").items:
         parts.setdefault(layer.partition(".")[0], []).append(layer)
     joined = {kind: _join(assay, names, cells, genes) for kind, names in parts.items() if kind in ("counts", "data")}
-    var = assay.slot("meta.data").frame().set_axis(genes.index) if assay.slot("meta.data").items else pd.DataFrame()
+    var = (
+        _frame(assay.slot("meta.data"), "var").set_axis(genes.index)
+        if assay.slot("meta.data").items
+        else pd.DataFrame()
+    )
     variable = var.index[var["var.features"].notna()] if "var.features" in var else []
     return _built(joined, list(cells.index), list(genes.index), obs, var, list(variable))
 
@@ -114,9 +159,11 @@ def _join(assay: Node, names: list[str], cells: pd.DataFrame, genes: pd.DataFram
 
 def _experiment(node: Node) -> AnnData:
     """A SingleCellExperiment; old ones keep their assays in an environment and their reductions in a slot."""
-    obs, assays = node.slot("colData").frame(), node.slot("assays").slots
+    obs, assays = _frame(node.slot("colData"), "obs"), node.slot("assays").slots
     inside = assays["data"] if "data" in assays else assays[".xData"].items[".->data"]
-    layers = {"data" if name == "logcounts" else name: item for name, item in inside.items.items()}
+    given = inside.items or {f"assay{i + 1}": item for i, item in enumerate(inside.slot("listData").elements)}
+    layers = {"data" if name == "logcounts" else name or "assay1": item for name, item in given.items()}
+    obs.index = _named(obs.index, node.slot("colData"), "cell")
     names = _row_names(node)
     adata = _assembled(layers, obs, _row_data(node, names), [], names)
     internal = node.slot("int_colData").items
@@ -137,10 +184,16 @@ def _row_names(node: Node) -> list[str]:
     return next((place.text() for place in places if place is not None and place.text()), [])
 
 
+def _named(index: pd.Index, table: Node, what: str) -> pd.Index:
+    """Rows without names are called cell1, cell2, ... as R's as_anndata() calls them."""
+    rows = table.slots.get("row.names", table.slots.get("rownames"))
+    return index if rows is not None and rows.text() else pd.Index([f"{what}{i + 1}" for i in range(len(index))])
+
+
 def _row_data(node: Node, names: list[str]) -> pd.DataFrame:
     """What is known of the genes: beside the assays, or in the ranges."""
     table = node.slots.get("rowRanges", node).slots.get("elementMetadata")
-    frame = table.frame() if table is not None and table.items else pd.DataFrame()
+    frame = _frame(table, "var") if table is not None and table.items else pd.DataFrame()
     return frame.set_axis(names) if len(frame) == len(names) else pd.DataFrame(index=names)
 
 
@@ -152,18 +205,28 @@ def _assembled(
     names: list[str] = (),  # type: ignore[assignment]
 ) -> AnnData:
     """An AnnData of matrices with names; a matrix with more cells than `obs` is cut to them."""
-    read = {name: node.matrix() for name, node in layers.items() if not _void(node)}
+    read = _read(layers)
     if not read:
         raise FormatError("the object has neither counts nor normalised values", "nothing can be done with it")
     first = read.get("counts", next(iter(read.values())))
-    genes = list(names) or first[1]
+    genes = list(names) or first[1] or [f"gene{i + 1}" for i in range(first[0].shape[1])]
     same = {name: found for name, found in read.items() if found[0].shape[1] == len(genes)}
     kept = {name: _rows(value, own, obs.index) for name, (value, _, own) in same.items()}
     return _built(kept, list(obs.index), genes, obs, var, variable)
 
 
-def _void(node: Node) -> bool:
-    return not {"p", "j", "dim"} & node.slots.keys() or 0 in node.matrix()[0].shape
+def _read(layers: dict[str, Node]) -> dict[str, tuple]:
+    """The matrices that hold anything; those that cannot be read are told."""
+    found, failed = {}, []
+    for name, node in layers.items():
+        if not node.slots.keys() & {"p", "j", "dim", "seed"}:
+            continue
+        try:
+            found[name] = node.matrix()
+        except FormatError as error:
+            failed.append(f"{name}: {error.message}")
+    _tell_left_out("matrices", failed)
+    return {name: read for name, read in found.items() if 0 not in read[0].shape}
 
 
 def _rows(value, own: list[str], wanted: pd.Index):
@@ -174,13 +237,17 @@ def _rows(value, own: list[str], wanted: pd.Index):
 
 def _built(layers: dict, cells: list[str], genes: list[str], obs, var, variable: list[str]) -> AnnData:
     main = "counts" if "counts" in layers else next(iter(layers))
-    var = var.reindex(genes) if len(var.columns) else pd.DataFrame(index=pd.Index(genes, dtype=object))
-    adata = AnnData(sparse.csr_matrix(layers[main]), obs=obs.reindex(cells), var=var)
+    var = _in_order(var, genes) if len(var.columns) else pd.DataFrame(index=pd.Index(genes, dtype=object))
+    adata = AnnData(sparse.csr_matrix(layers[main]), obs=_in_order(obs, cells), var=var)
     for name in layers.keys() - {main}:
         adata.layers[name] = layers[name]
     if variable:
         adata.var["highly_variable"] = adata.var_names.isin(variable)
     return adata
+
+
+def _in_order(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    return table if list(table.index) == names else table.reindex(names)  # which refuses names that repeat
 
 
 def _load(adata: AnnData, name: str, loadings: Node) -> None:
@@ -201,10 +268,10 @@ def _embed(adata: AnnData, name: str, matrix: Node) -> None:
     value, cells, _ = matrix.matrix()
     value = np.asarray(value).T
     if cells and list(cells) != list(adata.obs_names):
-        whole = np.full((adata.n_obs, value.shape[1]), np.nan)
-        whole[adata.obs_names.get_indexer(pd.Index(cells))] = value
-        value = whole
-    adata.obsm[key_of(name)] = value
+        place = pd.Index(cells).get_indexer(adata.obs_names)
+        value = np.where(place[:, None] < 0, np.nan, value[place])
+    key = key_of(name)
+    adata.obsm[key if key not in adata.obsm else f"X_{name}.1"] = value
 
 
 READERS = {"seurat": _seurat2, "Seurat": _seurat, "SingleCellExperiment": _experiment}

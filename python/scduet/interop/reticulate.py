@@ -117,7 +117,10 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (transformers.pretrain, transformers.finetune, transformers.predict_genes)},
     **{f.__name__: f for f in (networks.gene_network, networks.network_drawing)},
     **{f.__name__: f for f in (codec.text, codec.csr, codec.dense, codec.column, codec.frame)},
-    **{f.__name__: f for f in (objects.new, objects.put, objects.select, objects.contents, objects.names)},
+    **{
+        f.__name__: f
+        for f in (objects.new, objects.put, objects.select, objects.whole, objects.contents, objects.names)
+    },
     **{f.__name__: f for f in (objects.part, objects.table, objects.read_h5ad, objects.write_h5ad)},
 }
 

@@ -12,13 +12,13 @@ import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from anndata.utils import make_index_unique
 from jaxtyping import Float
-from scipy.io import mmread
 
-from scduet.errors import DataError, FormatError, some
+from scduet.errors import DataError, FormatError, ScduetWarning, some
+from scduet.io import tenx
 from scduet.io.atomic import place_whole, probe
 from scduet.io.loom import read_loom
+from scduet.io.storable import as_stored, refuse_unwritable, restored
 
 EMBEDDINGS = "scduet_embeddings"  # entry of uns that says which model made which embedding
 _SPARE = 16 << 20  # bytes that a folder must have free beside the estimate
@@ -38,7 +38,8 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) 
 def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
     """The cells in an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, or a 10x folder with matrix.mtx.
 
-    Names of genes are made unique.
+    Names of genes of 10x files are made unique. Of a folder with several samples, as GEO has them, give
+    FOLDER/PREFIX, e.g. "GSE123_RAW/GSM456_".
 
     Of 10x files the genes are X; features of other kinds are in obsm under the name of their kind, e.g.
     "Antibody Capture". multimodal: also read .h5mu, as a MuData.
@@ -46,7 +47,7 @@ def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
     Raises FormatError, naming the file and what can be read, for anything else and for damaged files.
     """
     path = Path(path)
-    if not path.exists():
+    if not path.exists() and not tenx.is_folder(path):
         raise FormatError(f"{path} does not exist", "is the name right?")
     reader = READERS[_kind(path)]
     try:
@@ -57,7 +58,9 @@ def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
         raise FormatError(
             f"{path} cannot be read: {_one_line(error)}", "is it complete, and what its name says?"
         ) from error
-    if isinstance(adata, AnnData) or (multimodal and hasattr(adata, "mod")):
+    if isinstance(adata, AnnData):
+        return restored(adata)
+    if multimodal and hasattr(adata, "mod"):
         return adata
     what = f"several modalities ({some(list(adata.mod))})" if hasattr(adata, "mod") else "no AnnData"
     raise FormatError(f"{path} holds {what}", "give one modality as .h5ad, or another file")
@@ -66,10 +69,16 @@ def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
 def write(adata: AnnData, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write `adata` as .h5ad or .zarr (a MuData as .h5mu), by the ending of `path`; never half.
 
-    Raises FormatError for another ending, or when `path` exists (unless `overwrite`).
+    Dates and times are written as text, which a ScduetWarning names. Raises FormatError for another ending, when `path`
+    exists (unless `overwrite`), and for parts that the format cannot hold, which it names.
     """
     path = check_target(path, overwrite, endings=(".h5mu",) if hasattr(adata, "mod") else ())
     writer = WRITERS[path.suffix.lower()]
+    if isinstance(adata, AnnData):
+        adata, times = as_stored(adata)
+        if times:
+            warnings.warn(f"written as text, as files have no times: {some(times, 9)}", ScduetWarning, stacklevel=2)
+    refuse_unwritable(adata, path)
     place_whole(path, lambda new: writer(adata, new))
     return path
 
@@ -178,9 +187,9 @@ def _write_element(root: Any, place: str, value: Any, write_elem: Callable) -> N
 
 def _kind(path: Path) -> str:
     """The key of `READERS` for `path`."""
+    if path.suffix.lower() != ".zarr" and tenx.is_folder(path):
+        return "10x folder"
     if path.is_dir() and path.suffix.lower() != ".zarr":
-        if (path / "matrix.mtx").exists() or (path / "matrix.mtx.gz").exists():
-            return "10x folder"
         raise FormatError(
             f"{path} is a folder without matrix.mtx: {some(sorted(p.name for p in path.iterdir()))}", _KNOWN
         )
@@ -188,31 +197,6 @@ def _kind(path: Path) -> str:
     if ending not in READERS:
         raise FormatError(f"cannot read {path.name!r}", _HINTS.get(ending, _KNOWN))
     return ending
-
-
-def _read_10x_h5(path: Path) -> AnnData:
-    import scanpy
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Variable names are not unique")  # they are the next moment
-        adata = _genes_first(scanpy.read_10x_h5(path, gex_only=False))
-        adata.var_names_make_unique()
-    return adata
-
-
-def _genes_first(adata: AnnData) -> AnnData:
-    """Genes as X, and features of each other kind (antibodies, peaks, guides, ...) as an entry of obsm."""
-    kinds = adata.var["feature_types"].astype(str) if "feature_types" in adata.var else None
-    if kinds is None or set(kinds) <= {GENES} or GENES not in set(kinds):
-        return adata
-    genes = adata[:, (kinds == GENES).to_numpy()].copy()
-    for kind in sorted(set(kinds) - {GENES}):
-        part = adata[:, (kinds == kind).to_numpy()]
-        genes.obsm[kind], genes.uns[f"{kind}_names"] = part.X.tocsr(), np.array(make_index_unique(part.var_names))
-    return genes
-
-
-GENES = "Gene Expression"
 
 
 def _read_h5mu(path: Path):
@@ -231,31 +215,6 @@ def _write_h5mu(mdata, path: Path) -> None:
         mdata.write_h5mu(path)
 
 
-def _read_10x_folder(path: Path) -> AnnData:
-    """matrix.mtx (gene, cell), barcodes.tsv and features.tsv or genes.tsv, each gzipped or not (STARsolo's are not)."""
-
-    def table(*names: str) -> pd.DataFrame:
-        return pd.read_csv(_one_of(path, *names), sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
-
-    features, barcodes = table("features.tsv", "genes.tsv"), table("barcodes.tsv")
-    symbols = features[1] if features.shape[1] > 1 else features[0]
-    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=make_index_unique(pd.Index(symbols.to_numpy())))
-    if features.shape[1] > 2:
-        var["feature_types"] = features[2].to_numpy()
-    counts = mmread(_one_of(path, "matrix.mtx")).T.tocsr().astype("float32")
-    return _genes_first(AnnData(counts, obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var))
-
-
-def _one_of(folder: Path, *names: str) -> Path:
-    """The first of `names`, gzipped or not, that is in `folder`."""
-    found = [
-        folder / f"{name}{ending}" for name in names for ending in ("", ".gz") if (folder / f"{name}{ending}").exists()
-    ]
-    if not found:
-        raise FileNotFoundError(f"no {' or '.join(names)}, with or without .gz")
-    return found[0]
-
-
 def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
@@ -265,8 +224,8 @@ READERS: Mapping[str, Callable[[Path], AnnData]] = {
     ".h5mu": _read_h5mu,
     ".zarr": anndata.read_zarr,
     ".loom": read_loom,
-    ".h5": _read_10x_h5,
-    "10x folder": _read_10x_folder,
+    ".h5": tenx.read_h5,
+    "10x folder": tenx.read_folder,
 }
 WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
     ".h5ad": lambda adata, path: adata.write_h5ad(path, compression="gzip"),

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from scduet._version import __version__
+from scduet.data.main_matrix import matrix_of
 from scduet.metrics import METRICS
 from scduet.options import options_of
 from scduet.plots.embedding import embedding_panels, legend_entries
@@ -150,7 +151,7 @@ def _titled(title: str, name: str) -> str:
 
 
 def _depth(adata, layer: str | None) -> list[list[str]]:
-    matrix = adata.X if layer is None else adata.layers[layer]
+    matrix = matrix_of(adata, layer)
     if matrix is None:
         return []
     stored = matrix.data if sparse.issparse(matrix) else np.asarray(matrix)

@@ -14,6 +14,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scduet.api import Model, reference_of
+from scduet.data.main_matrix import matrix_of
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, ScduetWarning
 from scduet.models import find
@@ -92,7 +93,7 @@ def _without(levels, key: str | None) -> dict:
 
 
 def _warn_of_fractions(adata: AnnData, fields: Fields) -> None:
-    matrix = adata.X if fields.layer is None else adata.layers[fields.layer]
+    matrix = matrix_of(adata, fields.layer)
     head = matrix[:20]
     values = head.data if hasattr(head, "indptr") else np.asarray(head)
     if (values != np.rint(values)).any():

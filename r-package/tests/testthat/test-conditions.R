@@ -101,7 +101,7 @@ test_that("messages say what was done and what was left out", {
   expect_told("message", choose_features(NULL, NULL, rownames(object), TRUE))
   reporter <- new_reporter(TRUE)
   expect_told("message", for (epoch in 1:20) reporter("progress", "loss 3.14", epoch, 20, "epoch", 2 * (20 - epoch)))
-  expect_told("message", tell_unused(list(layers = "spliced", other = "neighbors", raw = TRUE), TRUE))
+  expect_told("message", tell_unused(list(layers = "spliced", other = "neighbors", unusable = "X_none"), TRUE))
 })
 
 test_that("messages of the tasks say what was used, what it gave, and what could not be done", {
@@ -110,7 +110,7 @@ test_that("messages of the tasks say what was used, what it gave, and what could
   tell <- new_reporter(TRUE)
   expect_told("message", for (done in 1:4) tell("progress", "scgpt", done, 4, "cell", 0))
   expect_told("message", with_mocked("is_v5", function() FALSE, covered_cells(c(TRUE, FALSE), "pca", TRUE)))
-  expect_refused("no_counts", new_seurat(list(), NULL, "gene", "cell", "RNA", list(), FALSE))
+  expect_refused("no_counts", check_matrices(list()))
   expect_refused("class", PlotGeneNetwork(data.frame()))
   expect_refused("argument", known_genes("x"))
   expect_refused("argument", named_anndata(list(genes = c("a", "b")), character(), "x"))

@@ -16,6 +16,7 @@ from scduet.api import train_module
 from scduet.checkpoints import pretrained
 from scduet.checkpoints.transformer_folder import Parts, Tuning, rebuilt
 from scduet.data.labels import labels_of
+from scduet.data.main_matrix import with_layer
 from scduet.data.samplers import split
 from scduet.data.schema import Fields, Schema
 from scduet.data.sources import Cells
@@ -134,6 +135,7 @@ def finetune_integration(
         raise OptionError(f"{base.name} is not trained to integrate", "take a scGPT, or embed_pretrained()")
     refuse_unknown(options, option_names(integration.Config), "integrating with scGPT")
     training = build(TrainConfig, {**RECIPE, **_enough(base, adata.n_obs, options), **options})
+    adata, layer = with_layer(adata, layer)
     schema = Schema.learn(adata, Fields(layer=layer, batch_key=batch_key, genes=tuple(adata.var_names)))
     levels = schema.levels[batch_key]
     tokens = {**tokens_options(layer, gene_column, max_length), "zeros": zeros}

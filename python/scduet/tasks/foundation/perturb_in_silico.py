@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control
 
 from scduet.capabilities import TrainedModel
+from scduet.data.main_matrix import with_layer
 from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener
 from scduet.tasks.genes.gene_vectors import encoder_of, model_of
@@ -78,6 +79,7 @@ def perturb_in_silico(
     if how not in ("delete", "overexpress"):
         raise OptionError(f"how cannot be {how!r}", "it is 'delete' or 'overexpress'")
     wanted = _tokens_of(found, genes)
+    adata, layer = with_layer(adata, layer)
     options = {name: value for name, value in {**found.options, **options}.items() if name not in WHERE}
     where = {"layer": layer, "gene_column": gene_column, **options}
     begun, targets = _states(adata, labels_key, start, goal)

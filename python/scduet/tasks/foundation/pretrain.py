@@ -16,6 +16,7 @@ from torch import nn
 
 from scduet.api import train_module
 from scduet.checkpoints import pretrained
+from scduet.data.main_matrix import with_layer
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener
@@ -135,6 +136,7 @@ def _new(adata, family: str, size: Size, layer: str | None, gene_column: str | N
     if not names.is_unique:
         repeated = names[names.duplicated()].unique()
         raise DataError(f"{len(repeated)} genes occur more than once: {some(repeated)}", "make their names unique")
+    adata, layer = with_layer(adata, layer)
     cells = Schema.learn(adata, Fields(layer=layer, genes=tuple(adata.var_names))).encode(adata)
     return Transformer(family, NEW[family](names, cells, size), "the user's own")  # pyright: ignore[reportArgumentType]
 

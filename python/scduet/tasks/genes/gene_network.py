@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from scduet.capabilities import TrainedModel
+from scduet.data.main_matrix import matrix_of, with_layer
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.integration.genes import variable_genes
 from scduet.tasks.genes.gene_vectors import (
@@ -69,7 +70,7 @@ def gene_network(
     """
     if n_neighbors is not None and n_neighbors < 1:
         raise OptionError(f"n_neighbors cannot be {n_neighbors}", "it is at least 1, or None for all pairs")
-    model = model_of(model)
+    model, (adata, layer) = model_of(model), with_layer(adata, layer)
     groups = _groups(adata, groupby, control)
     place = _chosen(adata, genes, layer)
     if method not in _METHODS:
@@ -77,7 +78,7 @@ def gene_network(
     how = check_method(model, method, {"layer": layer, "accelerator": accelerator, **options})
     place, row = known_genes(model, adata, place, how)
     weights = _METHODS[method](model, adata, row, groups, how)
-    x = log_normalized(adata.X if layer is None else adata.layers[layer])[:, place]
+    x = log_normalized(matrix_of(adata, layer))[:, place]
     links = _Links(adata.var_names[place].to_numpy(str), n_neighbors, method == "attention")
     together = (correlation(x[groups.code == code]) for code in range(len(groups.names)))
     table = _table(links, weights, together, groups)
@@ -231,7 +232,7 @@ def _chosen(adata, genes, layer: str | None) -> Int[np.ndarray, " gene"]:
         return place
     if "highly_variable" in adata.var:
         return np.flatnonzero(adata.var["highly_variable"].to_numpy(bool))
-    x = log_normalized(adata.X if layer is None else adata.layers[layer])
+    x = log_normalized(matrix_of(adata, layer))
     return np.sort(variable_genes(x, N_GENES))
 
 

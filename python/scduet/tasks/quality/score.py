@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from scduet.data.checks import check_levels
+from scduet.data.locate import var_of_main
+from scduet.data.main_matrix import matrix_of
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Event, Listener
 from scduet.metrics import METRICS
@@ -203,12 +205,12 @@ def _metric_inputs(adata, names: list[str], layer: str | None, batch, pseudotime
     from scduet.metrics.integration.conservation import phase_scores
 
     time = None if pseudotime_key is None else adata.obs[pseudotime_key].to_numpy(float)
-    x = getattr(adata, "X", None) if layer is None else adata.layers[layer]
+    x = matrix_of(adata, layer)
     if x is None or not {"cell_cycle", "hvg_overlap"} & set(names):
         return MetricInputs(pseudotime=time)
     x = baselines.log_normalized(x)
     try:
-        phases = phase_scores(x, adata.var_names, np.zeros(x.shape[0]) if batch is None else batch)
+        phases = phase_scores(x, var_of_main(adata, layer).index, np.zeros(x.shape[0]) if batch is None else batch)
     except Undefined:
         phases = None
     return MetricInputs(phases, time, x)

@@ -18,6 +18,7 @@ from scduet.api import fit, is_transformer
 from scduet.capabilities import Classifier, TrainedModel
 from scduet.data import inputs, locate
 from scduet.data.labels import labels_of
+from scduet.data.main_matrix import with_layer
 from scduet.data.schema import Fields
 from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener
@@ -204,8 +205,9 @@ def _split(labels: np.ndarray, seed: int) -> _Truth:
 
 def _joined(query: AnnData, reference: AnnData, truth: _Truth, batch_key, unlabeled: str, options: dict) -> AnnData:
     """Reference and query as one data set of their shared genes, with obs "batch" and "label"."""
-    genes = _shared_genes(query, reference, options.pop("genes", None))
     layer = options.pop("layer", None)
+    (query, _), (reference, layer) = (with_layer(part, layer) for part in (query, reference))
+    genes = _shared_genes(query, reference, options.pop("genes", None))
     keys = [options.get(f"{kind}_covariate_keys", ()) for kind in ("categorical", "continuous")]
     columns = [*keys[0], *keys[1], *([options["size_factor_key"]] if options.get("size_factor_key") else [])]
     parts = [part[:, genes].X if layer is None else part[:, genes].layers[layer] for part in (reference, query)]

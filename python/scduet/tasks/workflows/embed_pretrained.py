@@ -9,6 +9,7 @@ import pandas as pd
 import scanpy as sc
 
 from scduet.checkpoints import pretrained
+from scduet.data.main_matrix import matrix_of
 from scduet.events import Event, Listener
 from scduet.tasks.quality.provenance import made_by, note
 from scduet.tasks.quality.score import score
@@ -58,7 +59,7 @@ def embed_pretrained(
 
 def hvg_pca(adata, layer: str | None = None) -> np.ndarray:
     """PCA, (cell, component), of the log-normalised counts of the most variable genes. `adata` is not changed."""
-    copy = sc.AnnData((adata.X if layer is None else adata.layers[layer]).copy(), adata.obs.copy())
+    copy = sc.AnnData(matrix_of(adata, layer).copy(), adata.obs.copy())
     sc.pp.normalize_total(copy, target_sum=1e4)
     sc.pp.log1p(copy)
     sc.pp.highly_variable_genes(copy, n_top_genes=min(_N_GENES, copy.n_vars))

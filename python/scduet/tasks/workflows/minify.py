@@ -28,7 +28,7 @@ def minify(model: Model, adata: AnnData) -> AnnData:
     kept = AnnData(
         sp.csr_matrix((adata.n_obs, len(model.genes)), dtype=np.float32),
         obs=adata.obs.copy(),
-        var=adata.var.loc[model.genes].copy(),
+        var=locate.var_of_main(adata, model.schema.fields.layer).loc[model.genes].copy(),
         obsm=dict(adata.obsm),
         uns={**adata.uns, MINIFIED: "latent_posterior_parameters"},
     )

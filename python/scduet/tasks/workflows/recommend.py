@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scduet.data.locate import locate_main
+from scduet.data.main_matrix import matrix_of
 from scduet.data.on_disk import CellsOnDisk
 from scduet.data.schema import on_disk
 from scduet.data.sources import in_memory
@@ -302,6 +303,6 @@ def _are_counts(adata, layer: str | None) -> bool:
     if isinstance(adata, CellsOnDisk):
         values = locate_main(adata, layer).values.rows(np.arange(min(LOOKED_AT, adata.n_obs))).data
     else:
-        matrix = adata.X if layer is None else adata.layers[layer]
+        matrix = matrix_of(adata, layer)
         values = np.zeros(0) if matrix is None else in_memory(matrix[:LOOKED_AT]).matrix.data
     return bool(len(values) and (values >= 0).all() and (values == np.rint(values)).all())

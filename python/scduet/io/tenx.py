@@ -1,0 +1,139 @@
+"""The files of 10x Genomics' Cell Ranger and of tools that write alike, also as GEO has them: folders and .h5."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from anndata.utils import make_index_unique
+from scipy.io import mmread
+
+from scduet.errors import FormatError, ScduetWarning, some
+
+GENES = "Gene Expression"
+MATRIX = ("matrix.mtx", "matrix.mtx.gz")
+HEADERS = {"", "x", "v1", "id", "index", "barcode", "barcodes", "cell", "cells", "cell_id", "cellid", "gene", "genes",
+           "gene_id", "gene_ids", "geneid", "gene_name", "symbol", "feature", "features", "feature_id"}  # fmt: skip
+OF_FEATURES = {"id": "gene_ids", "feature_type": "feature_types", "genome": "genome"}  # in the file, and in var
+
+
+def read_folder(path: Path) -> AnnData:
+    """matrix.mtx (gene, cell), barcodes.tsv and features.tsv or genes.tsv, each gzipped or not (STARsolo's are not).
+
+    Names may have a prefix, as in GEO: GSM123_matrix.mtx.gz; with several in one folder, path is FOLDER/PREFIX. A
+    first line with names of columns is left out, and a matrix of cells x genes is told by the numbers of lines. Raises
+    FormatError where these do not fit.
+    """
+    folder, prefix = _prefixed(path)
+    counts = sp.csr_matrix(mmread(_one_of(folder, prefix, "matrix.mtx")))
+    features = _table(_one_of(folder, prefix, "features.tsv", "genes.tsv"))
+    barcodes = _table(_one_of(folder, prefix, "barcodes.tsv"))
+    shape = len(features), len(barcodes)
+    if shape == counts.shape:
+        counts = counts.T
+    elif shape == counts.shape[::-1]:
+        warnings.warn(f"the matrix in {path} has cells as rows; it was read so", ScduetWarning, stacklevel=4)
+    else:
+        lines = f"{shape[0]} features and {shape[1]} barcodes"
+        raise FormatError(f"{path} has {lines} for a matrix of {counts.shape[0]} x {counts.shape[1]}", "copy it again")
+    symbols = features[1] if features.shape[1] > 1 else features[0]
+    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=make_index_unique(pd.Index(symbols.to_numpy())))
+    if features.shape[1] > 2:
+        var["feature_types"] = features[2].to_numpy()
+    return genes_first(
+        AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var)
+    )
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder of such files, or FOLDER/PREFIX of some of them."""
+    return bool(_prefixes(path) if path.is_dir() else path.parent.is_dir() and path.name in _prefixes(path.parent))
+
+
+def read_h5(path: Path) -> AnnData:
+    """Cell Ranger's .h5 of any version, with the genes of all genomes; or an .h5ad that is called .h5."""
+    import h5py
+
+    with h5py.File(path, "r") as root:
+        if "obs" in root and "var" in root:
+            return anndata.read_h5ad(path)
+        groups = ["matrix"] if "matrix" in root else [name for name in root if "barcodes" in root[name]]
+        if not groups:
+            raise FormatError(f"{path} is neither of 10x nor AnnData: it holds {some(root)}", "is it another format?")
+        parts = [_matrix(root[name], None if name == "matrix" else name) for name in groups]
+    cells = parts[0].obs_names
+    if any(not part.obs_names.equals(cells) for part in parts):
+        remedy = "read one, with scanpy.read_10x_h5(genome=...), and write an .h5ad"
+        raise FormatError(f"{path} has other cells for each of the genomes {some(groups, 9)}", remedy)
+    var = pd.concat([part.var for part in parts])
+    adata = AnnData(sp.hstack([part.X for part in parts], "csr"), obs=parts[0].obs, var=var)
+    adata.var_names = make_index_unique(adata.var_names)
+    return genes_first(adata)
+
+
+def genes_first(adata: AnnData) -> AnnData:
+    """Genes as X, and features of each other kind (antibodies, peaks, guides, ...) as an entry of obsm."""
+    kinds = adata.var["feature_types"].astype(str) if "feature_types" in adata.var else None
+    if kinds is None or set(kinds) <= {GENES} or GENES not in set(kinds):
+        return adata
+    genes = adata[:, (kinds == GENES).to_numpy()].copy()
+    for kind in sorted(set(kinds) - {GENES}):
+        part = adata[:, (kinds == kind).to_numpy()]
+        genes.obsm[kind], genes.uns[f"{kind}_names"] = part.X.tocsr(), np.array(make_index_unique(part.var_names))
+    return genes
+
+
+def _matrix(group: Any, genome: str | None) -> AnnData:
+    """One group of the file: (gene, cell) by columns, which is (cell, gene) by rows. genome: of version 2."""
+
+    def text(place: str) -> np.ndarray:
+        return np.array(
+            [value.decode() if isinstance(value, bytes) else str(value) for value in group[place][:]], object
+        )
+
+    n_genes, n_cells = (int(n) for n in group["shape"][:])
+    arrays = (group["data"][:].astype(np.float32), group["indices"][:], group["indptr"][:])
+    cells = pd.DataFrame(index=text("barcodes"))
+    if genome is not None:
+        var = pd.DataFrame({"gene_ids": text("genes"), "genome": genome}, index=text("gene_names"))
+    else:
+        kept = {column: text(f"features/{name}") for name, column in OF_FEATURES.items() if name in group["features"]}
+        var = pd.DataFrame(kept, index=text("features/name"))
+    return AnnData(sp.csr_matrix(arrays, shape=(n_cells, n_genes)), obs=cells, var=var)
+
+
+def _prefixes(folder: Path) -> list[str]:
+    names = [path.name for path in folder.iterdir()]
+    return sorted({name.removesuffix(".gz").removesuffix(MATRIX[0]) for name in names if name.endswith(MATRIX)})
+
+
+def _prefixed(path: Path) -> tuple[Path, str]:
+    """The folder, and what stands before the names of its files."""
+    if not path.is_dir():
+        return path.parent, path.name
+    prefixes = _prefixes(path)
+    if len(prefixes) > 1 and "" not in prefixes:
+        raise FormatError(f"{path} holds several samples: {some(prefixes, 9)}", f"give one, e.g. {path / prefixes[0]}")
+    return path, "" if "" in prefixes else prefixes[0]
+
+
+def _one_of(folder: Path, prefix: str, *names: str) -> Path:
+    """The first of `names`, gzipped or not, that is in `folder`."""
+    found = [folder / f"{prefix}{name}{ending}" for name in names for ending in ("", ".gz")]
+    if not any(path.exists() for path in found):
+        raise FormatError(
+            f"no {prefix}{f' or {prefix}'.join(names)}, with or without .gz, in {folder}", "copy it again"
+        )
+    return next(path for path in found if path.exists())
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """The lines of a table, without one of names of columns."""
+    table = pd.read_csv(path, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
+    return table.iloc[1:] if table.iloc[0, 0].strip('"').lower() in HEADERS else table

@@ -161,6 +161,42 @@ class Decodes(Protocol):
 
 
 @runtime_checkable
+class HasForeground(Protocol):
+    """A module that tells what is there of proteins from their background."""
+
+    def foreground_probability(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+    ) -> Float[Tensor, "cell protein"]:
+        """Probability that a protein is there beyond background, as if measured in `batch`."""
+        ...
+
+
+@runtime_checkable
+class HasAccessibility(Protocol):
+    """A module that decodes which peaks are open, apart from how well a cell and a peak are seen."""
+
+    accessibility_unit: str  # "probability" that a peak is open, or "share" of the fragments of a cell
+
+    def accessibility(
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        batch: Int[Tensor, " cell"] | None = None,
+        region_factors: bool = False,
+    ) -> Float[Tensor, "cell peak"]:
+        """Of each peak, as if measured in `batch`; on request with the factor of each peak."""
+        ...
+
+    def cell_factors(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+        """How much is seen of each cell: its depth, 0 to 1, or its number of fragments."""
+        ...
+
+    def region_factors(self) -> Float[Tensor, " peak"]:
+        """How well each peak is seen, 0 to 1, or the logit that it adds to its share."""
+        ...
+
+
+@runtime_checkable
 class HoldsVAE(Protocol):
     """A module that leaves what it does not do itself to the autoencoder inside it."""
 

@@ -77,6 +77,20 @@ def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
     return cls(**{name: _checked(name, values[name], hints[name]) for name in names if name in values})
 
 
+def check_network(config: Any) -> None:
+    """Raise OptionError for sizes below 1, dropout that is no share below 1, and what is not among the choices."""
+    for name, kind in get_type_hints(type(config)).items():
+        value, wrong = getattr(config, name), ""
+        if name.startswith("n_") and value is not None and value < 1:
+            wrong = "a whole number from 1 up"
+        elif name.startswith("dropout_rate") and not 0 <= value < 1:
+            wrong = "from 0 up to, not including, 1"
+        elif get_origin(kind) is Literal and value not in get_args(kind):
+            wrong = f"one of {', '.join(get_args(kind))}"
+        if wrong:
+            raise OptionError(f"{name}={value!r}", f"{name} is {wrong}")
+
+
 def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:
     """Raise OptionError naming the options that do not exist, and the nearest that do."""
     known = list(known)

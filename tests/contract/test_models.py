@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from contract.conftest import add_inputs
 
 import scduet as sd
 from scduet import scvi as facade
@@ -26,14 +27,24 @@ FIELDS = {
     "categorical_covariate_keys": ("site",),
     "continuous_covariate_keys": ("age",),
 }
+PROTEINS = {"protein_key": "prot"}  # where the inputs of a model are, see `add_inputs`
+OWN_FIELDS = {"totalvi": PROTEINS}
 CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "model" for c in o.choices]
+LAYERS = [(m, o.name, o.default + 1) for m in MODELS for o in options_of(m) if o.name.startswith("n_layers")]
 FLAGS = [(m, o.name, not o.default) for m in MODELS for o in options_of(m) if o.group == "model" and o.type == "bool"]
+
+
+@pytest.fixture
+def counts(counts):
+    """With proteins, of which some were not measured in a batch."""
+    return add_inputs(counts)
 
 
 def built(adata, model, **options):
     """A new module and all cells as one minibatch."""
     cls = find(model)
-    schema = Schema.learn(adata, Fields(**FIELDS), cls.expects)
+    fields = getattr(cls, "Fields", Fields)(**FIELDS, **OWN_FIELDS.get(model, {}))
+    schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None))
     cells = schema.encode(adata)
     torch.manual_seed(0)
     module = cls(reference_of(cls, schema, cells, adata), build(cls.Config, options))
@@ -41,15 +52,16 @@ def built(adata, model, **options):
 
 
 def fitted(adata, model, **options):
-    return sd.fit(adata, model, **{**FIELDS, "max_epochs": 3, "recipe": "scvi-tools", "batch_size": 32, **options})
+    own = OWN_FIELDS.get(model, {}) | {"max_epochs": 3, "recipe": "scvi-tools", "batch_size": 32}
+    return sd.fit(adata, model, **{**FIELDS, **own, **options})
 
 
 def one_loss(module, cells, seed=0):
     torch.manual_seed(seed)
-    return module(cells, Step(0, 0.5, module.players[0]))
+    return module(cells, Step(0, 0.5, players_of(module)[0].name))
 
 
-@pytest.mark.parametrize(("model", "option", "value"), [*CHOICES, *FLAGS, *((m, "n_layers", 2) for m in MODELS)])
+@pytest.mark.parametrize(("model", "option", "value"), [*CHOICES, *FLAGS, *LAYERS])
 def test_every_choice_trains_every_weight(counts, model, option, value):
     """No option allocates weights that it does not use, and none breaks the loss."""
     module, cells = built(counts, model, **{option: value})
@@ -81,7 +93,7 @@ def test_fit_leaves_the_data_and_the_random_state_alone(counts, model):
     fitted(counts, model)
     assert (before.X != counts.X).nnz == 0
     assert before.obs.equals(counts.obs)
-    assert (list(counts.obsm), list(counts.uns), list(counts.layers)) == ([], [], [])
+    assert (list(counts.obsm), list(counts.uns), list(counts.layers)) == (["prot"], [], [])
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -91,7 +103,7 @@ def test_embedding_follows_the_cells(counts, model):
     trained = fitted(counts, model)
     whole, order = trained.embed(), np.random.default_rng(0).permutation(200)
     genes = np.random.default_rng(1).permutation(60)
-    assert whole.shape == (200, trained.config.n_latent)
+    assert whole.shape == (200, trained.config.n_latent or trained.module.n_latent)
     assert whole.dtype == np.float32
     assert np.allclose(trained.embed(counts[order]), whole[order], atol=1e-5)
     assert np.allclose(trained.embed(counts[:, genes].copy()), whole, atol=1e-5)
@@ -135,7 +147,7 @@ def test_rows_name_everything_once():
         assert len(set(values)) == len(values)
     for theirs, ours in scvi_tools.MODELS.items():  # what can be read from scvi-tools
         assert MODELS[ours].scvi_tools == theirs
-        assert getattr(facade.model, theirs)._name == ours
+        assert not hasattr(facade.model, theirs) or getattr(facade.model, theirs)._name == ours
     assert {(reduction_of(row.obsm), key_of(row.reduction)) for row in MODELS.values()} == {
         (row.reduction, row.obsm) for row in MODELS.values()
     }

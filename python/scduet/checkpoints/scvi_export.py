@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from scduet.checkpoints.scvi_names import to_scvi_tools
-from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, ONE_FILE
+from scduet.checkpoints import scvi_totalvi as totalvi
+from scduet.checkpoints.scvi_names import VAE, to_scvi_tools
+from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, NAMES, ONE_FILE
 from scduet.data.schema import Schema
 from scduet.errors import FormatError, some
 from scduet.io.atomic import place_whole
@@ -28,6 +29,15 @@ NON_KWARGS = {  # arguments that their constructors name; the rest go through **
         *("use_observed_lib_size", "latent_distribution", "alpha_prior", "beta_prior"),
         *("minimal_dropout", "zero_inflation"),
     ),
+    "peakvi": (
+        *("n_layers_encoder", "n_layers_decoder", "model_depth", "region_factors", "use_batch_norm", "use_layer_norm"),
+        *("latent_distribution", "deeply_inject_covariates", "encode_covariates"),
+    ),
+    "poissonvi": ("latent_distribution",),
+    "totalvi": (
+        *("n_latent", "gene_dispersion", "protein_dispersion", "gene_likelihood", "latent_distribution"),
+        *("empirical_protein_background_prior", "override_missing_proteins"),
+    ),
 }
 SHARED = ("n_hidden", "n_latent", "n_layers", "dropout_rate", "dispersion")
 KWARGS = {"scvi": "kwargs"}
@@ -38,7 +48,10 @@ SETUP = {  # arguments of their setup_anndata
     "ldvae": ("layer", "batch_key", "labels_key"),
     "autozi": ("layer", "batch_key", "labels_key"),
 }  # fmt: skip
+SETUP["poissonvi"] = SETUP["scvi"]
+SETUP["peakvi"] = tuple(key for key in SETUP["scvi"] if key != "size_factor_key")
 SETUP["scanvi"] = ("unlabeled_category", *SETUP["scvi"])
+SETUP["totalvi"] = (*(key for key in SETUP["scvi"] if key != "labels_key"), "panel_key")
 
 
 def write(
@@ -55,17 +68,19 @@ def write(
         raise FormatError(f"the {name!r} of scvi-tools takes no covariates: {some(strange)}", "use scvi")
     if (folder / ONE_FILE).exists() and not overwrite:
         raise FormatError(f"{folder / ONE_FILE} exists", "choose another folder, or pass overwrite=True")
+    attributes = _attributes(name, module, schema, history)
+    parts = totalvi.write_proteins(attributes["registry_"], schema, module) if name == "totalvi" else None
     content = {
         "model_state_dict": _weights(name, module),
-        "var_names": np.array(schema.genes, dtype=object),
-        "attr_dict": _attributes(name, module, schema, history),
+        "var_names": {k: np.array(v, object) for k, v in parts.items()} if parts else np.array(schema.genes, object),
+        "attr_dict": attributes,
     }
     folder.mkdir(parents=True, exist_ok=True)
     place_whole(folder / ONE_FILE, lambda new: torch.save(content, new))
 
 
 def _weights(name: str, module: Any) -> dict[str, Any]:
-    weights = to_scvi_tools(module)
+    weights = to_scvi_tools(module, NAMES.get(name, VAE))
     if name == "scanvi":
         n = module.reference.n_labels
         weights["y_prior"] = torch.full((1, n), 1 / n)
@@ -104,8 +119,10 @@ def _attributes(name: str, module: Any, schema: Schema, history: list[dict[str, 
 
 
 def _init(name: str, config: Any) -> dict[str, Any]:
-    given = {k: v for k, v in dataclasses.asdict(config).items() if k not in OF_TRAINING}
-    named = {key: given.pop(key) for key in (*SHARED, *NON_KWARGS[name]) if key in given}
+    given = totalvi.init(config) if name == "totalvi" else dataclasses.asdict(config)
+    given = {k: v for k, v in given.items() if k not in OF_TRAINING}
+    shared = () if name == "totalvi" else SHARED
+    named = {key: given.pop(key) for key in (*shared, *NON_KWARGS[name]) if key in given}
     return {"kwargs": {KWARGS.get(name, "model_kwargs"): given}, "non_kwargs": named}
 
 
@@ -139,7 +156,7 @@ def _registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
         state["categorical_mapping"] = np.append(state["categorical_mapping"], np.array([f.unlabeled_category], object))
         state["unlabeled_category"] = f.unlabeled_category
         fields["labels"]["summary_stats"] = {"n_labels": len(state["categorical_mapping"])}
-    if name in ("scvi", "scanvi"):
+    if name in ("scvi", "scanvi", "totalvi", "peakvi", "poissonvi"):
         fields |= _covariates(schema)
     arguments = _setup(name, schema)["arguments"] | ({"use_minified": False} if name == "scanvi" else {})
     head = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -27,6 +27,8 @@ MLPS = {  # ours: theirs
     "prior": "decoder_z1_z2.decoder",
     "share": "decoder.factor_regressor",  # LDVAE
     "dropout_logits": "decoder.px_dropout_decoder",
+    "peaks.body": "z_decoder.px_decoder",  # PeakVI
+    "depth.body": "d_encoder.px_decoder",
 }
 IN_LAYER = {"linear": "0", "norm": "1"}  # place in their Sequential
 LINEAR = {
@@ -43,6 +45,8 @@ LINEAR = {
     "within.log_variance": "encoder_z2_z1.var_encoder",
     "prior_mean": "decoder_z1_z2.mean_decoder",
     "prior_log_variance": "decoder_z1_z2.var_decoder",
+    "peaks.logit": "z_decoder.output.0",  # PeakVI
+    "depth.logit": "d_encoder.output.0",
 }
 TURNED = {  # transposed, or with a leading axis of length 1
     "log_dispersion": "px_r",
@@ -52,51 +56,100 @@ TURNED = {  # transposed, or with a leading axis of length 1
     "beta_prior_logit": "beta_prior_logit",
     "library_log_mean": "library_log_means",
     "library_log_variance": "library_log_vars",
+    "peaks.region_logit": "region_factors",  # PeakVI
 }
 COVARIATE = ".covariate."
 MAY_BE_UNUSED = ("l_encoder.", "decoder.px_r_decoder.", "decoder.px_dropout_decoder.", "px_r", "pyro_param_store")
 INSIDE = "scvi."
+OURS_ALONE = ("adversary.", "proteins.protein_detected")  # they keep these elsewhere, or not at all
 
 
-def from_scvi_tools(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """A state dict for `module` with the weights of scvi-tools' VAE that was built with the same options.
+class Names(NamedTuple):
+    """Their names of our stacks of layers, of linear layers, and of what is transposed; what they may not use."""
+
+    stacks: Mapping[str, str] = MLPS
+    linear: Mapping[str, str] = LINEAR
+    turned: Mapping[str, str] = TURNED
+    may_be_unused: tuple[str, ...] = MAY_BE_UNUSED
+
+
+VAE = Names()
+TOTALVI = Names(
+    stacks={
+        "encoder.body": "encoder.encoder",
+        "library_encoder.body": "encoder.l_gene_encoder",
+        "genes.body": "decoder.px_decoder",
+        "proteins.background.body": "decoder.py_back_decoder",
+        "proteins.foreground.body": "decoder.py_fore_decoder",
+        "proteins.mixing.body": "decoder.sigmoid_decoder",
+    },
+    linear={
+        "encoder.mean": "encoder.z_mean_encoder",
+        "encoder.log_variance": "encoder.z_var_encoder",
+        "library_encoder.mean": "encoder.l_gene_mean_encoder",
+        "library_encoder.log_variance": "encoder.l_gene_var_encoder",
+        "genes.share": "decoder.px_scale_decoder.fc_layers.Layer 0.0",
+        "proteins.background.mean": "decoder.py_back_mean_log_alpha.fc_layers.Layer 0.0",
+        "proteins.background.spread": "decoder.py_back_mean_log_beta.fc_layers.Layer 0.0",
+        "proteins.foreground.gain": "decoder.py_fore_scale_decoder.fc_layers.Layer 0.0",
+        "proteins.mixing.logits": "decoder.py_background_decoder.fc_layers.Layer 0.0",
+        "proteins.mixing.dropout_logits": "decoder.px_dropout_decoder_gene.fc_layers.Layer 0.0",
+    },
+    turned={
+        "log_dispersion": "px_r",
+        "proteins.log_dispersion": "py_r",
+        "proteins.prior_mean": "background_pro_alpha",
+        "proteins.prior_log_sd": "background_pro_log_beta",
+        "proteins.log_efficiency": "log_per_batch_efficiency",
+        "library_log_mean": "library_log_means",
+        "library_log_variance": "library_log_vars",
+    },
+    may_be_unused=("encoder.l_gene_", "decoder.px_dropout_decoder_gene.", "pyro_param_store"),
+)
+
+
+def from_scvi_tools(theirs: Mapping[str, Tensor], module: nn.Module, names: Names = VAE) -> dict[str, Tensor]:
+    """A state dict for `module` with the weights of scvi-tools' module that was built with the same options.
 
     Raises FormatError where a weight is missing, left over or of another shape.
     """
     ours = module.state_dict()
-    expected = {_their_name(name): _joined(name, ours).shape for name in _owners(ours)}
+    expected = {_their_name(name, names): _joined(name, ours, names).shape for name in _owners(ours)}
     faults = {
         "missing": sorted(set(expected) - set(theirs)),
-        "left over": sorted(n for n in set(theirs) - set(expected) if not n.startswith(MAY_BE_UNUSED)),
+        "left over": sorted(n for n in set(theirs) - set(expected) if not n.startswith(names.may_be_unused)),
         "of another shape": sorted(n for n, shape in expected.items() if n in theirs and theirs[n].shape != shape),
     }
     if any(faults.values()):
-        said = "; ".join(f"{fault}: {some(names)}" for fault, names in faults.items() if names)
+        said = "; ".join(f"{fault}: {some(found)}" for fault, found in faults.items() if found)
         raise FormatError(f"these are not the weights of this model ({said})", "give the options of their training")
-    return {part: value for name in _owners(ours) for part, value in _split(name, theirs[_their_name(name)], ours)}
+    kept = {name: value for name, value in ours.items() if name.startswith(OURS_ALONE)}
+    pairs = ((name, theirs[_their_name(name, names)]) for name in _owners(ours))
+    return kept | {part: value for name, found in pairs for part, value in _split(name, found, ours, names)}
 
 
-def to_scvi_tools(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict of scvi-tools' VAE with the weights of `module`; the weights that it never uses are zero."""
+def to_scvi_tools(module: nn.Module, names: Names = VAE) -> dict[str, Tensor]:
+    """The state dict of scvi-tools' module with the weights of `module`; the weights that it never uses are zero."""
     ours = module.state_dict()
-    theirs = {_their_name(name): _joined(name, ours) for name in _owners(ours)}
-    return _unused(theirs, module) | theirs  # type: ignore[arg-type]
+    theirs = {_their_name(name, names): _joined(name, ours, names) for name in _owners(ours)}
+    unused = _unused_by_totalvi if names is TOTALVI else _unused
+    return unused(theirs, module) | theirs
 
 
 def _owners(ours: Mapping[str, Tensor]) -> list[str]:
     """Our weights without the tables of covariates, which belong to the weight that they stand beside."""
-    return [name for name in ours if COVARIATE not in name]
+    return [name for name in ours if COVARIATE not in name and not name.startswith(OURS_ALONE)]
 
 
-def _their_name(name: str) -> str:
+def _their_name(name: str, names: Names) -> str:
     name = name.removeprefix(INSIDE)
-    if name in TURNED:
-        return TURNED[name]
+    if name in names.turned:
+        return names.turned[name]
     owner, _, leaf = name.rpartition(".")
-    if owner in LINEAR:
-        return f"{LINEAR[owner]}.{leaf}"
+    if owner in names.linear:
+        return f"{names.linear[owner]}.{leaf}"
     stack, kind, layer = owner.rsplit(".", 2)
-    return f"{MLPS[stack]}.fc_layers.Layer {layer}.{IN_LAYER[kind]}.{leaf}"
+    return f"{names.stacks[stack]}.fc_layers.Layer {layer}.{IN_LAYER[kind]}.{leaf}"
 
 
 def _tables(name: str, ours: Mapping[str, Tensor]) -> list[str]:
@@ -105,17 +158,17 @@ def _tables(name: str, ours: Mapping[str, Tensor]) -> list[str]:
     return [other for other in ours if other.startswith(name.removesuffix(".weight") + COVARIATE)]
 
 
-def _joined(name: str, ours: Mapping[str, Tensor]) -> Tensor:
+def _joined(name: str, ours: Mapping[str, Tensor], names: Names) -> Tensor:
     """Our weight as theirs."""
-    if name.removeprefix(INSIDE) in TURNED:
+    if name.removeprefix(INSIDE) in names.turned:
         return ours[name][None] if "library_log" in name else ours[name].t()
     tables = _tables(name, ours)
     return torch.cat([ours[name], *(ours[table].T for table in tables)], 1) if tables else ours[name]
 
 
-def _split(name: str, value: Tensor, ours: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+def _split(name: str, value: Tensor, ours: Mapping[str, Tensor], names: Names) -> list[tuple[str, Tensor]]:
     """Their weight as ours, by name."""
-    if name.removeprefix(INSIDE) in TURNED:
+    if name.removeprefix(INSIDE) in names.turned:
         return [(name, (value[0] if "library_log" in name else value.t()).contiguous())]
     tables = _tables(name, ours)
     if not tables:
@@ -128,8 +181,10 @@ def _split(name: str, value: Tensor, ours: Mapping[str, Tensor]) -> list[tuple[s
 
 
 def _unused(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """What scvi-tools allocates beside: the library's encoder, and heads of the decoder."""
-    config: Any = module.config
+    """What scvi-tools allocates beside: the library's encoder, and heads of the decoder; nothing in PeakVI."""
+    if not any(name.startswith("decoder.") for name in theirs):
+        return {}
+    config: Any = getattr(module, "vae", module).config
     reference: Any = module.reference
     hidden, genes = config.n_hidden, reference.n_genes
     rows = {"l_encoder.mean_encoder": 1, "l_encoder.var_encoder": 1}
@@ -141,4 +196,21 @@ def _unused(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor
     levels = {"gene-batch": (reference.n_batches,), "gene-label": (reference.n_labels,)}
     if config.dispersion != "gene-cell":
         unused["px_r"] = torch.zeros(genes, *levels.get(config.dispersion, ()))
+    return unused
+
+
+def _unused_by_totalvi(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The library's encoder, like one layer of that of the states, and dropout of genes, like their shares."""
+    encoder, share = "encoder.encoder.fc_layers.Layer 0.", "decoder.px_scale_decoder."
+    copied = {encoder: "encoder.l_gene_encoder.fc_layers.Layer 0.", share: "decoder.px_dropout_decoder_gene."}
+    unused = {
+        name.replace(used, other): torch.zeros_like(value)
+        for used, other in copied.items()
+        for name, value in theirs.items()
+        if name.startswith(used)
+    }
+    for part in ("mean", "var"):
+        head = theirs[f"encoder.z_{part}_encoder.weight"]
+        unused |= {f"encoder.l_gene_{part}_encoder.weight": torch.zeros(1, head.shape[1])}
+        unused |= {f"encoder.l_gene_{part}_encoder.bias": torch.zeros(1)}
     return unused

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from scduet.checkpoints.scvi_names import from_scvi_tools
+from scduet.checkpoints import scvi_totalvi as totalvi
+from scduet.checkpoints.scvi_names import TOTALVI, VAE, from_scvi_tools
 from scduet.contract import Reference
 from scduet.data.schema import Fields, Schema
 from scduet.errors import FormatError, OptionError, some
@@ -28,7 +29,11 @@ from scduet.models import find
 from scduet.options import build
 
 ONE_FILE, THREE_FILES = "model.pt", ("model_params.pt", "attr.pkl", "var_names.csv")
-MODELS = {"SCVI": "scvi", "SCANVI": "scanvi", "LinearSCVI": "ldvae", "AUTOZI": "autozi"}  # their class: our name
+MODELS = {  # theirs: ours
+    **dict(SCVI="scvi", SCANVI="scanvi", LinearSCVI="ldvae", AUTOZI="autozi", TOTALVI="totalvi"),
+    **dict(PEAKVI="peakvi", POISSONVI="poissonvi"),
+}
+NAMES = {"totalvi": TOTALVI}  # of weights, where they are not those of their VAE
 NO_MATTER = {  # arguments that do not change the model
     *("use_cuda", "use_gpu", "datamodule", "registry", "adata", "pretrained_model", "unlabeled_category", "labels_key"),
     *("extra_payload_autotune", "data_and_attributes"),
@@ -65,18 +70,21 @@ def read(path: Path) -> Foreign:
 
     Raises FormatError, saying what is wrong, for files that are damaged, forged, or of a model of another kind.
     """
-    weights, genes, attributes = _content(path)
+    weights, names, attributes = _content(path)
     known = _registry(attributes)
     name = MODELS.get(str(known.get("model_name")))
     if name is None:
         kind = known.get("model_name")
         raise FormatError(f"{path} holds a {kind} of scvi-tools", f"those that can be read are {some(MODELS, 9)}")
-    config = _config(name, attributes.get("init_params_", {}), path)
-    schema = _schema(name, known, genes, weights)
+    given = _flat(attributes.get("init_params_", {}))
+    config = _config(name, given | (totalvi.options(given, known, weights) if name == "totalvi" else {}), path)
+    schema = _schema(name, known, _genes(names, known), weights)
     reference = _reference(schema, known, weights)
+    if name == "totalvi":
+        schema, reference = totalvi.with_proteins(schema, reference, known)
     with torch.random.fork_rng():
         module = find(name)(reference, config)
-    module.load_state_dict(from_scvi_tools(_renamed(name, config, weights), module))
+    module.load_state_dict(from_scvi_tools(_renamed(name, config, weights), module, NAMES.get(name, VAE)))
     return Foreign(name, module.eval(), schema, reference, config, _history(attributes.get("history_")))
 
 
@@ -90,8 +98,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.pt") if p.name.endswith((ONE_FILE, THREE_FILES[0])))
 
 
-def _content(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...], dict[str, Any]]:
-    """Weights, gene names and attributes."""
+def _content(path: Path) -> tuple[dict[str, Tensor], Any, dict[str, Any]]:
+    """Weights, names of genes (or of the features of each modality), and attributes."""
     found = [path] if path.is_file() else _files(path)
     if len(found) != 1:
         raise FormatError(f"{path} holds {len(found)} models of scvi-tools", "pass the path of one model.pt")
@@ -100,11 +108,13 @@ def _content(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...], dict[str, 
     content = read_torch(found[0])
     if not isinstance(content, dict) or not {"model_state_dict", "var_names", "attr_dict"} <= set(content):
         raise FormatError(f"{found[0]} is no model of scvi-tools", "theirs hold model_state_dict, var_names, attr_dict")
-    if isinstance(content["var_names"], dict):
-        modalities = some(content["var_names"])
-        remedy = f"the models that can be read are {some(MODELS, 9)}"
-        raise FormatError(f"{found[0]} is a model of the modalities {modalities}", remedy)
-    return _tensors(content["model_state_dict"]), tuple(map(str, content["var_names"])), content["attr_dict"]
+    return _tensors(content["model_state_dict"]), content["var_names"], content["attr_dict"]
+
+
+def _genes(names: Any, registry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the main matrix, among those of a MuData's modalities."""
+    main = registry["field_registries"].get("X", {}).get("data_registry", {}).get("mod_key")
+    return tuple(map(str, names[main] if isinstance(names, dict) else names))
 
 
 def _three_files(weights: Path) -> tuple[dict[str, Tensor], tuple[str, ...], dict[str, Any]]:
@@ -148,8 +158,9 @@ def _categories(mapping: Mapping[str, Any]) -> dict[str, Any]:
 def _guessed(attributes: Mapping[str, Any]) -> str:
     """The class of a model from before 0.15, which does not say it."""
     options = _flat(attributes.get("init_params_", {}))
-    if "zero_inflation" in options:
-        return "AUTOZI"
+    for option, name in (("zero_inflation", "AUTOZI"), ("model_depth", "PEAKVI")):
+        if option in options:
+            return name
     return "LinearSCVI" if options.get("use_observed_lib_size") is False and "bias" in options else "SCVI"
 
 
@@ -162,8 +173,8 @@ def _flat(init: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _config(name: str, init: Mapping[str, Any], path: Path) -> Any:
-    config, given = find(name).Config, _flat(init)  # pyright: ignore[reportAttributeAccessIssue]
+def _config(name: str, given: Mapping[str, Any], path: Path) -> Any:
+    config = find(name).Config  # pyright: ignore[reportAttributeAccessIssue]
     known = {f.name for f in dataclasses.fields(config)}
     strange = {k: v for k, v in given.items() if k not in known | NO_MATTER and v not in (None, {}, [], ())}
     if strange:

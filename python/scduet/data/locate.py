@@ -1,9 +1,10 @@
 """Where users keep matrices, and the one way to get at them: `locate(data, place)`.
 
 A place is written as in an .h5ad file: "X", "raw", "layers/spliced", "obsm/protein", "varm/programs", "varp/graph",
-"obsp/graph", "uns/edges"; in a modality of a MuData "mod/rna", "mod/rna/layers/counts"; "var/feature_types=Peaks" for
-the features of one kind in X; the path of a .gmt, .csv or .tsv file; or a DataFrame or dict of sets itself. `data` may
-be an AnnData, a MuData, or an .h5ad, .h5mu or zarr left on disk (`scduet.data.schema.on_disk`).
+"obsp/graph", "uns/edges"; "obs/panel" for a category as a column of zeros and ones for each level; in a modality of a
+MuData "mod/rna", "mod/rna/layers/counts"; "var/feature_types=Peaks" for the features of one kind in X; the path of a
+.gmt, .csv or .tsv file; or a DataFrame or dict of sets itself. `data` may be an AnnData, a MuData, or an .h5ad, .h5mu
+or zarr left on disk (`scduet.data.schema.on_disk`).
 """
 
 from __future__ import annotations
@@ -79,8 +80,13 @@ def locate(data: Any, place: Place) -> Found:
         name, _, inner = key.partition("/")
         found = locate(modality(data, name), inner or "X")
         return replace(found, where=f"mod[{name!r}].{found.where}")
+    if store == "obs":
+        return _levels_of_obs(data, key)
     if store == "var":
-        return _of_one_kind(data, key) if "=" in key else _column_of_var(data, key)
+        name, _, kind = key.partition("=")
+        if name not in data.var:
+            raise DataError(f"no column {name!r} in var", f"it has {some(data.var.columns, 12)}")
+        return _of_one_kind(data, name, kind) if kind else _column_of_var(data, name)
     if store == "X" and not key:
         return Found(_matrix(data, "X"), data.obs_names, data.var_names, "X", data.var)
     if str(place) in RAW:
@@ -227,8 +233,7 @@ def _names_beside(data: Any, key: str, n: int) -> pd.Index | None:
     beside = f"{key}_names"
     if beside not in _keys(data, "uns"):
         return None
-    values = data.stored(f"uns/{beside}") if isinstance(data, CellsOnDisk) else data.uns[beside]
-    names = np.asarray(values)
+    names = np.asarray(data.stored(f"uns/{beside}") if isinstance(data, CellsOnDisk) else data.uns[beside])
     return pd.Index([str(name) for name in names]) if names.shape == (n,) else None
 
 
@@ -248,23 +253,23 @@ def _in_memory(values: Any) -> Any:
     return values.to_memory() if hasattr(values, "to_memory") else values
 
 
-def _of_one_kind(data: Any, key: str) -> Found:
-    """The columns of X whose features are of one kind: "feature_types=Peaks" names a column of var and its value."""
-    name, _, kind = key.partition("=")
-    if name not in data.var:
-        raise DataError(f"no column {name!r} in var", f"it has {some(data.var.columns, 12)}")
+def _of_one_kind(data: Any, name: str, kind: str) -> Found:
+    """The columns of X whose features are of one kind: those with the value `kind` in a column of var."""
     chosen = np.flatnonzero(data.var[name].astype(str) == kind)
     if len(chosen) == 0:
         raise DataError(f"no feature has {kind!r} in var[{name!r}]", f"it has {some(data.var[name].unique(), 12)}")
-    whole = locate(data, "X")
+    whole, where = locate(data, "X"), f"the features with var[{name!r}] = {kind!r} of X"
     values = replace(whole.values, genes=chosen) if isinstance(whole.values, FileSource) else whole.values[:, chosen]
-    where = f"the features with var[{name!r}] = {kind!r} of X"
     return Found(values, whole.rows, data.var_names[chosen], where, data.var.iloc[chosen])
 
 
+def _levels_of_obs(data: Any, key: str) -> Found:
+    """A column of obs as one column for each of its levels, 1 where a cell has it; none has a cell without a value."""
+    levels = pd.get_dummies(column(data, key).astype("category").cat.remove_unused_categories(), dtype=np.float32)
+    return Found(levels.to_numpy(), data.obs_names, levels.columns.astype(str), f"obs[{key!r}]")
+
+
 def _column_of_var(data: Any, key: str) -> Found:
-    if key not in data.var:
-        raise DataError(f"no column {key!r} in var", f"it has {some(data.var.columns, 12)}")
     return Found(data.var[[key]].to_numpy(np.float32), data.var_names, pd.Index([key]), f"var[{key!r}]")
 
 
@@ -283,7 +288,9 @@ def _in_table(table: Any, where: str) -> Found:
 
 def _is_place(name: str) -> bool:
     store, inside, _ = name.partition("/")
-    return name == "X" or name in RAW or name.endswith(TABLES) or bool(inside and store in (*STORES, "mod", "var"))
+    return (
+        name == "X" or name in RAW or name.endswith(TABLES) or bool(inside and store in (*STORES, "mod", "obs", "var"))
+    )
 
 
 def _place_of_main(data: Any, layer: str | None) -> str:
@@ -296,9 +303,7 @@ def _place_of_main(data: Any, layer: str | None) -> str:
 
 def _modalities(data: Any) -> list[str]:
     """Names of the modalities of a MuData or .h5mu; empty for anything else."""
-    if isinstance(data, CellsOnDisk):
-        return list(data.modalities)
-    return list(getattr(data, "mod", ()))
+    return list(data.modalities if isinstance(data, CellsOnDisk) else getattr(data, "mod", ()))
 
 
 def _main_modality(data: Any) -> str:
@@ -311,8 +316,8 @@ def _main_modality(data: Any) -> str:
 def _keys(data: Any, store: str) -> list[str]:
     if store == "mod":
         return _modalities(data)
-    if store == "var":
-        return [str(name) for name in data.var]
+    if store in ("obs", "var"):
+        return [str(name) for name in getattr(data, store)]
     found = data.keys(store) if isinstance(data, CellsOnDisk) else sorted(map(str, getattr(data, store, None) or ()))
     return [key for key in found if key not in _modalities(data)]  # obsm of a MuData also says which cells these have
 

@@ -17,6 +17,7 @@ from scduet.nn.kernels import jit
 from scduet.nn.kernels.gaussians import VARIANCE_FLOOR
 from scduet.nn.layers import kl_to_normal
 
+DRAWS = 5000  # that the mean of a softmax is taken over, as in scvi-tools
 Heads = Float[Tensor, "*row both"]  # means, then as many log-variances
 
 
@@ -31,6 +32,17 @@ def draw(heads: Heads) -> tuple[Float[Tensor, "*row latent"], Float[Tensor, "*ro
         return kernels.Draw.apply(heads.contiguous(), noise)  # pyright: ignore[reportReturnType]
     variance = log_variance.exp() + VARIANCE_FLOOR
     return mean + variance.sqrt() * noise, kl_to_normal(mean, variance)
+
+
+def softmax_mean(
+    mean: Float[Tensor, "cell latent"], variance: Float[Tensor, "cell latent"]
+) -> Float[Tensor, "cell latent"]:
+    """Mean of the softmax of each Gaussian, over draws whose noise is fixed and the same for every cell."""
+    noise = torch.randn(DRAWS, mean.shape[1], generator=torch.Generator().manual_seed(0)).to(mean)
+    total = torch.zeros_like(mean)
+    for draw in noise:
+        total += (mean + variance.sqrt() * draw).softmax(-1)
+    return total / DRAWS
 
 
 def log_density(

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scduet.nn.layers import Codes, CovariateLinear
+
 
 class LazyLinear(NamedTuple):
     """Logits as a linear layer and its input."""
@@ -26,11 +28,21 @@ class LazyLinear(NamedTuple):
 Logits = Float[Tensor, "cell gene"] | LazyLinear
 
 
-def head(layer: nn.Module, hidden: Float[Tensor, "cell hidden"]) -> Logits:
-    """Logits of `layer`: not multiplied out yet where it is plainly linear, and computed in full precision."""
-    if type(layer) is nn.Linear and not torch.is_autocast_enabled(hidden.device.type):
+def head(layer: nn.Module, hidden: Float[Tensor, "cell hidden"], codes: Codes = ()) -> Logits:
+    """Logits of `layer`: not multiplied out yet where it is linear, and computed in full precision.
+
+    codes: of the categorical covariates of a CovariateLinear, which are indicators beside the hidden units here.
+    """
+    linear = type(layer) in (nn.Linear, CovariateLinear)  # others may read more than one tensor
+    lazy = linear and not torch.is_autocast_enabled(hidden.device.type)
+    if lazy and type(layer) is nn.Linear:
         return LazyLinear(hidden, layer.weight, layer.bias)
-    return layer(hidden)
+    if lazy and type(layer) is CovariateLinear and layer.bias is not None:
+        tables = list(layer.covariate.items())
+        indicators = [F.one_hot(codes[int(name)], len(table)).to(hidden.dtype) for name, table in tables]
+        weight = torch.cat([layer.weight, *(table.t() for _, table in tables)], 1)
+        return LazyLinear(torch.cat([hidden, *indicators], 1), weight, layer.bias)
+    return layer(hidden, codes) if type(layer) is CovariateLinear else layer(hidden)
 
 
 def write_logits(

@@ -6,7 +6,7 @@ from scduet._torch import torch
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ from scduet.contract import SparseRows
 from scduet.nn.kernels import jit
 from scduet.nn.kernels.gaussians import VARIANCE_FLOOR
 from scduet.nn.kernels.jit import KERNELS
-from scduet.nn.kernels.sparse import padded, product, write_rows
+from scduet.nn.kernels.sparse import SparseLinear, padded, product, write_rows
 from scduet.nn.kernels.units import can_compile, normalized_units
 
+Activation = Literal["relu", "leaky_relu"]
 Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categorical covariate
 
 
@@ -27,13 +28,17 @@ class CovariateLinear(nn.Module):
 
     Equal to one `nn.Linear` over `[x, one_hot(code), ...]`, and initialised like it. A covariate of one level has no
     table: it says nothing. A table is a parameter of its own, so that new levels are new rows.
+
+    sparse: `x` is sparse rows in training too. The weight is then stored by columns, and on a CPU a stored entry costs
+    `n_out` multiplications, forward and back, whatever `n_in` is.
     """
 
-    def __init__(self, n_in: int, n_out: int, levels: Sequence[int] = (), bias: bool = True):
+    def __init__(self, n_in: int, n_out: int, levels: Sequence[int] = (), bias: bool = True, sparse: bool = False):
         super().__init__()
         tables = {str(i): n for i, n in enumerate(levels) if n > 1}
         bound = 1 / math.sqrt(n_in + sum(tables.values()))
-        self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
+        weight = torch.empty(n_out, n_in).uniform_(-bound, bound)
+        self.weight = nn.Parameter(weight.t().contiguous().t() if sparse else weight)
         self.covariate = nn.ParameterDict(
             {name: nn.Parameter(torch.empty(n, n_out).uniform_(-bound, bound)) for name, n in tables.items()}
         )
@@ -51,10 +56,16 @@ class CovariateLinear(nn.Module):
         return super().train(mode)
 
     def _of_rows(self, x: SparseRows) -> Float[Tensor, "cell out"]:
-        """On a CPU and without gradients each stored entry adds a row of the turned weight; else x is written out."""
+        """On a CPU each stored entry adds a row of the turned weight, with gradients if that is how it is stored.
+
+        Else x is written out.
+        """
         looking = not (torch.is_grad_enabled() or self.training or self.weight.is_inference())
-        if not looking or not jit.usable(self.weight, x.data):
-            return F.linear(x.dense(), self.weight, self.bias)
+        compiled = jit.usable(self.weight, x.data) and not x.data.requires_grad
+        if compiled and not looking and self.bias is not None and self.weight.t().is_contiguous():
+            return SparseLinear.apply(x, self.weight, self.bias)  # pyright: ignore[reportReturnType]
+        if not (compiled and looking):
+            return F.linear(to_dense(x, x.data), self.weight, self.bias)
         state = (id(self.weight), self.weight._version, self.weight.data_ptr())
         if self._turned is None or self._turned[0] != state:
             self._turned = (state, self.weight, padded(self.weight.t()))  # holding the weight keeps its id its own
@@ -62,11 +73,12 @@ class CovariateLinear(nn.Module):
 
 
 class MLP(nn.Module):
-    """`n_layers` of Linear, BatchNorm, LayerNorm, ReLU, Dropout, each norm by option.
+    """`n_layers` of Linear, BatchNorm, LayerNorm, ReLU (or LeakyReLU), Dropout, each norm by option.
 
     Covariates enter the first layer, and the others too when `inject`. A minibatch of one cell is normalised with the
     running statistics, as in evaluation, for it has no variance of its own. Compiled layers (on a CPU, in training)
     cannot be differentiated twice: put a gradient penalty inside `with uncompiled():` of `second_order`.
+    sparse: the input is sparse rows, in training too; see `CovariateLinear`.
     """
 
     def __init__(
@@ -79,10 +91,14 @@ class MLP(nn.Module):
         dropout: float = 0.0,
         batch_norm: bool = True,
         layer_norm: bool = False,
+        activation: Activation = "relu",
+        sparse: bool = False,
     ):
         super().__init__()
         self.linear = nn.ModuleList(
-            CovariateLinear(n_hidden if i else n_in, n_hidden, levels if inject or i == 0 else ())
+            CovariateLinear(
+                n_hidden if i else n_in, n_hidden, levels if inject or i == 0 else (), sparse=sparse and not i
+            )
             for i in range(n_layers)
         )
         self.norm = nn.ModuleList(
@@ -90,6 +106,7 @@ class MLP(nn.Module):
         )
         self.layer_norm = layer_norm
         self.dropout = dropout
+        self.activation: Activation = activation
 
     def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> Float[Tensor, "cell hidden"]:
         hidden: Any = x
@@ -106,7 +123,8 @@ class MLP(nn.Module):
         """
         n_levels, n_cells = (1 if shift is None else len(shift)), x.shape[-2]
         norm: Any = self.norm[i] if self.norm else None
-        if norm is not None and not self.layer_norm and n_levels * n_cells > 1 and can_compile(x, norm):
+        plain = norm is not None and not self.layer_norm and self.activation == "relu"
+        if plain and n_levels * n_cells > 1 and can_compile(x, norm):
             return normalized_units(x, shift, norm, self.dropout)
         if shift is not None:
             x = (x + shift[:, None]).flatten(0, 1)
@@ -114,15 +132,16 @@ class MLP(nn.Module):
             x = _normalized(x, norm)
         if self.layer_norm:
             x = F.layer_norm(x, x.shape[-1:])
-        return F.dropout(F.relu(x), self.dropout, self.training)
+        return F.dropout(F.relu(x) if self.activation == "relu" else F.leaky_relu(x), self.dropout, self.training)
 
 
 class GaussianEncoder(nn.Module):
-    """q(z | x): a diagonal Gaussian whose mean and variance are two heads of one MLP."""
+    """q(z | x): a diagonal Gaussian whose mean and variance are two heads of one MLP. floor: of the variance."""
 
-    def __init__(self, body: MLP, n_hidden: int, n_latent: int):
+    def __init__(self, body: MLP, n_hidden: int, n_latent: int, floor: float = VARIANCE_FLOOR):
         super().__init__()
         self.body = body
+        self.floor = floor
         self.mean = nn.Linear(n_hidden, n_latent)
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
@@ -131,7 +150,7 @@ class GaussianEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance."""
         hidden = self.body(x, codes)
-        return self.mean(hidden), self.log_variance(hidden).exp() + VARIANCE_FLOOR
+        return self.mean(hidden), self.log_variance(hidden).exp() + self.floor
 
 
 def to_dense(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
@@ -141,6 +160,19 @@ def to_dense(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "r
     out = torch.empty(x.shape)
     write_rows(*(array.numpy() for array in (values, x.indices, x.indptr, out)))
     return out
+
+
+def rows_beside(x: SparseRows, more: Float[Tensor, "row more"]) -> SparseRows:
+    """The rows of `x` with the columns of `more`, all stored, after their own."""
+    (n, columns), wide = x.shape, more.shape[1]
+    row, place = x.row, torch.arange(len(x.data), device=x.data.device)
+    count = len(x.data) + more.numel()
+    values, column = x.data.new_empty(count), x.indices.new_empty(count)
+    values[place + row * wide], column[place + row * wide] = x.data, x.indices
+    indptr = x.indptr + wide * torch.arange(n + 1, device=x.indptr.device)
+    last = torch.arange(wide, device=x.indptr.device) - wide + indptr[1:, None]
+    values[last], column[last] = more, columns + torch.arange(wide, device=x.indices.device)
+    return SparseRows(values, column, indptr, (n, columns + wide))
 
 
 def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -5,7 +5,7 @@ for a zero, plus a sparse part: what the stored counts add to that. The gradient
 autograd keeps one gradient per input in place of a dozen dense intermediates. Equal to the textbook forms of
 `likelihoods` (tested), and worked out in float32 or better also under autocast.
 
-On a CPU most NB and ZINB go through `kernels.likelihoods`, which does the same in one compiled pass.
+On a CPU most NB and ZINB go through `kernels.likelihoods`, Poisson through `kernels.accessibility`: one compiled pass.
 With the mean m = library · link(logits), the dispersion r and a = m / r:
     -log NB(0)   = r log(1 + a)         its gradient w.r.t. log m is r a / (1 + a)
     -log ZINB(0) = log(d / π)           d = sigmoid(logit π - log NB(0)): how likely this zero is a dropout
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from scduet.contract import SparseRows
 from scduet.nn.heads import Logits, Matrix, head_backward, parts_of
-from scduet.nn.kernels import jit
+from scduet.nn.kernels import accessibility, jit
 from scduet.nn.kernels import likelihoods as kernels
 from scduet.nn.likelihoods import EPS
 from scduet.nn.memory import keep_freed_blocks
@@ -100,6 +100,11 @@ class _NegativeBinomial(Function):
 class _Poisson(Function):
     @staticmethod
     def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, *parts: Any) -> Tensor:
+        if jit.usable(log_library) and link == "softmax":
+            logits, grad_library = Matrix.of(*parts, add_bias=False), torch.empty_like(log_library)
+            cost = accessibility.poisson(x, logits, log_library, grad_library)
+            ctx.save_for_backward(*parts, logits.grads, grad_library)
+            return cost.neg_()
         logits = Matrix.of(*parts)
         mean = _Mean.of(logits.value, log_library, link)
         grad_mean = mean.shape * mean.scale

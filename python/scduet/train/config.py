@@ -43,7 +43,7 @@ class TrainConfig:
     """Fall of the validation loss that counts as improvement."""
     lr_schedule: Literal["constant", "cosine"] | None = None
     """Whether the learning rate stays, or falls along half a cosine wave to a hundredth in the last epoch."""
-    reduce_lr_on_plateau: bool = False
+    reduce_lr_on_plateau: bool | None = None
     """Lower the learning rate when the validation loss no longer falls."""
     lr_patience: int = 30
     """Epochs without improvement before the learning rate is lowered."""
@@ -110,7 +110,8 @@ def resolved(config: TrainConfig, n_cells: int, own: Own | None = None) -> Train
         chosen.pop("kl_warmup_steps", None)
     if config.kl_warmup_steps is not None or chosen.get("kl_warmup_steps") is not None:
         chosen["kl_warmup_epochs"] = 0
-    if config.reduce_lr_on_plateau:
+    given = config.lr_schedule, config.reduce_lr_on_plateau
+    if given[1] or (chosen["reduce_lr_on_plateau"] and given == (None, None)):
         chosen["lr_schedule"] = "constant"
     open_ones = {name: value for name, value in chosen.items() if getattr(config, name) is None}
     filled = replace(config, **open_ones)
@@ -139,6 +140,7 @@ def _scvi_tools(n_cells: int, max_epochs: int | None) -> dict:
         weight_decay=1e-6,
         adam_eps=0.01,
         lr_schedule="constant",
+        reduce_lr_on_plateau=False,
         kl_warmup_epochs=400,
         train_size=0.9,
         validate_every=0,
@@ -161,6 +163,7 @@ def _auto(n_cells: int, max_epochs: int | None) -> dict:
         weight_decay=1e-6,
         adam_eps=0.01,
         lr_schedule="cosine",
+        reduce_lr_on_plateau=False,
         kl_warmup_epochs=max(1, min(20, epochs // 5)),
         train_size=0.9,
         validate_every=1,

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -254,7 +254,12 @@ class _Means:
         return row
 
 
-OPTIMIZERS = {"adam": Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}
+OPTIMIZERS = {
+    "adam": Adam,
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
 
 
 def _optimizer(module: nn.Module, player: Player, config: TrainConfig) -> torch.optim.Optimizer:

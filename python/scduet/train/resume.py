@@ -125,6 +125,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
         number, _, what = name.partition(".")
         state.setdefault(int(number), {})[what] = value
     optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+    for weight, kept in optimizer.state.items():  # in memory as the weight is, for the step goes through both alike
+        kept.update({k: torch.empty_like(weight).copy_(v) for k, v in kept.items() if v.shape == weight.shape})
     optimizer.param_groups[0]["lr"] = rate
 
 

@@ -18,7 +18,7 @@ from scduet._torch import torch
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,9 +30,11 @@ from scduet.data.sources import Cells
 from scduet.errors import OptionError
 from scduet.nn import sparse_likelihoods
 from scduet.nn.distributions import Distribution, NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
+from scduet.nn.gaussians import softmax_mean
 from scduet.nn.heads import head, write_logits
-from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rsample, to_dense
+from scduet.nn.layers import MLP, Activation, Codes, GaussianEncoder, kl_to_normal, rsample
 from scduet.nn.sparse_likelihoods import Link
+from scduet.options import check_network
 
 COUNTS = {"zinb": ZeroInflatedNegativeBinomial, "nb": NegativeBinomial, "poisson": Poisson, "normal": Normal}
 
@@ -69,18 +71,10 @@ class Config:
     """Where layer normalisation is used."""
 
     def __post_init__(self) -> None:
-        for name in ("n_hidden", "n_latent", "n_layers"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}={getattr(self, name)!r}", f"{name} is a whole number from 1 up")
-        if not 0 <= self.dropout_rate < 1:
-            raise OptionError(f"dropout_rate={self.dropout_rate!r}", "dropout_rate is from 0 up to, not including, 1")
-        for name, kind in get_type_hints(type(self)).items():
-            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
-                raise OptionError(f"{name}={getattr(self, name)!r}", f"{name} is one of {', '.join(get_args(kind))}")
+        check_network(self)
 
 
 EMBEDDING = 5  # length of a batch's vector, as in scvi-tools
-DRAWS = 5000  # draws that the mean of a logistic-normal state is taken over, as in scvi-tools
 
 
 def library_moments(cells: Cells, reference: Reference) -> dict[str, Measured]:
@@ -110,14 +104,19 @@ class SCVI(nn.Module):
         decoder: nn.Module | None = None,
         head: Callable[[], nn.Module] | None = None,
         counts: Callable[[Any, CellBatch, Int[Tensor, " cell"]], Distribution] | None = None,
+        activation: Activation = "relu",
+        sparse: bool = False,
     ):
         """Of a model that is a scVI with other parts, these parts; None for scVI's own.
 
         decoder: gives what the heads read, of a state and the codes of covariates. head: makes one that gives logits of
         each gene, of shares or of dropout; the two come together. counts: makes the distribution of counts of cells,
         as if measured in a batch, of scVI's.
+        sparse: of the encoder's first layer, see `CovariateLinear`.
         """
         super().__init__()
+        self.activation: Activation = activation
+        self.sparse = sparse
         self.reference, self.config, self.counts = reference, config, counts
         self.learns_library = not (config.use_observed_lib_size or reference.size_factor)
         self.embeds_batch = config.batch_representation == "embedding"
@@ -153,13 +152,7 @@ class SCVI(nn.Module):
     def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
         """Posterior mean of z. For "ln" the mean over draws, whose noise is fixed and the same for every cell."""
         mean, variance = self.posterior(cells)
-        if self.config.latent_distribution == "normal":
-            return mean
-        noise = torch.randn(DRAWS, mean.shape[1], generator=torch.Generator().manual_seed(0)).to(mean)
-        total = torch.zeros_like(mean)
-        for draw in noise:
-            total += self.transform_latent(mean + variance.sqrt() * draw)
-        return total / DRAWS
+        return mean if self.config.latent_distribution == "normal" else softmax_mean(mean, variance)
 
     def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance of q(z | x), before the softmax of "ln"."""
@@ -237,6 +230,8 @@ class SCVI(nn.Module):
             dropout=c.dropout_rate if side == "encoder" else 0.0,  # the decoder has none
             batch_norm=c.use_batch_norm in (side, "both"),
             layer_norm=c.use_layer_norm in (side, "both"),
+            activation=self.activation,
+            sparse=self.sparse and side == "encoder",
         )
 
     def _add_heads(self, head: Callable[[], nn.Module]) -> None:
@@ -255,12 +250,10 @@ class SCVI(nn.Module):
             self.log_dispersion = nn.Parameter(torch.randn(*rows[kind], n_genes))
 
     def _encoder_input(self, cells: CellBatch) -> tuple[Float[Tensor, "cell in"] | SparseRows, Codes]:
-        values = cells.x.data.log1p() if self.config.log_variational else cells.x.data
-        if self.config.encode_covariates:
-            return self._joined(cells.x.dense(values), cells, cells.batch), self._codes(cells, cells.batch)
-        if torch.is_grad_enabled():  # the gradient needs them written out
-            return to_dense(cells.x, values), ()
-        return replace(cells.x, data=values), ()
+        x = replace(cells.x, data=cells.x.data.log1p()) if self.config.log_variational else cells.x
+        if not self.config.encode_covariates:
+            return x, ()
+        return self._joined(x.dense(), cells, cells.batch), self._codes(cells, cells.batch)
 
     def _hidden(
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]

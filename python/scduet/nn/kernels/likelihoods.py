@@ -89,7 +89,7 @@ def _zinb_zero(nb, dropout):
 
 @compiled(fastmath=REORDERED)
 def _exponentials(logits, bias, out):
-    """Writes e^(logit + bias - the largest of these); returns the sum."""
+    """Writes e^(logit + bias - the largest of these); returns the sum, and the largest."""
     widest()
     not_a_number = f32(0)
     for g in range(len(logits)):
@@ -99,7 +99,7 @@ def _exponentials(logits, bias, out):
     for g in range(len(logits)):
         out[g] = exp(out[g] - most)
         total += out[g]
-    return total + not_a_number
+    return total + not_a_number, most
 
 
 @compiled(fastmath=REORDERED)
@@ -218,7 +218,7 @@ def _cells(first, last, sizes, counts, addresses):
         own_r, stored = r[0] if shared else r[i], slice(indptr[i], indptr[i + 1])
         if not shared:
             per_r = ONE / (own_r + GUARD)
-        total = _exponentials(logits[i], bias, shape)
+        total, _ = _exponentials(logits[i], bias, shape)
         scale = f32(math.exp(log_library[i]) / total)
         if inflated:
             own_dropout[:] = dropout[i] + shift  # which may be overwritten

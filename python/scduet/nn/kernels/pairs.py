@@ -14,27 +14,28 @@ TILE = 64  # pairs whose ratios are transposed together
 ROWS = 64  # draws that are summed in single precision
 
 
-def count_ratios(share, firsts, seconds, offset, low, high):
-    """Pairs of rows of `share` (draw, gene) whose ratio is below `low`, and above `high`: (2, gene)."""
+def count_ratios(share, firsts, seconds, offset, low, high, shift):
+    """Pairs of rows of `share` (draw, gene) whose first is below `low` times the second and `shift` less, and above
+    `high` times and `shift` more: (2, gene)."""
     if KERNELS.get():
-        return _count_ratios(share, firsts, seconds, offset, low, high)
+        return _count_ratios(share, firsts, seconds, offset, low, high, shift)
     counts = np.zeros((2, share.shape[1]), np.int64)
     for first, second in zip(firsts, seconds, strict=True):
         x, y = share[first] + offset, share[second] + offset
-        counts += np.stack([x < low * y, x > high * y])
+        counts += np.stack([x < low * y - shift, x > high * y + shift])
     return counts
 
 
-@compiled("int64[:, ::1](float32[:, ::1], int64[::1], int64[::1], float32, float32, float32)")
-def _count_ratios(share, firsts, seconds, offset, low, high):
+@compiled("int64[:, ::1](float32[:, ::1], int64[::1], int64[::1], float32, float32, float32, float32)")
+def _count_ratios(share, firsts, seconds, offset, low, high, shift):
     n_genes = share.shape[1]
     counts = np.zeros((2, n_genes), np.int64)
     for pair in range(len(firsts)):
         first, second = share[firsts[pair]], share[seconds[pair]]
         for gene in range(n_genes):
             x, y = first[gene] + offset, second[gene] + offset
-            counts[0, gene] += x < low * y
-            counts[1, gene] += x > high * y
+            counts[0, gene] += x < low * y - shift
+            counts[1, gene] += x > high * y + shift
     return counts
 
 

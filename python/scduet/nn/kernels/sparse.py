@@ -1,4 +1,4 @@
-"""Rows of sparse counts times a dense matrix on a CPU, as an encoder that only looks needs it.
+"""Rows of sparse counts times a dense matrix on a CPU: the first layer of an encoder, and its gradient.
 
 A stored entry adds a row of the matrix. Where that is larger than the processor's near caches, the genes are gone
 through in blocks: all cells have their entries of a block added while its rows are near. What they add up to stays in
@@ -10,6 +10,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from collections.abc import Callable
+from typing import Any
 
 import numba
 from jaxtyping import Float
@@ -17,11 +18,13 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional as F
 
 from scduet.contract import SparseRows
-from scduet.nn.kernels.jit import address, compiled, integers, threads_for
+from scduet.nn.kernels.jit import address, compiled, floats, integers, threads_for
 from scduet.nn.kernels.math import widest
+from scduet.nn.second_order import once_differentiable
 
 WIDE, NARROW = 64, 16  # numbers of a row that are summed up together: four registers of 512 bits, or one
 BLOCK = 512  # genes whose rows of the matrix stay in the processor's second cache: 256 kB at 128 hidden units
@@ -37,21 +40,51 @@ def padded(matrix: Float[Tensor, "indices out"]) -> Float[Tensor, "indices width
 def product(
     x: SparseRows, matrix: Float[Tensor, "indices width"], start: Float[Tensor, " out"]
 ) -> Float[Tensor, "row out"]:
-    """`x.dense() @ matrix + start`, float32, of a `padded` matrix. Entries may be in any order; ascending is fast."""
+    """`x.dense() @ matrix + start`, float32. Entries may be in any order; ascending and a `padded` matrix are fast."""
     first = F.pad(start, (0, matrix.shape[1] - len(start)))
     if matrix.numel() <= NEAR:
         bags = F.embedding_bag(x.indices, matrix, x.indptr[:-1], mode="sum", per_sample_weights=x.data)
         return (bags + first)[:, : len(start)]
-    out = torch.empty(len(x), matrix.shape[1]).copy_(first)
-    sizes = *x.shape, len(x.data), matrix.shape[1]
+    return _product(x, matrix, first)[:, : len(start)]
+
+
+class SparseLinear(Function):
+    """`product(x, weight.t(), bias)` with gradients by weight and bias; the weight is stored by columns."""
+
+    @staticmethod
+    def forward(ctx: Any, x: SparseRows, weight: Tensor, bias: Tensor) -> Float[Tensor, "row out"]:
+        ctx.x = x
+        return product(x, weight.t(), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        grad = grads[0].contiguous()
+        turned = _product(transposed(ctx.x), grad, torch.zeros(grad.shape[1]))
+        return None, turned.t(), grad.sum(0)
+
+
+def transposed(x: SparseRows) -> SparseRows:
+    """The same matrix with its columns as rows."""
+    indices, indptr, values = (torch.empty_like(a) for a in (x.indices, x.indptr.new_empty(x.shape[1] + 1), x.data))
+    arrays = (a.numpy() for a in (x.data, x.indices, x.indptr, values, indices, indptr))
+    _transpose(*arrays)
+    return SparseRows(values, indices, indptr, (x.shape[1], x.shape[0]))
+
+
+def _product(
+    x: SparseRows, matrix: Float[Tensor, "indices width"], first: Float[Tensor, " width"]
+) -> Float[Tensor, "row width"]:
+    """`x.dense() @ matrix + first`, always in our own loop."""
+    sizes, out = (*x.shape, len(x.data), matrix.shape[1]), torch.empty(len(x), matrix.shape[1])
     columns = address(x.indices, torch.int64), address(x.indptr, torch.int64)
-    addresses = address(x.data), *columns, address(matrix), address(out)
+    addresses = address(x.data), *columns, address(matrix), address(first.contiguous()), address(out)
     with threads_for(len(x.data), MIN_PER_THREAD) as threads:
         if threads > 1:
             _parallel(threads, sizes, addresses)
         else:
             _add(0, len(x), sizes, addresses)
-    return out[:, : len(start)]
+    return out
 
 
 def _adder(lanes: int) -> Callable:
@@ -105,11 +138,15 @@ def _parallel(threads, sizes, addresses):
 def _add(first, last, sizes, addresses):
     """The products of rows `first` to `last`."""
     widest()
-    (rows, columns, entries, width), (values, to_indices, to_indptr, matrix, out) = sizes, addresses
+    (rows, columns, entries, width), (values, to_indices, to_indptr, matrix, to_first, out) = sizes, addresses
     indices, indptr = integers(to_indices, entries), integers(to_indptr, rows + 1)
-    next_entry, whole = indptr[first:last].copy(), width // WIDE * WIDE
+    value, rows_of_matrix, sums = floats(values, entries), floats(matrix, (columns, width)), floats(out, (rows, width))
+    start_of_sums = floats(to_first, width)
+    next_entry, whole, most = indptr[first:last].copy(), width // WIDE * WIDE, width // NARROW * NARROW
     for stop in range(BLOCK, columns + BLOCK, BLOCK):
         for row in range(first, last):
+            if stop == BLOCK:
+                sums[row] = start_of_sums
             start = end = next_entry[row - first]
             while end < indptr[row + 1] and indices[end] < stop:
                 end += 1
@@ -117,8 +154,11 @@ def _add(first, last, sizes, addresses):
             some = values + 4 * start, to_indices + 8 * start, end - start
             for lane in range(0, whole, WIDE):
                 _add_wide(out + 4 * (row * width + lane), matrix + 4 * lane, 4 * width, *some)
-            for lane in range(whole, width, NARROW):
+            for lane in range(whole, most, NARROW):
                 _add_narrow(out + 4 * (row * width + lane), matrix + 4 * lane, 4 * width, *some)
+            for entry in range(start, end if most < width else start):
+                for lane in range(most, width):
+                    sums[row, lane] += value[entry] * rows_of_matrix[indices[entry], lane]
 
 
 @compiled()
@@ -128,3 +168,19 @@ def write_rows(values, indices, indptr, out):
         out[row] = 0
         for entry in range(indptr[row], indptr[row + 1]):
             out[row, indices[entry]] = values[entry]
+
+
+@compiled()
+def _transpose(values, indices, indptr, to_values, to_row, to_indptr):
+    """A counting sort: the entries of each indices stay in the order of their rows."""
+    to_indptr[:] = 0
+    for entry in range(len(indices)):
+        to_indptr[indices[entry] + 1] += 1
+    for place in range(1, len(to_indptr)):
+        to_indptr[place] += to_indptr[place - 1]
+    place = to_indptr[:-1].copy()
+    for row in range(len(indptr) - 1):
+        for entry in range(indptr[row], indptr[row + 1]):
+            to = place[indices[entry]]
+            to_values[to], to_row[to] = values[entry], row
+            place[indices[entry]] += 1

@@ -35,7 +35,7 @@ def calibration(result: pd.DataFrame) -> pd.DataFrame:
     return table.assign(fdr_permuted=share, within_target=share <= table["fdr_target"])
 
 
-def summary(table: pd.DataFrame) -> str:
+def summary(table: pd.DataFrame, features: str = "genes") -> str:
     """The calibration in words."""
     called, permuted, tested, genes = (
         int(table[name].sum()) for name in ("n_called", "n_called_permuted", "n_tested", "n_genes")
@@ -45,7 +45,7 @@ def summary(table: pd.DataFrame) -> str:
     bad = f"; above the target in {some(above)}" if len(above) else ""
     share, target = table["fdr_permuted"].mean(), table["fdr_target"].iloc[0]
     return (
-        f"{called:,} of {tested:,} tested genes called{comparisons}{_left_out(genes - tested, table.iloc[0])}. "
+        f"{called:,} of {tested:,} tested {features} called{comparisons}{_left_out(genes - tested, table.iloc[0])}. "
         f"With permuted labels: {permuted:,}, {share:.1%} of the calls (target {target:.0%}{bad}). {LIMITS}"
     )
 

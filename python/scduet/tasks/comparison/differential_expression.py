@@ -43,7 +43,7 @@ def differential_expression(
     *,
     idx1=None,
     idx2=None,
-    mode: Literal["change", "vanilla"] = "change",
+    mode: Literal["change", "vanilla", "difference"] = "change",
     delta: float | None = 0.25,
     pseudocounts: float | None = None,
     fdr_target: float = 0.05,
@@ -68,6 +68,7 @@ def differential_expression(
     groupby: column of obs; group1: a level or several, None for all, each against group2 (a level, None for the rest).
     idx1, idx2: masks, places, or queries of obs instead of groupby; idx2=None for the rest.
     mode: "change": probability that the log2 fold change leaves [-delta, delta]. "vanilla": that group1 is higher.
+        "difference": that the difference leaves [-delta, delta], for what are probabilities, such as accessibility.
     delta: None estimates it from the fold changes. pseudocounts: added to shares; None estimates them.
     fdr_target: expected share of false calls among `is_de_fdr_<target>`.
     min_pct: a gene is tested if it has counts in at least this share (0 to 1) of the cells of one of the groups, as
@@ -97,8 +98,10 @@ def differential_expression(
 
     Raises DataError for groups that do not exist or are empty, OptionError for values out of range.
     """
-    if mode not in ("change", "vanilla") or test_mode not in ("two", "three"):
-        raise OptionError(f"mode={mode!r}, test_mode={test_mode!r}", "change or vanilla; two or three")
+    if mode not in ("change", "vanilla", "difference") or test_mode not in ("two", "three"):
+        raise OptionError(f"mode={mode!r}, test_mode={test_mode!r}", "change, vanilla or difference; two or three")
+    if mode == "difference" and delta is None:
+        raise OptionError("delta=None is estimated for fold changes, not for mode='difference'", "pass delta=")
     chosen, decoded = GeneFilter(min_pct, lfc_threshold, only_pos), modality_of(model, modality)
     if total_key is not None and not decoded.is_main:
         raise OptionError(f"total_key={total_key!r} is of the main matrix, not of {decoded.name!r}", "leave it out")
@@ -147,15 +150,19 @@ def _without_counts(chosen: GeneFilter) -> GeneFilter:
 
 def _is_higher(table: pd.DataFrame, mode: str) -> np.ndarray:
     """Is a gene higher in the first group, by the model and by the counts?"""
-    by_model = table["proba_m1"] > 0.5 if mode == "vanilla" else table["lfc_median"] > 0
+    by_model = {
+        "vanilla": lambda: table["proba_m1"] > 0.5,
+        "change": lambda: table["lfc_median"] > 0,
+        "difference": lambda: table["scale1"] > table["scale2"],
+    }[mode]()
     return (by_model & (table["raw_lfc"] > 0) if "raw_lfc" in table else by_model).to_numpy()
 
 
 def _order(table: pd.DataFrame, mode: str) -> Int[np.ndarray, " gene"]:
     """Tested genes first, then by how sure the model is; 5,000 pairs give many ties, which the counts break."""
-    sure = table["proba_de" if mode == "change" else "bayes_factor"].to_numpy()
+    sure = table["bayes_factor" if mode == "vanilla" else "proba_de"].to_numpy()
     lfc = (table["raw_lfc"] if "raw_lfc" in table else np.log2(table["scale1"] / table["scale2"])).to_numpy()
-    return np.lexsort((-np.abs(lfc) if mode == "change" else -lfc, -sure, ~table["tested"].to_numpy()))
+    return np.lexsort((-lfc if mode == "vanilla" else -np.abs(lfc), -sure, ~table["tested"].to_numpy()))
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,15 @@ class _Options:
     fdr_target: float
     test_mode: str
     filter: GeneFilter
+
+    def sure(self, pairs: Pairs, offset: float, delta: float) -> Float[np.ndarray, " gene"]:
+        """How sure the model is that a gene differs."""
+        if self.mode == "vanilla":
+            higher = fold_changes.probability_higher(pairs)
+            return np.maximum(higher, 1 - higher)
+        if self.mode == "difference":
+            return fold_changes.probability_shifted(pairs, delta, self.test_mode)
+        return fold_changes.probability_changed(pairs, offset, delta, self.test_mode)
 
     def called(self, sure: np.ndarray, tested: np.ndarray) -> np.ndarray:
         """Genes that are called: the control of false calls runs over the tested genes alone."""
@@ -253,13 +269,18 @@ def _compared(
         columns = {"proba_m1": higher, "proba_m2": 1 - higher, "bayes_factor": fold_changes.bayes_factor(higher)}
         columns |= scales
         sure = np.maximum(higher, 1 - higher)
+    elif options.mode == "difference":
+        assert options.delta is not None
+        sure = options.sure(pairs, 0.0, options.delta)
+        columns = {"proba_de": sure, "proba_not_de": 1 - sure, "bayes_factor": fold_changes.bayes_factor(sure)}
+        columns |= {**scales, "delta": options.delta}
     else:
         offset = options.pseudocounts
         if offset is None:
             silent = [np.ones(0, bool)] * 2 if raw is None else [raw[f"raw_mean{i}"] < NOT_EXPRESSED for i in (1, 2)]
             offset = max(map(fold_changes.estimated_offset, (largest1, largest2), silent))
         delta = fold_changes.estimated_delta(pairs, offset) if options.delta is None else options.delta
-        sure = fold_changes.probability_changed(pairs, offset, delta, options.test_mode)
+        sure = options.sure(pairs, offset, delta)
         columns = {"proba_de": sure, "proba_not_de": 1 - sure, "bayes_factor": fold_changes.bayes_factor(sure)}
         columns |= {**scales, "pseudocounts": offset, "delta": delta, **described(pairs, DESCRIBED * offset)}
     table = pd.DataFrame({**columns, **(raw or {})}, index=pd.Index(features))
@@ -268,7 +289,7 @@ def _compared(
         tested &= _is_higher(table, options.mode)
     called = options.called(sure, tested)
     place = len(columns)
-    if options.mode == "change":
+    if options.mode != "vanilla":
         table.insert(place, f"is_de_fdr_{options.fdr_target}", called)
         place += 1
     table.insert(place, "tested", tested)
@@ -290,12 +311,8 @@ def _permuted_calls(
         sides.append(np.concatenate(places))
     n = min(map(len, sides))
     pairs = Pairs(draws.share, sides[0][:n], sides[1][:n])
-    if options.mode == "vanilla":
-        higher = fold_changes.probability_higher(pairs)
-        sure = np.maximum(higher, 1 - higher)
-    else:
-        offset, delta = (float(table[name].iloc[0]) for name in ("pseudocounts", "delta"))
-        sure = fold_changes.probability_changed(pairs, offset, delta, options.test_mode)
+    offset, delta = (float(table[name].iloc[0]) if name in table else 0.0 for name in ("pseudocounts", "delta"))
+    sure = options.sure(pairs, offset, delta)
     return {"n_called_permuted": int(options.called(sure, table["tested"].to_numpy()).sum())}
 
 

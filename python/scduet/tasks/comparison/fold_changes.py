@@ -51,9 +51,15 @@ def probability_changed(pairs: Pairs, offset: float, delta: float, test_mode: st
     return (up + down if test_mode == "two" else np.maximum(up, down)) / len(pairs)
 
 
-def _counted(pairs: Pairs, offset: float, low: float, high: float) -> Int[np.ndarray, "2 gene"]:
-    """Pairs whose ratio lies below `low`, and those whose ratio lies above `high`."""
-    numbers = np.float32(offset), np.float32(low), np.float32(high)
+def probability_shifted(pairs: Pairs, delta: float, test_mode: str) -> Float[np.ndarray, " gene"]:
+    """The same for the difference of the two, which leaves [-delta, delta]."""
+    down, up = _counted(pairs, 0.0, 1.0, 1.0, delta)
+    return (up + down if test_mode == "two" else np.maximum(up, down)) / len(pairs)
+
+
+def _counted(pairs: Pairs, offset: float, low: float, high: float, shift: float = 0.0) -> Int[np.ndarray, "2 gene"]:
+    """Pairs in which the first is below `low` times the second and `shift` less, and above `high` times and more."""
+    numbers = np.float32(offset), np.float32(low), np.float32(high), np.float32(shift)
     parts = pairs.by_threads()
     return np.sum(thread_map(lambda part: count_ratios(pairs.share, *part, *numbers), parts, len(parts)), axis=0)
 

@@ -38,6 +38,7 @@ def normalized_expression(
     batch_size: int = BATCH_SIZE,
     seed: int | None = 0,
     modality: str | None = None,
+    **options,
 ) -> pd.DataFrame | np.ndarray:
     """Expected expression of each gene, from draws of the state of each cell (Lopez et al. 2018).
 
@@ -50,6 +51,8 @@ def normalized_expression(
     seed: of the draws; None goes on in torch's own stream.
     modality: another matrix that the model decodes, e.g. "protein", instead of the main one. Its expected values are
         given as the model scales them: no library_size.
+    options: of the model. Proteins of totalVI: include_protein_background=True adds the background to the foreground,
+        sample_protein_mixing=True draws which of both a cell shows, scale_protein=True has a cell sum to 1.
 
     Expected counts are smoother than counts: their log1p lies above the mean of log1p of counts. For comparisons with
     log-normalized cells draw counts by `posterior_predictive_sample`.
@@ -59,6 +62,7 @@ def normalized_expression(
     """
     chosen, codes = modality_of(model, modality), batch_codes(model, transform_batch)
     place, names = chosen.places(gene_list)
+    chosen.check_options(options)
     if library_size != 1 and not chosen.is_main:
         raise OptionError(
             f"library_size={library_size!r} is of the main matrix, not of {chosen.name!r}", "leave it out"
@@ -78,9 +82,10 @@ def normalized_expression(
                 for code in codes:
                     batch, target = as_batch(part.cells, code), into[draw if apart else 0]
                     if alone:
-                        chosen.normalized(z, part.cells, batch, target)
+                        chosen.normalized(z, part.cells, batch, target, **options)
                     else:
-                        target.add_(chosen.normalized(z, part.cells, batch).cpu()[:, column], alpha=weight)
+                        values = chosen.normalized(z, part.cells, batch, **options)
+                        target.add_(values.cpu()[:, column], alpha=weight)
             if library_size != 1:
                 into.mul_(part.log_library.exp().cpu() if library_size == "latent" else float(library_size))  # type: ignore[union-attr]
             start += len(part.cells)

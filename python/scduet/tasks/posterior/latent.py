@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from scduet.data.sources import Cells, DenseSource, Source, in_memory
 from scduet.errors import DataError, OptionError, some
 from scduet.nn.distributions import Distribution
 from scduet.nn.layers import rsample
+from scduet.options import refuse_unknown
 
 BATCH_SIZE = 1024  # cells decoded together
 MINIFIED = "_scvi_adata_minify_type"  # key of uns that marks cells whose counts are gone: that of scvi-tools
@@ -75,12 +77,23 @@ class Modality:
         """Its distribution in cells of the states `z`."""
         return self.decoder.decode(z, cells, batch, log_library)[self.name]
 
-    def normalized(self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Tensor | None = None, out=None):
-        """Expected values per unit of library, (cell, feature); written to `out` without a copy on the way, if any."""
+    def normalized(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Tensor | None = None, out=None, **options
+    ):
+        """Expected values per unit of library, (cell, feature); written to `out` without a copy on the way, if any.
+
+        options: of the model's own `normalized_expression`, see `check_options`.
+        """
         if out is None or out.device != z.device:
-            found = self.decoder.normalized_expression(z, cells, batch, self.name)
+            found = self.decoder.normalized_expression(z, cells, batch, self.name, **options)
             return found if out is None else out.copy_(found)
-        return self.decoder.normalized_expression(z, cells, batch, self.name, out)
+        return self.decoder.normalized_expression(z, cells, batch, self.name, out, **options)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise OptionError for options that the model's own `normalized_expression` does not have."""
+        parameters = inspect.signature(self.decoder.normalized_expression).parameters.values()
+        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        refuse_unknown(options, known, f"the {self.name} of this model")
 
     def observed(self, cells: CellBatch) -> Float[Tensor, "cell feature"]:
         """What was measured in the cells; NaN where nothing was."""

@@ -14,7 +14,9 @@ COUNTS = sp.random(40, 37, 0.3, format="csr", dtype=np.float32, random_state=0)
 
 
 def counted():
-    return pairs.count_ratios(SHARE, FIRST, SECOND, np.float32(1e-3), np.float32(0.8), np.float32(1.25))
+    return pairs.count_ratios(
+        SHARE, FIRST, SECOND, np.float32(1e-3), np.float32(0.8), np.float32(1.25), np.float32(1e-3)
+    )
 
 
 def put():

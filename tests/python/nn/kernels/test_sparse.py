@@ -7,7 +7,9 @@ import torch
 
 from scduet.contract import SparseRows
 from scduet.nn.kernels import sparse
-from scduet.nn.kernels.sparse import BLOCK, padded, product
+from scduet.nn.kernels.sparse import BLOCK, padded, product, transposed
+from scduet.nn.layers import CovariateLinear
+from scduet.nn.second_order import uncompiled
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +64,49 @@ def test_threads_and_neighbours_do_not_change_a_bit_of_a_row(monkeypatch):
     first, last = int(x.indptr[6]), int(x.indptr[7])
     single = SparseRows(x.data[first:last], x.indices[first:last], torch.tensor([0, last - first]), (1, 3 * BLOCK))
     assert torch.equal(product(single, matrix, start)[0], alone[6])
+
+
+@pytest.mark.parametrize("width", [1, 5, 23, 70])
+def test_without_padding_it_is_the_same(width):
+    x, dense = rows(9, 2 * BLOCK + 7)
+    matrix, start = torch.randn(2 * BLOCK + 7, width), torch.randn(width)
+    torch.testing.assert_close(product(x, matrix, start), dense @ matrix + start, rtol=1e-5, atol=1e-4)
+
+
+def test_transposed_twice_is_the_same():
+    x, dense = rows(9, 40)
+    turned = transposed(x)
+    assert torch.equal(turned.dense(), dense.t())
+    again = transposed(turned)
+    assert all(torch.equal(getattr(again, name), getattr(x, name)) for name in ("values", "column", "indptr"))
+
+
+def test_a_layer_of_sparse_rows_trains_like_one_of_dense_rows():
+    """Value and gradients, and after steps of AdamW the weights, whatever the memory layout."""
+    x, dense = rows(9, 3 * BLOCK)
+    code, upstream, ends = [torch.arange(9) % 3], torch.randn(9, 23), []
+    for make in (lambda layer: layer(x, code), lambda layer: layer(dense, code)):
+        torch.manual_seed(0)
+        layer = CovariateLinear(3 * BLOCK, 23, levels=(3,), sparse=True)
+        step = torch.optim.AdamW(layer.parameters(), fused=True)
+        for _ in range(3):
+            step.zero_grad()
+            (make(layer) * upstream).sum().backward()
+            step.step()
+        ends.append([p.detach() for p in layer.parameters()] + [p.grad for p in layer.parameters()])
+        assert layer.weight.t().is_contiguous()
+    for a, b in zip(*ends, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_of_sparse_rows_starts_like_any_other():
+    layers = []
+    for sparse_rows in (True, False):
+        torch.manual_seed(0)
+        layers.append(CovariateLinear(50, 7, levels=(3,), sparse=sparse_rows))
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    x, dense = rows(9, 50)
+    with uncompiled():
+        torch.testing.assert_close(
+            layers[0](x, [torch.zeros(9, dtype=torch.long)]), layers[1](dense, [torch.zeros(9, dtype=torch.long)])
+        )

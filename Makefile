@@ -1,6 +1,6 @@
 # Every command of the project; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup system-deps system test demo lint wheel bench freeze clean
+.PHONY: help setup system-deps system test test-fast demo lint wheel bench freeze clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -38,6 +38,9 @@ system:  # what test and demo call: installs as root, else only says what is mis
 test: system setup  ## Run all tests (Python, R, the README)
 	@tools/system_deps.sh seurat5
 	$(PY) -m pytest $(PYTEST_ARGS) </dev/null
+
+test-fast: setup  ## Run the tests that answer within four minutes on two cores
+	$(PY) -m pytest $(PYTEST_ARGS) -m "not slow" </dev/null
 
 demo: system setup  ## Integrate, score and report real cells into demo/; DATA= BATCH= LABEL= for yours
 	$(PY) tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(BATCH),--batch '$(BATCH)') $(if $(LABEL),--label '$(LABEL)') </dev/null

@@ -12,6 +12,15 @@ for threads in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # the tests run in two
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".make" / "numba"))
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
+SLOW = {"interop", "parity", "distributed", "cli", "scvi", "report", "transformers"}  # folders that `make test-fast` leaves out
+SLOW |= {"test_toys.py", "test_readme.py", "test_notebook.py", "test_vignettes.py"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW & set(item.path.relative_to(Path(__file__).parent).parts):
+            item.add_marker("slow")
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):

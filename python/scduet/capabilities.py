@@ -204,6 +204,7 @@ class HoldsVAE(Protocol):
     def vae(self) -> Any: ...
 
 
+@runtime_checkable
 class TrainedModel(Protocol):
     """What training and `load` give: a module, and what turns a user's cells into its minibatches."""
 

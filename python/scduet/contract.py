@@ -193,6 +193,7 @@ class Loss:
     n_cells: int
 
 
+@runtime_checkable
 class Module(Protocol):
     """A model is a plain `torch.nn.Module`, built as `Model(reference, config)`, with these members."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,6 +16,7 @@ DENSE_PIECE = 1024  # rows of a dense matrix made sparse together
 KEEP_WHOLE = 0.4  # a choice of genes that holds more than this share of the entries is made per minibatch, not copied
 
 
+@runtime_checkable
 class Source(Protocol):
     """What do these rows hold? Rows of a (cell, gene) matrix of float32: CSR if it is a sparse source, else an array.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
@@ -55,6 +55,7 @@ class Tokens:
         )
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """A way from counts to tokens. Calling it makes a minibatch, so that it serves the loader as `make_batch`."""
 

@@ -12,7 +12,8 @@ for threads in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # the tests run in two
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".make" / "numba"))
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
-SLOW = {"interop", "parity", "distributed", "cli", "scvi", "report", "transformers"}  # folders that `make test-fast` leaves out
+# what `make test-fast` leaves out: folders and files
+SLOW = {"interop", "parity", "distributed", "cli", "scvi", "report", "transformers"}
 SLOW |= {"test_toys.py", "test_readme.py", "test_notebook.py", "test_vignettes.py"}
 
 

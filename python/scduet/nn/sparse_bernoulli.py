@@ -33,15 +33,12 @@ def bernoulli(
     A peak is open with the probability sigmoid(logits) · sigmoid(depth_logit) · sigmoid(factor_logit); None for 1.
     """
     with torch.autocast(x.data.device.type, enabled=False):
-        parts = [
-            None if part is None else part.float() if part.dtype.itemsize < 4 else part for part in parts_of(logits)
-        ]
-        known = [part for part in (*parts, depth_logit, factor_logit) if part is not None]
-        if jit.usable(x.data, *known):
-            return _Bernoulli.apply(x, depth_logit, factor_logit, *parts)  # pyright: ignore[reportReturnType]
-        hidden, weight, bias = parts
+        given = (*parts_of(logits), depth_logit, factor_logit)
+        hidden, weight, bias, depth, factor = (_widened(part) for part in given)
+        if jit.usable(x.data, *(part for part in (hidden, weight, bias, depth, factor) if part is not None)):
+            return _Bernoulli.apply(x, depth, factor, hidden, weight, bias)  # pyright: ignore[reportReturnType]
         whole = hidden if weight is None else F.linear(hidden, weight, bias)  # type: ignore[arg-type]
-        return _plain(x, whole, depth_logit, factor_logit)  # type: ignore[arg-type]
+        return _plain(x, whole, depth, factor)  # type: ignore[arg-type]
 
 
 def _plain(x: SparseRows, logits: Tensor, depth_logit: Tensor | None, factor_logit: Tensor | None) -> Tensor:
@@ -55,6 +52,10 @@ def _plain(x: SparseRows, logits: Tensor, depth_logit: Tensor | None, factor_log
     log_odds = (log_d + log_f - rest).expand_as(logits).reshape(-1).index_select(0, x.position)
     opened = torch.where(x.data != 0, log_odds, 0.0)
     return closed.index_add(0, x.row, opened)
+
+
+def _widened(part: Tensor | None) -> Tensor | None:
+    return part.float() if part is not None and part.dtype in (torch.float16, torch.bfloat16) else part
 
 
 def _both_logs(logit: Tensor) -> tuple[Tensor, Tensor]:

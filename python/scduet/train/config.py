@@ -115,6 +115,8 @@ def resolved(config: TrainConfig, n_cells: int, own: Own | None = None) -> Train
         chosen["lr_schedule"] = "constant"
     open_ones = {name: value for name, value in chosen.items() if getattr(config, name) is None}
     filled = replace(config, **open_ones)
+    if filled.train_size == 1 and config.early_stopping is None:  # a recipe's wish, which nothing could fulfil
+        filled = replace(filled, early_stopping=False)
     watches = filled.early_stopping or filled.reduce_lr_on_plateau
     if watches and filled.train_size == 1:
         raise OptionError("early_stopping and reduce_lr_on_plateau need held-out cells", "pass train_size=0.9")

@@ -129,3 +129,12 @@ def test_elbo_and_draws(atac):
     assert set(np.unique(drawn.data)) == {1}
     expected = sd.normalized_accessibility(model, normalize_cells=True, normalize_regions=True).to_numpy().mean()
     assert drawn.mean() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("recipe", ["auto", "scvi-tools"])
+def test_without_held_out_cells_the_recipe_watches_nothing(atac, recipe):
+    """Asked for by name it is still refused."""
+    options = {"recipe": recipe, "train_size": 1.0, "max_epochs": 1, "callback": lambda event: None}
+    assert sd.fit(atac, "peakvi", **options).training.early_stopping is False
+    with pytest.raises(OptionError, match=named("early_stopping", "train_size")):
+        sd.fit(atac, "peakvi", early_stopping=True, **options)

@@ -127,3 +127,12 @@ def test_what_is_no_number_is_not_hidden():
     with torch.no_grad():
         parameters[0][3, 5] = torch.nan
     assert bernoulli(rows_of(x), *parameters)[3].isnan()
+
+
+def test_under_autocast_the_work_is_done_in_float32():
+    x, parameters = drawn(1.0)
+    rounded = [p.detach().bfloat16() for p in parameters]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = bernoulli(rows_of(x), *rounded)
+    assert got.dtype == torch.float32
+    assert_near([got], [truth(x, *(p.double() for p in rounded))], 1e-5)

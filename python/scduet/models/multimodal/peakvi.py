@@ -36,8 +36,10 @@ from scduet.options import check_network
 
 BETA = 1 / 128  # weight of the KL term beside the reconstruction of a cell
 
+# On A549 (sci-CAR, 1,321 cells x 15,577 peaks) "auto" was best after 5 epochs, at a held-out reconstruction of 1344.4,
+# "scvi-tools" after 148, at 1344.6. Trained on, both overfit.
 RECIPES = {
-    "auto": {"lr": 1e-3, "weight_decay": 1e-3, "adam_eps": 1e-8},
+    "auto": {"lr": 1e-3, "weight_decay": 1e-3, "adam_eps": 1e-8, "early_stopping": True},
     "scvi-tools": {
         "max_epochs": 500,
         "lr": 1e-4,

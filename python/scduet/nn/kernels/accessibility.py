@@ -105,16 +105,16 @@ def _part(thread, threads, n):
 def _closed(logits, bias, depth, missed, unfit, ratio):
     """-log p of a cell whose peaks are all closed. ratio: memory of the same length."""
     widest()
-    least, not_a_number = ONE, f32(0)
+    n_small, not_a_number = f32(0), f32(0)
     for j in range(len(logits)):
         a = logits[j] + bias[j]
         not_a_number += f32(0) * a
         t = exp(-a)
         rest = missed + depth * unfit[j] + t
-        least = min(least, rest)
+        n_small += ONE if rest < LEAST else f32(0)
         ratio[j] = (ONE + t) / max(rest, LEAST)
     cost = sum_of_logs(ratio) + not_a_number
-    if least < LEAST:
+    if n_small > f32(0):
         for j in range(len(logits)):
             cost += log(LEAST) - log(min(missed + depth * unfit[j] + exp(-logits[j] - bias[j]), LEAST))
     return cost

@@ -25,4 +25,7 @@ if DEEPBIND:
 else:
     import torch
 
+if hasattr(os, "register_at_fork"):  # OpenMP's threads are not there in a forked process, which would wait for them
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 __all__ = ["DEEPBIND", "torch"]

@@ -26,6 +26,7 @@ from scduet.events import Event, Listener, tell_interrupted, warnings_to
 from scduet.io import native
 from scduet.models import MODELS, find
 from scduet.nn.kernels.jit import compilation_announced
+from scduet.nn.random import own_random_numbers
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
 from scduet.train import resume
@@ -77,14 +78,14 @@ def fit(
     devices.choose(training.accelerator, local_rank())
     adata, listener = on_disk(adata), reporter(callback)
     try:
-        with warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
+        with own_random_numbers(training.seed), warnings_to(listener), _compilation_to(listener):
             schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None))
             if getattr(cls, "per_cell", False):
                 schema, training = replace(schema, cells=mark_of(adata.obs_names)), on_all_cells(training)
             schema = schema if start is None else schema.as_in(start.schema)
             listener(Event("log", describe_genes(schema, adata)))
             listener.check()
-            cells = schema.encode(adata)
+            cells = schema.encode(adata).marked()
             training = resolved(training, len(cells), getattr(cls, "recipes", None))
             reference = reference_of(cls, schema, cells, adata)
             torch.manual_seed(training.seed)
@@ -134,8 +135,7 @@ def train_module(
     """
     listener = reporter(callback)
     try:
-        with warnings_to(listener), _compilation_to(listener), torch.random.fork_rng():
-            torch.manual_seed(training.seed)
+        with own_random_numbers(training.seed), warnings_to(listener), _compilation_to(listener):
             training = resolved(training, len(cells), getattr(module, "recipes", None))
             trainer = Trainer(module, cells, training, make_batch)
             if checkpoint is not None:

@@ -17,11 +17,12 @@ from scduet.capabilities import Classifier
 from scduet.checkpoints import model_folder, scvi_export
 from scduet.contract import Reference
 from scduet.data import inference
-from scduet.data.schema import Schema
+from scduet.data.schema import Schema, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError
 from scduet.events import Listener, counted
 from scduet.models import key_of
+from scduet.options import check_arguments
 from scduet.train import device as devices
 from scduet.train.config import TrainConfig
 from scduet.train.group import is_first
@@ -98,9 +99,10 @@ class Model:
         if not isinstance(module, Classifier) or key is None:
             remedy = "use 'scanvi' with labels_key="
             raise OptionError(f"model {self.name!r} is not a classifier of labeled cells", remedy)
+        adata = None if adata is None else on_disk(adata)
         share = self.map(lambda cells: module.classify(cells).softmax(-1), adata)
         index = None if adata is None else adata.obs_names
-        return pd.DataFrame(share.cpu().numpy(), index=index, columns=pd.Index(self.schema.levels[key]))
+        return pd.DataFrame(share.cpu().numpy(), index=index, columns=self.schema.values(key))
 
     def map(
         self,
@@ -110,6 +112,7 @@ class Model:
         callback: Listener | None = None,
     ) -> Tensor:
         """`function` of each minibatch of cells, in evaluation mode and without gradients, joined along the cells."""
+        check_arguments(batch_size=batch_size)
         cells, told = self.encode(adata), counted(callback, self.name, "cell")
         self.module.eval()
         with torch.inference_mode():
@@ -121,11 +124,15 @@ class Model:
         return pd.Index(self.genes).get_indexer(adata.var_names)
 
     def encode(self, adata=None) -> Cells:
-        """The cells of `adata` as the model sees them; None: the cells it was trained on."""
+        """The cells of `adata` as the model sees them; None: the cells it was trained on.
+
+        Raises DataError where these were edited since, e.g. by sc.pp.log1p, or do not fit.
+        """
         if adata is not None:
             return self.schema.encode(adata)
         if self.cells is None:
             raise DataError("this model was loaded and has no cells of its own", "pass adata")
+        self.cells.refuse_edited()
         return self.cells
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:

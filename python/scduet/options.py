@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -89,6 +90,54 @@ def check_network(config: Any) -> None:
             wrong = f"one of {', '.join(get_args(kind))}"
         if wrong:
             raise OptionError(f"{name}={value!r}", f"{name} is {wrong}")
+
+
+def seed_of(value: Any) -> int:
+    """`value` as a seed. Raises OptionError for all but a whole number from 0 to 2**32 - 1, what all libraries take."""
+    whole, seed = (False, 0) if isinstance(value, str) else _fits(value, int)
+    if not whole or not 0 <= seed < 2**32:
+        raise OptionError(f"option 'seed' cannot be {value!r}", "it takes a whole number from 0 to 2**32 - 1")
+    return seed
+
+
+ARGUMENTS: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {  # of analyses: kind, range, and both in words
+    "n_samples": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "n_draws": (int, lambda v: v >= 2, "a whole number from 2 up"),
+    "n_folds": (int, lambda v: v >= 2, "a whole number from 2 up"),
+    "n_random": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "max_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "n_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "n_neighbors": (int, lambda v: v >= 1, "a whole number from 1 up, or None for all pairs"),
+    "delta": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
+    "lfc_threshold": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
+    "pseudocounts": (float, lambda v: v >= 0, "0 or more"),
+    "min_pct": (float, lambda v: 0 <= v <= 1, "a share of the cells: from 0 to 1"),
+    "max_missing": (float, lambda v: 0 <= v <= 1, "a share of the genes: from 0 to 1"),
+    "fdr_target": (float, lambda v: 0 <= v <= 1, "a share of the calls: from 0 to 1"),
+    "unknown": (float, lambda v: 0 < v < 1, "a share of the largest entropy: between 0 and 1"),
+    "dof": (float, lambda v: v > 0, "above 0"),
+    "library_size": (float, lambda v: v > 0, 'a number above 0, or "latent"'),
+    "rna_size_factor": (float, lambda v: v > 0, "above 0"),
+}
+
+
+def check_arguments(**given: Any) -> None:
+    """Raise OptionError naming the first of the arguments (see ARGUMENTS) that has a wrong type or is out of range."""
+    for name, value in given.items():
+        kind, allowed, remedy = ARGUMENTS[name]
+        number = not isinstance(value, bool) and isinstance(value, Integral if kind is int else Real)
+        if not number or not allowed(value):
+            raise OptionError(f"option {name!r} cannot be {value!r}", f"it is {remedy}")
+
+
+def listed(name: str, value: Any) -> list[Any]:
+    """One name, or several, as a list. Raises OptionError for what is neither."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise OptionError(f"option {name!r} cannot be {value!r}", "it is a name, or a list of names")
+    return list(value)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from scduet.checkpoints import transformer_folder
 from scduet.checkpoints.transformer_folder import Tuning
 from scduet.contract import TokenBatch
+from scduet.data.levels import batch_codes, values_of
 from scduet.data.main_matrix import with_layer
-from scduet.data.schema import Fields, Schema
+from scduet.data.schema import Fields, Schema, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener, counted
@@ -92,6 +93,14 @@ class Transformer:
         tuning = self.tuning
         return {} if tuning is None else {{"integration": "batch_key"}.get(tuning.task, "labels_key"): tuning.key}
 
+    @property
+    def cell_types(self) -> pd.Index:
+        """The types that it was taught, as the user had them. Raises OptionError where there are none."""
+        if self.tuning is None or self.tuning.task != "annotation":
+            hint = "teach it with finetune(), or pass it to annotate() as model=, and labeled cells as the reference"
+            raise OptionError(f"this {self.name} was not taught any cell types", hint)
+        return values_of(self.tuning.levels, self.tuning.values)
+
     def embed(
         self,
         adata,
@@ -114,6 +123,7 @@ class Transformer:
         the same vector. Raises DataError for genes or values that do not fit, OptionError for options, DeviceError out
         of memory.
         """
+        adata = on_disk(adata)
         embed: Callable[..., Tensor] = self.module.embed  # pyright: ignore[reportAssignmentType]
         if self.tuning is None:
             embed = partial(embed, options=self._options({**self.options, **how}))
@@ -127,12 +137,10 @@ class Transformer:
 
     def predict(self, adata, **how) -> pd.DataFrame:
         """Probability of each cell type (cell x type), after fine-tuning on cell types. how: as for `embed`."""
-        if self.tuning is None or self.tuning.task != "annotation":
-            hint = "teach it with finetune(), or pass it to annotate() as model=, and labeled cells as the reference"
-            raise OptionError(f"this {self.name} was not taught any cell types", hint)
+        types, adata = self.cell_types, on_disk(adata)
         classify: Callable[[TokenBatch], Tensor] = self.module.classify  # pyright: ignore[reportAssignmentType]
         share = self.map(lambda tokens: classify(tokens).float().softmax(-1), adata, **how)
-        return pd.DataFrame(share.numpy(), index=adata.obs_names, columns=pd.Index(self.tuning.levels))
+        return pd.DataFrame(share.numpy(), index=adata.obs_names, columns=types)
 
     def map(
         self,
@@ -200,7 +208,7 @@ class Transformer:
         for in var_names and var). min_share: share of the counts that must be on genes that the checkpoint knows.
         options: the family's.
         """
-        chosen = self._options(options)
+        chosen, adata = self._options(options), on_disk(adata)
         cells, match = self._matched(adata, layer, gene_column, min_share, allow_non_integer)
         logging.getLogger("scduet").info("%s: %s", self.name, match)
         _refuse_empty(cells, (match.token >= 0).astype(np.float32), adata.obs_names)
@@ -220,7 +228,7 @@ class Transformer:
         self, adata, *, layer: str | None = None, gene_column: str | None = None, **options
     ) -> pd.Series:
         """Coverage of the genes, and the numbers of tokens that cells have (and how many were cut)."""
-        chosen = self._options(options)
+        chosen, adata = self._options(options), on_disk(adata)
         cells, match = self._matched(adata, layer, gene_column, min_share=0.0)
         tokenizer = self._tokenizer(match, adata, chosen)
         lengths = np.concatenate([tokens.lengths for tokens in windows(tokenizer, cells.counts)])
@@ -262,7 +270,7 @@ class Transformer:
     def _matched(
         self, adata, layer, gene_column, min_share: float, allow_non_integer: bool = False
     ) -> tuple[Cells, Match]:
-        adata, layer = with_layer(adata, layer)
+        adata, layer = with_layer(on_disk(adata), layer)
         any_positive = allow_non_integer or self.encoder.expects == "lognormal"
         cells = Schema(Fields(layer=layer, allow_non_integer=any_positive), tuple(adata.var_names)).encode(adata)
         return cells, self.vocabulary.match(_names(adata, gene_column), _gene_totals(cells), min_share)
@@ -275,19 +283,6 @@ class Transformer:
     def _named(self, vectors: np.ndarray, kept: np.ndarray) -> pd.DataFrame:
         genes = [(gene, token) for gene, token in self.vocabulary.token.items() if token < len(kept) and kept[token]]
         return pd.DataFrame(vectors[[token for _, token in genes]], index=pd.Index([gene for gene, _ in genes]))
-
-
-def batch_codes(adata, key: str, levels: tuple[str, ...]) -> Int[np.ndarray, " cell"]:
-    """The code of each cell's batch. Raises DataError naming batches that are not among `levels`."""
-    if key not in adata.obs:
-        raise DataError(f"no column {key!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
-    names = adata.obs[key].astype(str)
-    codes = pd.Index(levels).get_indexer(pd.Index(names))
-    unseen = sorted(set(names[codes < 0]))
-    if unseen:
-        remedy = f"the model knows {some(levels, 12)}"
-        raise DataError(f"{len(unseen)} batches were not seen in training: {some(unseen)}", remedy)
-    return codes.astype(np.int64)
 
 
 def _with_batches(function: Callable[[TokenBatch], Tensor], codes: Int[np.ndarray, " cell"]):

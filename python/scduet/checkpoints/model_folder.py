@@ -20,6 +20,7 @@ from scduet.data.schema import Fields, Schema, refuse_newer
 from scduet.errors import FormatError
 from scduet.io import native
 from scduet.models import find
+from scduet.nn.random import own_random_numbers
 from scduet.options import build
 from scduet.train.config import TrainConfig
 from scduet.train.loop import TrainingResult
@@ -83,7 +84,7 @@ def _made(manifest: dict, tensors: dict[str, Tensor], folder: Path) -> Parts:
     held = {name: _made(theirs, _part(f"holds.{name}.", tensors), folder) for name, theirs in told.items()}
     arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}
     reference, config = _reference(manifest["reference"], arrays), _known(cls.Config, manifest, "config")
-    with torch.random.fork_rng():
+    with own_random_numbers():
         module = cls(reference, config, **held)
     try:
         module.load_state_dict(_part("module.", tensors))

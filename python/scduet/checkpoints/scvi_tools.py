@@ -10,7 +10,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints.scvi_names import TOTALVI, VAE, from_scvi_tools
 from scduet.contract import Reference
+from scduet.data.levels import kind_of, text
 from scduet.data.schema import Fields, Schema
 from scduet.errors import FormatError, OptionError, some
 from scduet.io.safe_pickle import read_pickle
 from scduet.io.torch_archive import read_torch
 from scduet.models import find
+from scduet.nn.random import own_random_numbers
 from scduet.options import build
 
 ONE_FILE, THREE_FILES = "model.pt", ("model_params.pt", "attr.pkl", "var_names.csv")
@@ -82,7 +84,7 @@ def read(path: Path) -> Foreign:
     reference = _reference(schema, known, weights)
     if name == "totalvi":
         schema, reference = totalvi.with_proteins(schema, reference, known)
-    with torch.random.fork_rng():
+    with own_random_numbers():
         module = find(name)(reference, config)
     module.load_state_dict(from_scvi_tools(_renamed(name, config, weights), module, NAMES.get(name, VAE)))
     return Foreign(name, module.eval(), schema, reference, config, _history(attributes.get("history_")))
@@ -187,20 +189,20 @@ def _config(name: str, given: Mapping[str, Any], path: Path) -> Any:
 
 def _schema(name: str, registry: Mapping[str, Any], genes: tuple[str, ...], weights: Mapping[str, Tensor]) -> Schema:
     fields, arguments = registry["field_registries"], registry.get("setup_args", {})
-    levels: dict[str, tuple[str, ...]] = {}
+    own: dict[str, list[Any]] = {}
     batch, labels = (_key(fields.get(kind, {}), f"_scvi_{kind}") for kind in ("batch", "labels"))
     if batch is not None:
-        levels[batch] = _levels(fields["batch"]["state_registry"]["categorical_mapping"])
+        own[batch] = list(fields["batch"]["state_registry"]["categorical_mapping"])
     unlabeled = Fields.unlabeled_category
     if labels is not None:
         state = fields["labels"]["state_registry"]
-        levels[labels] = _levels(state["categorical_mapping"])
-        unlabeled = str(state.get("unlabeled_category", arguments.get("unlabeled_category", unlabeled)))
+        own[labels] = list(state["categorical_mapping"])
+        unlabeled = text(state.get("unlabeled_category", arguments.get("unlabeled_category", unlabeled)))
         if name == "scanvi":
-            levels[labels] = tuple(v for v in levels[labels] if v != unlabeled)[: weights["y_prior"].shape[-1]]
+            own[labels] = [v for v in own[labels] if text(v) != unlabeled][: weights["y_prior"].shape[-1]]
     extra = fields.get("extra_categorical_covs", {}).get("state_registry") or {"mappings": {}, "field_keys": []}
     categorical = tuple(map(str, extra["field_keys"]))
-    levels |= {key: _levels(extra["mappings"][key]) for key in categorical}
+    own |= {key: list(extra["mappings"][key]) for key in categorical}
     continuous = fields.get("extra_continuous_covs", {}).get("state_registry") or {"columns": []}
     return Schema(
         Fields(
@@ -213,7 +215,8 @@ def _schema(name: str, registry: Mapping[str, Any], genes: tuple[str, ...], weig
             size_factor_key=arguments.get("size_factor_key"),
         ),
         genes,
-        levels,
+        {key: tuple(map(text, values)) for key, values in own.items()},
+        kinds={key: kind for key, values in own.items() if (kind := kind_of(values)) != "text"},
     )
 
 
@@ -221,12 +224,6 @@ def _key(registry: Mapping[str, Any], default: str) -> str | None:
     """The column of obs, None where the user named none."""
     key = registry.get("state_registry", {}).get("original_key")
     return None if key is None or key == default else str(key)
-
-
-def _levels(values: Iterable[Any]) -> tuple[str, ...]:
-    """Levels as text; whole floats as whole numbers, as the schema spells them."""
-    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
-    return tuple(str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in plain)
 
 
 def _reference(schema: Schema, registry: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Reference:

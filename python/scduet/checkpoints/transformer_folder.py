@@ -66,6 +66,7 @@ class Tuning:
     config: Any
     training: TrainConfig
     base: Parts = field(repr=False)  # as it was before
+    values: str = "text"  # what the levels are to the user: text, or "int", "float", "bool"
 
 
 def recognize(folder: Path) -> bool:
@@ -106,7 +107,8 @@ def read_tuned(folder: Path, base: Parts) -> Parts:
     if needed != {name: value.shape for name, value in tensors.items()}:
         raise FormatError(f"the weights in {folder} do not fit their options", "save or copy the model again")
     module.load_state_dict(tensors, strict=False)
-    tuning = Tuning(task, manifest["key"], levels, config, build(TrainConfig, manifest["training"]), base)
+    training, values = build(TrainConfig, manifest["training"]), manifest.get("values", "text")
+    tuning = Tuning(task, manifest["key"], levels, config, training, base, values)
     parts = str(folder), {}, _outcome(manifest), manifest["tokens"], tuning
     return Parts(base.name, module.eval(), base.licence, *parts)
 
@@ -141,6 +143,7 @@ def _changed(model: Parts, tuning: Tuning) -> tuple[dict[str, Any], dict[str, Te
         "base_sha256": fingerprint(tuning.base.module.state_dict()),
         "key": tuning.key,
         "levels": tuning.levels,
+        "values": tuning.values,
         "config": dataclasses.asdict(tuning.config),
         "tokens": dict(model.options),
         "training": dataclasses.asdict(tuning.training),

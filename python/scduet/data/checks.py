@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,37 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scduet.errors import DataError, ScduetWarning, some
+from scduet.errors import DataError, OptionError, ScduetWarning, some
 
 PIECE = 1 << 16  # values looked at together: they stay in the processor's cache
 INFINITY = {np.dtype(np.float32): np.uint32(0x7F800000), np.dtype(np.float64): np.uint64(0x7FF0000000000000)}  # bits
 FEW_CELLS = 100
+LARGE = 100.0  # of a continuous covariate; see `check_scale`
 LOOKED_AT = 1000  # cells that tell whether a matrix holds counts
 MANY_LEVELS = 10  # up to so many levels a column is a category, whatever it holds
 CELLS_A_NUMBER, CELLS_A_NAME = 50, 5  # mean cells of a level below which numbers, or names, are taken for no category
+
+
+def check_cells(data: Any) -> None:
+    """Raise DataError for what is no AnnData or MuData in memory."""
+    if isinstance(data, (str, os.PathLike)):
+        raise DataError(f"{str(data)!r} is a path, and cells in memory are needed", "read it first: anndata.read_h5ad")
+    if getattr(data, "obs_names", None) is None:
+        raise DataError(f"{type(data).__name__} is no AnnData", "pass an AnnData, a MuData, or the path of one")
+
+
+def check_key(option: str, key: Any) -> None:
+    """Raise OptionError for what cannot be the name of a column."""
+    if not isinstance(key, str):
+        raise OptionError(f"option {option!r} cannot be {key!r}", "it is the name of one column of obs")
+
+
+def check_matrix(adata: Any) -> None:
+    """Raise DataError for what is no AnnData, has no cells or no genes, or a gene twice."""
+    check_cells(adata)
+    check_some(adata.n_obs)
+    check_some(adata.n_vars, "genes")
+    check_names(adata.var_names, "gene")
 
 
 def check_names(names, what: str) -> None:
@@ -30,9 +54,26 @@ def check_names(names, what: str) -> None:
         raise DataError(f"{len(repeated)} {what} names occur more than once: {some(repeated)}", remedy)
 
 
+def flags(var: pd.DataFrame, name: str) -> np.ndarray:
+    """The column `name` of var as booleans. Raises DataError for anything else, missing values included."""
+    if name not in var or pd.api.types.infer_dtype(var[name]) != "boolean":
+        raise DataError(f"genes={name!r} is not a boolean column of adata.var", "pass such a column, or gene names")
+    missing = var.index[var[name].isna().to_numpy()]
+    if len(missing):
+        remedy = f"say True or False of each gene, e.g. var[{name!r}].fillna(False)"
+        raise DataError(f"var[{name!r}] is missing for {len(missing)} genes: {some(missing)}", remedy)
+    return var[name].to_numpy(bool)
+
+
+def check_some(n: int, what: str = "cells") -> None:
+    """Raise DataError where there is no cell, or no gene."""
+    if n == 0:
+        raise DataError(f"there are 0 {what}", "look at how the data were filtered")
+
+
 def check_size(n_cells: int) -> None:
-    if n_cells == 0:
-        raise DataError("there are no cells", "look at how the data were filtered")
+    """Raise DataError where there is no cell, and warn where there are few."""
+    check_some(n_cells)
     if n_cells < FEW_CELLS:
         advice = "a deep model has little to learn from; PCA on log-normalised data is likely better"
         warnings.warn(f"only {n_cells} cells: {advice}", ScduetWarning, stacklevel=4)
@@ -58,6 +99,32 @@ def check_levels(option: str, key: str, values: pd.Series) -> None:
     else:
         remedy = "name a column with fewer levels"
     warnings.warn(f"{what}: each value is a {kind} of its own; {remedy}", ScduetWarning, stacklevel=4)
+
+
+def check_scale(key: str, values: np.ndarray) -> None:
+    """Warn of a continuous covariate that is not standardised.
+
+    On 700 blood cells a covariate of standard deviation 1,000 cost scVI 28 nats a cell, one around 100 1,700 nats.
+    """
+    largest = float(np.abs(values).max(initial=0))
+    if largest > LARGE:
+        advice = f"standardize it: (x - mean) / standard deviation of obs[{key!r}]"
+        message = f"the covariate {key!r} reaches {largest:,.6g}, a scale that a model learns badly from; {advice}"
+        warnings.warn(message, ScduetWarning, stacklevel=4)
+
+
+def refuse_measurement(option: str, key: str, values: pd.Series) -> None:
+    """Raise DataError where a column of obs that should hold cell types is a measurement.
+
+    Fractions of more than ten values, or whole numbers of which each has fewer than five cells on average.
+    """
+    values = values.dropna()
+    n_levels, kind = values.nunique(), pd.api.types.infer_dtype(values)
+    if n_levels <= MANY_LEVELS or kind not in ("floating", "integer", "mixed-integer-float"):
+        return
+    if len(values) < n_levels * CELLS_A_NAME or (values.astype(float) % 1 != 0).any():
+        what = f"{option}={key!r} holds {n_levels:,} different numbers in {len(values):,} cells"
+        raise DataError(f"{what}: a measurement, not categories", "name a column of categories")
 
 
 def are_counts(values: np.ndarray) -> bool:
@@ -91,6 +158,8 @@ def check_values(
     values = matrix.data if sp.issparse(matrix) else np.ravel(matrix)
     if expects == "counts" and are_counts(values):
         return  # what follows finds out what is amiss
+    if values.dtype.kind not in "buif":
+        raise DataError(f"{where} holds {values.dtype} values, not real numbers", "make them float32")
     if may_miss:
         values = np.where(np.isnan(values), 0, values)
     found = _Values(values, matrix, cells)
@@ -181,7 +250,7 @@ def mark_of(names: pd.Index) -> str:
     return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()[:16]
 
 
-def check_cells(mark: str | None, names: pd.Index) -> None:
+def check_marked(mark: str | None, names: pd.Index) -> None:
     """Raise DataError unless these are the cells of the mark; a model without parameters of each cell has none."""
     if mark not in (None, mark_of(names)):
         message = "this model has parameters of each cell that it was trained on, and these are not those cells"

@@ -8,6 +8,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scduet.data.simulate import simulate
+from scduet.options import seed_of
 
 __all__ = ["pbmc68k", "simulate"]
 
@@ -48,7 +49,7 @@ def counts_from_lognormal(values: sparse.spmatrix | sparse.sparray) -> sparse.cs
 
 
 def _add_batch(adata: AnnData, seed: int) -> None:
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed_of(seed))
     second = np.zeros(adata.n_obs, dtype=bool)
     second[random.choice(adata.n_obs, adata.n_obs // 2, replace=False)] = True
     kept = random.beta(2, 2, adata.n_vars)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
+from scduet.data.levels import Coded, coded
 from scduet.errors import DataError, some
 
 
-def labels_of(reference: AnnData, key: str | None, unlabeled: str) -> np.ndarray:
-    """The name of each cell's type, None where there is none. Raises DataError where there are fewer than two types."""
+def labels_of(reference: AnnData, key: str | None, unlabeled: str) -> tuple[np.ndarray, Coded]:
+    """The name of each cell's type, None where there is none, and the column as it is.
+
+    Raises DataError where there are fewer than two types.
+    """
     if key is None or key not in reference.obs:
         raise DataError(f"no column {key!r} in reference.obs", f"pass labels_key: {some(reference.obs.columns, 12)}")
-    values = reference.obs[key].astype(object)
-    labels = values.where(values.notna() & (values.astype(str) != unlabeled), None).to_numpy()
-    kinds = {str(label) for label in labels if label is not None}
+    column = coded(reference.obs[key], key)
+    kinds = [name for name in column.names if name != unlabeled]
     if len(kinds) < 2:
         raise DataError(f"obs[{key!r}] has {len(kinds)} cell types: {some(kinds)}", "two are needed to tell them apart")
-    return np.array([None if label is None else str(label) for label in labels], dtype=object)
+    names = column.texts
+    names[names == unlabeled] = None
+    return names, column

@@ -3,8 +3,7 @@
 A place is written as in an .h5ad file: "X", "raw", "layers/spliced", "obsm/protein", "varm/programs", "varp/graph",
 "obsp/graph", "uns/edges"; "obs/panel" for a category as a column of zeros and ones for each level; in a modality of a
 MuData "mod/rna", "mod/rna/layers/counts"; "var/feature_types=Peaks" for the features of one kind in X; the path of a
-.gmt, .csv or .tsv file; or a DataFrame or dict of sets itself. `data` may be an AnnData, a MuData, or an .h5ad, .h5mu
-or zarr left on disk (`scduet.data.schema.on_disk`).
+.gmt, .csv or .tsv file; or a DataFrame or dict of sets. `data`: AnnData, MuData, or a file on disk (`schema.on_disk`).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from scduet.data.on_disk import CellsOnDisk, FileSource
 from scduet.data.raw import var_of_raw
 from scduet.data.sources import DenseSource, Source, in_memory, reordered
 from scduet.data.tables import read_table
-from scduet.errors import DataError, some
+from scduet.errors import DataError, OptionError, some
 
 Place = str | Path | pd.DataFrame | dict  # what users may give; a bare name is looked up, see `resolve`
 STORES = ("layers", "obsm", "varm", "varp", "obsp", "uns")
@@ -294,6 +293,8 @@ def _is_place(name: str) -> bool:
 
 
 def _place_of_main(data: Any, layer: str | None) -> str:
+    if layer is not None and not isinstance(layer, str):
+        raise OptionError(f"layer={layer!r}", "it is the name of a layer, or a place such as mod/rna")
     bare = layer is not None and (layer in _keys(data, "layers") or not _is_place(layer))
     place = f"layers/{layer}" if bare else layer or "X"
     if _modalities(data) and place.partition("/")[0] in ("X", "layers", "var", "raw"):

@@ -1,4 +1,4 @@
-"""The main matrix for code that has an AnnData in memory: X, a layer by its name, raw, or any other place."""
+"""The main matrix for code that has an AnnData: X, a layer by its name, raw, or any other place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from anndata import AnnData
 
 from scduet.data.locate import locate_main
+from scduet.data.on_disk import CellsOnDisk, FileSource
+from scduet.data.sources import gathered
 
 
 def matrix_of(adata: Any, layer: str | None) -> Any:
@@ -19,7 +21,11 @@ def with_layer(adata: Any, layer: str | None) -> tuple[Any, str | None]:
 
     The same where they are those of X, else, of raw, a new AnnData with the matrix in X.
     """
-    if layer is None or layer in adata.layers or layer == "X":
+    layers = adata.keys("layers") if isinstance(adata, CellsOnDisk) else getattr(adata, "layers", ())
+    if layer is None or layer in layers or layer == "X":
         return adata, layer
     found = locate_main(adata, layer)
+    if isinstance(adata, CellsOnDisk):
+        values = gathered(found.values) if isinstance(found.values, FileSource) else found.values
+        return AnnData(values, obs=adata.obs, var=found.var), None
     return AnnData(found.values, obs=adata.obs, var=found.var, obsm=dict(adata.obsm), uns=dict(adata.uns)), None

@@ -17,6 +17,7 @@ import pandas as pd
 from scduet.contract import Input, Reference
 from scduet.data import checks, locate
 from scduet.data.inputs import Names, arrays_of_features, columns_of, rows_of_cells, tables
+from scduet.data.levels import absent, coded, kind_of, places_of, refuse_missing, values_of
 from scduet.data.on_disk import opened
 from scduet.data.sources import Cells
 from scduet.errors import DataError, FormatError, ScduetWarning, some
@@ -55,6 +56,7 @@ class Schema:
     inputs: Mapping[str, Input] = field(default_factory=dict)  # what the model reads; "x": the main matrix
     features: Mapping[str, Names] = field(default_factory=dict)  # columns of the further inputs
     cells: str | None = None  # mark of the names of the cells, where the model has parameters for each of them
+    kinds: Mapping[str, str] = field(default_factory=dict)  # columns whose levels are no text: "int", "float", "bool"
 
     @classmethod
     def learn(
@@ -71,18 +73,21 @@ class Schema:
         checks.check_size(adata.n_obs)
         further = _without_main(declared or {})
         covariates = [("categorical_covariate_keys", key) for key in fields.categorical_covariate_keys]
-        levels = {}
+        levels, kinds = {}, {}
         for option, key in (("batch_key", fields.batch_key), ("labels_key", fields.labels_key), *covariates):
             if key is not None:
                 values = locate.column(adata, key)
-                levels[key] = _levels(values, key, fields)
+                levels[key], kinds[key] = _levels(values, key, fields)
                 checks.check_levels(option, key, values)
+        for key in fields.continuous_covariate_keys:
+            checks.check_scale(key, _numbers(adata, key))
         if fields.batch_key is not None and len(levels[fields.batch_key]) < 2:
             only = levels[fields.batch_key]
             raise DataError(f"batch_key {fields.batch_key!r} has one batch only: {some(only)}", "leave batch_key out")
         genes = _genes(var, fields.genes, _in_inputs(fields, further))
         features = columns_of(adata, fields, further) if further else {}
-        return cls(fields, genes, levels, expects, dict(declared or {}), features)
+        kinds = {key: kind for key, kind in kinds.items() if kind != "text"}
+        return cls(fields, genes, levels, expects, dict(declared or {}), features, kinds=kinds)
 
     def encode(self, adata, max_missing: float = 0.0, unknown_labels: bool = False) -> Cells:
         """The cells of `adata` (AnnData, MuData, or the path of a file to leave on disk) as arrays.
@@ -93,7 +98,8 @@ class Schema:
         Raises DataError naming genes, levels or cells that do not fit.
         """
         f, adata = self.fields, on_disk(adata)
-        checks.check_cells(self.cells, adata.obs_names)
+        checks.check_some(adata.n_obs)
+        checks.check_marked(self.cells, adata.obs_names)
         main = locate.locate_main(adata, f.layer)
         columns = self._columns(main.columns, max_missing)
         source, known = locate.as_source(main, adata.obs_names, columns, self.main)
@@ -127,7 +133,12 @@ class Schema:
         """The schema with levels and columns of inputs in the order of another one, of a model to start from."""
         checks.check_same_cells(self.cells, other.cells)
         features = {name: other.features.get(name, names) for name, names in self.features.items()}
-        return replace(self, levels={**self.levels, **other.levels}, features=features)
+        kinds = {**self.kinds, **{key: other.kinds.get(key, "text") for key in other.levels}}
+        return replace(self, levels={**self.levels, **other.levels}, features=features, kinds=kinds)
+
+    def values(self, key: str) -> pd.Index:
+        """The levels of a column as the user has them: numbers of a column of numbers."""
+        return values_of(self.levels[key], self.kinds.get(key, "text"))
 
     @property
     def main(self) -> Input:
@@ -180,7 +191,8 @@ class Schema:
         features = {name: _tuple(names) for name, names in state.get("features", {}).items()}
         made = {name: _input(given) for name, given in state.get("inputs", {}).items()}
         given = fields(**{k: _tuple(v) for k, v in state["fields"].items()})
-        return cls(given, tuple(state["genes"]), levels, state["expects"], made, features, state.get("cells"))
+        further = made, features, state.get("cells"), state.get("kinds", {})
+        return cls(given, tuple(state["genes"]), levels, state["expects"], *further)
 
     def _columns(self, names: pd.Index, max_missing: float = 0.0) -> np.ndarray | None:
         """Column of each gene of the schema among `names`; None where they are the same already."""
@@ -198,18 +210,14 @@ class Schema:
 
     def _codes(self, adata, key: str, unknown: bool = False) -> np.ndarray:
         """Code of each cell's level; -1 for cells without a label, and for `unknown` levels if these are allowed."""
-        values = locate.column(adata, key)
-        number, names = _factors(values)
-        place = pd.Index(self.levels[key]).get_indexer(names)
-        may_miss = (names == self.fields.unlabeled_category) & (key == self.fields.labels_key)
-        occurs = np.bincount(number + 1, minlength=len(names) + 1)[1:] > 0
-        unseen = np.unique(names[(place < 0) & ~may_miss & occurs].astype(str))
+        values = coded(locate.column(adata, key), key, required=key != self.fields.labels_key)
+        place = places_of(values.names, self.levels[key])
+        may_miss = {self.fields.unlabeled_category} if key == self.fields.labels_key else set()
+        unseen = [name for name in absent(values.names, self.levels[key]) if name not in may_miss]
         if len(unseen) and not unknown:
             remedy = f"the model knows {some(self.levels[key])}; map_query() adds new batches to a model"
             raise DataError(f"{len(unseen)} levels of {key!r} were not seen in training: {some(unseen)}", remedy)
-        if key != self.fields.labels_key:
-            _refuse_missing(values, key)
-        return np.append(place, -1)[number].astype(np.int64)
+        return np.append(place, -1)[values.code]
 
 
 SPARSE = Input("layer", sparse=True)  # the main matrix of a model that says nothing of it
@@ -229,47 +237,22 @@ def _in_inputs(fields: Fields, further: Mapping[str, Input]) -> dict[str, set[st
     return claimed
 
 
-def _factors(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """For each value the number of its level, -1 for missing ones; and the levels as text, perhaps with unused ones."""
-    if not isinstance(values.dtype, pd.CategoricalDtype):
-        number, names = pd.factorize(_text(values))
-        return number, names.to_numpy(object)
-    return values.cat.codes.to_numpy(np.int64), _text(pd.Series(values.cat.categories)).to_numpy(object)
-
-
-def _text(values: pd.Series) -> pd.Series:
-    """Levels as text, missing ones kept missing; whole floats as whole numbers, so that 1.0 and 1 are one level."""
-    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
-        values = values.astype("Int64")
-    return values.astype("string").astype(object).where(values.notna(), None)
-
-
-def _levels(values: pd.Series, key: str, fields: Fields) -> tuple[str, ...]:
-    """The levels that occur: in the order of the categories, or sorted; without the unlabeled one."""
-    if key != fields.labels_key:
-        _refuse_missing(values, key)
-    categorical = isinstance(values.dtype, pd.CategoricalDtype)
-    present = values.cat.remove_unused_categories().cat.categories if categorical else np.unique(values.dropna())
-    named = [str(level) for level in _text(pd.Series(present))]
-    return tuple(level for level in named if key != fields.labels_key or level != fields.unlabeled_category)
+def _levels(values: pd.Series, key: str, fields: Fields) -> tuple[tuple[str, ...], str]:
+    """The levels that occur, without the unlabeled one, and their kind."""
+    found = coded(values, key, required=key != fields.labels_key)
+    own = {n: v for n, v in found.own.items() if key != fields.labels_key or n != fields.unlabeled_category}
+    return tuple(own), kind_of(own.values())
 
 
 def _numbers(adata, key: str, positive: bool = False) -> np.ndarray:
     values = locate.column(adata, key)
     if not pd.api.types.is_numeric_dtype(values):
         raise DataError(f"column {key!r} of obs is not numbers but {values.dtype}", "use categorical_covariate_keys")
-    _refuse_missing(values.where(np.isfinite(values.astype(float))), key)
+    refuse_missing(values.where(np.isfinite(values.astype(float))), key)
     if positive and (values <= 0).any():
         cells = adata.obs_names[values <= 0]
         raise DataError(f"{len(cells)} size factors are not above zero: {some(cells)}", f"mend obs[{key!r}]")
     return values.to_numpy(np.float32)
-
-
-def _refuse_missing(values: pd.Series, key: str) -> None:
-    missing = values.index[values.isna().to_numpy()]  # a Series would have pandas hash the names of all cells
-    if len(missing):
-        remedy = f"fill obs[{key!r}] or remove these cells"
-        raise DataError(f"{len(missing)} cells have no value in {key!r}: {some(missing)}", remedy)
 
 
 def _genes(var: pd.DataFrame, wanted: str | tuple[str, ...] | None, claimed: dict[str, set[str]]) -> tuple[str, ...]:
@@ -283,9 +266,7 @@ def _genes(var: pd.DataFrame, wanted: str | tuple[str, ...] | None, claimed: dic
         if repeated:
             raise DataError(f"genes= lists {some(repeated)} more than once", "list each gene once")
         return tuple(str(gene) for gene in wanted)
-    if wanted not in var or var[wanted].dtype != bool:
-        raise DataError(f"genes={wanted!r} is not a boolean column of adata.var", "pass such a column, or gene names")
-    chosen = tuple(var.index[var[wanted]])
+    chosen = tuple(var.index[checks.flags(var, wanted)])
     if not chosen:
         raise DataError(f"var[{wanted!r}] chooses no gene", "pass genes= with names")
     return chosen
@@ -326,6 +307,9 @@ def _tuple(value: Any) -> Any:
 def on_disk(data: Any) -> Any:
     """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.on_disk.CellsOnDisk`.
 
-    Raises DataError for a file that is missing, damaged, or none of .h5ad, .h5mu and zarr.
+    Raises DataError for a file that is missing, damaged, or none of .h5ad, .h5mu and zarr, and for what is no AnnData.
     """
-    return opened(data) if isinstance(data, (str, os.PathLike)) or getattr(data, "isbacked", False) else data
+    if isinstance(data, (str, os.PathLike)) or getattr(data, "isbacked", False):
+        return opened(data)
+    checks.check_cells(data)
+    return data

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from scduet.errors import OptionError
+from scduet.options import seed_of
 
 _CHUNK = 4096  # cells drawn at a time: (chunk, gene) is the largest dense array
 
@@ -41,7 +42,7 @@ def simulate(
     for name, value in {"n_cells": n_cells, "n_genes": n_genes, "n_batches": n_batches, "n_types": n_types}.items():
         if value < 1:
             raise OptionError(f"{name} must be 1 or more, not {value}")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed_of(seed))
     truth = _draw_truth(random, n_cells, n_genes, n_batches, n_types, depth, type_strength, batch_strength)
     chunks = [np.arange(start, min(start + _CHUNK, n_cells)) for start in range(0, n_cells, _CHUNK)]
     counts = sparse.vstack([_draw_counts(truth, cells, random) for cells in chunks], format="csr")

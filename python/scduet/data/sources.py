@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,6 +72,7 @@ class Cells:
     extra: Mapping[str, Source] = field(default_factory=dict)  # further inputs
     measured: Mapping[str, np.ndarray] = field(default_factory=dict)
     # of inputs ("x": the main matrix) that were not measured in every cell: where they were (cell,), bool
+    marks: tuple[np.ndarray, ...] = ()  # of each matrix in memory, a number for each cell: see `marked`
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -82,6 +83,27 @@ class Cells:
     def block(self) -> int | None:
         """Neighboring rows that are best read together; None where every row can be had for itself."""
         return max((source.block for source in self.sources if source.block is not None), default=None)
+
+    def marked(self) -> Cells:
+        """These cells, which tell from now on whether their matrices, which are the user's own, were edited."""
+        return replace(self, marks=self._marks())
+
+    def refuse_edited(self) -> None:
+        """Raise DataError naming a matrix whose values are no longer those that it had when it was marked."""
+        for name, before, now in zip(self._in_memory, self.marks, self._marks() if self.marks else (), strict=False):
+            changed = int((before != now).sum())
+            if changed:
+                where = "the counts" if name == "x" else repr(name)
+                message = f"{where} of {changed} cells that the model was trained on were edited in place since"
+                raise DataError(message, "keep raw counts in a layer of their own, and pass adata with them")
+
+    def _marks(self) -> tuple[np.ndarray, ...]:
+        return tuple(marks(source) for source in self._in_memory.values())
+
+    @property
+    def _in_memory(self) -> dict[str, Source]:
+        """Those in a file look after themselves."""
+        return {name: s for name, s in {"x": self.counts, **self.extra}.items() if s.block is None}
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -238,6 +260,8 @@ def canonical(matrix) -> sp.csr_matrix:
 
 def from_dense(matrix, genes: np.ndarray | None = None) -> sp.csr_matrix:
     """A dense matrix, or columns of it, as CSR; made in pieces."""
+    if np.iscomplexobj(matrix):
+        raise DataError(f"the matrix holds {matrix.dtype} values, not real numbers", "make them float32")
     starts = range(0, matrix.shape[0], DENSE_PIECE)
     pieces = (np.asarray(matrix[i : i + DENSE_PIECE]) for i in starts)
     return joined([sp.csr_matrix(_zero_filled(part, genes), dtype=np.float32) for part in pieces])

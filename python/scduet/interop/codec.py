@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scduet.data.levels import text as text_of_level
 from scduet.interop import r_memory
 
 NA_INTEGER = np.iinfo(np.int32).min  # R's NA of integer, logical and factor codes
@@ -169,7 +170,7 @@ def columns_of(table: pd.DataFrame) -> list[Column]:
 def _as_column(name: str, values: pd.Series) -> Column:
     kind = values.dtype
     if isinstance(kind, pd.CategoricalDtype):
-        levels, codes = as_text(values.cat.categories), values.cat.codes.to_numpy(np.int32)
+        levels, codes = as_text(map(text_of_level, values.cat.categories)), values.cat.codes.to_numpy(np.int32)
         return Column(name, "factor", np.where(codes < 0, NA_INTEGER, codes + 1), levels, bool(kind.ordered))
     if pd.api.types.is_datetime64_any_dtype(kind):
         return _as_time(name, values)

@@ -142,6 +142,8 @@ def annotate(query, reference, options: Options, callback: Callable | None = Non
     known = saved(reference) if isinstance(reference, str) else reference
     table = call(scduet.annotate, query, known, callback=listener(callback), options=options)
     share, told = query.obsm["predicted_probability"], query.obs[["predicted", "predicted_score"]]
+    if told["predicted"].cat.categories.dtype != object:  # R has no factor of numbers
+        told = told.assign(predicted=told["predicted"].to_numpy())
     types, cells = codec.as_text(share.columns), codec.columns_of(told)
     accuracies = _indexed(table, "method").assign(used=table.index == table.attrs["used"])
     return Annotated(cells, types, objects.block(share.to_numpy()), codec.columns_of(accuracies))
@@ -211,7 +213,7 @@ def _trained(model, folder: str) -> Trained:
 def _predicted(model) -> list[codec.Column]:
     share = scduet.predict(model)
     best = share.to_numpy().argmax(1)
-    told = {"predicted": share.columns.to_numpy(object)[best], "score": share.to_numpy().max(1).astype(float)}
+    told = {"predicted": share.columns.to_numpy()[best], "score": share.to_numpy().max(1).astype(float)}
     return codec.columns_of(pd.DataFrame(told))
 
 

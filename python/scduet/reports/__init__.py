@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from scduet.data.checks import check_cells, check_key
 from scduet.errors import DataError, some
 from scduet.io.atomic import place_whole
 from scduet.io.cells import check_target
+from scduet.options import seed_of
 from scduet.reports import sections
 from scduet.reports.page import render
 from scduet.tasks.quality.score import score
@@ -49,6 +51,11 @@ def report(
 
     Raises DataError for names that are not there, FormatError when `path` exists (unless `overwrite`).
     """
+    check_cells(adata)
+    seed = seed_of(seed)
+    for option, key in (("batch_key", batch_key), ("labels_key", labels_key)):
+        if key is not None:
+            check_key(option, key)
     path = check_target(path, overwrite, endings=(".html",))
     models = _named(model)
     fields = next(iter(models.values())).schema.fields if models else None

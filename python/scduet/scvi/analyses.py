@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from scduet.api import Model
+from scduet.data.selection import selected
 from scduet.errors import OptionError
 from scduet.nn.layers import rsample
 from scduet.scvi import settings
@@ -110,6 +111,7 @@ class Analyses:
             group2,
             idx1=idx1,
             idx2=idx2,
+            allow_overlap=True,  # as there
             mode=mode,  # type: ignore[arg-type]
             delta=delta,
             batch_size=batch_size or settings.batch_size,
@@ -246,7 +248,7 @@ class Analyses:
         cells = self.adata if adata is None else adata
         if cells is None:
             raise OptionError("this model was loaded without cells", "pass adata, here or to load()")
-        return cells if indices is None else cells[np.asarray(indices)]
+        return cells if indices is None else cells[selected(indices, cells.obs_names, cells.obs, "indices")]
 
 
 def _refuse_weights(weights) -> None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from scduet._torch import torch
-
 import json
 import warnings
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
 from scduet.api import Model, reference_of
-from scduet.data.main_matrix import matrix_of
+from scduet.data.checks import check_cells
+from scduet.data.levels import coded, text
+from scduet.data.locate import locate_main
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, ScduetWarning
 from scduet.models import find
+from scduet.nn.random import own_random_numbers
 from scduet.options import build, options_of, refuse_unknown
 from scduet.scvi import settings
 from scduet.train.config import TrainConfig, resolved
@@ -30,11 +30,12 @@ def note(adata: AnnData, name: str, given: dict[str, Any], model: str = "scvi") 
 
     name: of the class. model: ours, whose places for further inputs are noted too.
     """
+    check_cells(adata)
     fields = build(_fields(model), {key: value for key, value in given.items() if value is not None})
     for kind, key in (("batch", fields.batch_key), ("labels", fields.labels_key)):
         if key is not None and key not in adata.obs:
             raise DataError(f"no column {key!r} in adata.obs", f"it has {list(adata.obs.columns)[:12]}")
-        codes = 0 if key is None else pd.Categorical(adata.obs[key].astype(str)).codes
+        codes = 0 if key is None else coded(adata.obs[key], key).code
         adata.obs[f"_scvi_{kind}"] = np.asarray(codes, dtype=np.int64)
     adata.uns[KEY] = json.dumps({"model": name, "fields": asdict(fields)})
 
@@ -63,8 +64,7 @@ def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any]
     _warn_of_fractions(adata, fields)
     cells = schema.encode(adata)
     reference, config = reference_of(cls, schema, cells, adata), build(cls.Config, options)  # pyright: ignore[reportAttributeAccessIssue]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed())
+    with own_random_numbers(seed()):
         module = cls(reference, config)
     if start is not None:
         module.scvi.load_state_dict(start.module.state_dict())
@@ -85,7 +85,7 @@ def _schema(adata: AnnData, fields: Fields, cls: type) -> Schema:
         if key is None or adata.obs[key].nunique() > 1:
             return Schema.learn(adata, fields, *declared)
         learned = Schema.learn(adata, replace(fields, batch_key=None), *declared)
-    return replace(learned, fields=fields, levels={key: (str(adata.obs[key].iloc[0]),), **learned.levels})
+    return replace(learned, fields=fields, levels={key: (text(adata.obs[key].iloc[0]),), **learned.levels})
 
 
 def _without(levels, key: str | None) -> dict:
@@ -93,7 +93,7 @@ def _without(levels, key: str | None) -> dict:
 
 
 def _warn_of_fractions(adata: AnnData, fields: Fields) -> None:
-    matrix = matrix_of(adata, fields.layer)
+    matrix = locate_main(adata, fields.layer).values
     head = matrix[:20]
     values = head.data if hasattr(head, "indptr") else np.asarray(head)
     if (values != np.rint(values)).any():

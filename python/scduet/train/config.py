@@ -88,6 +88,7 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "accumulate_grad_batches": (lambda v: v >= 1, "it must be at least 1"),
     "shuffle_block": (lambda v: v >= 1, "it must be at least 1"),
     "lr_factor": (lambda v: 0 < v < 1, "it must be between 0 and 1"),
+    "seed": (lambda v: 0 <= v < 2**32, "it is from 0 to 2**32 - 1"),
 }
 
 

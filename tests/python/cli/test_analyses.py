@@ -66,6 +66,18 @@ def test_map_gives_what_python_gives(folder, tmp_path, train):
     assert sd.load(tmp_path / "mapped").schema.levels == mapped.schema.levels
 
 
+@pytest.mark.parametrize("group", ["1.0", "1"])
+def test_de_takes_a_level_of_a_column_of_numbers_as_text(folder, tmp_path, group):
+    adata = anndata.read_h5ad(folder / "reference.h5ad")
+    adata.obs["dose"] = np.where(np.arange(adata.n_obs) % 2, 1.0, 2.5)
+    adata.write_h5ad(tmp_path / "doses.h5ad")
+    files = ["de", tmp_path / "doses.h5ad", "--model", folder / "model", "-o", tmp_path / "de.csv"]
+    assert run(*files, "--groupby", "dose", "--group1", group, "--group2", "2.5") == 0
+    found = pd.read_csv(tmp_path / "de.csv", index_col="gene")
+    expected = sd.differential_expression(sd.load(folder / "model"), adata, "dose", 1.0, 2.5, verbose=False)
+    np.testing.assert_allclose(found.loc[expected.index, "proba_de"], expected["proba_de"])
+
+
 def test_de_writes_the_table_of_python(folder, tmp_path, capsys):
     files = ["de", folder / "reference.h5ad", "--model", folder / "model", "-o", tmp_path / "de.csv"]
     groups = sorted(anndata.read_h5ad(folder / "reference.h5ad").obs["cell_type"].astype(str).unique())[:2]
@@ -108,7 +120,11 @@ def test_expression_as_cells_and_as_a_table(folder, tmp_path):
         (["annotate", "query.h5ad", "-o", "x.h5ad"], 2, ["--reference"]),
         (["annotate", "query.h5ad", "-r", "reference.h5ad", "-o", "x.h5ad"], 1, ["labels_key", "'cell_type'"]),
         (["annotate", "query.h5ad", "-r", "model", "-o", "x.h5ad"], 2, ["'scvi'", "scANVI"]),
-        (["annotate", "query.h5ad", "-r", "reference.h5ad", "-o", "x.h5ad", "--unknown", "3"], 2, ["unknown=3.0", 1]),
+        (
+            ["annotate", "query.h5ad", "-r", "reference.h5ad", "-o", "x.h5ad", "--unknown", "3"],
+            2,
+            ["'unknown'", 3.0, 1],
+        ),
         (["map", "query.h5ad", "--model", "nowhere", "-o", "x.h5ad"], 1, ["nowhere"]),
         (["map", "query.h5ad", "--model", "model", "-o", "query.h5ad"], 1, ["query.h5ad"]),
         (["map", "query.h5ad", "--model", "model", "-o", "x.h5ad", "--n-latent", "3"], 2, ["--n-latent"]),

@@ -20,7 +20,10 @@ def points(x: ArrayLike, name: str = "embedding") -> Float[np.ndarray, "cell dim
     x = dense(x)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"{name} has shape {x.shape}; expected a matrix, one row a cell")
-    x = x.astype(np.float64)
+    try:
+        x = x.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} does not hold numbers alone: {error}") from None
     bad = np.flatnonzero(~np.isfinite(x).all(1))
     if len(bad):
         raise ValueError(f"{name} has NaN or infinite values in {len(bad)} cells, e.g. row {bad[0]}; drop these cells")

@@ -91,6 +91,11 @@ def trajectory_conservation(
     return float((1 + spearmanr(before[on][both], time[both]).statistic) / 2)
 
 
+def known_genes(genes: ArrayLike) -> int:
+    """How many of the cell-cycle genes are among these symbols."""
+    return int(np.isin(f"{S_GENES} {G2M_GENES}".split(), np.char.upper(np.asarray(genes).astype(str))).sum())
+
+
 def phase_scores(
     x: np.ndarray | sparse.spmatrix, genes: ArrayLike, batch: ArrayLike
 ) -> Float[np.ndarray, "cell phase"]:
@@ -106,7 +111,7 @@ def phase_scores(
     for column, phase in enumerate((S_GENES, G2M_GENES)):
         found = np.flatnonzero(np.isin(symbol, phase.split()))
         if len(found) < 5:
-            raise Undefined(f"only {len(found)} genes of a cell-cycle phase are in the data")
+            raise Undefined(f"only {len(found)} genes of a cell-cycle phase are in the data, by their symbols")
         scores[:, column] = np.asarray(x[:, found].mean(1)).ravel() - np.asarray(x.mean(1)).ravel()
     for group in range(int(groups.max()) + 1):
         scores[groups == group] -= scores[groups == group].mean(0)

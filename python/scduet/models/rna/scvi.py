@@ -83,8 +83,9 @@ def library_moments(cells: Cells, reference: Reference) -> dict[str, Measured]:
     n = np.bincount(cells.batch, minlength=n_batches)
     mean = np.bincount(cells.batch, log_total, n_batches) / np.maximum(n, 1)
     variance = np.bincount(cells.batch, (log_total - mean[cells.batch]) ** 2, n_batches) / np.maximum(n, 1)
-    variance = np.where(n > 0, variance, 1.0)
-    moments = {"library_log_mean": mean, "library_log_variance": variance}
+    varies = variance > 1e-9  # not so in a batch of one cell, which takes the mean variance of the others
+    usual = np.average(variance, weights=n * varies) if varies.any() else 1.0
+    moments = {"library_log_mean": mean, "library_log_variance": np.where(varies, variance, np.where(n > 0, usual, 1))}
     return {name: Measured(values.astype(np.float32), "batch") for name, values in moments.items()}
 
 
@@ -150,7 +151,7 @@ class SCVI(nn.Module):
         return {"reconstruction": -self.log_likelihood(z, cells, log_library), "kl": kl, **kl_library}
 
     def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
-        """Posterior mean of z. For "ln" the mean over draws, whose noise is fixed and the same for every cell."""
+        """Posterior mean of z. For "ln" the mean over fixed draws; those of scvi-tools differ from call to call."""
         mean, variance = self.posterior(cells)
         return mean if self.config.latent_distribution == "normal" else softmax_mean(mean, variance)
 
@@ -293,9 +294,8 @@ class SCVI(nn.Module):
         if kind == "gene-cell":
             return self.log_dispersion_of_cell(hidden)
         table = torch.cat([self.log_dispersion, self.log_dispersion.mean(0, keepdim=True)])
-        unlabeled = self.reference.n_labels
-        label = torch.full_like(batch, unlabeled) if cells.label is None else cells.label
-        return F.embedding(torch.where(label < 0, unlabeled, label), table)
+        label = torch.full_like(batch, -1) if cells.label is None else cells.label
+        return F.embedding(torch.where(label < 0, self.reference.n_labels, label), table)
 
     def _counts(
         self,

@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, StudentT
 
 from scduet.api import Model
+from scduet.data import checks
+from scduet.data.levels import coded, text
 from scduet.errors import DataError, some
+from scduet.options import check_arguments, seed_of
 from scduet.tasks.posterior.latent import states
 
 PIECE = 2_000_000  # pairs of cells looked at together
@@ -31,18 +34,20 @@ def differential_abundance(
 
     Raises DataError where the column is missing.
     """
+    check_arguments(**{k: v for k, v in {"n_cells": n_cells, "dof": dof}.items() if v is not None})
+    draw = np.random.default_rng(seed_of(seed))
+    checks.check_cells(adata)
     if sample_key not in adata.obs:
         raise DataError(f"no column {sample_key!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
     parts = [(part.mean, part.variance) for part in states(model, adata)]
     mean, deviation = torch.cat([m for m, _ in parts]), torch.cat([v for _, v in parts]).sqrt()
-    draw, values = np.random.default_rng(seed), adata.obs[sample_key]
-    found = {}
-    for name in dict.fromkeys(values.dropna()):
-        rows = np.flatnonzero(values == name)
+    samples, found = coded(adata.obs[sample_key], sample_key), {}
+    for code, name in enumerate(samples.values):
+        rows = np.flatnonzero(samples.code == code)
         rows = rows if n_cells is None or n_cells >= len(rows) else draw.choice(rows, n_cells, replace=False)
         found[name] = _log_density(mean, mean[rows], deviation[rows], dof).cpu().numpy()
     table = pd.DataFrame(found, index=adata.obs_names)
-    adata.obsm["da_log_probs"] = table
+    adata.obsm["da_log_probs"] = table.rename(columns=text)
     return table
 
 

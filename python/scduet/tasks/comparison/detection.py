@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int
 
 from scduet.api import Model
 from scduet.data.sources import Cells, MemorySource, Source
-from scduet.errors import DataError, OptionError, some
+from scduet.errors import DataError, some
 from scduet.metrics.core.threads import thread_map
 from scduet.nn.kernels.pairs import add_counts
+from scduet.options import check_arguments
 
 PER_CELL = 10_000.0  # total that raw means are normalized to
 PIECE = 2048  # cells whose counts are summed together
@@ -35,10 +36,7 @@ class GeneFilter:
     only_pos: bool
 
     def __post_init__(self):
-        if not 0 <= self.min_pct <= 1:
-            raise OptionError(f"min_pct={self.min_pct!r}", "it is a share of the cells: between 0 and 1")
-        if not self.lfc_threshold >= 0:
-            raise OptionError(f"lfc_threshold={self.lfc_threshold!r}", "it is an absolute log2 fold change: 0 or more")
+        check_arguments(min_pct=self.min_pct, lfc_threshold=self.lfc_threshold)
 
     def tested(self, raw: GroupCounts | None, n_genes: int) -> Bool[np.ndarray, " gene"]:
         """Genes that are detected and differ enough in the counts; all, where the cells have none any more."""

@@ -18,7 +18,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from scduet.api import Model
+from scduet.data.levels import text
+from scduet.data.schema import on_disk
 from scduet.errors import DataError, OptionError, ScduetWarning
+from scduet.options import check_arguments, seed_of
 from scduet.tasks.comparison import fold_changes
 from scduet.tasks.comparison.calibration import calibration, summary
 from scduet.tasks.comparison.detection import GeneFilter, GroupCounts, group_counts, totals_of
@@ -43,6 +46,7 @@ def differential_expression(
     *,
     idx1=None,
     idx2=None,
+    allow_overlap: bool = False,
     mode: Literal["change", "vanilla", "difference"] = "change",
     delta: float | None = 0.25,
     pseudocounts: float | None = None,
@@ -65,25 +69,25 @@ def differential_expression(
 ) -> pd.DataFrame:
     """Compare the expression of groups of cells.
 
-    groupby: column of obs; group1: a level or several, None for all, each against group2 (a level, None for the rest).
-    idx1, idx2: masks, places, or queries of obs instead of groupby; idx2=None for the rest.
+    groupby: column of obs; group1: a level or several, each against group2 (a level, None for the rest of the cells);
+        without group1 and group2 each level against the rest.
+    idx1, idx2: the cells of the two groups instead of groupby: masks, names, places, or queries of obs; idx2=None for
+        the rest. allow_overlap: they may share cells.
     mode: "change": probability that the log2 fold change leaves [-delta, delta]. "vanilla": that group1 is higher.
         "difference": that the difference leaves [-delta, delta], for what are probabilities, such as accessibility.
     delta: None estimates it from the fold changes. pseudocounts: added to shares; None estimates them.
     fdr_target: expected share of false calls among `is_de_fdr_<target>`.
     min_pct: a gene is tested if it has counts in at least this share (0 to 1) of the cells of one of the groups, as
-        min.pct of Seurat; 0 tests all. The default is Seurat 4's (Seurat 5 has 0.01), since the model decodes some
-        expression for genes that were hardly measured. On Kang's monocytes (control against interferon, 8 donors) a
+        min.pct of Seurat; 0 tests all. The default is Seurat 4's, since the model decodes some expression for genes
+        that were hardly measured. On Kang's monocytes (control against interferon, 8 donors) a
         paired test over donors did not confirm 98% of the calls for genes in under 1% of the cells, 52% from 1 to 5%,
         21% from 5 to 10%, and 2% above.
     lfc_threshold: a gene is tested if |raw_lfc| is at least this (log2), as logfc.threshold of Seurat.
     only_pos: test and return only genes that are higher in group1, by the counts and by the model.
-    total_key: column of obs with the total count of each cell, for raw_lfc; None for the sum over all genes of `adata`.
-        Pass it where `adata` holds the model's genes alone.
+    total_key: column of obs with the total count of each cell, for raw_lfc; needed where `adata` holds fewer genes.
     batch_correction: decode every cell as if measured in each batch (of batchid1, batchid2) in turn.
     test_mode: "three" tests up and down apart, "two" tests for any change.
-    calibrate: also count the calls between groups of permuted labels; see `calibration` for what these show. verbose:
-        print that.
+    calibrate: also count the calls between groups of permuted labels (see `calibration`). verbose: print that.
     modality: compare another matrix that the model decodes, e.g. "protein", instead of the main one.
 
     Returns one row a comparison and gene: proba_de, proba_not_de, bayes_factor, scale1, scale2 (mean shares),
@@ -96,15 +100,19 @@ def differential_expression(
     Probabilities are of the model, not p-values: cells are taken for independent, which cells of one donor are not.
     Minified cells have no counts: min_pct is not applied, with a warning.
 
-    Raises DataError for groups that do not exist or are empty, OptionError for values out of range.
+    Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range.
     """
     if mode not in ("change", "vanilla", "difference") or test_mode not in ("two", "three"):
         raise OptionError(f"mode={mode!r}, test_mode={test_mode!r}", "change, vanilla or difference; two or three")
     if mode == "difference" and delta is None:
         raise OptionError("delta=None is estimated for fold changes, not for mode='difference'", "pass delta=")
+    check_arguments(n_draws=n_draws, batch_size=batch_size, fdr_target=fdr_target)
+    check_arguments(**{k: v for k, v in {"delta": delta, "pseudocounts": pseudocounts}.items() if v is not None})
     chosen, decoded = GeneFilter(min_pct, lfc_threshold, only_pos), modality_of(model, modality)
     if total_key is not None and not decoded.is_main:
         raise OptionError(f"total_key={total_key!r} is of the main matrix, not of {decoded.name!r}", "leave it out")
+    adata, seed = on_disk(adata), None if seed is None else seed_of(seed)
+    pairs = comparisons(adata, groupby, group1, group2, idx1, idx2, allow_overlap)
     if is_minified(adata):
         chosen, cells, counts = _without_counts(chosen), None, None
     else:
@@ -118,7 +126,8 @@ def differential_expression(
     codes = _codes(model, batchid1, batchid2) if batch_correction else ([None], [None])
     tables, checks = [], []
     with seeded(seed):
-        for names, rows1, rows2 in comparisons(adata, groupby, group1, group2, idx1, idx2):
+        for groups, rows1, rows2 in pairs:
+            names = [text(group) for group in groups]
             draws = sampler.draw((rows1, codes[0]), (rows2, codes[1]))
             raw = None if counts is None else group_counts(*counts, rows1, rows2)
             table, called = _compared(decoded.features, draws, raw, options)
@@ -126,7 +135,7 @@ def differential_expression(
             checks[-1] |= {"n_tested": int(table["tested"].sum()), "n_called": int(called.sum())}
             if calibrate:
                 checks[-1] |= _permuted_calls(draws, table, options, sampler.random)
-            table["comparison"], table["group1"], table["group2"] = " vs ".join(names), *names
+            table["comparison"], table["group1"], table["group2"] = " vs ".join(names), *groups
             tables.append(table.iloc[_order(table, mode)])
     result = pd.concat(tables)
     if only_pos:

@@ -1,58 +1,70 @@
-"""Which cells are compared with which, by a column of obs, masks or queries."""
+"""Which cells are compared with which, by a column of obs, or by masks, names, places or queries of cells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+import pandas as pd
 
-from scduet.errors import DataError, some
+from scduet.data.levels import coded, places_of
+from scduet.data.selection import selected
+from scduet.errors import DataError, OptionError, some
 
 
-def comparisons(adata, groupby, group1, group2, idx1, idx2) -> Iterator[tuple[tuple[str, str], np.ndarray, np.ndarray]]:
-    """Names and rows of each pair of groups."""
-    if idx1 is not None:
-        first = _mask(adata, idx1)
-        yield (
-            ("group 1", "group 2" if idx2 is not None else "Rest"),
-            *_rows(first, ~first if idx2 is None else _mask(adata, idx2)),
-        )
-        return
+def comparisons(
+    adata, groupby, group1, group2, idx1, idx2, allow_overlap: bool = False
+) -> Iterator[tuple[tuple[Any, Any], np.ndarray, np.ndarray]]:
+    """Names (of levels, the values of the column) and rows of each pair of groups; all are checked before the first."""
+    if idx1 is None and idx2 is None:
+        return _of_levels(adata, groupby, group1, group2)
+    if idx1 is None or not (groupby is None and group1 is None and group2 is None):
+        raise OptionError("idx1= says which cells to compare, idx2= with which", "pass idx1, or groupby")
+    first = np.unique(selected(idx1, adata.obs_names, adata.obs, "idx1"))
+    if idx2 is None:
+        return iter([(("group 1", "Rest"), first, _rest(first, adata.n_obs, "idx1"))])
+    second = np.unique(selected(idx2, adata.obs_names, adata.obs, "idx2"))
+    both = np.intersect1d(first, second)
+    if len(both) and not allow_overlap:
+        cells = some(adata.obs_names[both])
+        raise DataError(f"{len(both)} cells are in both idx1 and idx2: {cells}", "take them out of one")
+    return iter([(("group 1", "group 2"), first, second)])
+
+
+def _of_levels(adata, groupby, group1, group2) -> Iterator[tuple[tuple[Any, Any], np.ndarray, np.ndarray]]:
     if groupby is None or groupby not in adata.obs:
         raise DataError(f"no column {groupby!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
-    values = adata.obs[groupby]
-    present = list(dict.fromkeys(values.dropna())) if group1 is None else None  # unused categories are no groups
-    given = [group1] if isinstance(group1, (str, int, float, bool, np.generic)) else group1
-    chosen = sorted(present, key=str) if present is not None else list(given or [])
-    if present is not None and len(present) < 2:
-        raise DataError(f"obs[{groupby!r}] has one group only: {some(present)}", "two are needed")
-    for name in [*chosen, *([] if group2 is None else [group2])]:
-        if not (values == name).any():
-            raise DataError(f"no cell has {name!r} in obs[{groupby!r}]", f"it has {some(values.dropna().unique(), 9)}")
-    for name in chosen:
-        first = (values == name).to_numpy(bool)
-        other = ~first if group2 is None else (values == group2).to_numpy(bool)
-        yield (str(name), "Rest" if group2 is None else str(group2)), *_rows(first, other)
+    levels = coded(adata.obs[groupby], groupby)
+    if group1 is None and group2 is not None:
+        raise OptionError(f"group2={group2!r} says what to compare with, but not which groups", "pass group1= too")
+    if group1 is None and len(levels.names) < 2:
+        raise DataError(f"obs[{groupby!r}] has one group only: {some(levels.names)}", "two are needed")
+    given = [*levels.names] if group1 is None else [*group1] if pd.api.types.is_list_like(group1) else [group1]
+    if not given:
+        raise OptionError("group1= names no group", f"obs[{groupby!r}] has {some(levels.names, 9)}")
+    chosen, others = _places(given, levels.names, groupby), [None] if group2 is None else [group2]
+    other = None if group2 is None else _places(others, levels.names, groupby)[0]
+    if other in chosen:
+        raise OptionError(f"group1 and group2 are both {group2!r}", "name two groups")
+    pairs = []
+    for place in chosen:
+        first = np.flatnonzero(levels.code == place)
+        rest = _rest(first, adata.n_obs, groupby) if other is None else np.flatnonzero(levels.code == other)
+        pairs.append(((levels.values[place], "Rest" if other is None else levels.values[other]), first, rest))
+    return iter(pairs)
 
 
-def _mask(adata, wanted) -> Bool[np.ndarray, " cell"]:
-    if isinstance(wanted, str):
-        return adata.obs.index.isin(adata.obs.query(wanted).index)
-    wanted = np.asarray(wanted)
-    if wanted.dtype == bool:
-        if wanted.size != adata.n_obs:
-            raise DataError(f"a mask of {wanted.size} values for {adata.n_obs} cells", "give one for each cell")
-        return wanted.ravel()
-    mask = np.zeros(adata.n_obs, bool)
-    try:
-        mask[wanted.ravel()] = True
-    except IndexError as error:
-        raise DataError(f"not places of cells: {error}", f"there are {adata.n_obs} cells, from 0 on") from None
-    return mask
+def _places(groups: list, names: list[str], groupby: str) -> list[int]:
+    found = [int(places_of([group], names)[0]) for group in groups]
+    for group, place in zip(groups, found, strict=True):
+        if place < 0:
+            raise DataError(f"no cell has {group!r} in obs[{groupby!r}]", f"it has {some(names, 9)}")
+    return found
 
 
-def _rows(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if not first.any() or not second.any():
-        raise DataError("one of the two groups has no cells", "look at idx1, idx2 or the groups")
-    return np.flatnonzero(first), np.flatnonzero(second)
+def _rest(first: np.ndarray, n_cells: int, what: str) -> np.ndarray:
+    rest = np.setdiff1d(np.arange(n_cells), first)
+    if not len(rest):
+        raise DataError(f"{what!r} leaves no other cell to compare with", "name a smaller group")
+    return rest

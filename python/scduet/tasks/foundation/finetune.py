@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scduet._torch import torch
-
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -15,7 +13,9 @@ from jaxtyping import Int
 from scduet.api import train_module
 from scduet.checkpoints import pretrained
 from scduet.checkpoints.transformer_folder import Parts, Tuning, rebuilt
+from scduet.data import checks
 from scduet.data.labels import labels_of
+from scduet.data.levels import absent, batch_codes, coded, kind_of, places_of
 from scduet.data.main_matrix import with_layer
 from scduet.data.samplers import split
 from scduet.data.schema import Fields, Schema
@@ -24,12 +24,13 @@ from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener
 from scduet.io.native import fingerprint
 from scduet.metrics.transfer import accuracy, macro_f1
+from scduet.nn.random import own_random_numbers
 from scduet.options import build, refuse_unknown
 from scduet.train import resume
 from scduet.train.config import TrainConfig
 from scduet.train.progress import reporter
 from scduet.train.resume import Checkpoint
-from scduet.transformer_model import Transformer, batch_codes
+from scduet.transformer_model import Transformer
 from scduet.transformers.objectives import integration
 from scduet.transformers.objectives.finetune import Config
 from scduet.transformers.tokenizers.tokens import WithCodes
@@ -63,9 +64,10 @@ def finetune(
     Returns a model with `predict`, `embed`, `history` and `save`, which writes only what was trained.
     Raises DataError for fewer than two types, a type with a single cell, or one with no cell among those trained on.
     """
+    checks.check_cells(adata)
     base = pretrained.given(model)
     refuse_unknown(options, option_names(Config), f"fine-tuning {base.name!r}")
-    labels = labels_of(adata, labels_key, unlabeled_category)
+    labels, column = labels_of(adata, labels_key, unlabeled_category)
     known = labels != np.array(None)
     names, codes = np.unique(labels[known].astype(str), return_inverse=True)
     _check_min_cells(names, codes, labels_key)
@@ -75,7 +77,9 @@ def finetune(
     cells, tokenizer = base.prepared(adata[known], **tokens)
     cells = replace(cells, label=codes.astype(np.int64))
     levels, kept = tuple(map(str, names)), (checkpoint, zip(adata.obs_names[known], codes, strict=True))
-    return tuned("annotation", base, labels_key, levels, options, tokens, cells, tokenizer, training, callback, kept)
+    made = tuned("annotation", base, labels_key, levels, options, tokens, cells, tokenizer, training, callback, kept)
+    values = kind_of([column.own[name] for name in levels])
+    return replace(made, tuning=replace(made.tuning, values=values))  # pyright: ignore[reportArgumentType]
 
 
 def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, training, callback, kept) -> Transformer:
@@ -83,8 +87,7 @@ def tuned(task, base, key, levels, options, tokens, cells: Cells, tokenizer, tra
 
     kept: the folder for the state of the run (None: none), and the names and codes of the cells.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(training.seed)
+    with own_random_numbers(training.seed):
         given = {name: value for name, value in options.items() if name not in option_names()}
         module, config = rebuilt(task, base.module, len(levels), given)
     folder, names = kept
@@ -130,6 +133,7 @@ def finetune_integration(
         models more in proportion.
     Raises DataError where there are fewer than two batches, OptionError for a transformer other than scGPT.
     """
+    checks.check_cells(adata)
     base = pretrained.given(model)
     if base.name != "scgpt":
         raise OptionError(f"{base.name} is not trained to integrate", "take a scGPT, or embed_pretrained()")
@@ -160,17 +164,18 @@ def evaluate(model: Transformer, adata, labels_key: str | None = None, **how) ->
     labels_key: column of obs with the truth; None for the one that the model learned. how: as for `model.predict`.
     Raises DataError where a label was not seen in training.
     """
-    key = labels_key or model.columns.get("labels_key")
+    checks.check_cells(adata)
+    key, levels = labels_key or model.columns.get("labels_key"), model.cell_types
     if key not in adata.obs:
         raise DataError(f"no column {key!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
-    known = adata.obs[key].notna().to_numpy()
-    right = adata.obs[key][known].astype(str).to_numpy()
-    share = model.predict(adata[known], **how)
-    unseen = sorted(set(right) - set(share.columns))
+    truth = coded(adata.obs[key], str(key))
+    known, place = truth.code >= 0, places_of(truth.names, levels)
+    unseen = absent(truth.names, levels)
     if unseen:
         message = f"{len(unseen)} labels were not seen in training: {some(unseen)}"
-        raise DataError(message, f"the model knows {some(share.columns, 12)}; remove these cells, or train with them")
-    called = share.columns.to_numpy()[share.to_numpy().argmax(1)]
+        raise DataError(message, f"the model knows {some(levels, 12)}; remove these cells, or train with them")
+    share = model.predict(adata[known], **how)
+    right, called = place[truth.code[known]], share.to_numpy().argmax(1)
     return {"accuracy": accuracy(right, called), "macro_f1": macro_f1(right, called)}
 
 

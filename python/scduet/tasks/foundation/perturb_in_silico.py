@@ -16,9 +16,12 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control
 
 from scduet.capabilities import TrainedModel
+from scduet.data import checks
+from scduet.data.levels import coded, places_of
 from scduet.data.main_matrix import with_layer
 from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener
+from scduet.options import check_arguments, listed, seed_of
 from scduet.tasks.genes.gene_vectors import encoder_of, model_of
 from scduet.tasks.quality.attached import Attached
 from scduet.transformer_model import WHERE, Transformer
@@ -72,10 +75,12 @@ def perturb_in_silico(
     Raises DataError for genes that the checkpoint lacks, that no cell holds ("delete"), and for labels without cells.
     Source: Theodoris et al., Nature 2023.
     """
+    checks.check_cells(adata)
     found: Any = model_of(model)
     encoder = encoder_of(found)
     if not isinstance(encoder, Geneformer):
         raise OptionError(f"{found.name!r} does not read genes by rank", "in-silico perturbation is Geneformer's")
+    check_arguments(n_random=n_random, **({} if max_cells is None else {"max_cells": max_cells}))
     if how not in ("delete", "overexpress"):
         raise OptionError(f"how cannot be {how!r}", "it is 'delete' or 'overexpress'")
     wanted = _tokens_of(found, genes)
@@ -85,7 +90,7 @@ def perturb_in_silico(
     begun, targets = _states(adata, labels_key, start, goal)
     data = _Data.of(found, adata, begun, where)
     chosen = encoder.Options(**options)  # which `prepared` has checked
-    plans = _planned(data, wanted, how, n_random, max_cells, np.random.default_rng(seed))
+    plans = _planned(data, wanted, how, n_random, max_cells, np.random.default_rng(seed_of(seed)))
     centroids = _centroids(found, adata, targets, chosen, {**where, "accelerator": accelerator})
     resources = found.resources(precision, accelerator, None, callback)
     changes = [change for plan in plans for change in (plan.own, *plan.random)]
@@ -145,8 +150,6 @@ class _Plan:
 
 def _planned(data: _Data, wanted, how: How, n_random: int, max_cells, draw) -> list[_Plan]:
     """Raises DataError where a gene to delete is in no cell, and says in how many it was counted."""
-    if n_random < 0 or (max_cells is not None and max_cells < 1):
-        raise OptionError(f"n_random={n_random}, max_cells={max_cells}", "they are at least 0, and at least 1")
     held = [data.holders(genes) for genes in wanted.values()]
     if how == "delete":
         _refuse_absent(data, wanted, held)
@@ -202,9 +205,8 @@ def _refuse_absent(data: _Data, wanted, held) -> None:
 
 def _tokens_of(model: Transformer, genes) -> dict[str, Int[np.ndarray, " gene"]]:
     """Tokens of each gene or set, by name. Raises DataError naming genes that the checkpoint lacks."""
-    if isinstance(genes, str):
-        genes = [genes]
     if not isinstance(genes, Mapping):
+        genes = listed("genes", genes)
         genes = {gene if isinstance(gene, str) else " + ".join(gene): gene for gene in genes}
     sets = {str(name): [members] if isinstance(members, str) else list(members) for name, members in genes.items()}
     if not sets or not all(sets.values()):
@@ -230,14 +232,15 @@ def _states(adata, labels_key, start, goal) -> tuple[Bool[np.ndarray, " cell"], 
         return ~nowhere, nowhere
     if labels_key not in adata.obs:
         raise DataError(f"no column {labels_key!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
-    labels = adata.obs[labels_key].astype(str).to_numpy()
-    for name in (start, goal):
-        if name is not None and name not in labels:
-            raise DataError(f"no cell is {name!r} in {labels_key!r}", f"there are {some(np.unique(labels), 9)}")
-    if start is not None and start == goal:
+    labels = coded(adata.obs[labels_key], labels_key)
+    begun, aim = (None if name is None else int(places_of([name], labels.names)[0]) for name in (start, goal))
+    for name, place in ((start, begun), (goal, aim)):
+        if place == -1:
+            raise DataError(f"no cell is {name!r} in {labels_key!r}", f"there are {some(labels.names, 9)}")
+    if begun is not None and begun == aim:
         raise OptionError(f"start and goal are both {start!r}", "name two states")
-    targets = labels == goal if goal is not None else nowhere
-    return (labels == start if start is not None else ~targets), targets
+    targets = nowhere if aim is None else labels.code == aim
+    return (~targets if begun is None else labels.code == begun), targets
 
 
 def _centroids(model: Transformer, adata, targets, chosen, where: dict) -> Float[np.ndarray, "state width"]:

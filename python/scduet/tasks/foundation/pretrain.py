@@ -16,10 +16,12 @@ from torch import nn
 
 from scduet.api import train_module
 from scduet.checkpoints import pretrained
+from scduet.data import checks
 from scduet.data.main_matrix import with_layer
 from scduet.data.schema import Fields, Schema
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener
+from scduet.nn.random import own_random_numbers
 from scduet.options import build, refuse_unknown
 from scduet.tasks.foundation.finetune import option_names, run_in
 from scduet.train.config import TrainConfig
@@ -60,6 +62,7 @@ def pretrain(
     Returns a transformer like a loaded one, with `history` and `save`. Under torchrun the processes share the cells.
     Raises OptionError for an option that the family does not have, DataError for cells that cannot be used.
     """
+    checks.check_cells(adata)
     base = _base(model)
     family = str(model) if base is None else base.name
     if family not in OBJECTIVES:
@@ -68,8 +71,7 @@ def pretrain(
     refuse_unknown(options, option_names(Size, objective.Config), f"pre-training {family!r}")
     size, config = build(Size, options), build(objective.Config, options)
     training = build(TrainConfig, {**RECIPE, **options})
-    with torch.random.fork_rng():
-        torch.manual_seed(training.seed)
+    with own_random_numbers(training.seed):
         start = base or _new(adata, family, size, layer, gene_column)
         tokens: dict[str, Any] = {"max_length": size.max_length} if base is None or "max_length" in options else {}
         cells, tokenizer = start.prepared(adata, layer=layer, gene_column=gene_column, **tokens)

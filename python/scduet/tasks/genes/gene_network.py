@@ -15,9 +15,13 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from scduet.capabilities import TrainedModel
-from scduet.data.main_matrix import matrix_of, with_layer
+from scduet.data import checks
+from scduet.data.levels import coded, places_of
+from scduet.data.locate import locate_main
+from scduet.data.main_matrix import with_layer
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.integration.genes import variable_genes
+from scduet.options import check_arguments, listed
 from scduet.tasks.genes.gene_vectors import (
     MIN_CELLS,
     check_method,
@@ -68,8 +72,9 @@ def gene_network(
     Raises DataError for genes, groups or cells that do not fit, OptionError for methods that the model lacks.
     Source: Cui et al., Nature Methods 2024 (scGPT), networks from embeddings and attention.
     """
-    if n_neighbors is not None and n_neighbors < 1:
-        raise OptionError(f"n_neighbors cannot be {n_neighbors}", "it is at least 1, or None for all pairs")
+    if n_neighbors is not None:
+        check_arguments(n_neighbors=n_neighbors)
+    checks.check_matrix(adata)
     model, (adata, layer) = model_of(model), with_layer(adata, layer)
     groups = _groups(adata, groupby, control)
     place = _chosen(adata, genes, layer)
@@ -78,7 +83,7 @@ def gene_network(
     how = check_method(model, method, {"layer": layer, "accelerator": accelerator, **options})
     place, row = known_genes(model, adata, place, how)
     weights = _METHODS[method](model, adata, row, groups, how)
-    x = log_normalized(matrix_of(adata, layer))[:, place]
+    x = log_normalized(locate_main(adata, layer).values)[:, place]
     links = _Links(adata.var_names[place].to_numpy(str), n_neighbors, method == "attention")
     together = (correlation(x[groups.code == code]) for code in range(len(groups.names)))
     table = _table(links, weights, together, groups)
@@ -212,27 +217,30 @@ def _groups(adata, groupby: str | None, control: str | None) -> _Groups:
         return _Groups((ALL_CELLS,), np.zeros(adata.n_obs, np.int64), None)
     if groupby not in adata.obs:
         raise DataError(f"no column {groupby!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
-    code, names = pd.factorize(adata.obs[groupby].astype(object), sort=True)
-    names = tuple(map(str, names))
+    column = coded(adata.obs[groupby], groupby)
+    code, names = column.code, tuple(column.names)
+    if not names:
+        raise DataError(f"no cell has a value in obs[{groupby!r}]", "name another column, or fill it")
     small = [name for i, name in enumerate(names) if (code == i).sum() < MIN_CELLS]
     if small:
         raise DataError(f"groups with less than {MIN_CELLS} cells in {groupby!r}: {some(small)}", "leave them out")
-    if control is not None and (control not in names or len(names) < 2):
+    place = None if control is None else int(places_of([control], names)[0])
+    if place is not None and (place < 0 or len(names) < 2):
         raise DataError(f"no group {control!r} to compare others with in {groupby!r}", f"it has {some(names, 9)}")
-    return _Groups(names, code, None if control is None else names.index(control))
+    return _Groups(names, code, place)
 
 
 def _chosen(adata, genes, layer: str | None) -> Int[np.ndarray, " gene"]:
     """Columns of the genes asked for."""
     if genes is not None:
-        names = pd.Index([genes] if isinstance(genes, str) else list(genes)).drop_duplicates()
+        names = pd.Index(listed("genes", genes)).drop_duplicates()
         place = adata.var_names.get_indexer(names)
         if (place < 0).any():
             raise DataError(f"no gene {some(names[place < 0])} in adata", f"it has {some(adata.var_names)}")
         return place
     if "highly_variable" in adata.var:
-        return np.flatnonzero(adata.var["highly_variable"].to_numpy(bool))
-    x = log_normalized(matrix_of(adata, layer))
+        return np.flatnonzero(checks.flags(adata.var, "highly_variable"))
+    x = log_normalized(locate_main(adata, layer).values)
     return np.sort(variable_genes(x, N_GENES))
 
 

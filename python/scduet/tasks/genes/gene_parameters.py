@@ -42,7 +42,7 @@ def zero_inflation(model: Model) -> pd.DataFrame:
     return pd.DataFrame(found.reshape(-1, found.shape[-1]).T, index=pd.Index(model.genes), columns=_groups(model))
 
 
-def _groups(model: Model) -> list[str]:
-    fields, levels = model.schema.fields, model.schema.levels
+def _groups(model: Model) -> list:
+    fields = model.schema.fields
     key = {"gene-batch": fields.batch_key, "gene-label": fields.labels_key}.get(model.config.zero_inflation)
-    return ["probability"] if key is None else list(levels[key])
+    return ["probability"] if key is None else list(model.schema.values(key))

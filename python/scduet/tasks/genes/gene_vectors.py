@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from scduet.api import load
 from scduet.capabilities import HasGeneEmbeddings, ReadsTokens, TrainedModel
-from scduet.data.main_matrix import matrix_of
+from scduet.data.locate import locate_main
 from scduet.errors import DataError, OptionError, some
 
 MIN_CELLS = 10  # that hold a gene, or both genes of a pair, for what is learned from cells to count
@@ -72,7 +72,7 @@ def mean_states(model: Any, adata, token: Places, how: How) -> Float[np.ndarray,
     """Mean state of each gene in the cells that express it, by a transformer; NaN for genes in fewer than ten."""
     names = {number: gene for gene, number in model.vocabulary.token.items()}
     vectors = model.embed_genes(adata, **how).reindex([names[number] for number in token]).to_numpy()
-    counts = matrix_of(adata, how["layer"])
+    counts = locate_main(adata, how["layer"]).values
     match = model.gene_rows(adata, layer=how["layer"], gene_column=how.get("gene_column"))
     express = np.asarray((counts > 0).sum(0)).ravel()
     held = np.bincount(match[match >= 0], express[match >= 0], minlength=int(token.max()) + 1)[token]

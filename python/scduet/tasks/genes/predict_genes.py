@@ -16,10 +16,13 @@ from jaxtyping import Float, Int
 from scipy.stats import rankdata, spearmanr
 
 from scduet.capabilities import ReadsTokens, TrainedModel
-from scduet.data.main_matrix import matrix_of, with_layer
+from scduet.data import checks
+from scduet.data.locate import locate_main
+from scduet.data.main_matrix import with_layer
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.integration.genes import mean_and_variance
 from scduet.metrics.transfer import accuracy, macro_f1
+from scduet.options import check_arguments, seed_of
 from scduet.tasks.genes.gene_vectors import (
     check_method,
     encoder_of,
@@ -64,10 +67,12 @@ def predict_genes(
     Raises DataError for one class, a class with fewer genes than folds, or too few genes that the model knows.
     Source: Theodoris et al., Nature 2023 (gene classification), with vectors kept as they are.
     """
-    model, (adata, layer) = model_of(model), with_layer(adata, layer)
+    checks.check_matrix(adata)
+    check_arguments(n_folds=n_folds)
+    model, seed, (adata, layer) = model_of(model), seed_of(seed), with_layer(adata, layer)
     place, vectors = _vectors(model, adata, method, {"layer": layer, "accelerator": accelerator, **options})
     task = _task(known, adata.var_names[place], n_folds, seed)
-    logged = log_normalized(matrix_of(adata, layer))[:, place[task.row]]
+    logged = log_normalized(locate_main(adata, layer).values)[:, place[task.row]]
     features = {model.name: vectors[task.row], "expression level": _levels(logged), "expression pca": _loadings(logged)}
     said = {name: cross_validated(x, task.target, task.fold, task.goal, seed) for name, x in features.items()}
     rows = {name: task.scores(out) for name, out in said.items()} | {"constant": task.scores(task.constant())}

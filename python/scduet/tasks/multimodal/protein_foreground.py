@@ -10,13 +10,14 @@ import pandas as pd
 from scduet.api import Model
 from scduet.capabilities import HasForeground, part_with
 from scduet.errors import OptionError
+from scduet.options import check_arguments
 from scduet.tasks.posterior.latent import (
     BATCH_SIZE,
     as_batch,
     batch_codes,
     cell_names,
     modality_of,
-    n_cells_of,
+    opened,
     seeded,
     states,
 )
@@ -47,7 +48,10 @@ def protein_foreground(
     if module is None:
         raise OptionError(f"{model.name!r} has no foreground of proteins", "use totalvi")
     (place, names), codes = modality_of(model, "protein").places(protein_list), batch_codes(model, transform_batch)
-    found, start = np.zeros((n_samples, n_cells_of(model, adata), len(place)), np.float32), 0
+    check_arguments(n_samples=n_samples, batch_size=batch_size)
+    adata = opened(adata)
+    index = cell_names(model, adata)
+    found, start = np.zeros((n_samples, len(index), len(place)), np.float32), 0
     with seeded(seed):
         for part in states(model, adata, None, batch_size):
             for draw in found[:, start : start + len(part.cells)]:
@@ -58,4 +62,4 @@ def protein_foreground(
             start += len(part.cells)
     if n_samples > 1 and not return_mean:
         return found
-    return pd.DataFrame(found.mean(0), index=cell_names(model, adata), columns=pd.Index(names))
+    return pd.DataFrame(found.mean(0), index=index, columns=pd.Index(names))

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from scduet.data.levels import coded, text
 from scduet.errors import DataError, OptionError, some
+from scduet.metrics.core.inputs import points
 
 WEIGHTS = ("equal", "likeness")
 
@@ -38,7 +40,10 @@ def shift(
     Raises DataError where labels do not fit the cells or no type is in both groups, OptionError for weights that are
     negative, sum to zero, name no type or come without labels.
     """
-    states, start, end = (np.asarray(x) for x in (states, start, end))
+    states, start, end = (_points(x, name) for x, name in ((states, "states"), (start, "start"), (end, "end")))
+    if not states.shape[1] == start.shape[1] == end.shape[1]:
+        shapes = f"{states.shape}, {start.shape} and {end.shape}"
+        raise DataError(f"states, start and end have the shapes {shapes}", "they are (cell, latent) of one space")
     if labels_start is None and labels_end is None:
         if weights != "equal":
             raise OptionError(f"weights={weights!r} without cell types", "pass labels_start and labels_end")
@@ -52,12 +57,19 @@ def shift(
     return states + weight @ (after.loc[types].to_numpy() - before.loc[types].to_numpy())
 
 
+def _points(x, name: str) -> Float[np.ndarray, "cell latent"]:
+    try:
+        return points(x, name)
+    except ValueError as error:
+        raise DataError(str(error), "give an array (cell, latent)") from None
+
+
 def _means(cells: Float[np.ndarray, "cell latent"], labels, name: str) -> pd.DataFrame:
     """Mean of the cells of each type; cells without a type are left out."""
     if labels is None or len(labels) != len(cells):
         found = "are missing" if labels is None else f"has {len(labels)} values for {len(cells)} cells"
         raise DataError(f"{name} {found}", "give the type of each cell of both start and end")
-    return pd.DataFrame(cells).groupby(pd.Series(np.asarray(labels, dtype=object)).astype("string").to_numpy()).mean()
+    return pd.DataFrame(cells).groupby(coded(pd.Series(np.asarray(labels, dtype=object)), name).texts).mean()
 
 
 def _weights(
@@ -71,12 +83,13 @@ def _weights(
         middle = np.median(distance)
         weight = np.exp(-2 * distance / middle) if wanted == "likeness" and middle > 0 else np.ones(len(start))
     else:
-        unknown = [name for name in wanted if str(name) not in start.index]
+        wanted = {text(name): weight for name, weight in wanted.items()}
+        unknown = [name for name in wanted if name not in start.index]
         if unknown:
             raise OptionError(
                 f"weights has no type {some(unknown)} of both groups", f"these are {some(start.index, 9)}"
             )
-        weight = np.array([float({str(k): v for k, v in wanted.items()}.get(name, 0)) for name in start.index])
+        weight = np.array([float(wanted.get(name, 0)) for name in start.index])
     if not np.isfinite(weight).all() or (weight < 0).any() or weight.sum() <= 0:
         raise OptionError(f"weights={wanted!r}", "they are at least 0, and one is above 0")
     return weight / weight.sum()

@@ -12,13 +12,15 @@ import pandas as pd
 from scduet.api import Model
 from scduet.capabilities import HasLibrary, part_with
 from scduet.errors import OptionError
+from scduet.options import check_arguments
 from scduet.tasks.posterior.latent import (
     BATCH_SIZE,
     as_batch,
     batch_codes,
     cell_names,
     modality_of,
-    n_cells_of,
+    opened,
+    rows_of,
     seeded,
     states,
 )
@@ -34,7 +36,7 @@ def normalized_expression(
     library_size: float | Literal["latent"] = 1.0,
     n_samples: int = 1,
     return_mean: bool = True,
-    rows: np.ndarray | None = None,
+    rows=None,
     batch_size: int = BATCH_SIZE,
     seed: int | None = 0,
     modality: str | None = None,
@@ -47,7 +49,7 @@ def normalized_expression(
     library_size: what shares are multiplied by: with 1 the genes of a cell sum to 1, with 10,000 they are counts per
         10,000; "latent" gives the mean counts, before dropout.
     n_samples: draws a cell, averaged when return_mean.
-    rows: places of the cells to use, None for all.
+    rows: the cells to use: a mask, names, places, or a query of obs; None for all.
     seed: of the draws; None goes on in torch's own stream.
     modality: another matrix that the model decodes, e.g. "protein", instead of the main one. Its expected values are
         given as the model scales them: no library_size.
@@ -58,20 +60,25 @@ def normalized_expression(
     log-normalized cells draw counts by `posterior_predictive_sample`.
 
     Returns a DataFrame (cell x gene) or, with several draws not averaged, an array (draw, cell, gene), float32.
-    Raises DataError for genes and batches that the model lacks, OptionError for a modality that it lacks.
+    Raises DataError for genes and batches that the model lacks and for cells that are not there, OptionError for a
+    modality that it lacks.
     """
-    chosen, codes = modality_of(model, modality), batch_codes(model, transform_batch)
+    check_arguments(n_samples=n_samples, batch_size=batch_size)
+    adata, chosen, codes = opened(adata), modality_of(model, modality), batch_codes(model, transform_batch)
     place, names = chosen.places(gene_list)
     chosen.check_options(options)
+    if library_size != "latent":
+        check_arguments(library_size=library_size)
     if library_size != 1 and not chosen.is_main:
         raise OptionError(
             f"library_size={library_size!r} is of the main matrix, not of {chosen.name!r}", "leave it out"
         )
     if library_size == "latent" and part_with(model.module, HasLibrary) is None:
         raise OptionError(f"library_size='latent', and {model.name!r} has no library size", "give a number")
-    n_cells = n_cells_of(model, adata) if rows is None else len(rows)
+    rows, index = rows_of(model, adata, rows), cell_names(model, adata)
+    index = index if rows is None else index[rows]
     apart = n_samples > 1 and not return_mean
-    found = np.zeros((n_samples if apart else 1, n_cells, len(place)), dtype=np.float32)
+    found = np.zeros((n_samples if apart else 1, len(index), len(place)), dtype=np.float32)
     start, weight, column = 0, 1 / len(codes) / (1 if apart else n_samples), torch.from_numpy(place)
     alone = gene_list is None and len(codes) == 1 and (apart or n_samples == 1)  # nothing to pick or to average
     with seeded(seed):
@@ -91,5 +98,4 @@ def normalized_expression(
             start += len(part.cells)
     if apart:
         return found
-    index = cell_names(model, adata)
-    return pd.DataFrame(found[0], index=index if rows is None else index[rows], columns=names, copy=False)
+    return pd.DataFrame(found[0], index=index, columns=names, copy=False)

@@ -6,7 +6,7 @@ from scduet._torch import torch
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -20,14 +20,18 @@ from torch import Tensor
 from scduet.api import Model
 from scduet.capabilities import Decodes, Encodes, HasLibrary, part_with
 from scduet.contract import CellBatch, Input
+from scduet.data import levels
 from scduet.data.inputs import Names
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
+from scduet.data.schema import on_disk
+from scduet.data.selection import selected
 from scduet.data.sources import Cells, DenseSource, Source, in_memory
 from scduet.errors import DataError, OptionError, some
 from scduet.nn.distributions import Distribution
 from scduet.nn.layers import rsample
-from scduet.options import refuse_unknown
+from scduet.nn.random import own_random_numbers
+from scduet.options import listed, refuse_unknown
 
 BATCH_SIZE = 1024  # cells decoded together
 MINIFIED = "_scvi_adata_minify_type"  # key of uns that marks cells whose counts are gone: that of scvi-tools
@@ -110,7 +114,7 @@ class Modality:
         """Columns and names of these features (None: all). Raises DataError naming those that the model lacks."""
         if names is None:
             return np.arange(len(self.features)), self.features
-        names = [names] if isinstance(names, str) else list(names)
+        names = listed("gene_list", names)
         place = pd.Index(self.features).get_indexer(names)
         if (place < 0).any():
             remedy = "see model.genes" if self.is_main else f"it has {some(self.features, 9)}"
@@ -166,20 +170,22 @@ def is_minified(adata) -> bool:
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """Inside, torch draws from `seed`, and goes on where it was afterwards; None leaves its stream alone."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with nullcontext() if seed is None else own_random_numbers(seed):
         yield
 
 
-def n_cells_of(model: Model, adata=None) -> int:
-    return len(model.encode()) if adata is None else adata.n_obs
+def opened(adata):
+    """`adata` as an analysis takes it: a path as the cells in that file; None stands for the cells trained on."""
+    return None if adata is None else on_disk(adata)
 
 
 def cell_names(model: Model, adata=None) -> pd.Index:
     return pd.RangeIndex(len(model.encode())) if adata is None else adata.obs_names
+
+
+def rows_of(model: Model, adata, wanted) -> np.ndarray | None:
+    """Places of the cells that the user's `wanted` stands for, see `selected`; None for all."""
+    return None if wanted is None else selected(wanted, cell_names(model, adata), getattr(adata, "obs", None))
 
 
 def batch_codes(model: Model, names) -> list[int | None]:
@@ -187,12 +193,13 @@ def batch_codes(model: Model, names) -> list[int | None]:
     if names is None:
         return [None]
     key = model.schema.fields.batch_key
-    levels = () if key is None else model.schema.levels[key]
-    wanted = [names] if isinstance(names, (str, int, float, np.number)) else list(names)
-    unknown = [name for name in wanted if str(name) not in levels]
-    if unknown:
-        raise DataError(f"the model has no batch {some(unknown)}", f"it has {some(levels, 9)}")
-    return [levels.index(str(name)) for name in wanted]
+    known = () if key is None else model.schema.levels[key]
+    wanted = list(names) if pd.api.types.is_list_like(names) else [names]
+    found = levels.places_of(wanted, known)
+    if (found < 0).any() or not wanted:
+        unknown = some(levels.absent(wanted, known))
+        raise DataError(f"the model has no batch {unknown}", f"it has {some(known, 9)}")
+    return found.tolist()
 
 
 def as_batch(cells: CellBatch, code: int | None) -> Tensor:
@@ -242,7 +249,7 @@ def cells_in_states(
     if unknown:
         raise OptionError(f"{model.name!r} reads no input {some(unknown)}", f"it reads {some(schema.features, 9)}")
     model.module.eval()
-    z = torch.from_numpy(np.ascontiguousarray(states, dtype=np.float32)).to(model.device)
+    z = torch.from_numpy(_points(states, getattr(model.config, "n_latent", None))).to(model.device)
     code, n = batch_codes(model, batch)[0] or 0, len(z)
     further = [name for name, given in schema.further.items() if given.axis == "cell" and name in schema.features]
     extra = {name: _rows_of_states((inputs or {}).get(name), schema.features[name], n, name) for name in further}
@@ -256,6 +263,16 @@ def cells_in_states(
     for cells in minibatches(nothing, sequential(n), batch_size):
         assert isinstance(cells, CellBatch)
         yield z[cells.index.to(z.device)], cells.to(model.device)
+
+
+def _points(states, width: int | None) -> Float[np.ndarray, "state latent"]:
+    try:
+        points = np.ascontiguousarray(states, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"states are not numbers: {error}", "give an array (state, latent)") from None
+    if points.ndim != 2 or points.shape[1] != (width or points.shape[1]) or not len(points):
+        raise DataError(f"states have the shape {points.shape}", f"give an array (state, {width or 'latent'})")
+    return points
 
 
 def _rows_of_states(given: Any, columns: Names, n: int, name: str) -> np.ndarray | sp.csr_matrix:

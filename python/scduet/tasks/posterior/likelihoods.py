@@ -18,6 +18,7 @@ from scduet.data.samplers import sequential
 from scduet.errors import DataError, OptionError
 from scduet.nn.distributions import HasParameters
 from scduet.nn.layers import rsample
+from scduet.options import check_arguments
 from scduet.tasks.posterior.latent import BATCH_SIZE, Modality, encoder_of, is_minified, modality_of, seeded, states
 
 
@@ -62,6 +63,7 @@ def terms_of_cells(
 
     Of each term a float64 array (cell): "reconstruction", "kl", and the model's own.
     """
+    check_arguments(batch_size=batch_size)
     _refuse_minified(adata)
     module = model.module
     if not isinstance(module, HasELBO):
@@ -90,6 +92,7 @@ def marginal_log_likelihood(
     modality: of this matrix alone; None for all that the model decodes. What was not measured counts nothing.
     Source: Burda, Grosse and Salakhutdinov 2016.
     """
+    check_arguments(n_samples=n_samples, batch_size=batch_size)
     _refuse_minified(adata)
     chosen, encoder, found = _modalities(model, modality), encoder_of(model), []
     decoder, learned = chosen[0].decoder, _learned_library(model)
@@ -135,6 +138,7 @@ def likelihood_parameters(
     "dropout": logits of a dropout (ZINB). Of a mixture of background and foreground "mean", the means "background" and
     "foreground" and "mixing", the logits of the background. modality: of another matrix, e.g. "protein".
     """
+    check_arguments(n_samples=n_samples, batch_size=batch_size)
     chosen, pieces = modality_of(model, modality), defaultdict(list)
     with seeded(seed):
         for part in states(model, adata, None, batch_size):
@@ -154,6 +158,7 @@ def latent_library_size(
 
     give_mean: of the log-normal posterior; False for a draw. Raises OptionError for a draw of an observed size.
     """
+    check_arguments(batch_size=batch_size)
     learned, found = _learned_library(model), []
     if learned is None and not give_mean:
         raise OptionError("an observed library size has no distribution to draw from", "leave give_mean at True")

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from scduet.api import Model
 from scduet.data.sources import gathered
+from scduet.options import check_arguments
 from scduet.tasks.posterior.latent import modality_of
 from scduet.tasks.posterior.likelihoods import _refuse_minified
 from scduet.tasks.posterior.sampling import posterior_predictive_sample
@@ -30,6 +31,7 @@ def posterior_predictive_check(
     "calibration error": mean over intervals that should hold 50, 80 and 90 % of the counts of |share held - that|, as
     the mean absolute error (lower is better).
     """
+    check_arguments(n_samples=n_samples)
     _refuse_minified(adata)
     cells, chosen = model.encode(adata), modality_of(model, modality)
     drawn = posterior_predictive_sample(model, adata, n_samples=n_samples, seed=seed, modality=modality)

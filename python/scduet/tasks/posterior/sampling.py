@@ -15,6 +15,7 @@ from jaxtyping import Float
 from scduet.api import Model
 from scduet.errors import OptionError
 from scduet.nn.distributions import HasRates
+from scduet.options import check_arguments
 from scduet.tasks.posterior.latent import (
     BATCH_SIZE,
     Modality,
@@ -22,6 +23,8 @@ from scduet.tasks.posterior.latent import (
     batch_codes,
     cells_in_states,
     modality_of,
+    opened,
+    rows_of,
     seeded,
     states,
 )
@@ -35,7 +38,7 @@ def posterior_predictive_sample(
     n_samples: int = 1,
     gene_list=None,
     transform_batch=None,
-    rows: np.ndarray | None = None,
+    rows=None,
     batch_size: int = BATCH_SIZE,
     seed: int | None = 0,
     modality: str | None = None,
@@ -45,8 +48,11 @@ def posterior_predictive_sample(
     Returns a CSR matrix (cell, gene); a list of them when n_samples is above 1. Options as in `normalized_expression`,
     but for transform_batch, which is one batch.
     """
-    chosen, (code,) = modality_of(model, modality), batch_codes(model, transform_batch)
-    place, _ = chosen.places(gene_list)
+    check_arguments(n_samples=n_samples, batch_size=batch_size)
+    adata, chosen, codes = opened(adata), modality_of(model, modality), batch_codes(model, transform_batch)
+    if len(codes) > 1:
+        raise OptionError(f"transform_batch={transform_batch!r}", "it is one batch: counts are drawn, not averaged")
+    (code,), (place, _), rows = codes, chosen.places(gene_list), rows_of(model, adata, rows)
     pieces: list[list[sp.csr_matrix]] = [[] for _ in range(n_samples)]
     with seeded(seed):
         for part in states(model, adata, rows, batch_size):
@@ -79,7 +85,10 @@ def sample_states(
 
     Raises DataError for models with further covariates, OptionError for totals that are not above zero.
     """
-    library = np.broadcast_to(np.asarray(library_size, dtype=np.float32), len(states))
+    try:
+        library = np.broadcast_to(np.asarray(library_size, dtype=np.float32), len(states))
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"library_size does not fit the states: {error}", "give a number, or one a state") from None
     if not (library > 0).all():
         raise OptionError("library_size has values that are not above zero", "give the total count of each state")
     chosen, log_library, pieces = modality_of(model, modality), torch.from_numpy(np.log(library))[:, None], []
@@ -109,6 +118,7 @@ def feature_correlation(
     Each draw takes a state, and a rate of it from Gamma(dispersion, rna_size_factor * share / dispersion). Means over
     `transform_batch`es. Needs a NB or ZINB.
     """
+    check_arguments(n_samples=n_samples, batch_size=batch_size, rna_size_factor=rna_size_factor)
     if correlation_type not in ("spearman", "pearson"):
         raise OptionError(f"correlation_type={correlation_type!r}", "it is spearman or pearson")
     chosen = modality_of(model, modality)

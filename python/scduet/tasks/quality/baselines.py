@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
-from scduet.data.locate import var_of_main
-from scduet.data.main_matrix import matrix_of
+from scduet.data.checks import flags
+from scduet.data.locate import locate_main, var_of_main
 from scduet.errors import DataError
 from scduet.metrics.core.inputs import dense
 from scduet.metrics.integration.genes import variable_genes
@@ -27,13 +27,12 @@ def unintegrated_pca(
 
     Raises DataError where there is no matrix, or it is not finite.
     """
-    if getattr(adata, "mod", None) is not None:
+    if layer is None and getattr(adata, "mod", None) is not None:
         adata = adata.mod["rna" if "rna" in adata.mod else next(iter(adata.mod))]
-    x = matrix_of(adata, layer)
-    if x is None or 0 in x.shape:
+    x, var = locate_main(adata, layer).values, var_of_main(adata, layer)
+    if 0 in x.shape:
         raise DataError("there is no X to compute the unintegrated PCA from", 'pass layer=, or set obsm["X_pca"]')
-    var = adata.var if layer is None else var_of_main(adata, layer)
-    flagged = np.asarray(var["highly_variable"], bool) if "highly_variable" in var else np.zeros(0, bool)
+    flagged = flags(var, "highly_variable") if "highly_variable" in var else np.zeros(0, bool)
     x = log_normalized(x)
     return principal_components(x[:, np.flatnonzero(flagged) if flagged.any() else most_variable(x)], n_components)
 

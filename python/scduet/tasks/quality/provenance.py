@@ -17,12 +17,18 @@ def made_by(model: TrainedModel) -> dict[str, str]:
 
 def note(adata, key: str, made: Mapping[str, str]) -> None:
     """Keep in uns what is known of obsm[key]."""
-    adata.uns[EMBEDDINGS] = {**adata.uns.get(EMBEDDINGS, {}), key: dict(made)}
+    adata.uns[EMBEDDINGS] = {**_noted(adata), key: dict(made)}
 
 
 def learned_labels(adata, key: str) -> str | None:
     """The column of labels that obsm[key] was trained to tell apart, by scANVI or fine-tuning; None if not known."""
-    made: Mapping[str, Any] = getattr(adata, "uns", {}).get(EMBEDDINGS, {}).get(key, {})
+    made: Mapping[str, Any] = _noted(adata).get(key, {})
     name = made.get("model")
     classifies = name in TRANSFORMERS or (name in MODELS and hasattr(find(name), "classify"))
     return made.get("labels_key") if classifies else None
+
+
+def _noted(adata) -> Mapping[str, Any]:
+    """All notes; none where others keep something else at this place."""
+    notes = getattr(adata, "uns", {}).get(EMBEDDINGS, {})
+    return notes if isinstance(notes, Mapping) else {}

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from scduet.data.checks import check_levels
-from scduet.data.locate import var_of_main
+from scduet.data import checks
+from scduet.data.levels import coded, places_of
+from scduet.data.locate import locate_main, var_of_main
 from scduet.data.main_matrix import matrix_of
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Event, Listener
@@ -18,6 +19,7 @@ from scduet.metrics import METRICS
 from scduet.metrics.core.estimates import Estimate
 from scduet.metrics.core.neighbors import Neighbors, from_graph
 from scduet.metrics.integration.suite import MetricInputs, SamplingPlan, chosen, evaluate
+from scduet.options import listed, seed_of
 from scduet.tasks.quality import baselines
 from scduet.tasks.quality.provenance import learned_labels
 from scduet.tasks.quality.shown import ScoreTable
@@ -82,7 +84,15 @@ def score(
     if batch_key is None and labels_key is None and pseudotime_key is None:
         remedy = "pass batch_key= (the column of adata.obs with the batches), labels_key= (the cell types), or both"
         raise OptionError("score needs to know the batches or the cell types", remedy)
-    names = _chosen(metrics)
+    for option, key in (("batch_key", batch_key), ("labels_key", labels_key), ("pseudotime_key", pseudotime_key)):
+        if key is not None:
+            checks.check_key(option, key)
+    if batch_key is not None and batch_key == labels_key:
+        raise OptionError(f"batch_key and labels_key are both {batch_key!r}", "name two columns")
+    checks.check_cells(adata)
+    if layer is not None:
+        locate_main(adata, layer)  # is it there?
+    names, seed = _chosen(metrics), seed_of(seed)
     adata = _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled_category)
     labels, batch = (None if key is None else adata.obs[key].to_numpy() for key in (labels_key, batch_key))
     before = _before(adata, layer, needed=with_baselines or "pcr_comparison" in names)
@@ -118,8 +128,8 @@ def _told(callback: Listener | None, embedding: str, number: int, names: list[st
 def _chosen(metrics: str | Iterable[str]) -> list[str]:
     try:
         return chosen(metrics)
-    except ValueError as error:
-        raise OptionError(str(error)) from None
+    except (ValueError, TypeError) as error:
+        raise OptionError(f"metrics={metrics!r}: {error}") from None
 
 
 def wide_table(found: dict[str, dict[str, Estimate]], min_max: bool = False) -> pd.DataFrame:
@@ -176,12 +186,15 @@ def _cells_to_score(adata, batch_key, labels_key, pseudotime_key, unlabeled: str
             raise DataError(f"{option}={key!r} is not in obs", f"it has {some(adata.obs.columns, 8)}")
     keep = np.ones(adata.n_obs, bool)
     for key in {batch_key, labels_key} - {None}:
-        keep &= adata.obs[key].notna().to_numpy()
+        keep &= coded(adata.obs[key], key).code >= 0
+    if labels_key is not None:
+        checks.refuse_measurement("labels_key", labels_key, adata.obs[labels_key])
     for option, key in (("batch_key", batch_key), ("labels_key", labels_key)):
         if key is not None:
-            check_levels(option, key, adata.obs[key])
+            checks.check_levels(option, key, adata.obs[key])
     if labels_key is not None and unlabeled is not None:
-        keep &= (adata.obs[labels_key] != unlabeled).to_numpy()
+        labels = coded(adata.obs[labels_key], labels_key)
+        keep &= labels.code != places_of([unlabeled], labels.names)[0]
     if keep.sum() < 2:
         raise DataError(f"{keep.sum()} cells have both a label and a batch", "there is nothing to score")
     if not keep.all():
@@ -204,24 +217,42 @@ def _metric_inputs(adata, names: list[str], layer: str | None, batch, pseudotime
     from scduet.metrics.core.inputs import Undefined
     from scduet.metrics.integration.conservation import phase_scores
 
-    time = None if pseudotime_key is None else adata.obs[pseudotime_key].to_numpy(float)
+    time = None if pseudotime_key is None else _numbers(adata.obs[pseudotime_key], pseudotime_key)
     x = matrix_of(adata, layer)
     if x is None or not {"cell_cycle", "hvg_overlap"} & set(names):
         return MetricInputs(pseudotime=time)
     x = baselines.log_normalized(x)
     try:
-        phases = phase_scores(x, var_of_main(adata, layer).index, np.zeros(x.shape[0]) if batch is None else batch)
+        symbols = _symbols(var_of_main(adata, layer))
+        phases = phase_scores(x, symbols, np.zeros(x.shape[0]) if batch is None else batch)
     except Undefined:
         phases = None
     return MetricInputs(phases, time, x)
 
 
+def _numbers(values: pd.Series, key: str) -> np.ndarray:
+    try:
+        return values.to_numpy(float, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"obs[{key!r}] does not hold numbers: {error}", "name a column of numbers") from None
+
+
+def _symbols(var: pd.DataFrame) -> pd.Index:
+    """The names of the genes, or the column of var with more of the cell-cycle genes, e.g. beside Ensembl ids."""
+    from scduet.metrics.integration.conservation import known_genes
+
+    text = [pd.Index(var[name].astype(str)) for name in var if not pd.api.types.is_numeric_dtype(var[name])]
+    return max([var.index, *text], key=known_genes)
+
+
 def _named(adata, embeddings: Sequence[str] | None) -> list[str]:
-    if isinstance(embeddings, str):
-        embeddings = [embeddings]
+    if embeddings is not None:
+        embeddings = listed("embeddings", embeddings)
     if embeddings is None:
         two_d = [k for k in adata.obsm if k.startswith("X_") and not any(d in k.lower() for d in DRAWINGS)]
         return [key for key in two_d if key != "X_pca"]
+    if not all(isinstance(name, str) for name in embeddings):
+        raise OptionError(f"embeddings={embeddings!r}", f"they are keys of obsm: {some(adata.obsm, 8)}")
     stores = {"layers": getattr(adata, "layers", {}), "obsp": adata.obsp}
     for name in embeddings:
         store, _, key = name.partition("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,16 @@ from jaxtyping import Float, Int
 
 from scduet.api import fit, is_transformer
 from scduet.capabilities import Classifier, TrainedModel
-from scduet.data import inputs, locate
+from scduet.data import checks, inputs, locate
 from scduet.data.labels import labels_of
+from scduet.data.levels import coded, text
 from scduet.data.main_matrix import with_layer
 from scduet.data.schema import Fields
 from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener
 from scduet.metrics.transfer import accuracy, expected_calibration_error, macro_f1
 from scduet.models import find
-from scduet.options import build, options_of, refuse_unknown
+from scduet.options import build, check_arguments, options_of, refuse_unknown, seed_of
 from scduet.tasks.quality.simple_classifiers import KNN, LOGISTIC, simple_classifiers
 from scduet.tasks.workflows.map_query import map_query
 
@@ -74,19 +76,25 @@ def annotate(
     Raises DataError where no gene is shared, no reference cell is labeled, or all have the same label; OptionError for
     a method that is not there.
     """
-    _check_use(use, trained=not isinstance(reference, AnnData))
-    if unknown is not None and not 0 < unknown < 1:
-        raise OptionError(f"unknown={unknown!r}", "it is a share of the largest entropy: between 0 and 1")
+    checks.check_cells(query)
+    seed = seed_of(seed)
+    labeled = reference if isinstance(reference, AnnData) else None
+    _check_use(use, trained=labeled is None)
+    check_arguments(**({} if unknown is None else {"unknown": unknown}))
     if not isinstance(reference, AnnData):
         found, table = _by_model(query, reference, callback, options)
-    elif is_transformer(model):
+    elif not isinstance(model, str) or is_transformer(model):
         found, table = _by_transformer(query, reference, labels_key, model, seed, callback, options)
     else:
         known = [o.name for o in options_of(str(model))]
         refuse_unknown(options, known, f"annotate by {model!r}")
         found, table = _by_reference(query, reference, labels_key, str(model), batch_key, seed, callback, options)
     method = _chosen(table, use)
-    _write(query, found[method]().set_axis(query.obs_names), unknown, key_added)
+    share = found[method]().set_axis(query.obs_names)
+    if labeled is not None and labels_key is not None:  # names become the user's values again
+        own = coded(labeled.obs[labels_key], labels_key).own  # pyright: ignore[reportAttributeAccessIssue]
+        share.columns = pd.Index([own[name] for name in share.columns])
+    _write(query, share, unknown, key_added)
     query.uns[key_added] = {"method": method, **{k: float(v) for k, v in table.loc[method].items() if k in DECIDES}}
     table.attrs["used"] = method
     return table
@@ -135,6 +143,8 @@ def _by_model(
     query: AnnData, model: TrainedModel, callback: Listener | None, options: dict
 ) -> tuple[dict[str, Labels], pd.DataFrame]:
     """By a model that knows the types. Its accuracy is that at the end of training, on the cells held out from it."""
+    if not hasattr(model, "needs_mapping"):
+        raise DataError(f"the reference is a {type(model).__name__}", "pass labeled cells as AnnData, or a model")
     if model.needs_mapping:
         refuse_unknown(options, (), "annotate with a trained model")
         if not isinstance(model.module, Classifier):
@@ -154,7 +164,7 @@ def _by_transformer(
     from scduet.tasks.foundation.finetune import finetune
 
     unlabeled = options.get("unlabeled_category", "Unknown")
-    truth = _split(labels_of(reference, labels_key, unlabeled), seed)
+    truth = _split(labels_of(reference, labels_key, unlabeled)[0], seed)
     for_baselines = {name: options[name] for name in ("layer",) if name in options}
     both = _joined(query, reference, truth, None, unlabeled, for_baselines)
     trained = finetune(reference[truth.shown], model, labels_key, seed=seed, callback=callback, **options)
@@ -167,7 +177,7 @@ def _by_reference(
     query: AnnData, reference: AnnData, labels_key, model: str, batch_key, seed: int, callback, options: dict
 ) -> tuple[dict[str, Labels], pd.DataFrame]:
     unlabeled = options.pop("unlabeled_category", "Unknown")
-    truth = _split(labels_of(reference, labels_key, unlabeled), seed)
+    truth = _split(labels_of(reference, labels_key, unlabeled)[0], seed)
     both = _joined(query, reference, truth, batch_key, unlabeled, options)
     where = dict(batch_key="batch", callback=callback, seed=seed)
     if model == "scanvi":
@@ -199,18 +209,24 @@ def _split(labels: np.ndarray, seed: int) -> _Truth:
         cells = draw.permutation(np.flatnonzero(labels == kind))
         held_out.append(cells[: max(1, round(HELD_OUT * len(cells))) if len(cells) >= 5 else 0])
     out = np.sort(np.concatenate(held_out))
+    if not len(out):
+        raise DataError("no type has 5 labeled cells, of which to hold one out", "is this the column of cell types?")
     labeled = np.flatnonzero(labels != np.array(None))
     return _Truth(labels, np.setdiff1d(labeled, out), out)
 
 
 def _joined(query: AnnData, reference: AnnData, truth: _Truth, batch_key, unlabeled: str, options: dict) -> AnnData:
     """Reference and query as one data set of their shared genes, with obs "batch" and "label"."""
-    layer = options.pop("layer", None)
-    (query, _), (reference, layer) = (with_layer(part, layer) for part in (query, reference))
-    genes = _shared_genes(query, reference, options.pop("genes", None))
-    keys = [options.get(f"{kind}_covariate_keys", ()) for kind in ("categorical", "continuous")]
-    columns = [*keys[0], *keys[1], *([options["size_factor_key"]] if options.get("size_factor_key") else [])]
-    parts = [part[:, genes].X if layer is None else part[:, genes].layers[layer] for part in (reference, query)]
+    fields = build(Fields, {**options, "genes": options.pop("genes", None), "layer": options.pop("layer", None)})
+    (query, _), (reference, layer) = (with_layer(part, fields.layer) for part in (query, reference))
+    for part in (query, reference):
+        checks.check_names(part.var_names, "gene")
+    genes = _shared_genes(query, reference, fields.genes)
+    named = (*fields.categorical_covariate_keys, *fields.continuous_covariate_keys, fields.size_factor_key)
+    columns = [key for key in named if key is not None]
+    for part, key in product((query, reference), columns):
+        locate.column(part, key)  # is it there?
+    parts = [locate.locate_main(part[:, genes], layer).values for part in (reference, query)]
     obs = pd.concat([reference.obs[columns], query.obs[columns]], ignore_index=True)
     obs.index = [f"reference {name}" for name in reference.obs_names] + [f"query {name}" for name in query.obs_names]
     if batch_key is None:
@@ -245,17 +261,18 @@ def _join_inputs(both: AnnData, reference: AnnData, query: AnnData, model: str, 
 
 
 def _batches(adata: AnnData, key: str) -> np.ndarray:
-    if key not in adata.obs:
+    if not isinstance(key, str) or key not in adata.obs:
         raise DataError(f"no column {key!r} in obs of reference and query", "leave batch_key out, or add the column")
-    return adata.obs[key].astype(str).to_numpy()
+    return coded(adata.obs[key], key, required=True).texts
 
 
 def _shared_genes(query: AnnData, reference: AnnData, wanted) -> pd.Index:
     """Genes that both have: of those asked for, else of the reference's highly variable ones, else all."""
-    if wanted is None:
-        names = reference.var_names[reference.var.get("highly_variable", pd.Series(True, reference.var_names))]
-    else:
-        names = reference.var_names[reference.var[wanted]] if isinstance(wanted, str) else pd.Index(wanted)
+    if wanted is None and "highly_variable" in reference.var:
+        wanted = "highly_variable"
+    if isinstance(wanted, str):
+        wanted = reference.var_names[checks.flags(reference.var, wanted)]
+    names = reference.var_names if wanted is None else pd.Index(wanted)
     shared = names[names.isin(query.var_names) & names.isin(reference.var_names)]
     if len(shared) == 0:
         raise DataError("query and reference share no gene", "are names symbols in one and Ensembl ids in the other?")
@@ -278,11 +295,12 @@ def _table(truth: _Truth, found: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _write(query: AnnData, found: pd.DataFrame, unknown: float | None, key: str) -> None:
     share = found.to_numpy()
-    called = found.columns.to_numpy().astype(object)[share.argmax(1)]
-    names = list(found.columns)
-    if unknown is not None:
-        called, names = np.where(entropy(share) > unknown, "unknown", called), [*names, "unknown"]
-    query.obs[key] = pd.Categorical(called, categories=list(dict.fromkeys(names)))
+    names = found.columns
+    called = names.to_numpy()[share.argmax(1)]
+    if unknown is not None:  # a word among them makes all of them text
+        names = pd.Index([*map(text, names), "unknown"])
+        called = np.where(entropy(share) > unknown, "unknown", names.to_numpy()[share.argmax(1)])
+    query.obs[key] = pd.Categorical(called, categories=names.unique())
     query.obs[f"{key}_score"] = share.max(1)
-    columns = make_index_unique(found.columns.astype(str).str.replace("/", "-"))  # .h5ad takes "/" for a folder
-    query.obsm[f"{key}_probability"] = found.set_axis(columns, axis=1)
+    told = pd.Index([text(name).replace("/", "-") for name in found.columns])  # .h5ad takes "/" for a folder
+    query.obsm[f"{key}_probability"] = found.set_axis(make_index_unique(told), axis=1)

@@ -18,6 +18,7 @@ from scduet.tasks.quality.score import DRAWINGS
 if TYPE_CHECKING:
     from scduet.plots.style import Figure
 
+MIN_GENES = 5  # cells of which scanpy can make a UMAP
 BEFORE = "X_pca"
 _TITLES = {BEFORE: "PCA, not integrated", "X_harmony": "Harmony"}
 
@@ -62,6 +63,8 @@ def lay_out(
     adata, embeddings: Sequence[str] | None = None, *, layer: str | None = None, max_cells: int = 20_000, seed: int = 0
 ) -> Drawing:
     """UMAP coordinates of the unintegrated PCA and of each of `embeddings`; see `draw`."""
+    if adata.n_obs < MIN_GENES:
+        raise DataError(f"{adata.n_obs} cells are too few for a UMAP", f"it takes {MIN_GENES}")
     keys = _drawable(adata) if embeddings is None else list(embeddings)
     missing = [key for key in keys if key not in adata.obsm and key != BEFORE]
     if missing:

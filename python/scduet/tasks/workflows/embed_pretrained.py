@@ -9,7 +9,9 @@ import pandas as pd
 import scanpy as sc
 
 from scduet.checkpoints import pretrained
-from scduet.data.main_matrix import matrix_of
+from scduet.data import checks
+from scduet.data.locate import locate_main
+from scduet.errors import DataError
 from scduet.events import Event, Listener
 from scduet.tasks.quality.provenance import made_by, note
 from scduet.tasks.quality.score import score
@@ -40,6 +42,7 @@ def embed_pretrained(
     With `labels_key` returns `score` of it beside PCA of 2,000 variable genes on the same cells (and of scVI, trained
     here, with `with_scvi`); zero-shot embeddings often lose to that (Kedzierska et al., Genome Biology 2025).
     """
+    checks.check_cells(adata)
     model = pretrained.read(model, callback) if isinstance(model, (str, Path)) else model
     key = key_added or model.key
     if callback is not None:
@@ -59,10 +62,12 @@ def embed_pretrained(
 
 def hvg_pca(adata, layer: str | None = None) -> np.ndarray:
     """PCA, (cell, component), of the log-normalised counts of the most variable genes. `adata` is not changed."""
-    copy = sc.AnnData(matrix_of(adata, layer).copy(), adata.obs.copy())
+    copy = sc.AnnData(locate_main(adata, layer).values.copy(), adata.obs.copy())
     sc.pp.normalize_total(copy, target_sum=1e4)
     sc.pp.log1p(copy)
     sc.pp.highly_variable_genes(copy, n_top_genes=min(_N_GENES, copy.n_vars))
     n = min(_N_COMPONENTS, copy.n_obs - 1, int(copy.var["highly_variable"].sum()) - 1)
+    if n < 1:
+        raise DataError(f"{copy.n_obs} cells are too few for a PCA beside the embedding", "leave labels_key out")
     sc.pp.pca(copy, n_comps=n, mask_var="highly_variable")
     return np.asarray(copy.obsm["X_pca"], np.float32)

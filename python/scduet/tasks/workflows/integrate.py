@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scduet.api import fit, is_transformer
 from scduet.capabilities import TrainedModel
+from scduet.data import checks
 from scduet.errors import OptionError
 from scduet.io.cells import add_embedding, check_target, file_size
 from scduet.options import options_of, refuse_unknown
@@ -49,6 +50,8 @@ def integrate(
     on_disk = isinstance(adata, (str, os.PathLike))
     if on_disk != (output is not None):
         raise OptionError("output= is for a file and missing" if on_disk else "output= is for a file, not an AnnData")
+    if not on_disk:
+        checks.check_cells(adata)
     if n_top_genes is not None:
         _refuse_choice(adata, str(model), options)
     if output is not None:

@@ -22,13 +22,15 @@ from scduet import api
 from scduet.api import Model
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.data import checks
-from scduet.data.locate import var_of_main
+from scduet.data.levels import absent, coded, places_of
+from scduet.data.locate import locate_main, var_of_main
 from scduet.data.schema import Schema, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener
 from scduet.models import find
-from scduet.options import build, options_of, refuse_unknown
+from scduet.nn.random import own_random_numbers
+from scduet.options import build, check_arguments, options_of, refuse_unknown
 from scduet.tasks.quality.provenance import made_by, note
 from scduet.train.config import TrainConfig
 from scduet.train.loop import TrainingResult
@@ -60,13 +62,14 @@ def map_query(
     every level of the query is known already it is `model` itself, with the cells of the query. Raises DataError when
     too many genes are missing, or a column of obs is.
     """
+    check_arguments(max_missing=max_missing)
     if not model.needs_mapping:
         raise OptionError(f"{model.name!r} takes cells of any batch as they are", "use its embed() or predict()")
     refuse_unknown(options, [o.name for o in options_of(model.name) if o.group == "training"], "map_query")
     data = on_disk(query)
     _check_genes(data, model, max_missing)
     schema = _extended(model.schema, data)
-    cells = schema.encode(data, max_missing, unknown_labels=True)
+    cells = schema.encode(data, max_missing, unknown_labels=True).marked()
     mapped = replace(model, cells=cells) if schema == model.schema else _extend_model(model, schema, cells)
     if train and mapped.schema != model.schema:
         mapped = train_new_rows(model, mapped, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
@@ -83,13 +86,13 @@ def prepare_query(query: AnnData, model: Model, *, max_missing: float = 0.2) -> 
     Further inputs of the model in obsm are copied as they are. Warns about missing genes. Raises DataError when their
     share is above `max_missing` (0 to 1), and for a MuData or a model whose matrices are elsewhere.
     """
+    check_arguments(max_missing=max_missing)
+    checks.check_cells(query)
     names, fields = pd.Index(model.genes), model.schema.fields
     if hasattr(query, "mod") or (fields.layer is not None and fields.layer not in query.layers):
         raise DataError("prepare_query copies an AnnData with counts in X or a layer", "use map_query")
     _check_genes(query, model, max_missing)
-    matrix = _picked(
-        query.X if fields.layer is None else query.layers[fields.layer], query.var_names.get_indexer(names)
-    )
+    matrix = _picked(locate_main(query, fields.layer).values, query.var_names.get_indexer(names))
     layers = {} if fields.layer is None else {fields.layer: matrix}
     obs = query.obs.copy()
     if fields.labels_key is not None:
@@ -142,16 +145,22 @@ def _extended(schema: Schema, adata) -> Schema:
     as_covariates = replace(schema.fields, batch_key=None, labels_key=None, **named)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScduetWarning)  # that a query is small does not matter
-        found = Schema.learn(adata, as_covariates, schema.expects).levels
-    more = {key: (*schema.levels[key], *(v for v in found[key] if v not in schema.levels[key])) for key in keys}
-    return replace(schema, levels={**schema.levels, **more})
+        found = Schema.learn(adata, as_covariates, schema.expects)
+    more, kinds = {}, dict(schema.kinds)
+    for key in keys:
+        new = absent(found.levels[key], schema.levels[key])
+        more[key] = (*schema.levels[key], *new)
+        pair = {found.kinds.get(key, "text"), schema.kinds.get(key, "text")}
+        if new and len(pair) > 1:  # numbers of both kinds are numbers; of a number and a text, both are text
+            kinds[key] = "float" if pair == {"int", "float"} else "text"
+    return replace(schema, levels={**schema.levels, **more}, kinds=kinds)
 
 
 def _extend_model(model: Model, schema: Schema, cells: Cells) -> Model:
     """The model with new rows in its tables, each the mean of the known ones; all else as it was."""
     cls = find(model.name)
     reference = _extend_reference(cls, model.reference, schema.reference(cells), cells)
-    with torch.random.fork_rng():
+    with own_random_numbers():
         module = cls(reference, model.config, **model.holds)
     known = model.module.state_dict()
     weights = {
@@ -203,8 +212,9 @@ def _known_labels(obs: pd.DataFrame, key: str, schema: Schema) -> pd.Series:
     unlabeled = schema.fields.unlabeled_category
     if key not in obs:
         return pd.Series(unlabeled, index=obs.index)
-    labels = obs[key].astype(object)
-    return labels.where(labels.astype(str).isin(schema.levels[key]), unlabeled)
+    labels = coded(obs[key], key)
+    known = np.append(places_of(labels.names, schema.levels[key]), -1) >= 0
+    return obs[key].astype(object).where(known[labels.code], unlabeled)
 
 
 def _refuse_missing(var: pd.DataFrame, missing: pd.Index, of: int, most: float) -> None:

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scduet.api import Model
-from scduet.data import locate
+from scduet.data import checks, locate
 from scduet.errors import DataError
 from scduet.tasks.posterior.latent import LATENT_KEYS, LIBRARY_KEYS, MINIFIED, states
 
@@ -22,6 +22,7 @@ def minify(model: Model, adata: AnnData) -> AnnData:
     `differential_expression` and the like take it as they take the cells themselves, and give the same numbers; what
     needs counts says so (`differential_expression` warns that it cannot leave out genes that were hardly measured).
     """
+    checks.check_cells(adata)
     if hasattr(adata, "mod"):
         raise DataError("minify keeps an AnnData, not a MuData", "pass the modality with the counts")
     parts = list(states(model, adata))

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scduet.data import checks
+from scduet.data.checks import LOOKED_AT, look_like_counts
+from scduet.data.levels import coded
 from scduet.data.locate import locate_main
 from scduet.data.main_matrix import matrix_of
 from scduet.data.on_disk import CellsOnDisk
 from scduet.data.schema import on_disk
-from scduet.data.sources import in_memory
 from scduet.errors import DataError, OptionError
 from scduet.tasks.quality.shown import Recommendations
 
-LOOKED_AT = 1000  # cells whose values tell whether these are counts
 COLUMNS = {  # what a column of obs is taken for when no key is given, the first that is there
     "batch_key": ("batch", "donor", "donor_id", "sample", "sample_id", "patient", "library", "run", "tech", "study"),
     "labels_key": ("cell_type", "celltype", "cell_types", "labels", "cell_ontology_class", "annotation"),
@@ -259,9 +260,9 @@ def traits(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What of the data the rules ask for, and how each is told."""
     batch, labels = _column(adata, "batch_key", batch_key), _column(adata, "labels_key", labels_key)
-    n_batches = max(1, adata.obs[batch].nunique()) if batch else 1
-    known = adata.obs[labels].dropna().astype(str) if labels else pd.Series(dtype=str)
-    n_labels = known[known != unlabeled_category].nunique()
+    n_batches = max(1, len(coded(adata.obs[batch], batch).names)) if batch else 1
+    known = coded(adata.obs[labels], labels).names if labels else ()
+    n_labels = sum(name != unlabeled_category for name in known)
     counts = _are_counts(adata, layer)
     told = {
         "n_cells": f"{adata.n_obs} cells",
@@ -275,7 +276,7 @@ def traits(
 def _tasks(task: str | None) -> tuple[str, ...]:
     if task is None:
         return TASKS
-    name = task.lower()
+    name = str(task).lower()
     if name in TASKS or name in ALIASES:
         return (name,) if name in TASKS else ALIASES[name]
     near = get_close_matches(name, [*TASKS, *ALIASES], n=1)
@@ -293,6 +294,8 @@ def _row(rule: Rule, found: Mapping[str, Any], told: Mapping[str, str]) -> tuple
 
 
 def _column(adata, option: str, given: str | None) -> str | None:
+    if given is not None:
+        checks.check_key(option, given)
     if given is not None and given not in adata.obs:
         raise DataError(f"no column {given!r} in adata.obs", f"pass {option}= with one of {sorted(adata.obs.columns)}")
     return given or next((name for name in COLUMNS[option] if name in adata.obs), None)
@@ -303,6 +306,8 @@ def _are_counts(adata, layer: str | None) -> bool:
     if isinstance(adata, CellsOnDisk):
         values = locate_main(adata, layer).values.rows(np.arange(min(LOOKED_AT, adata.n_obs))).data
     else:
-        matrix = matrix_of(adata, layer)
-        values = np.zeros(0) if matrix is None else in_memory(matrix[:LOOKED_AT]).matrix.data
-    return bool(len(values) and (values >= 0).all() and (values == np.rint(values)).all())
+        values = matrix_of(adata, layer)
+        if values is None:
+            return False
+        values = values[:LOOKED_AT]
+    return look_like_counts(values)

@@ -15,7 +15,7 @@ from scduet.errors import DataError, some
 
 Identifiers = Literal["symbol", "ensembl"]
 MIN_SHARE = 0.5  # of the counts of the data that must be on known genes
-_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
+_ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Vocabulary:
         return len(self.token) + len(self.special)
 
     def tokens(self, names) -> Int[np.ndarray, " name"]:
-        """Token of each name, -1 for an unknown one. Versions of Ensembl ids (".12") are dropped."""
-        bare = pd.Index(names).astype(str).str.replace(_ENSEMBL, r"\1", regex=True)
+        """Token of each name, -1 for an unknown one. Ensembl ids may be in lower case and have a version (".12")."""
+        bare = pd.Index(names).astype(str).str.replace(_ENSEMBL, lambda found: found[1].upper(), regex=True)
         found = bare.map(self.token)
         missing = np.asarray(found.isna())
         if missing.any() and self.alias:

@@ -152,7 +152,7 @@ def _columns(found: Found, wanted: Names, given: Input) -> np.ndarray | None:
     if (column < 0).any() and not given.may_miss:
         absent = [name for name, place in zip(wanted, column, strict=True) if place < 0]
         raise DataError(f"{found.where} lacks {len(absent)} of {n} columns: {some(absent)}", "the model needs them all")
-    if (column < 0).all():
+    if (column < 0).all() and "obs" not in given.look_in:  # levels of a category may all be new
         raise DataError(f"{found.where} has none of the columns of the model: {some(wanted)}", "are they named alike?")
     return None if there == n and (column == np.arange(n)).all() else column
 

@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from scduet.nn import likelihoods
 
@@ -177,11 +176,9 @@ class NegativeBinomialMixture:
         return _gamma(self._drawn_rate(), self.dispersion)
 
     def log_prob(self, x: Values) -> Values:
-        background, foreground = (
-            likelihoods.log_negative_binomial(x, rate, self.dispersion) for rate in (self.background, self.foreground)
+        return likelihoods.log_negative_binomial_mixture(
+            x, self.background, self.foreground, self.dispersion, self.background_logits
         )
-        is_background = F.logsigmoid(self.background_logits) + background
-        return torch.logaddexp(is_background, F.logsigmoid(-self.background_logits) + foreground)
 
     def _drawn_rate(self) -> Values:
         is_background = torch.rand_like(self.foreground) < self.background_logits.sigmoid()

@@ -31,6 +31,24 @@ def log_negative_binomial(
     )
 
 
+def log_negative_binomial_mixture(
+    x: Float[Tensor, "cell protein"],
+    background: Float[Tensor, "cell protein"],
+    foreground: Float[Tensor, "cell protein"],
+    dispersion: Float[Tensor, "*#cell protein"],
+    background_logits: Float[Tensor, "cell protein"],
+) -> Float[Tensor, "cell protein"]:
+    """NB with mean `background` with probability sigmoid(background_logits), else with mean `foreground`."""
+    choices, log_dispersion = torch.lgamma(x + dispersion) - torch.lgamma(dispersion), (dispersion + EPS).log()
+
+    def part(mean: Tensor) -> Tensor:
+        log_total = (dispersion + mean + EPS).log()
+        return dispersion * (log_dispersion - log_total) + x * ((mean + EPS).log() - log_total)
+
+    either = torch.logaddexp(part(background), part(foreground) - background_logits)
+    return either - F.softplus(-background_logits) + choices - torch.lgamma(x + 1)
+
+
 def log_zero_inflated_negative_binomial(
     x: Float[Tensor, "cell gene"],
     mean: Float[Tensor, "cell gene"],

@@ -86,8 +86,8 @@ def differential_expression(
     only_pos: test and return only genes that are higher in group1, by the counts and by the model.
     total_key: column of obs with the total count of each cell, for raw_lfc; needed where `adata` holds fewer genes.
     batch_correction: decode every cell as if measured in each batch (of batchid1, batchid2) in turn.
-    test_mode: "three" tests up and down apart, "two" tests for any change.
-    calibrate: also count the calls between groups of permuted labels (see `calibration`). verbose: print that.
+    test_mode: "three" tests up and down apart, "two" for any change.
+    calibrate: also count the calls between groups of permuted labels (`calibration`). verbose: print that.
     modality: compare another matrix that the model decodes, e.g. "protein", instead of the main one.
 
     Returns one row a comparison and gene: proba_de, proba_not_de, bayes_factor, scale1, scale2 (mean shares),
@@ -98,9 +98,7 @@ def differential_expression(
     attrs["calibration"] has the filter and the numbers of genes tested and called; `calibration(result)` shows them.
 
     Probabilities are of the model, not p-values: cells are taken for independent, which cells of one donor are not.
-    Minified cells have no counts: min_pct is not applied, with a warning.
-
-    Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range.
+    For minified cells, which have no counts, min_pct is not applied, with a warning. Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range.
     """
     if mode not in ("change", "vanilla", "difference") or test_mode not in ("two", "three"):
         raise OptionError(f"mode={mode!r}, test_mode={test_mode!r}", "change, vanilla or difference; two or three")

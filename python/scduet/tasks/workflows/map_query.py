@@ -178,7 +178,7 @@ def _extend_rows(name: str, known: Tensor | None, wanted: Tensor, reference: Ref
     array = name.rpartition(".")[2]
     if array in reference.axes:
         return torch.tensor(reference.arrays[array])
-    return torch.cat([known, known.mean(0, keepdim=True).expand(len(wanted) - len(known), -1)])
+    return torch.cat([known, known.mean(0, keepdim=True).expand(len(wanted) - len(known), *known.shape[1:])])
 
 
 def _extend_reference(cls: type, known: Reference, query: Reference, cells: Cells) -> Reference:

@@ -98,7 +98,9 @@ def differential_expression(
     attrs["calibration"] has the filter and the numbers of genes tested and called; `calibration(result)` shows them.
 
     Probabilities are of the model, not p-values: cells are taken for independent, which cells of one donor are not.
-    For minified cells, which have no counts, min_pct is not applied, with a warning. Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range.
+    For minified cells, which have no counts, min_pct is not applied, with a warning.
+
+    Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range.
     """
     if mode not in ("change", "vanilla", "difference") or test_mode not in ("two", "three"):
         raise OptionError(f"mode={mode!r}, test_mode={test_mode!r}", "change, vanilla or difference; two or three")

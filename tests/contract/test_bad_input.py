@@ -34,9 +34,8 @@ def kit(tmp_path_factory):
         classifier = sd.fit(cells, "scanvi", batch_key="run", labels_key="type", **QUICK)
         rank, value = transformer("geneformer"), transformer("scgpt")
         tuned = sd.finetune(cells, rank, "type", **SHORT)
-        maker = sd.pretrain(cells, "scgpt", width=8, n_layers=1, n_heads=2, **SHORT)
     return SimpleNamespace(
-        maker=maker, cells=cells, model=model, classifier=classifier, rank=rank, value=value, tuned=tuned, folder=folder
+        cells=cells, model=model, classifier=classifier, rank=rank, value=value, tuned=tuned, folder=folder
     )
 
 
@@ -79,7 +78,7 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "pretrain": lambda k, a, **o: sd.pretrain(
         a, "geneformer", **{"width": 8, "n_layers": 1, "n_heads": 2, **SHORT, **o}
     ),
-    "generate": lambda k, a, **o: sd.generate(k.maker, a, **{"genes": ["GENE1"], **o}),
+    "generate": lambda k, a, **o: sd.generate(k.value, a, **{"genes": ["GENE1"], **o}),
     "gene_network": lambda k, a, **o: sd.gene_network(k.model, a, **o),
     "gene_network, transformer": lambda k, a, **o: sd.gene_network(
         k.rank, a, **{"method": "attention", "groupby": "type", **o}
@@ -272,7 +271,7 @@ OPTIONS = {  # option -> bad values, for each function that has the option
 TRAINS = {"fit", "integrate", "annotate", "map_query", "finetune", "pretrain"}
 TAKES = {  # options of functions that take them by **options
     "seed": TRAINS, "max_epochs": {"fit", "finetune"}, "lr": {"fit", "finetune"}, "batch_size": {"fit", "finetune"},
-    "nonsense": set(FUNCTIONS) - {"scvi.SCVI"},
+    "nonsense": set(FUNCTIONS) - {"scvi.SCVI", "generate"},
     "layer": {"fit", "integrate", "annotate", "tuned.predict"}, "genes": {"fit", "integrate", "annotate"},
     "batch_key": {"fit", "integrate", "scvi.SCVI"}, "labels_key": {"fit", "integrate", "scvi.SCVI"},
     "unlabeled_category": {"fit", "integrate"}, "accelerator": {"fit"},

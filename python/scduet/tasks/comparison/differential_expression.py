@@ -82,8 +82,7 @@ def differential_expression(
         that were hardly measured. On Kang's monocytes (control against interferon, 8 donors) a
         paired test over donors did not confirm 98% of the calls for genes in under 1% of the cells, 52% from 1 to 5%,
         21% from 5 to 10%, and 2% above.
-    lfc_threshold: a gene is tested if |raw_lfc| is at least this (log2), as logfc.threshold of Seurat.
-    only_pos: test and return only genes that are higher in group1, by the counts and by the model.
+    lfc_threshold: least |raw_lfc| (log2) of a tested gene, as logfc.threshold of Seurat. only_pos: test and return only genes that are higher in group1, by the counts and by the model.
     total_key: column of obs with the total count of each cell, for raw_lfc; needed where `adata` holds fewer genes.
     batch_correction: decode every cell as if measured in each batch (of batchid1, batchid2) in turn.
     test_mode: "three" tests up and down apart, "two" for any change.

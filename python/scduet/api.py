@@ -33,7 +33,7 @@ from scduet.train import resume
 from scduet.train.config import TrainConfig, on_all_cells, resolved
 from scduet.train.defaults import lists_options
 from scduet.train.group import local_rank
-from scduet.train.loop import Trainer, TrainingResult
+from scduet.train.loop import Rows, Trainer, TrainingResult
 from scduet.train.progress import reporter
 
 _GROWS_FROM = {"scanvi": "scvi"}  # model -> the model inside it, whose weights it can take
@@ -114,9 +114,11 @@ def measured(cls: type, reference: Reference, cells: Cells) -> Reference:
     return replace(reference, arrays={**reference.arrays, **{name: v.values for name, v in rows.items()}}, axes=axes)
 
 
-def train(model: Model, cells: Cells, training: TrainConfig, callback: Listener | None = None) -> Model:
+def train(
+    model: Model, cells: Cells, training: TrainConfig, callback: Listener | None = None, rows: Rows | None = None
+) -> Model:
     """Train the module of `model`, as it is, on `cells`; weights that need no gradient stay as they are."""
-    training, outcome = train_module(model.module, cells, training, callback)
+    training, outcome = train_module(model.module, cells, training, callback, rows=rows)
     return replace(model, training=training, outcome=outcome, cells=cells)
 
 
@@ -127,17 +129,19 @@ def train_module(
     callback: Listener | None = None,
     make_batch: MakeBatch | None = None,
     checkpoint: resume.Checkpoint | None = None,
+    rows: Rows | None = None,
 ) -> tuple[TrainConfig, TrainingResult]:
     """The same for a module alone, with minibatches as it wants them; returns the options, all decided.
 
     callback: a RaiseLater keeps what it raises, for the caller to raise with a model; of another it is raised here.
     checkpoint: a folder for the state of the run; an interrupted run resumes from it.
+    rows: of the cells to train on and of those held out; None for a split by training.train_size.
     """
     listener = reporter(callback)
     try:
         with own_random_numbers(training.seed), warnings_to(listener), _compilation_to(listener):
             training = resolved(training, len(cells), getattr(module, "recipes", None))
-            trainer = Trainer(module, cells, training, make_batch)
+            trainer = Trainer(module, cells, training, make_batch, rows)
             if checkpoint is not None:
                 resume.restore(trainer, checkpoint)
             outcome = trainer.run(listener, None if checkpoint is None else checkpoint.keep)
@@ -171,7 +175,8 @@ def load(
         found = scvi_tools.read(Path(folder))
         training = resolved(TrainConfig(recipe="scvi-tools"), max(found.reference.n_cells, 1))
         parts = found.name, found.module, found.schema, found.reference, found.config
-        return Model(*parts, training, TrainingResult(found.history))
+        outcome = TrainingResult(found.history, train_rows=found.train_rows, held_out=found.held_out)
+        return Model(*parts, training, outcome)
     from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
 
     if pretrained.recognize(folder):

@@ -66,6 +66,10 @@ def write(
     strange = {key for key in schema.levels if key not in _setup(name, schema)["keys"]}
     if strange:
         raise FormatError(f"the {name!r} of scvi-tools takes no covariates: {some(strange)}", "use scvi")
+    key = schema.fields.labels_key
+    if name == "scanvi" and any(not isinstance(level, str) for level in _levels(schema, str(key))):
+        remedy = f"make obs[{key!r}] text and train again"
+        raise FormatError(f"the SCANVI of scvi-tools needs labels of text, {key!r} has others", remedy)
     if (folder / ONE_FILE).exists() and not overwrite:
         raise FormatError(f"{folder / ONE_FILE} exists", "choose another folder, or pass overwrite=True")
     attributes = _attributes(name, module, schema, history)
@@ -107,7 +111,7 @@ def _attributes(name: str, module: Any, schema: Schema, history: list[dict[str, 
         "history_": _frames(history),
         "init_params_": _init(name, module.config),
         "is_trained_": True,
-        "registry_": _registry(name, schema, module.reference),
+        "registry_": registry(name, schema, module.reference),
         "train_indices_": none,
         "validation_indices_": none,
         "test_indices_": none,
@@ -138,7 +142,8 @@ def _setup(name: str, schema: Schema) -> dict[str, Any]:
     return {"arguments": arguments, "keys": keys}
 
 
-def _registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
+def registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
+    """What the model knows of its data, as their files have it."""
     f, theirs = schema.fields, {ours: cls for cls, ours in MODELS.items()}[name]
     place = {"attr_name": "X", "attr_key": None} if f.layer is None else {"attr_name": "layers", "attr_key": f.layer}
     sizes = {"n_vars": len(schema.genes), "n_cells": reference.n_cells}
@@ -150,9 +155,6 @@ def _registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
     }
     if name == "scanvi":
         state = fields["labels"]["state_registry"]
-        if any(not isinstance(level, str) for level in state["categorical_mapping"]):
-            remedy = f"make obs[{f.labels_key!r}] text and train again"
-            raise FormatError(f"the SCANVI of scvi-tools needs labels of text, {f.labels_key!r} has others", remedy)
         state["categorical_mapping"] = np.append(state["categorical_mapping"], np.array([f.unlabeled_category], object))
         state["unlabeled_category"] = f.unlabeled_category
         fields["labels"]["summary_stats"] = {"n_labels": len(state["categorical_mapping"])}
@@ -179,7 +181,7 @@ def _category(kind: str, key: str | None, schema: Schema) -> dict[str, Any]:
 
 def _levels(schema: Schema, key: str) -> np.ndarray:
     """The levels as the user's column has them: scvi-tools tells 3 from "3"."""
-    return np.array(list(schema.values(key)), dtype=object)
+    return np.array(list(getattr(schema, "values", schema.levels.get)(key)), dtype=object)
 
 
 def _covariates(schema: Schema) -> dict[str, Any]:

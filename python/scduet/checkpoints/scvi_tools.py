@@ -58,6 +58,8 @@ class Foreign:
     reference: Reference
     config: Any
     history: list[dict[str, float]]
+    train_rows: list[int] | None = None  # of the cells it was trained on
+    held_out: list[int] | None = None
 
 
 def recognize(path: Path) -> bool:
@@ -87,7 +89,8 @@ def read(path: Path) -> Foreign:
     with own_random_numbers():
         module = find(name)(reference, config)
     module.load_state_dict(from_scvi_tools(_renamed(name, config, weights), module, NAMES.get(name, VAE)))
-    return Foreign(name, module.eval(), schema, reference, config, _history(attributes.get("history_")))
+    rows = [_places(attributes.get(f"{which}_indices_")) for which in ("train", "validation")]
+    return Foreign(name, module.eval(), schema, reference, config, _history(attributes.get("history_")), *rows)
 
 
 def registry(path: Path) -> dict[str, Any]:
@@ -261,6 +264,10 @@ def _history(frames: Any) -> list[dict[str, float]]:
         for epoch, value in _series(frame):
             rows.setdefault(epoch, {"epoch": epoch})[_renamed_term(str(name))] = value
     return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _places(found: Any) -> list[int] | None:
+    return [int(place) for place in found] if isinstance(found, np.ndarray) and len(found) else None
 
 
 def _renamed_term(name: str) -> str:

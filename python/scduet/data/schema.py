@@ -43,6 +43,8 @@ class Fields:
     """Column of obs with a size factor for each cell, used instead of its total count."""
     allow_non_integer: bool = False
     """Accept estimated counts that are not whole numbers."""
+    allow_empty_cells: bool = False
+    """Accept cells without a single count, of which the model learns nothing."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Schema:
             how = (self.expects, f.allow_non_integer, self.main.may_miss)
             checks.check_values(piece, names, main.where, *how, elsewhere=lambda: checks.holding_counts(adata))
         totals = source.totals()
-        if self.expects == "counts":
+        if self.expects == "counts" and not f.allow_empty_cells:
             checks.check_empty(totals if known is None else np.where(known, totals, 1), adata.obs_names)
         extra, measured = self._rows_of_further(adata)
         return Cells(

@@ -5,7 +5,27 @@ categories are no classes, early stopping keeps the best weights, query mapping 
 a logistic-normal state is taken over fixed draws (theirs over new ones at each call: up to 1e-2 apart).
 """
 
-from scduet._version import __version__
-from scduet.scvi import data, model, settings
+from typing import Any
 
-__all__ = ["__version__", "data", "model", "settings"]
+from scduet._version import __version__
+from scduet.scvi import data, model, settings, utils
+from scduet.scvi.registry import REGISTRY_KEYS
+
+__all__ = ["REGISTRY_KEYS", "__version__", "data", "model", "settings", "utils"]
+_INSTEAD = {  # modules of scvi-tools: what to use here
+    "autotune": "call scduet.fit in a loop, and scduet.score",
+    "criticism": "use scduet.posterior_predictive_check",
+    "dataloaders": "pass train(train_size=, validation_size=, datasplitter_kwargs=)",
+    "distributions": "use scduet.nn.distributions",
+    "external": "see scduet.models.MODELS for the models that are here",
+    "hub": "use scduet.load",
+    "module": "a model's network is model.module",
+    "nn": "use scduet.nn",
+    "train": "pass train(plan_kwargs=, callbacks=)",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _INSTEAD:
+        raise AttributeError(f"scduet.scvi has no {name!r}: {_INSTEAD[name]}")
+    raise AttributeError(f"module 'scduet.scvi' has no attribute {name!r}")

@@ -14,8 +14,10 @@ from scduet.data.selection import selected
 from scduet.errors import OptionError
 from scduet.nn.layers import rsample
 from scduet.scvi import settings
+from scduet.scvi.registry import no_more, refuse
 from scduet.tasks.comparison import abundance
 from scduet.tasks.comparison.differential_expression import differential_expression
+from scduet.tasks.comparison.importance import Importance
 from scduet.tasks.posterior import expression, latent, likelihoods, sampling
 from scduet.tasks.workflows import minify
 
@@ -27,8 +29,9 @@ class Analyses:
     adata: AnnData
 
     def get_latent_representation(
-        self, adata=None, indices=None, give_mean=True, mc_samples=5000, batch_size=None, return_dist=False, **_
+        self, adata=None, indices=None, give_mean=True, mc_samples=5000, batch_size=None, return_dist=False, **more
     ):
+        no_more("get_latent_representation", more)
         cells, size = self._cells(adata, indices), batch_size or settings.batch_size
         if give_mean and not return_dist and not latent.is_minified(cells):
             return self._model.embed(cells, batch_size=size)
@@ -54,8 +57,9 @@ class Analyses:
         return_mean=True,
         return_numpy=None,
         silent=True,
-        **_,
+        **more,
     ):
+        no_more("get_normalized_expression", more)
         _refuse_weights(weights)
         cells = self._cells(adata, indices)
         rows = None
@@ -98,7 +102,7 @@ class Analyses:
         importance_weighting_kwargs=None,
         **kwargs,
     ):
-        _refuse_weights(weights)
+        refuse("differential_expression", dataloader=kwargs.pop("dataloader", None))
         if filter_outlier_cells:
             raise OptionError(
                 "filter_outlier_cells=True has no counterpart here", "pass idx1 and idx2 without outliers"
@@ -122,15 +126,18 @@ class Analyses:
             fdr_target=fdr_target,
             verbose=not silent,
             seed=settings.seed,
+            weights=weights or "uniform",
+            importance=_importance(importance_weighting_kwargs),
             **({"n_draws": kwargs.pop("n_samples_overall")} if "n_samples_overall" in kwargs else {}),
             **{"min_pct": 0.0, **kwargs},  # scvi-tools tests all genes
         )
         return found.drop(columns=["tested", "raw_lfc"], errors="ignore")
 
     def posterior_predictive_sample(
-        self, adata=None, indices=None, transform_batch=None, n_samples=1, gene_list=None, batch_size=None, **_
+        self, adata=None, indices=None, transform_batch=None, n_samples=1, gene_list=None, batch_size=None, **more
     ):
         """(cell, gene[, sample]) as sparse.GCXS where `sparse` is installed, else as CSR matrix or array."""
+        no_more("posterior_predictive_sample", more)
         drawn = sampling.posterior_predictive_sample(
             self._model,
             self._cells(adata, indices),
@@ -169,7 +176,10 @@ class Analyses:
             seed=settings.seed,
         )
 
-    def get_likelihood_parameters(self, adata=None, indices=None, n_samples=1, give_mean=False, batch_size=None, **_):
+    def get_likelihood_parameters(
+        self, adata=None, indices=None, n_samples=1, give_mean=False, batch_size=None, **more
+    ):
+        no_more("get_likelihood_parameters", more)
         cells, size = self._cells(adata, indices), batch_size or settings.batch_size
         if n_samples == 1 or give_mean:
             return likelihoods.likelihood_parameters(
@@ -182,38 +192,46 @@ class Analyses:
             ]
         return {name: np.stack([draw[name] for draw in draws]) for name in draws[0]}
 
-    def get_latent_library_size(self, adata=None, indices=None, give_mean=True, batch_size=None, **_):
+    def get_latent_library_size(self, adata=None, indices=None, give_mean=True, batch_size=None, **more):
+        no_more("get_latent_library_size", more)
         return likelihoods.latent_library_size(
             self._model, self._cells(adata, indices), give_mean=give_mean, seed=settings.seed
         )
 
-    def get_elbo(self, adata=None, indices=None, batch_size=None, dataloader=None, return_mean=True, **_):
+    def get_elbo(self, adata=None, indices=None, batch_size=None, dataloader=None, return_mean=True, **more):
+        no_more("get_elbo", {"dataloader": dataloader, **more})
         found = likelihoods.elbo(
             self._model, self._cells(adata, indices), return_mean=return_mean, **self._sized(batch_size)
         )
-        return found if return_mean else torch.from_numpy(found)
+        return torch.as_tensor(found)
 
     def get_reconstruction_error(
-        self, adata=None, indices=None, batch_size=None, dataloader=None, return_mean=True, **_
+        self, adata=None, indices=None, batch_size=None, dataloader=None, return_mean=True, **more
     ) -> dict[str, Any]:
         """-log p(x | z); for SCANVI with log q(z | x) - log p(z | y), as there."""
+        no_more("get_reconstruction_error", {"dataloader": dataloader, **more})
         terms = likelihoods.terms_of_cells(self._model, self._cells(adata, indices), **self._sized(batch_size))
         error = terms["reconstruction"] + terms.get("state", 0.0)
-        return {"reconstruction_loss": float(error.mean()) if return_mean else torch.from_numpy(error)}
+        return {"reconstruction_loss": torch.as_tensor(error.mean() if return_mean else error)}
 
     def get_marginal_ll(
-        self, adata=None, indices=None, n_mc_samples=1000, batch_size=None, return_mean=True, dataloader=None, **_
+        self, adata=None, indices=None, n_mc_samples=1000, batch_size=None, return_mean=True, dataloader=None, **more
     ):
+        more.pop("n_mc_samples_per_pass", None)  # of memory, which needs none here
+        no_more("get_marginal_ll", {"dataloader": dataloader, **more})
         found = likelihoods.marginal_log_likelihood(
             self._model, self._cells(adata, indices), n_samples=n_mc_samples, **self._sized(batch_size)
         )
-        return float(found.mean()) if return_mean else torch.from_numpy(found)
+        return torch.as_tensor(found.mean() if return_mean else found)
 
     def get_aggregated_posterior(self, adata=None, indices=None, batch_size=None, dof=3.0):
         """A torch mixture; its scales are standard deviations, where scvi-tools takes variances."""
         return abundance.aggregated_posterior(self._model, self._cells(adata, indices), dof=dof)
 
-    def differential_abundance(self, adata=None, sample_key=None, batch_size=128, num_cells_posterior=None, dof=None):
+    def differential_abundance(
+        self, adata=None, sample_key=None, batch_size=128, num_cells_posterior=None, dof=None, **more
+    ):
+        no_more("differential_abundance", more)
         abundance.differential_abundance(
             self._model,
             self._cells(adata, None),
@@ -223,11 +241,16 @@ class Analyses:
             seed=settings.seed or 0,
         )
 
-    def minify_adata(self, minified_data_type="latent_posterior_parameters", **_):
-        """Replace `adata` by a copy that holds posteriors in place of counts."""
+    def minify_adata(
+        self,
+        minified_data_type="latent_posterior_parameters",
+        use_latent_qzm_key="X_latent_qzm",
+        use_latent_qzv_key="X_latent_qzv",
+    ):
+        """Replace `adata` by a copy that holds posteriors in place of counts; these are computed, so no key is read."""
         if minified_data_type != "latent_posterior_parameters":
             raise OptionError(f"minified_data_type={minified_data_type!r}", "only latent_posterior_parameters is there")
-        self.adata = minify.minify(self._model, self.adata)
+        self.adata = minify.minify(self._model, self.adata)  # type: ignore[misc]
 
     @property
     def minified_data_type(self) -> str | None:
@@ -253,4 +276,15 @@ class Analyses:
 
 def _refuse_weights(weights) -> None:
     if weights not in (None, "uniform"):
-        raise OptionError(f"weights={weights!r} has no counterpart here", "leave it out: all cells weigh the same")
+        remedy = "leave it out, or use differential_expression(weights='importance')"
+        raise OptionError(f"weights={weights!r} has no counterpart here", remedy)
+
+
+def _importance(given: dict[str, Any] | None) -> Importance:
+    """Their importance_weighting_kwargs as ours."""
+    names = {"max_cells": "max_cells", "n_mc_samples": "n_samples", "truncation": "truncation"}
+    known = {name: value for name, value in (given or {}).items() if name != "n_mc_samples_per_pass"}
+    strange = sorted(known.keys() - names.keys())
+    if strange:
+        raise OptionError(f"importance_weighting_kwargs has no {strange[0]!r}", f"it takes {sorted(names)}")
+    return Importance(**{names[name]: value for name, value in known.items()})

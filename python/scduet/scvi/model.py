@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from scduet._torch import torch
+
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ from anndata import AnnData
 
 from scduet.data.schema import Fields
 from scduet.errors import OptionError
+from scduet.scvi.registry import no_more, refuse
 from scduet.scvi.setup import note, noted, untrained
 from scduet.scvi.trained import ScviModel
 from scduet.tasks.genes.gene_parameters import loadings
@@ -50,6 +53,13 @@ class SCVI(ScviModel):
         **_,
     ) -> None:
         note(*_setup(locals()))
+
+    def get_batch_representation(self, adata=None, indices=None, batch_size=None):
+        """The vector of each cell's batch (cell, column), of a model with batch_representation="embedding"."""
+        if self._model.config.batch_representation != "embedding":
+            raise KeyError('this model has no batch embedding: make one with batch_representation="embedding"')
+        batch = self._model.encode(self._cells(adata, indices)).batch
+        return self._model.module.batch_embedding.weight.detach().cpu().numpy()[batch]  # type: ignore[union-attr]
 
 
 class SCANVI(ScviModel):
@@ -122,13 +132,19 @@ class SCANVI(ScviModel):
         if max_epochs is None and self.was_pretrained:
             usual = min(round(20_000 / self.adata.n_obs * 400), 400)
             max_epochs = int(min(10, max(2, round(usual / 3.0))))
+        refuse("train", adversarial_classifier=kwargs.pop("adversarial_classifier", None))
         kwargs |= dict(plan_kwargs=plan, check_val_every_n_epoch=check_val_every_n_epoch)
         super().train(max_epochs=max_epochs, train_size=train_size, **kwargs)
 
-    def predict(self, adata=None, indices=None, soft=False, batch_size=None, use_posterior_mean=True, **_):
-        """Names of the types, or with soft=True their probabilities."""
+    def predict(self, adata=None, indices=None, soft=False, batch_size=None, use_posterior_mean=True, **more):
+        """Names of the types, or with soft=True their probabilities; at a draw of each state, or at its mean."""
+        no_more("predict", more)
         cells = self._cells(adata, indices)
         share = predict(self._model, cells)
+        if not use_posterior_mean:
+            z = torch.from_numpy(self.get_latent_representation(cells, give_mean=False)).to(self.device)
+            with torch.inference_mode():
+                share[:] = self._model.module.logits(z).softmax(-1).cpu().numpy()  # type: ignore[operator]
         return share if soft else share.columns.to_numpy()[share.to_numpy().argmax(1)]
 
 
@@ -140,6 +156,7 @@ class LinearSCVI(ScviModel):
     def __init__(
         self,
         adata=None,
+        registry=None,
         n_hidden=128,
         n_latent=10,
         n_layers=1,
@@ -169,6 +186,7 @@ class AUTOZI(ScviModel):
     def __init__(
         self,
         adata=None,
+        registry=None,
         n_hidden=128,
         n_latent=10,
         n_layers=1,
@@ -199,6 +217,7 @@ class AUTOZI(ScviModel):
 
 def _options(arguments: dict[str, Any]) -> tuple[AnnData, dict[str, Any]]:
     """The AnnData and the options among the arguments of a constructor."""
+    refuse(arguments["self"]._name, registry=arguments.get("registry"), datamodule=arguments.get("datamodule"))
     if arguments["adata"] is None:
         raise OptionError("a model needs cells", "pass adata")
     more = next((value for name, value in arguments.items() if name in ("kwargs", "model_kwargs")), {})
@@ -208,6 +227,7 @@ def _options(arguments: dict[str, Any]) -> tuple[AnnData, dict[str, Any]]:
 
 def _setup(arguments: dict[str, Any]) -> tuple[AnnData, str, dict[str, Any], str]:
     """The AnnData, the class, the fields among the arguments of setup_anndata, and our name of the model."""
+    no_more("setup_anndata", arguments["_"])
     fields = {name: value for name, value in arguments.items() if name not in ("cls", "adata", "_", "use_minified")}
     if fields.get("unlabeled_category") is not None:
         fields["unlabeled_category"] = str(fields["unlabeled_category"])
@@ -215,4 +235,5 @@ def _setup(arguments: dict[str, Any]) -> tuple[AnnData, str, dict[str, Any], str
 
 
 def _plain(fields: Fields) -> dict[str, Any]:
-    return {name: value for name, value in vars(fields).items() if name not in ("genes", "allow_non_integer")}
+    own = ("genes", "allow_non_integer", "allow_empty_cells")
+    return {name: value for name, value in vars(fields).items() if name not in own}

@@ -58,7 +58,7 @@ def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any]
     refuse_unknown(options, known, f"model {name!r}")
     cls = find(name)
     genes = tuple(adata.var_names.astype(str)) if start is None else start.schema.genes
-    schema = _schema(adata, replace(fields, genes=genes, allow_non_integer=True), cls)
+    schema = _schema(adata, replace(fields, genes=genes, allow_non_integer=True, allow_empty_cells=True), cls)
     if start is not None:
         schema = replace(schema, levels={**schema.levels, **_without(start.schema.levels, fields.labels_key)})
     _warn_of_fractions(adata, fields)

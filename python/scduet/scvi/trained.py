@@ -4,32 +4,43 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData, read_h5ad
 
 from scduet import api
 from scduet.api import Model
 from scduet.checkpoints import scvi_tools
-from scduet.data.samplers import split
 from scduet.errors import FormatError, OptionError
 from scduet.io import native
 from scduet.io.atomic import place_whole
 from scduet.models import MODELS
-from scduet.scvi import settings
+from scduet.scvi import callbacks, settings
 from scduet.scvi.analyses import Analyses
+from scduet.scvi.members import Members
+from scduet.scvi.registry import refuse, registry_of
 from scduet.scvi.setup import noted, untrained
-from scduet.scvi.training import history_of, training_config
+from scduet.scvi.training import Steps, chosen_rows, history_of, training_config
+from scduet.tasks.posterior.latent import is_minified
 from scduet.tasks.workflows import map_query
+from scduet.train.loop import TrainingResult
 
 FILE = "adata.h5ad"
 MAX_MISSING = 0.999  # of the genes of a query: as there, only a query without any is refused
+FROZEN = {  # arguments of load_query_data whose other values would move the reference
+    "unfrozen": False,
+    "freeze_expression": True,
+    "freeze_decoder_first_layer": True,
+    "freeze_batchnorm_encoder": True,
+    "freeze_classifier": True,
+}
 
 
-class ScviModel(Analyses):
+class ScviModel(Members, Analyses):
     """What the four models share: set-up, training, files and query mapping."""
 
     _name: ClassVar[str]  # ours
@@ -40,9 +51,9 @@ class ScviModel(Analyses):
         self._hold(untrained(adata, self._name, fields, options), adata, is_trained=False)
 
     def _hold(self, model: Model, adata: AnnData | None, is_trained: bool) -> None:
-        self._model, self.adata, self.is_trained_ = model, adata, is_trained  # type: ignore[assignment]
+        self._model, self._adata, self.is_trained_ = model, adata, is_trained
         self._reference: Model | None = None  # what a query was mapped onto
-        self.train_indices = self.validation_indices = np.array([], dtype=np.int64)
+        self._steps: Steps | None = None
 
     @classmethod
     def _holding(cls, model: Model, adata: AnnData | None, is_trained: bool = True):
@@ -69,18 +80,31 @@ class ScviModel(Analyses):
         **trainer_kwargs,
     ) -> None:
         """Train; the model holds the result."""
-        given = dict(max_epochs=max_epochs, accelerator=accelerator, train_size=train_size, batch_size=batch_size)
-        given |= dict(early_stopping=early_stopping, **(trainer_config or {}), **trainer_kwargs)
+        refuse("train", datamodule=datamodule)
+        given = {**dict(trainer_config or {}), **trainer_kwargs, "accelerator": accelerator, "batch_size": batch_size}
+        given |= {"max_epochs": max_epochs, "early_stopping": early_stopping, "train_size": train_size}
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
-        training = training_config(given, {**(plan_config or {}), **(plan_kwargs or {})})
-        if self._reference is not None:
-            self._model = map_query.train_new_rows(self._reference, self._model, training)
-        else:
-            self._model = api.train(self._model, self._model.cells or self._model.encode(self.adata), training)
-        used = self._model.training
-        self.train_indices, self.validation_indices = split(self.adata.n_obs, used.train_size or 1.0, used.seed)
+        plan, called = {**dict(plan_config or {}), **(plan_kwargs or {})}, given.pop("callbacks", None)
+        training, cells = training_config(given, plan), self._model.cells or self._model.encode(self.adata)
+        rows = chosen_rows(
+            len(cells), training.seed, train_size, validation_size, shuffle_set_split, datasplitter_kwargs
+        )
+        if not len(rows[1]) or training.train_size == 1:
+            training = replace(training, train_size=len(rows[0]) / len(cells) if len(rows[1]) else 1.0)
+        shown, before = bool(given.get("enable_progress_bar", True)), self._model.outcome.history
+        listener = callbacks.listener(called, self, _last_row, shown)
+        self._steps = Steps(given.get("log_every_n_steps") or 10) if plan.get("on_step") else None
+        with nullcontext() if self._steps is None else self._steps.of(self._model.module):
+            if self._reference is None:
+                trained = api.train(self._model, cells, training, listener, rows)
+            else:
+                trained = map_query.train_new_rows(self._reference, self._model, training, listener, rows)
+        if trained is not self._model:  # a query with known batches alone has nothing to train
+            self._model = replace(trained, outcome=_after(before, trained.outcome))
         self.is_trained_ = True
+        if isinstance(listener, callbacks.Callbacks):
+            listener.ended()
 
     def save(self, dir_path, prefix=None, overwrite=False, save_anndata=False, **_) -> None:
         """Write a folder of ours (safetensors and JSON); `export_scvi_tools` writes one that scvi-tools reads."""
@@ -95,8 +119,21 @@ class ScviModel(Analyses):
         self._model.export_scvi_tools(dir_path, overwrite)
 
     @classmethod
-    def load(cls, dir_path, adata=None, accelerator="auto", device="auto", prefix=None, **_):
-        """Read a folder of ours or of scvi-tools; nothing in it is run."""
+    def load(
+        cls,
+        dir_path,
+        adata=None,
+        accelerator="auto",
+        device="auto",
+        prefix=None,
+        backup_url=None,
+        datamodule=None,
+        allowed_classes_names_list=None,
+    ):
+        """Read a folder of ours or of scvi-tools; nothing in it is run. Raises DataError for cells that do not fit."""
+        refuse("load", datamodule=datamodule)
+        if backup_url is not None and not Path(dir_path).exists():
+            refuse("load", backup_url=backup_url)
         folder = _folder(dir_path, prefix)
         model = _loaded(folder if native.is_ours(folder) else _foreign(Path(dir_path), prefix))
         if model.name != cls._name:
@@ -105,7 +142,9 @@ class ScviModel(Analyses):
             adata = next(
                 (read_h5ad(p) for p in (folder / FILE, Path(dir_path) / f"{prefix or ''}{FILE}") if p.exists()), None
             )
-        return cls._holding(model, adata or None)
+        if adata is None or adata is False:
+            return cls._holding(model, None)
+        return cls._holding(model if is_minified(adata) else replace(model, cells=model.encode(adata)), adata)
 
     @classmethod
     def convert_legacy_save(cls, dir_path, output_dir_path, overwrite=False, prefix=None, **_) -> None:
@@ -124,7 +163,7 @@ class ScviModel(Analyses):
         folder = _folder(dir_path, prefix)
         if not native.is_ours(folder):
             return scvi_tools.registry(_foreign(Path(dir_path), prefix))
-        return _registry(_loaded(folder))
+        return registry_of(_loaded(folder))
 
     @classmethod
     def prepare_query_anndata(cls, adata, reference_model, return_reference_var_names=False, inplace=True):
@@ -140,75 +179,49 @@ class ScviModel(Analyses):
         return None
 
     @classmethod
-    def load_query_data(cls, adata, reference_model, inplace_subset_query_vars=False, **freezing):
+    def load_query_data(
+        cls,
+        adata,
+        reference_model,
+        registry=None,
+        inplace_subset_query_vars=False,
+        accelerator="auto",
+        device="auto",
+        unfrozen=False,
+        freeze_dropout=False,
+        freeze_expression=True,
+        freeze_decoder_first_layer=True,
+        freeze_batchnorm_encoder=True,
+        freeze_batchnorm_decoder=False,
+        freeze_classifier=True,
+        transfer_batch=True,
+        datamodule=None,
+    ):
         """Map a query onto a trained model; `train` then learns its new batches. All known weights stay frozen."""
-        if freezing.get("unfrozen"):
-            raise OptionError("unfrozen=True would move the reference", "train a new model on both data sets")
+        given = locals()
+        moving = [name for name, value in FROZEN.items() if given[name] is not value]
+        if moving:
+            remedy = "leave it out, or train a new model on both data sets"
+            raise OptionError(f"{moving[0]}={given[moving[0]]!r} would move the reference", remedy)
+        refuse("load_query_data", datamodule=datamodule)
         model = _model_of(reference_model)
         mapped = map_query.map_query(adata.copy(), model, train=False, max_missing=MAX_MISSING)
-        made = cls._holding(mapped, adata, is_trained=False)
+        made = cls._holding(replace(mapped, outcome=TrainingResult()), adata, is_trained=False)
         made._reference = model
         return made
 
-    @property
-    def history(self) -> dict[str, pd.DataFrame]:
-        return history_of(self._model)
 
-    @property
-    def is_trained(self) -> bool:
-        return self.is_trained_
-
-    @is_trained.setter
-    def is_trained(self, value: bool) -> None:
-        self.is_trained_ = value
-
-    @property
-    def module(self):
-        return self._model.module
-
-    @property
-    def device(self):
-        return self._model.device
-
-    def to_device(self, device) -> None:
-        self._model.module.to(device)
-
-    @property
-    def summary_string(self) -> str:
-        shown = ", ".join(f"{name}: {value}" for name, value in vars(self._model.config).items())
-        return f"{type(self).__name__} model with the following parameters: \n{shown}."
-
-    @property
-    def summary_stats(self) -> dict[str, int]:
-        sizes = self._model.reference
-        return {
-            "n_vars": sizes.n_genes,
-            "n_cells": sizes.n_cells,
-            "n_batch": sizes.n_batches,
-            "n_labels": sizes.n_labels,
-        }
-
-    @property
-    def registry(self) -> dict[str, Any]:
-        return _registry(self._model)
-
-    def get_var_names(self, legacy_mudata_format=False) -> pd.Index:
-        return pd.Index(self._model.genes)
-
-    def view_anndata_setup(self, adata=None, hide_state_registries=False) -> None:
-        """Print what was registered."""
-        for name, value in vars(self._model.schema.fields).items():
-            print(f"{name}: {value if name != 'genes' else f'{len(self._model.genes)} genes'}")
-        for key, levels in self._model.schema.levels.items() if not hide_state_registries else ():
-            print(f"{key}: {', '.join(levels[:20])}{' ...' if len(levels) > 20 else ''}")
-
-    def __repr__(self) -> str:
-        return f"{self.summary_string}\nTraining status: {'Trained' if self.is_trained_ else 'Not Trained'}"
+def _last_row(row) -> dict[str, float]:
+    """Their names of the terms of one epoch."""
+    return {name: float(frame.iloc[-1, 0]) for name, frame in history_of(pd.DataFrame([row])).items()}
 
 
-def _registry(model: Model) -> dict[str, Any]:
-    names = {ours: theirs for theirs, ours in scvi_tools.MODELS.items()}
-    return {"model_name": names[model.name], "setup_args": vars(model.schema.fields)}
+def _after(before: list, outcome: TrainingResult) -> TrainingResult:
+    """`outcome` with the epochs of earlier trainings before its own, as there."""
+    n = 1 + before[-1]["epoch"] if before else 0
+    rows = [{**row, "epoch": row["epoch"] + n} for row in outcome.history]
+    best = None if outcome.best_epoch is None else outcome.best_epoch + n
+    return replace(outcome, history=[*before, *rows], best_epoch=best)
 
 
 def _model_of(reference) -> Model:

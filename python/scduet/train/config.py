@@ -32,7 +32,7 @@ class TrainConfig:
     clip_gradient: float | None = None
     """Largest norm of the gradient; None for no limit."""
     train_size: float | None = None
-    """Shard of the cells to train on; the rest are held out for validation."""
+    """Share of the cells to train on; the rest are held out for validation."""
     validate_every: int | None = None
     """Epochs from one validation to the next; 0 for none but at the end."""
     early_stopping: bool | None = None
@@ -41,6 +41,12 @@ class TrainConfig:
     """Epochs without improvement before training stops."""
     early_stopping_min_delta: float = 0.0
     """Fall of the validation loss that counts as improvement."""
+    early_stopping_warmup_epochs: int = 0
+    """Epochs at the start of training whose validation early stopping leaves out."""
+    early_stopping_monitor: str = "loss"
+    """Term of the validation that early stopping watches: the loss, or e.g. "reconstruction"."""
+    early_stopping_mode: Literal["min", "max"] = "min"
+    """Whether that term should fall or rise."""
     lr_schedule: Literal["constant", "cosine"] | None = None
     """Whether the learning rate stays, or falls along half a cosine wave to a hundredth in the last epoch."""
     reduce_lr_on_plateau: bool | None = None
@@ -74,7 +80,7 @@ class TrainConfig:
 RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "max_epochs": (lambda v: v >= 1, "it must be at least 1"),
     "batch_size": (lambda v: v >= 2, "it must be at least 2"),
-    "lr": (lambda v: v > 0, "it must be above 0"),
+    "lr": (lambda v: v >= 0, "it cannot be below 0"),
     "weight_decay": (lambda v: v >= 0, "it cannot be below 0"),
     "adam_eps": (lambda v: v > 0, "it must be above 0"),
     "kl_warmup_epochs": (lambda v: v >= 0, "it cannot be below 0"),
@@ -84,6 +90,7 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "train_size": (lambda v: 0 < v <= 1, "it is a share: above 0, at most 1"),
     "validate_every": (lambda v: v >= 0, "it cannot be below 0"),
     "early_stopping_patience": (lambda v: v >= 1, "it must be at least 1"),
+    "early_stopping_warmup_epochs": (lambda v: v >= 0, "it cannot be below 0"),
     "devices": (lambda v: v >= 1, "it must be at least 1"),
     "accumulate_grad_batches": (lambda v: v >= 1, "it must be at least 1"),
     "shuffle_block": (lambda v: v >= 1, "it must be at least 1"),

@@ -31,6 +31,7 @@ from scduet.train.launcher import launch_workers
 from scduet.train.stopping import BestWeights, plateau_schedule
 
 Row = dict[str, float]
+Rows = tuple[np.ndarray, np.ndarray]  # of the cells to train on, and of those held out
 
 
 @dataclass
@@ -40,6 +41,8 @@ class TrainingResult:
     history: list[Row] = field(default_factory=list)  # one row an epoch
     stop_reason: str = "finished"  # or "early", "callback", "interrupted"
     best_epoch: int | None = None  # the epoch whose weights the module holds, when they are not the last
+    train_rows: list[int] | None = None  # of the cells, where the caller chose them; None for those of `split`
+    held_out: list[int] | None = None
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> TrainingResult:
@@ -56,12 +59,19 @@ class TrainingResult:
 class Trainer:
     """Fits one module to some cells: the state of a run, advanced epoch by epoch."""
 
-    def __init__(self, module: nn.Module, cells: Cells, config: TrainConfig, make_batch: MakeBatch | None = None):
+    def __init__(
+        self,
+        module: nn.Module,
+        cells: Cells,
+        config: TrainConfig,
+        make_batch: MakeBatch | None = None,
+        rows: Rows | None = None,
+    ):
         self.module, self.cells, self.config, self.make_batch = module, cells, config, make_batch
         self.device = devices.choose(config.accelerator, local_rank())
         devices.check_precision(self.device, config.precision)
         self.group = joined(self.device)
-        self.train_rows, self.held_out = split(len(cells), config.train_size or 1.0, config.seed)
+        self.train_rows, self.held_out = rows or split(len(cells), config.train_size or 1.0, config.seed)
         check_shares(max(self.group.world_size, config.devices), config.batch_size or 128, len(self.train_rows))
         module.to(self.device)
         self.players = players_of(module)
@@ -69,7 +79,8 @@ class Trainer:
         self.optimizers = {player.name: _optimizer(module, player, config) for player in self.players}
         self.schedules = [plateau_schedule(optimizer, config) for optimizer in self.optimizers.values()]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "16")
-        self.best, self.outcome, self.number = BestWeights(config), TrainingResult(), 0
+        chosen = {} if rows is None else {"train_rows": rows[0].tolist(), "held_out": rows[1].tolist()}
+        self.best, self.outcome, self.number = BestWeights(config), TrainingResult(**chosen), 0
 
     def run(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> TrainingResult:
         """Train until the recipe, the listener or the keyboard ends it; leave the module in evaluation mode.
@@ -109,7 +120,7 @@ class Trainer:
         every = self.config.validate_every
         if every and (epoch + 1) % every == 0 and len(self.held_out):
             row |= self.validate(epoch)
-            self.best.see(row["loss_validation"], epoch, self.module)
+            self.best.see(row, epoch, self.module)
             if self.config.reduce_lr_on_plateau:
                 for schedule in self.schedules:
                     schedule.step(row["loss_validation"])
@@ -127,7 +138,7 @@ class Trainer:
         if self.config.lr_schedule == "cosine":
             fallen = 0.5 + 0.5 * math.cos(math.pi * epoch / (self.config.max_epochs or 1))
             for player in self.players:
-                rate = player.lr * (self.config.lr or 1e-3) * (0.01 + 0.99 * fallen)
+                rate = player.lr * _lr_of(self.config) * (0.01 + 0.99 * fallen)
                 self.optimizers[player.name].param_groups[0]["lr"] = rate
         return self._lr(self.players[0])
 
@@ -267,10 +278,14 @@ def _optimizer(module: nn.Module, player: Player, config: TrainConfig) -> torch.
     owned = module.parameters() if len(module.players) == 1 else module.parameters_of(player.name)  # type: ignore[attr-defined, operator]
     trained = [parameter for parameter in owned if parameter.requires_grad]
     decay = config.weight_decay if player.weight_decay is None else player.weight_decay
-    options: dict[str, Any] = {"lr": player.lr * (config.lr or 1e-3), "weight_decay": decay or 0.0}
+    options: dict[str, Any] = {"lr": player.lr * _lr_of(config), "weight_decay": decay or 0.0}
     if player.optimizer in ("adam", "adamw"):
         options |= {"betas": player.betas, "eps": config.adam_eps or 1e-8}
     return OPTIMIZERS[player.optimizer](trained, **options)
+
+
+def _lr_of(config: TrainConfig) -> float:
+    return 1e-3 if config.lr is None else config.lr
 
 
 def _several(batches: Batches, n: int) -> Iterator[list]:

@@ -78,11 +78,12 @@ EMBEDDING = 5  # length of a batch's vector, as in scvi-tools
 
 
 def library_moments(cells: Cells, reference: Reference) -> dict[str, Measured]:
-    """Mean and variance, within each batch, of the log of the cells' totals: the prior of a learned library size."""
-    n_batches, log_total = reference.n_batches, np.log(np.maximum(cells.total, 1e-8), dtype=np.float64)
-    n = np.bincount(cells.batch, minlength=n_batches)
-    mean = np.bincount(cells.batch, log_total, n_batches) / np.maximum(n, 1)
-    variance = np.bincount(cells.batch, (log_total - mean[cells.batch]) ** 2, n_batches) / np.maximum(n, 1)
+    """Mean and variance, within each batch, of the log of the cells' totals above 0: the prior of a library size."""
+    filled, n_batches = cells.total > 0, reference.n_batches
+    batch, log_total = cells.batch[filled], np.log(cells.total[filled], dtype=np.float64)
+    n = np.bincount(batch, minlength=n_batches)
+    mean = np.bincount(batch, log_total, n_batches) / np.maximum(n, 1)
+    variance = np.bincount(batch, (log_total - mean[batch]) ** 2, n_batches) / np.maximum(n, 1)
     varies = variance > 1e-9  # not so in a batch of one cell, which takes the mean variance of the others
     usual = np.average(variance, weights=n * varies) if varies.any() else 1.0
     moments = {"library_log_mean": mean, "library_log_variance": np.where(varies, variance, np.where(n > 0, usual, 1))}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from scduet.api import Model
 from scduet.data.sources import Cells, MemorySource, Source
-from scduet.errors import DataError, some
+from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.metrics.core.threads import thread_map
 from scduet.nn.kernels.pairs import add_counts
 from scduet.options import check_arguments
@@ -111,3 +112,13 @@ def _summed(source: Source, own: np.ndarray, totals: np.ndarray, rows: np.ndarra
             n += len(index)
             add_counts(counts.data, counts.indices, counts.indptr, places, per_model, per_all, sums)
     return np.vstack([sums.T, n])
+
+
+def without_counts(chosen: GeneFilter) -> GeneFilter:
+    """The filter for minified cells. Raises OptionError where it needs counts, warns of what is not applied."""
+    if chosen.lfc_threshold:
+        raise OptionError("minified cells have no counts for lfc_threshold", "pass the cells themselves")
+    if chosen.min_pct:
+        message = "minified cells have no counts: min_pct is not applied, genes that were hardly measured may be called"
+        warnings.warn(message, ScduetWarning, stacklevel=4)
+    return replace(chosen, min_pct=0.0)

@@ -86,9 +86,11 @@ def marginal_log_likelihood(
     batch_size: int = BATCH_SIZE,
     seed: int | None = 0,
     modality: str | None = None,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
     """log p(x) of each cell, by importance sampling from the posterior with `n_samples` draws (biased downwards).
 
+    rows: places of the cells to use, None for all.
     modality: of this matrix alone; None for all that the model decodes. What was not measured counts nothing.
     Source: Burda, Grosse and Salakhutdinov 2016.
     """
@@ -98,20 +100,20 @@ def marginal_log_likelihood(
     decoder, learned = chosen[0].decoder, _learned_library(model)
     fast = decoder if modality is None and isinstance(decoder, HasLikelihood) else None
     with seeded(seed):
-        for part in states(model, adata, None, batch_size):
+        for part in states(model, adata, rows, batch_size):
             library = None
             if learned is not None:
                 library = learned.library_posterior(part.cells), learned.library_prior(part.cells)
             total = torch.full((len(part.cells),), -math.inf, device=part.mean.device)
             for _ in range(n_samples):
                 draw = rsample(part.mean, part.variance)
-                weight = _log_normal(draw, torch.zeros_like(draw), torch.ones_like(draw))
-                weight = weight - _log_normal(draw, part.mean, part.variance)
+                weight = log_normal(draw, torch.zeros_like(draw), torch.ones_like(draw))
+                weight = weight - log_normal(draw, part.mean, part.variance)
                 log_library = part.log_library
                 if library is not None:
                     posterior, prior = library
                     log_library = rsample(*posterior)
-                    weight = weight + _log_normal(log_library, *prior) - _log_normal(log_library, *posterior)
+                    weight = weight + log_normal(log_library, *prior) - log_normal(log_library, *posterior)
                 z = encoder.transform_latent(draw)
                 if fast is None or log_library is None:
                     ll = _log_likelihood(chosen, z, part.cells, log_library)
@@ -199,7 +201,8 @@ def _parameters(distribution) -> dict[str, Tensor]:
     return distribution.parameters if isinstance(distribution, HasParameters) else {"mean": distribution.mean}
 
 
-def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+def log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """log density of a normal distribution, summed over the last axis."""
     return -0.5 * ((x - mean) ** 2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)
 
 

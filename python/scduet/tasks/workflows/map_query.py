@@ -33,7 +33,7 @@ from scduet.nn.random import own_random_numbers
 from scduet.options import build, check_arguments, options_of, refuse_unknown
 from scduet.tasks.quality.provenance import made_by, note
 from scduet.train.config import TrainConfig
-from scduet.train.loop import TrainingResult
+from scduet.train.loop import Rows, TrainingResult
 from scduet.train.progress import reporter
 
 
@@ -191,8 +191,13 @@ def _extend_reference(cls: type, known: Reference, query: Reference, cells: Cell
     return replace(larger, arrays={**known.arrays, **rows})
 
 
-def train_new_rows(model: Model, mapped: Model, training: TrainConfig, callback: Listener | None = None) -> Model:
-    """`mapped`, a query mapped onto `model`, after training its new rows on the cells of the query."""
+def train_new_rows(
+    model: Model, mapped: Model, training: TrainConfig, callback: Listener | None = None, split: Rows | None = None
+) -> Model:
+    """`mapped`, a query mapped onto `model`, after training its new rows on the cells of the query.
+
+    split: rows of the cells to train on and of those held out.
+    """
     before = dict(model.module.named_parameters())
     n_known = {
         name: len(before[name]) if name in before else 1
@@ -202,7 +207,7 @@ def train_new_rows(model: Model, mapped: Model, training: TrainConfig, callback:
     if not n_known or mapped.cells is None:
         return mapped
     rows, listener = SurgeryModule(mapped.module, n_known), reporter(callback)
-    trained = api.train(replace(mapped, module=rows, outcome=TrainingResult()), mapped.cells, training, listener)
+    trained = api.train(replace(mapped, module=rows, outcome=TrainingResult()), mapped.cells, training, listener, split)
     mapped.module.load_state_dict({**mapped.module.state_dict(), **rows.joined()})
     return listener.handed_over(replace(trained, module=mapped.module.requires_grad_(True).eval()))
 

@@ -1,0 +1,131 @@
+"""Every public member of scvi-tools 1.4 and 1.5 is there, or says what to use instead.
+
+members.json was read off their sources by make_members.py.
+"""
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from named import named
+
+from scduet import scvi
+from scduet.errors import OptionError
+
+VERSIONS = json.loads(Path(__file__).with_name("members.json").read_text())
+MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI")
+INSTEAD = {  # members that name an alternative
+    *("register_manager", "update_setup_method_args", "get_importance_weights", "get_ranked_features"),
+    *("shap_predict", "shap_adata_predict", "prepare_query_mudata", "setup_annbatch"),
+}
+
+
+@pytest.fixture(scope="module")
+def models():
+    scvi.settings.seed = 0
+    adata = scvi.data.synthetic_iid(batch_size=40, n_genes=12)
+    made = {}
+    for name in MODELS:
+        cls = getattr(scvi.model, name)
+        more = {"unlabeled_category": "label_0"} if name == "SCANVI" else {}
+        cls.setup_anndata(adata, batch_key="batch", labels_key="labels", **more)
+        made[name] = cls(adata, n_latent=3, n_hidden=8)
+        made[name].train(1, enable_progress_bar=False)
+    yield made
+    scvi.settings.seed = None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_member_is_there_or_names_another(models, version, name):
+    model = models[name]
+    for member, told in VERSIONS[version][name].items():
+        if member in ("run_id", "run_name"):
+            with pytest.raises(AttributeError, match=named("runs")):
+                getattr(model, member)
+        elif member in INSTEAD:
+            with pytest.raises(OptionError, match=named(member)) as raised:
+                getattr(model, member)(model.adata)
+            assert raised.value.hint
+        elif told == "property":
+            getattr(model, member)
+        else:
+            assert callable(getattr(model, member)), member
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_argument_is_taken_in_the_same_order_or_refused_by_name(version, name):
+    for member, told in VERSIONS[version][name].items():
+        if told == "property" or member in INSTEAD:
+            continue
+        known = inspect.signature(getattr(getattr(scvi.model, name), member)).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+            assert set(told) <= set(known), (member, set(told) - set(known))
+        shared = [argument for argument in told if argument in known]
+        assert shared == [argument for argument in known if argument in shared], member
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("module", ["data", "utils"])
+def test_every_function_of_data_and_utils_is_there_or_names_another(version, module):
+    ours = getattr(scvi, module)
+    for name in VERSIONS[version][module]:
+        if name not in ours.__all__:
+            with pytest.raises(OptionError, match=named(name)) as raised:
+                getattr(ours, name)("anything")
+            assert raised.value.hint
+        else:
+            assert callable(getattr(ours, name))
+    with pytest.raises(AttributeError, match=named("'no_such'")):
+        ours.no_such  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["external", "criticism", "hub", "train", "module"])
+def test_modules_that_are_not_here_name_another(name):
+    with pytest.raises(AttributeError, match=named(repr(name))):
+        getattr(scvi, name)
+
+
+@pytest.mark.parametrize(
+    ("method", "argument"),
+    [
+        ("get_elbo", "dataloader"),
+        ("get_latent_representation", "dataloader"),
+        ("get_normalized_expression", "data_loader_kwargs"),
+        ("differential_expression", "dataloader"),
+        ("differential_abundance", "adata_sub"),
+        ("train", "datamodule"),
+        ("load", "datamodule"),
+    ],
+)
+def test_arguments_without_counterpart_are_refused_by_name(models, method, argument):
+    more = {"dir_path": "nowhere"} if method == "load" else {}
+    with pytest.raises(OptionError, match=named(method, argument)):
+        getattr(models["SCVI"], method)(**{argument: object()}, **more)
+
+
+def test_a_misspelt_argument_is_refused(models):
+    with pytest.raises(OptionError, match=named("'indizes'")):
+        models["SCVI"].get_latent_representation(indizes=[1])
+    with pytest.raises(OptionError, match=named("'batch_kee'")):
+        scvi.model.SCVI.setup_anndata(models["SCVI"].adata, batch_kee="batch")
+    with pytest.raises(OptionError, match=named("ig_interpretability")):
+        models["SCANVI"].predict(ig_interpretability=True)
+
+
+def test_the_helpers_do_what_they_do_there():
+    nested = scvi.utils.attrdict({"a": {"b": 1}})
+    assert nested.a.b == nested["a"]["b"] == 1
+    assert nested == {"a": {"b": 1}}
+    with pytest.raises(AttributeError, match=named("'c'")):
+        nested.c  # noqa: B018
+    assert list(scvi.utils.track([1, 2], disable=True)) == [1, 2]
+    assert scvi.utils.is_package_installed("numpy")
+    assert not scvi.utils.is_package_installed("no_such_package")
+    with pytest.raises(ModuleNotFoundError, match=named("no_such_package")):
+        scvi.utils.dependencies("no_such_package")(lambda: 1)()
+    assert scvi.utils.dependencies("numpy")(lambda: 1)() == 1
+    assert scvi.REGISTRY_KEYS.X_KEY == "X"
+    assert scvi.REGISTRY_KEYS.CAT_COVS_KEY == "extra_categorical_covs"

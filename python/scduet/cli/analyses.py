@@ -1,4 +1,4 @@
-"""Commands that apply a model to cells: name them, map them, compare groups of them, denoise them."""
+"""Commands that apply a model to cells: name them, map them, compare groups of them, give their expression."""
 
 from pathlib import Path
 from typing import Annotated

@@ -75,7 +75,10 @@ _OTHER = {  # module -> public names that are no column of the table
         "direction_accuracy", "energy_distance", "explained_variance_r2", "gene_overlap", "mmd", "mse", "pearson",
         "pearson_delta", "squared_pearson", "top_genes",
     ),
-    "imputation": ("heldout_log_likelihood", "hide_counts", "importance_log_likelihood", "imputation_error"),
+    "imputation": (
+        "held_out_scores", "heldout_log_likelihood", "hide_counts", "importance_log_likelihood", "imputation_error",
+        "molecular_cross_validation", "split_molecules",
+    ),
     "velocity": ("cross_boundary_direction", "velocity_confidence"),
 }  # fmt: skip
 _PUBLIC = {m.function.rpartition(".")[2]: m.function.rpartition(".")[0] for m in METRICS.values()}

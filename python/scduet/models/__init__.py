@@ -29,6 +29,10 @@ MODELS: dict[str, Row] = {
     "poissonvi": Row(
         "scduet.models.multimodal.poissonvi:PoissonVI", "X_PoissonVI", "poissonvi", "RunPoissonVI", "POISSONVI"
     ),
+    "dca": Row("scduet.models.rna.dca:DCA", "X_dca", "dca", "RunDCA", task="denoising"),
+    "deepimpute": Row(
+        "scduet.models.rna.deepimpute:DeepImpute", "X_deepimpute", "deepimpute", "RunDeepImpute", task="denoising"
+    ),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 

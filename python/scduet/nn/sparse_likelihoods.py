@@ -31,7 +31,8 @@ from scduet.nn.memory import keep_freed_blocks
 from scduet.nn.second_order import once_differentiable
 
 keep_freed_blocks()
-Link = Literal["softmax", "softplus"]
+Link = Literal["softmax", "softplus", "exp"]  # the last within LIMITS, as in DCA
+LIMITS = (1e-5, 1e6)
 
 
 def negative_binomial(
@@ -73,13 +74,14 @@ class _NegativeBinomial(Function):
     @staticmethod
     def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, log_r: Tensor, *parts: Any) -> Tensor:
         r = log_r.exp()
-        compiled = jit.usable(r) and link == "softmax"
+        compiled = jit.usable(r) and link != "softplus"
         logits = Matrix.of(*parts[:3], add_bias=not compiled)
         dropout = None if parts[3] is None else Matrix.of(*parts[3:], add_bias=not compiled)
         grad_library, grad_r = torch.empty_like(log_library), torch.empty_like(logits.value)
         grads = _Grads(logits.grads, grad_library, grad_r, dropout and dropout.grads)
         if compiled:
-            cost = kernels.negative_binomial(x, logits, log_library, r, dropout, grad_library, grad_r)
+            limits = LIMITS if link == "exp" else None
+            cost = kernels.negative_binomial(x, logits, log_library, r, dropout, grad_library, grad_r, limits)
         else:
             cost = _nb_cost(x, link, logits.value, log_library, r, dropout and dropout.value, grads)
         ctx.save_for_backward(*parts, *grads)
@@ -112,7 +114,7 @@ class _Poisson(Function):
         ll = _row_sums(x, x.data * log_mean - torch.lgamma(x.data + 1)).sub_(grad_mean.sum(1))
         grad_mean.view(-1).scatter_add_(0, x.flat_index, -x.data)
         grad_library = grad_mean.sum(1, keepdim=True)
-        grad_logits = _logits_backward(grad_mean, grad_library, logits.value, mean, torch.empty_like(grad_mean))
+        grad_logits = _logits_backward(grad_mean, grad_library, logits.value, mean, torch.empty_like(grad_mean), link)
         ctx.save_for_backward(*parts, grad_logits, grad_library)
         return ll
 
@@ -143,7 +145,7 @@ def _nb_cost(
     grad_mean.view(-1).scatter_add_(0, x.flat_index, grad_mean_entries)
     grads.log_dispersion.view(-1).scatter_add_(0, x.flat_index, grad_r_entries)
     torch.sum(grad_mean, 1, keepdim=True, out=grads.log_library)
-    _logits_backward(grad_mean, grads.log_library, logits, mean, grads.logits)
+    _logits_backward(grad_mean, grads.log_library, logits, mean, grads.logits, link)
     return cost
 
 
@@ -227,8 +229,8 @@ class _Mean(NamedTuple):
     @classmethod
     def of(cls, logits: Tensor, log_library: Tensor, link: Link, out: Tensor | None = None) -> _Mean:
         """`out`: memory for the shape of the softmax."""
-        if link == "softplus":
-            return cls(F.softplus(logits), log_library.exp(), None)
+        if link != "softmax":
+            return cls(F.softplus(logits) if link == "softplus" else within_limits(logits), log_library.exp(), None)
         shape = torch.sub(logits, logits.amax(1, keepdim=True), out=out).exp_()
         norm = shape.sum(1, keepdim=True)
         return cls(shape, log_library.exp() / norm, norm)
@@ -241,8 +243,17 @@ class _Mean(NamedTuple):
         return (logits - logits.amax(1, keepdim=True)).take(x.flat_index) + scale
 
 
-def _logits_backward(grad_mean: Tensor, grad_library: Tensor, logits: Tensor, mean: _Mean, out: Tensor) -> Tensor:
+def within_limits(logits: Tensor) -> Tensor:
+    """The link "exp": the exponential, held within LIMITS."""
+    return logits.exp().clamp_(*LIMITS)
+
+
+def _logits_backward(
+    grad_mean: Tensor, grad_library: Tensor, logits: Tensor, mean: _Mean, out: Tensor, link: Link
+) -> Tensor:
     """Slope by the logits, from that by the log-mean and its sum over genes; overwrites the mean."""
+    if link == "exp":
+        return torch.mul(grad_mean, (mean.shape > LIMITS[0]) & (mean.shape < LIMITS[1]), out=out)
     if mean.norm is None:
         grad = torch.sigmoid(logits, out=out)  # of softplus
         return grad.div_(mean.shape.clamp_(min=torch.finfo(out.dtype).tiny)).mul_(grad_mean)

@@ -21,7 +21,7 @@ from scduet.nn.kernels import math
 SETTINGS = [
     (likelihood, link, shared)
     for likelihood in ("nb", "zinb", "poisson")
-    for link in ("softmax", "softplus")
+    for link in ("softmax", "softplus", "exp")
     for shared in ((True, False) if likelihood != "poisson" else (True,))
 ]
 
@@ -44,8 +44,13 @@ def drawn(n_cells, n_genes, shared, spread=1.0, dtype=torch.float64, seed=0):
     return x.to(dtype), [p.to(dtype).requires_grad_() for p in parameters]
 
 
+SHARE = 4.0  # below zero, the logits of "exp" are those of means like the counts
+
+
 def textbook(likelihood, link, x, logits, log_library, log_r, dropout):
-    mean = log_library.exp() * (F.softplus(logits) if link == "softplus" else logits.softmax(-1))
+    linked = {"softmax": lambda: logits.softmax(-1), "softplus": lambda: F.softplus(logits)}
+    linked["exp"] = lambda: (logits - SHARE).exp().clamp(*sparse_likelihoods.LIMITS)
+    mean = log_library.exp() * linked[link]()
     if likelihood == "poisson":
         return likelihoods.log_poisson(x, mean).sum(1)
     if likelihood == "nb":
@@ -54,6 +59,7 @@ def textbook(likelihood, link, x, logits, log_library, log_r, dropout):
 
 
 def sparse_aware(likelihood, link, rows, logits, log_library, log_r, dropout):
+    logits = logits - SHARE if link == "exp" else logits
     if likelihood == "poisson":
         return sparse_likelihoods.poisson(rows, logits, log_library, link=link)
     if likelihood == "nb":

@@ -37,8 +37,12 @@ def negative_binomial(
     dropout: Matrix | None,
     grad_library: Float[Tensor, "cell 1"],
     grad_r: Float[Tensor, "cell gene"],
+    limits: tuple[float, float] | None = None,
 ) -> Float[Tensor, " cell"]:
-    """-log p of each cell. Writes its gradients w.r.t. log-library and log r, and those of the matrices."""
+    """-log p of each cell. Writes its gradients w.r.t. log-library and log r, and those of the matrices.
+
+    limits: None where shares are the softmax of the logits; else means are their exponentials, within these limits.
+    """
     n, genes = x.shape
     cost = torch.empty_like(log_library)
     others = log_library.contiguous(), r.contiguous(), grad_library, grad_r, cost
@@ -46,11 +50,12 @@ def negative_binomial(
     addresses = *_matrix(logits), *inflated, *(address(tensor) for tensor in others)
     counts = address(x.data), address(x.indices, torch.int64), address(x.indptr, torch.int64)
     sizes = n, genes, len(x.data), r.numel() // genes
+    bounds = (f32(0), f32(0)) if limits is None else (f32(limits[0]), f32(limits[1]))
     with threads_for(n * genes, MIN_PER_THREAD) as threads:
         if threads > 1:
-            _parallel(threads, sizes, counts, addresses)
+            _parallel(threads, sizes, counts, addresses, bounds)
         else:
-            _cells(0, n, sizes, counts, addresses)
+            _cells(0, n, sizes, counts, addresses, bounds)
     return cost[:, 0]
 
 
@@ -60,10 +65,10 @@ def _matrix(matrix: Matrix) -> tuple[int, int, int]:
 
 
 @compiled(parallel=True)
-def _parallel(threads, sizes, counts, addresses):
+def _parallel(threads, sizes, counts, addresses, bounds):
     """The cells in as many parts as threads."""
     for k in numba.prange(threads):
-        _cells(k * sizes[0] // threads, (k + 1) * sizes[0] // threads, sizes, counts, addresses)
+        _cells(k * sizes[0] // threads, (k + 1) * sizes[0] // threads, sizes, counts, addresses, bounds)
 
 
 @compiled(inline="always", fastmath=REORDERED)
@@ -100,6 +105,18 @@ def _exponentials(logits, bias, out):
         out[g] = exp(out[g] - most)
         total += out[g]
     return total + not_a_number, most
+
+
+@compiled(fastmath=REORDERED)
+def _bounded(logits, bias, bounds, out):
+    """Writes e^(logit + bias) within bounds; returns 1, the total that they are divided by."""
+    widest()
+    not_a_number = f32(0)
+    for g in range(len(logits)):
+        value = logits[g] + bias[g]
+        not_a_number += f32(0) * value
+        out[g] = min(max(exp(value), bounds[0]), bounds[1])
+    return ONE + not_a_number
 
 
 @compiled(fastmath=REORDERED)
@@ -202,8 +219,8 @@ def _added(place, genes):
 
 
 @compiled()
-def _cells(first, last, sizes, counts, addresses):
-    """The cells from `first` up to `last`; the gradients may be where the values are."""
+def _cells(first, last, sizes, counts, addresses, bounds):
+    """The cells from `first` up to `last`; the gradients may be where the values are. bounds: zeros for a softmax."""
     (n, genes, entries, own), shape = sizes, (sizes[0], sizes[1])
     x, indices, indptr = floats(counts[0], entries), integers(counts[1], entries), integers(counts[2], n + 1)
     to_logits, to_bias, to_grad_logits, to_dropout, to_shift, to_grad_dropout = addresses[:6]
@@ -218,7 +235,11 @@ def _cells(first, last, sizes, counts, addresses):
         own_r, stored = r[0] if shared else r[i], slice(indptr[i], indptr[i + 1])
         if not shared:
             per_r = ONE / (own_r + GUARD)
-        total, _ = _exponentials(logits[i], bias, shape)
+        bounded = bounds[1] > 0
+        if bounded:
+            total = _bounded(logits[i], bias, bounds, shape)
+        else:
+            total, _ = _exponentials(logits[i], bias, shape)
         scale = f32(math.exp(log_library[i]) / total)
         if inflated:
             own_dropout[:] = dropout[i] + shift  # which may be overwritten
@@ -240,7 +261,10 @@ def _cells(first, last, sizes, counts, addresses):
             for j in range(n):
                 grad_dropout[i, at[j]] = logs[j]
         cost[i] = zeros + added + f32(0) * scale  # a scale that is no number shows in the cost
-        grad_library[i] = _softmax_backward(grad_logits[i], shape, total)
+        if bounded:
+            grad_library[i] = _bounded_backward(grad_logits[i], shape, bounds)
+        else:
+            grad_library[i] = _softmax_backward(grad_logits[i], shape, total)
 
 
 @compiled(fastmath=REORDERED)
@@ -256,4 +280,15 @@ def _softmax_backward(grads, shape, total):
     share = grad_library / total
     for g in range(len(grads)):
         grads[g] -= shape[g] * share
+    return grad_library
+
+
+@compiled(fastmath=REORDERED)
+def _bounded_backward(grads, shape, bounds):
+    """The same where means are exponentials within bounds: beyond these they do not follow the logits."""
+    widest()
+    grad_library = f32(0)
+    for g in range(len(grads)):
+        grad_library += grads[g]
+        grads[g] = grads[g] if (shape[g] > bounds[0]) & (shape[g] < bounds[1]) else f32(0)
     return grad_library

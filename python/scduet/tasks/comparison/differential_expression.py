@@ -27,7 +27,8 @@ from scduet.tasks.comparison.draws import PairedDraws, Sampler
 from scduet.tasks.comparison.fold_changes import Pairs, described
 from scduet.tasks.comparison.groups import comparisons
 from scduet.tasks.comparison.importance import Importance
-from scduet.tasks.posterior.latent import batch_codes, is_minified, modality_of, seeded
+from scduet.tasks.posterior.latent import batch_codes, encoder_of, is_minified, modality_of, seeded
+from scduet.tasks.quality.provenance import refuse_denoised
 
 N_DRAWS = 5000
 TOGETHER = 2048  # cells decoded together
@@ -68,6 +69,7 @@ def differential_expression(
     modality: str | None = None,
     weights: Literal["uniform", "importance"] = "uniform",
     importance: Importance | None = None,
+    allow_denoised: bool = False,
 ) -> pd.DataFrame:
     """Compare the expression of groups of cells.
 
@@ -91,6 +93,7 @@ def differential_expression(
     modality: compare another matrix that the model decodes, e.g. "protein", instead of the main one.
     weights: "importance" weighs draws of states by how well they explain their group (Boyeau et al. 2023); slow.
     importance: how; None for the defaults of `importance.Importance`.
+    allow_denoised: go on where the model reads a layer that `denoise` wrote; see there for what such tests find.
 
     Returns one row a comparison and gene: proba_de, proba_not_de, bayes_factor, scale1, scale2 (mean shares),
     pseudocounts, delta, lfc_mean, lfc_median, lfc_std, lfc_min, lfc_max (log2, by the model), is_de_fdr_<target>,
@@ -102,8 +105,12 @@ def differential_expression(
     Probabilities are of the model, not p-values: cells are taken for independent, which cells of one donor are not.
     For minified cells, which have no counts, min_pct is not applied, with a warning.
 
-    Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range.
+    Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range, and for
+    a model without posteriors of cells, such as DCA.
     """
+    encoder_of(model)
+    if not allow_denoised:
+        refuse_denoised(adata, model.schema.fields.layer)
     if mode not in ("change", "vanilla", "difference") or test_mode not in ("two", "three"):
         raise OptionError(f"mode={mode!r}, test_mode={test_mode!r}", "change, vanilla or difference; two or three")
     if mode == "difference" and delta is None:

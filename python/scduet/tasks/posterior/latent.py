@@ -44,7 +44,7 @@ class States:
     """A minibatch of cells and what the encoder says of them."""
 
     cells: CellBatch
-    encoder: Encodes
+    encoder: Encodes | None  # None for a model that has one state of a cell, no posterior
     mean: Float[Tensor, "cell latent"]
     variance: Float[Tensor, "cell latent"]
     library: Callable[[CellBatch], Float[Tensor, "cell 1"]] | None  # its logarithm; None for a model without
@@ -54,7 +54,9 @@ class States:
         return None if self.library is None else self.library(self.cells)
 
     def draw(self) -> Float[Tensor, "cell latent"]:
-        """A draw from the posterior, as the decoder takes it."""
+        """A draw from the posterior, as the decoder takes it; the state itself where there is no posterior."""
+        if self.encoder is None:
+            return self.mean
         return self.encoder.transform_latent(rsample(self.mean, self.variance))
 
 
@@ -146,16 +148,22 @@ def modality_of(model: Model, name: str | None = None) -> Modality:
 def states(model: Model, adata=None, rows: np.ndarray | None = None, batch_size: int = BATCH_SIZE) -> Iterator[States]:
     """Posteriors of the cells at `rows` (None: all) in minibatches; of minified cells, those that were kept.
 
+    Of a model that decodes what it embeds the embedding, with a variance of zero.
     adata: AnnData, or Cells that the model has encoded already; None for the cells trained on.
     """
-    encoder, holder = encoder_of(model), part_with(model.module, HasLibrary)
+    encoder, holder = part_with(model.module, Encodes), part_with(model.module, HasLibrary)
+    if encoder is None and (not isinstance(model.module, Decodes) or is_minified(adata)):
+        encoder = encoder_of(model)  # which says what is missing
     model.module.eval()
     kept = _kept(model, adata) if is_minified(adata) else None
     cells = adata if isinstance(adata, Cells) else model.encode(adata) if kept is None else kept.cells
     for batch in minibatches(cells, sequential(len(cells)) if rows is None else np.asarray(rows), batch_size):
         batch = batch.to(model.device)
         assert isinstance(batch, CellBatch)
-        if kept is None:
+        if kept is None and encoder is None:
+            mean = model.module.embed(batch)  # type: ignore[operator]
+            yield States(batch, None, mean, torch.zeros_like(mean), None if holder is None else holder.log_library)
+        elif kept is None:
             yield States(batch, encoder, *encoder.posterior(batch), None if holder is None else holder.log_library)
         else:
             mean, variance = (_at(batch, known) for known in (kept.mean, kept.variance))

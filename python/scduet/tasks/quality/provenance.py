@@ -1,4 +1,7 @@
-"""Which model made an embedding, noted beside it: uns["scduet_embeddings"]["X_scANVI"] = {"model": "scanvi", ...}."""
+"""Which model made an embedding, noted beside it: uns["scduet_embeddings"]["X_scANVI"] = {"model": "scanvi", ...}.
+
+Likewise of layers that were denoised: uns["scduet_denoised"]["denoised"] = "walk".
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from scduet.capabilities import TrainedModel
+from scduet.errors import OptionError
 from scduet.io.cells import EMBEDDINGS
 from scduet.models import MODELS, TRANSFORMERS, find
+
+DENOISED = "scduet_denoised"  # of uns: layer that `denoise` wrote -> method
+
+
+def note_denoised(adata, layer: str, method: str) -> None:
+    """Keep in uns which method made layers[layer]."""
+    adata.uns[DENOISED] = {**adata.uns.get(DENOISED, {}), layer: method}
+
+
+def denoised_by(adata, layer: str | None) -> str | None:
+    """The method that made this layer, if `denoise` wrote it."""
+    return None if layer is None else getattr(adata, "uns", {}).get(DENOISED, {}).get(layer.removeprefix("layers/"))
+
+
+def refuse_denoised(adata, layer: str | None) -> None:
+    """Raise OptionError where `denoise` wrote this layer: tests on it call many genes that do not differ."""
+    method = denoised_by(adata, layer)
+    if method is not None:
+        message = f"layer {layer!r} was denoised by {method!r}: tests on it call many genes that do not differ"
+        raise OptionError(message, "train and test on counts, or pass allow_denoised=True")
 
 
 def made_by(model: TrainedModel) -> dict[str, str]:

@@ -202,7 +202,7 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
     Rule(
         "denoising",
         (),
-        "none for statistics; scduet.normalized_expression(model, adata) for display only",
+        "none for statistics; scduet.denoise(adata) for display only, chosen by scduet.compare_denoisers(adata)",
         False,
         "most of 18 imputation methods came closer to bulk expression but did not improve clustering or trajectories, "
         "and tests on imputed values can find false signals",

@@ -189,7 +189,7 @@ def test_the_likelihood_integrates_over_the_background(adata):
         p, total = proteins(state, codes), []
         for log_b in torch.linspace(-6, 10, 3201):
             ratio, b = p.foreground / p.background, log_b.exp()
-            at = p._replace(background=b.expand_as(mean), foreground=b * ratio)
+            at = replace(p, background=b.expand_as(mean), foreground=b * ratio)
             density = -0.5 * ((log_b - mean) / sd_) ** 2 - sd_.log() - 0.5 * np.log(2 * np.pi)
             total.append(proteins.mixture(at, cells, cells.batch).log_prob(counts) + density)
         exact = torch.stack(total).logsumexp(0)[:, 0] + np.log(16 / 3200)

@@ -12,7 +12,8 @@ from scduet._torch import torch
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ class Branch(nn.Module):
         return torch.cat([self.body(state, codes), state], -1)
 
 
-class Proteins(NamedTuple):
+@dataclass(frozen=True)
+class Proteins:
     """Proteins of cells in some states, (cell, protein) each, around a draw of their background."""
 
     log_mean: Tensor  # posterior of the logarithm of the background

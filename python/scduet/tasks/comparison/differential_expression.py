@@ -105,7 +105,7 @@ def differential_expression(
     Probabilities are of the model, not p-values: cells are taken for independent, which cells of one donor are not.
     For minified cells, which have no counts, min_pct is not applied, with a warning.
 
-    Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range, and for
+    Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range and for
     a model without posteriors of cells, such as DCA.
     """
     encoder_of(model)

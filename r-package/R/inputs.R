@@ -1,22 +1,51 @@
 # What a model reads beside the counts: assays, alternative experiments, matrices and files, sent to the engine.
 
-# The inputs as matrices or paths, checked before Python is started. An assay's name stays with its matrix.
-check_inputs <- function(inputs, object, call = rlang::caller_env()) {
-  inputs <- as.list(inputs)
+# The inputs of a short form such as RunTotalVI(): `inputs`, and those that have an argument of their own. `...` are its
+# other arguments. needed: inputs without which the model cannot be trained, unless `start` says where they are, with the
+# arguments for them.
+own_inputs <- function(object, ..., inputs, own, needed, start = NULL, call = rlang::caller_env()) {
+  others <- list(...)
+  check_option_names(others[names(others) %in% names(INPUT_ARGUMENTS)], call)
+  own <- Filter(Negate(is.null), own)
+  twice <- intersect(names(own), names(inputs))
+  if (length(twice)) {
+    abort_scduet(sprintf("The input \"%s\" is given twice.", twice[1]), "Leave it out of `inputs`.", "argument", call)
+  }
+  inputs <- c(own, as.list(inputs))
+  missing <- needed[!names(needed) %in% names(inputs)]
+  if (length(missing) && is.null(start)) {
+    meant <- nearest(missing[[1]], names(others))
+    hint <- if (length(meant)) {
+      sprintf("`%s` looks like a misspelling of it.", meant)
+    } else if (length(assays_of(object))) {
+      paste0("The object has the assays ", some(assays_of(object), 12), ".")
+    }
+    abort_scduet(sprintf("`%s` is missing.", missing[[1]]), hint, "inputs", call)
+  }
+  inputs
+}
+
+# The inputs as matrices or paths, checked before Python is started. An assay's name stays with its matrix, and a column
+# of the metadata is checked with the others. start: a model whose inputs are taken where none are given.
+check_inputs <- function(inputs, object, start = NULL, call = rlang::caller_env()) {
+  inputs <- as.list(if (length(inputs)) inputs else start$assays)
   if (length(inputs) && (is.null(names(inputs)) || any(names(inputs) == ""))) {
     abort_scduet("`inputs` needs names.", "Write e.g. `inputs = c(protein = \"ADT\")`.", "inputs", call)
   }
-  lapply(inputs, function(value) {
-    if (length(dim(value)) == 2 || is_table_file(value)) {
-      return(value)
-    }
-    check_text(value, "inputs", call = call)
-    if (!value %in% assays_of(object)) {
-      have <- if (length(assays_of(object))) paste0("It has ", some(assays_of(object), 12), ".") else "Pass a matrix."
-      abort_scduet(sprintf("The object has no assay \"%s\".", value), have, "inputs", call)
-    }
-    structure(list(matrix = assay_matrix(object, value, call), name = value), class = "scduet_assay")
-  })
+  columns <- names(inputs) %in% names(COLUMN_INPUTS)
+  c(lapply(inputs[!columns], check_input, object = object, call = call), inputs[columns])
+}
+
+check_input <- function(value, object, call) {
+  if (length(dim(value)) == 2 || is_table_file(value)) {
+    return(value)
+  }
+  check_text(value, "inputs", call = call)
+  if (!value %in% assays_of(object)) {
+    have <- if (length(assays_of(object))) paste0("It has ", some(assays_of(object), 12), ".") else "Pass a matrix."
+    abort_scduet(sprintf("The object has no assay \"%s\".", value), have, "inputs", call)
+  }
+  structure(list(matrix = assay_matrix(object, value, call), name = value), class = "scduet_assay")
 }
 
 is_table_file <- function(x) is.character(x) && length(x) == 1 && grepl("\\.(gmt|csv|tsv)(\\.gz)?$", x)
@@ -51,6 +80,9 @@ put_inputs <- function(adata, inputs, genes) {
 }
 
 put_input <- function(adata, value, name, genes, cells) {
+  if (name %in% names(COLUMN_INPUTS)) {
+    return(value)
+  }
   if (is_table_file(value)) {
     return(path.expand(value))
   }

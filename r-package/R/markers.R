@@ -11,8 +11,8 @@
 #' @param ident.1,ident.2 Groups to compare; `ident.2 = NULL` for all other cells.
 #' @param group.by Column of the metadata with the groups; `NULL` for the active identity of a Seurat object.
 #' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
-#' @param mode "change" or "vanilla".
-#' @param delta Smallest log2 fold change of interest.
+#' @param mode "change" or "vanilla"; for probabilities, such as those of peaks by PeakVI, also "difference".
+#' @param delta Smallest log2 fold change of interest; in mode "difference" the smallest difference, e.g. 0.05.
 #' @param fdr.target Expected share of false calls among `is_de`.
 #' @param min.pct Genes are tested that have counts in at least this share of the cells of either group, as in
 #'   `Seurat::FindMarkers()`; 0 for all. The default is that of Seurat 4: models decode some expression for genes that
@@ -20,13 +20,14 @@
 #' @param logfc.threshold Genes are tested whose `avg_log2FC` is at least this, up or down.
 #' @param only.pos Test and return only genes that are higher in `ident.1`, by the counts and by the model.
 #' @param modality Another matrix that the model decodes, such as "protein", to compare; `NULL` for the main one.
+#' @param assay Assay to take the counts from; `NULL` for the one that the model was trained on, else the default one.
 #' @param verbose Show how many genes were tested and called.
 #' @param ... Further options of the engine, e.g. `batch_correction = TRUE`.
 #' @inheritParams RunModel
 #' @returns A data frame with a row for each gene, tested ones first and the surest on top: `avg_log2FC`, of the counts, as
-#'   `Seurat::FindMarkers()` of Seurat 5 computes it; `model_log2FC`, the median under the model; `pct.1`, `pct.2`,
-#'   `proba_de` (in mode "vanilla" `proba_m1`), `bayes_factor`, `is_de` and `tested`. Genes that are not tested are never
-#'   called.
+#'   `Seurat::FindMarkers()` of Seurat 5 computes it; `model_log2FC`, the median under the model, or in
+#'   mode "difference" `model_difference`, of the means; `pct.1`, `pct.2`, `proba_de` (in mode "vanilla" `proba_m1`),
+#'   `bayes_factor`, `is_de` and `tested`. Genes that are not tested are never called.
 #' @references Lopez et al. (2018); Boyeau et al. (2019), \doi{10.1101/794289}
 #' @family tasks
 #' @export
@@ -40,7 +41,7 @@ FindModelMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, r
   check_flag(only.pos, "only.pos")
   check_option_names(list(...), rlang::current_env())
   model <- ScduetModel(object, reduction = reduction)
-  parts <- parts_of(object, assay, layer)
+  parts <- parts_of(object, trained_assay(object, model, assay), layer)
   parts$cells$scduet_group <- as_level(groups_of(object, parts$cells, group.by))
   parts$cells$scduet_total <- total_counts(parts$blocks, rownames(parts$cells)) # the model may not know all genes
   ident.1 <- as_level(ident.1) # clusters may be given as numbers
@@ -61,8 +62,9 @@ FindModelMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, r
 }
 
 as_markers <- function(table, calibration) {
+  if ("proba_de" %in% names(table) && !"lfc_median" %in% names(table)) table$difference <- table$scale1 - table$scale2
   names <- c(
-    avg_log2FC = "raw_lfc", model_log2FC = "lfc_median", pct.1 = "non_zeros_proportion1", pct.2 = "non_zeros_proportion2",
+    avg_log2FC = "raw_lfc", model_log2FC = "lfc_median", model_difference = "difference", pct.1 = "non_zeros_proportion1", pct.2 = "non_zeros_proportion2",
     proba_de = "proba_de", proba_m1 = "proba_m1", bayes_factor = "bayes_factor", is_de = "is_de", tested = "tested"
   )
   names <- names[names %in% names(table)]

@@ -82,9 +82,19 @@ anndata_for <- function(parts, model, columns = character(), call = rlang::calle
   }
   columns <- unique(c(intersect(model$columns, names(parts$cells)), columns))
   adata <- anndata_of(parts, own[here], columns, model$genes[here])
-  assays <- intersect(model$assays, assays_of(parts$object)) # the engine says what it cannot do without
+  assays <- as.character(intersect(model$assays, assays_of(parts$object))) # the engine says what it cannot do without
   put_inputs(adata, lapply(rlang::set_names(assays), function(name) assay_matrix(parts$object, name)), model$genes[here])
   adata
+}
+
+# The assay that a model in the object was trained on, where none is named.
+trained_assay <- function(object, model, assay = NULL) {
+  if (!is.null(assay) || !inherits(object, "Seurat")) {
+    return(assay)
+  }
+  same <- Filter(function(kept) identical(kept$sha256, model$sha256), models_of(object))
+  found <- if (length(same)) SeuratObject::DefaultAssay(object[[names(same)[1]]])
+  if (isTRUE(found %in% SeuratObject::Assays(object))) found
 }
 
 # What was trained, into the object: the embedding with its loadings and model, and the predictions of a classifier.

@@ -83,37 +83,6 @@
 #' table(obj$letter.idents, obj$predicted.letter.idents)
 RunModel <- function(object, ...) UseMethod("RunModel")
 
-# The short form of each model; a new model of the engine is a new row here and a function below.
-MODEL_FUNCTIONS <- c(
-  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI",
-  dca = "RunDCA", deepimpute = "RunDeepImpute",
-  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
-)
-
-#' @rdname RunModel
-#' @export
-RunSCVI <- function(object, ...) RunModel(object, model = "scvi", ...)
-
-#' @rdname RunModel
-#' @export
-RunSCANVI <- function(object, ...) RunModel(object, model = "scanvi", ...)
-
-#' @rdname RunModel
-#' @export
-RunLDVAE <- function(object, ...) RunModel(object, model = "ldvae", ...)
-
-#' @rdname RunModel
-#' @export
-RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
-
-#' @rdname RunModel
-#' @export
-RunDCA <- function(object, ...) RunModel(object, model = "dca", ...)
-
-#' @rdname RunModel
-#' @export
-RunDeepImpute <- function(object, ...) RunModel(object, model = "deepimpute", ...)
-
 #' @rdname RunModel
 #' @export
 RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL, assay = NULL, layer = "counts",
@@ -127,7 +96,7 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
   check_column(data, labels, "labels", may_miss = TRUE)
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, start_of(start, object), ...)
   features <- choose_features(features, SeuratObject::VariableFeatures(main), rownames(main), verbose, task$start)
-  trained <- run_task(task, need_layer(main, layer, features), features, data, check_inputs(inputs, object))
+  trained <- run_task(task, need_layer(main, layer, features), features, data, check_inputs(inputs, object, task$start))
   name <- if (is.null(reduction.name)) model else reduction.name
   object <- put_trained(object, trained, name, assay, reduction.key, rownames(data), if (!is.null(labels)) data[[labels]])
   if (!is.character(start)) start <- task$start$name # the log of commands keeps the values of all arguments
@@ -143,7 +112,7 @@ RunModel.Assay <- function(object, model = "scvi", batch = NULL, labels = NULL, 
   known <- rownames(object)
   task <- new_task(model, column_for("batch", batch), column_for("labels", labels), seed.use, verbose, model.path, start_of(start), ...)
   features <- choose_features(features, SeuratObject::VariableFeatures(object), known, verbose, task$start)
-  trained <- run_task(task, need_layer(object, layer, features), features, data, check_inputs(inputs, object))
+  trained <- run_task(task, need_layer(object, layer, features), features, data, check_inputs(inputs, object, task$start))
   name <- if (is.null(reduction.name)) model else reduction.name
   key <- if (length(SeuratObject::Key(object))) sub("_$", "", SeuratObject::Key(object)) else "RNA"
   assay <- if (is.null(assay)) toupper(key) else assay
@@ -168,7 +137,7 @@ RunModel.SingleCellExperiment <- function(object, model = "scvi", batch = NULL, 
   counts <- need_assay(object, layer)
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, start_of(start, object), ...)
   features <- choose_features(features, NULL, rownames(counts), verbose, task$start)
-  inputs <- check_inputs(inputs, object)
+  inputs <- check_inputs(inputs, object, task$start)
   trained <- run_task(task, list(counts[features, , drop = FALSE]), features, data, inputs)
   name <- if (is.null(reduction.name)) toupper(model) else reduction.name
   put_trained(object, trained, name, NULL, cells = rownames(data), labels = if (!is.null(labels)) data[[labels]])
@@ -191,7 +160,7 @@ RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL
   counts <- object[match(features, known), , drop = FALSE]
   dimnames(counts) <- list(features, cells)
   data <- cell_frame(cells, metadata, batch, labels)
-  trained <- run_task(task, list(counts), features, data, check_inputs(inputs, counts))
+  trained <- run_task(task, list(counts), features, data, check_inputs(inputs, counts, task$start))
   structure(named_embedding(trained, cells, model), scduet = trained$model, predicted = trained$predicted)
 }
 
@@ -204,7 +173,7 @@ new_task <- function(model, batch, labels, seed.use, verbose, model.path, start,
   options <- list(...)
   check_option_names(options, call)
   fixed <- list(batch_key = batch, labels_key = labels, seed = check_whole(seed.use, "seed.use", call))
-  columns <- unlist(c(batch, labels, options[c("categorical_covariate_keys", "continuous_covariate_keys", "size_factor_key")]))
+  columns <- unlist(c(batch, labels, options[c("categorical_covariate_keys", "continuous_covariate_keys", "size_factor_key", COLUMN_INPUTS)]))
   list(
     model = model, options = c(Filter(Negate(is.null), fixed), options), verbose = verbose, path = model.path, call = call,
     start = start, columns = unique(c(columns, start$columns)), labels = c(labels, start$labels)
@@ -228,6 +197,7 @@ start_of <- function(start, object = NULL, call = rlang::caller_env()) {
 
 # Move the cells, train, and take back what came of it.
 run_task <- function(task, blocks, features, data, inputs = list()) {
+  task$columns <- c(task$columns, unlist(inputs[names(inputs) %in% names(COLUMN_INPUTS)]))
   for (column in task$columns) check_column(data, column, "column", column %in% task$labels, task$call)
   columns <- unique(as.character(task$columns))
   genes <- if (is.null(task$start)) features else task$start$genes
@@ -292,7 +262,9 @@ cell_vector <- function(value, cells, name, call) {
 # The entry of the command log, under the short name and with the engine's options.
 log_command <- function(object, model, command, options) {
   methods::slot(command, "name") <- sub("^[^.]*", if (model %in% names(MODEL_FUNCTIONS)) MODEL_FUNCTIONS[[model]] else "RunModel", methods::slot(command, "name"))
-  methods::slot(command, "params") <- c(methods::slot(command, "params"), options)
+  params <- methods::slot(command, "params")
+  params$inputs <- Filter(is.character, as.list(params$inputs)) # names, not matrices
+  methods::slot(command, "params") <- c(params, options)
   object[[methods::slot(command, "name")]] <- command
   object
 }

@@ -91,9 +91,7 @@ choose_features <- function(features, variable, known, verbose, start = NULL, ca
   known
 }
 
-# "X_scVI" <-> "scvi": names of embeddings in AnnData and of reductions in Seurat.
-EMBEDDINGS <- c(scvi = "X_scVI", scanvi = "X_scANVI", scgpt = "X_scGPT", scfoundation = "X_scFoundation")
-
+# "X_scVI" <-> "scvi": names of embeddings in AnnData and of reductions in Seurat, by the table in models.R.
 embedding_name <- function(reduction) unname(ifelse(reduction %in% names(EMBEDDINGS), EMBEDDINGS[reduction], paste0("X_", reduction)))
 
 reduction_name <- function(embedding) {

@@ -53,7 +53,8 @@ R_ARGUMENTS <- c(
   batch_key = "batch", labels_key = "labels", seed = "seed.use", genes = "features", callback = "verbose",
   groupby = "group.by", group1 = "ident.1", group2 = "ident.2", fdr_target = "fdr.target", transform_batch = "batch",
   gene_list = "features", library_size = "library.size", n_samples = "n.samples", n_neighbors = "n.neighbors",
-  n_folds = "n.folds", n_random = "n.random", max_cells = "max.cells", gene_column = "gene.names"
+  n_folds = "n.folds", n_random = "n.random", max_cells = "max.cells", gene_column = "gene.names",
+  INPUT_ARGUMENTS
 )
 
 # What other packages call the arguments of this one, without dots and in small letters.

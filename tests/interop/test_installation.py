@@ -83,7 +83,7 @@ def test_examples_fit_the_page_of_the_manual():
 def test_every_model_has_its_short_form_in_r():
     from scduet.models import MODELS
 
-    source = (PACKAGE / "R" / "run_model.R").read_text()
+    source = (PACKAGE / "R" / "models.R").read_text()
     runs = dict(re.findall(r'(\w+) = "(Run\w+)"', source[source.index("MODEL_FUNCTIONS <- c(") :].partition(")")[0]))
     exported = re.findall(r"^export\((\w+)\)$", (PACKAGE / "NAMESPACE").read_text(), re.MULTILINE)
     assert {name: row.r for name, row in MODELS.items()}.items() <= runs.items()

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 import scduet
-from scduet.capabilities import Classifier, HasLoadings
+from scduet.capabilities import Classifier, Decodes, HasLoadings, part_with
 from scduet.errors import FormatError, OptionError, some
 from scduet.interop import codec, objects
 from scduet.interop.options import Options, call
@@ -130,10 +130,13 @@ def map_query(folder: str, sha256: str, adata, options: Options, to: str, callba
     return _trained(mapped, to)
 
 
-def expression(folder: str, sha256: str, adata, options: Options) -> Genes:
-    """Denoised expression of the cells, as R's matrix of genes x cells."""
+def expression(folder: str, sha256: str, adata, options: Options, task: str = "normalized_expression") -> Genes:
+    """What the model expects of the cells, as R's matrix of genes x cells.
+
+    task: the function that says it: also "protein_foreground" or "normalized_accessibility".
+    """
     model = saved(folder, sha256)
-    table = call(scduet.normalized_expression, model, _fitting(adata, model), options=options)
+    table = call(getattr(scduet, task), model, _fitting(adata, model), options=options)
     return Genes(codec.as_text(table.columns), objects.block(table.to_numpy()))
 
 
@@ -238,21 +241,24 @@ def _facts(model, folder: str) -> dict[str, Any]:
         "genes": list(model.genes),
         "batch": fields.batch_key,
         "labels": fields.labels_key,
-        "columns": _columns(fields),
+        "columns": _columns(model.schema),
         "assays": _assays(model.schema),
+        "modalities": list(getattr(part_with(model.module, Decodes), "modalities", ())),
         "epochs": len(model.history),
     }
 
 
-def _assays(schema) -> list[str]:
-    """The entries of obsm, assays in R, that the model reads."""
-    places = [getattr(schema.fields, given.option) for given in schema.further.values()]
-    return [place.removeprefix("obsm/") for place in places if isinstance(place, str) and place.startswith("obsm/")]
+def _assays(schema) -> dict[str, str]:
+    """Inputs of the model that are in obsm, with their entries there: assays in R."""
+    places = {name: getattr(schema.fields, given.option) for name, given in schema.further.items()}
+    return {name: place.removeprefix("obsm/") for name, place in places.items() if str(place).startswith("obsm/")}
 
 
-def _columns(fields) -> list[str]:
+def _columns(schema) -> list[str]:
     """The columns of obs that the model needs."""
+    fields, further = schema.fields, schema.further.values()
     named = [fields.batch_key, fields.labels_key, fields.size_factor_key]
+    named += [getattr(fields, given.option) for given in further if given.look_in == ("obs",)]
     covariates = [*fields.categorical_covariate_keys, *fields.continuous_covariate_keys]
     return [key for key in [*named, *covariates] if key is not None]
 

@@ -111,15 +111,10 @@ def options_told(name: str) -> list[str]:
 
 def recipe_told(name: str) -> str:
     recipe = getattr(find(name), "recipes", {}).get("auto", {})
-    settings = (
-        ", ".join(
-            f"`{key}` = {str(value).upper() if isinstance(value, bool) else format(value, 'g')}"
-            for key, value in recipe.items()
-        )
-        if isinstance(recipe, dict)
-        else ""
-    )
-    return f' The recipe "auto" takes {settings}.' if settings else ""
+    if not isinstance(recipe, dict) or not recipe:
+        return ""
+    values = {key: str(value).upper() if isinstance(value, bool) else f"{value:g}" for key, value in recipe.items()}
+    return f' The recipe "auto" takes {", ".join(f"`{key}` = {value}" for key, value in values.items())}.'
 
 
 def page(name: str, row: Row) -> dict:

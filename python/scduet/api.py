@@ -1,4 +1,4 @@
-"""What users call: fit(adata) -> Model; model.embed(adata) -> array; load(folder) -> Model."""
+"""The main functions: fit(adata) -> Model; model.embed(adata) -> array; load(folder) -> Model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from scduet.train.group import local_rank
 from scduet.train.loop import Rows, Trainer, TrainingResult
 from scduet.train.progress import reporter
 
-_GROWS_FROM = {"scanvi": "scvi"}  # model -> the model inside it, whose weights it can take
+_GROWS_FROM = {"scanvi": "scvi"}  # model -> the model it can be initialized from
 _CORRECTED = ("batch_key", "categorical_covariate_keys", "continuous_covariate_keys", "size_factor_key")
 
 
@@ -52,22 +52,22 @@ def fit(
 ) -> Model:
     """Train `model` on the cells of `adata` and return it.
 
-    adata: AnnData with raw counts (cell, gene) in X or in `layer`; it is not changed. Or the path of an .h5ad or .zarr,
-        or a backed AnnData: its counts stay on disk and are read in blocks (see the option shuffle_block).
+    adata: AnnData with raw counts (cell, gene) in X or in `layer`; not modified. Or the path of an .h5ad or .zarr, or a
+        backed AnnData, whose counts stay on disk and are read in blocks (see the option shuffle_block).
     model: a name from `scduet.models.MODELS`.
-    callback: called with an Event after each epoch and for messages; returning True stops training. An exception in it
-        stops training too and is raised as it is, with the model trained so far as its attribute `model`;
-        KeyboardInterrupt counts as Ctrl-C.
-    checkpoint: a folder for the state of the run; an interrupted run resumes from it.
-    start: a trained model to go on from: its options, genes, levels and weights are taken over. Either a model of the
-        same name, or a scVI that a scANVI grows from. Of a model that stands on another one: that model, as it is.
-    options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and of the model's Config
-        (n_latent, gene_likelihood, ...), all listed below.
+    callback: called with an Event after each epoch and for messages; returning True stops training. An exception also
+        stops training and is re-raised with the model trained so far as its attribute `model`; KeyboardInterrupt is
+        treated as Ctrl-C.
+    checkpoint: a folder for checkpoints, from which an interrupted run resumes.
+    start: a trained model to start from, whose options, genes, levels and weights are reused: a model of the same name,
+        or scVI for scANVI. For a model that builds on another trained model: that model.
+    options: fields of Fields (layer, batch_key, ...), TrainConfig (max_epochs, seed, ...) and the model's Config
+        (n_latent, gene_likelihood, ...), listed below.
 
-    Ctrl-C ends training and returns the model as trained so far, with a TrainingInterrupted warning; before the first
-    epoch is done it is a KeyboardInterrupt.
-    Raises OptionError, DataError or DeviceError before training starts, TrainingError when the loss is not finite, a
-    process is lost, or the checkpoint cannot be written.
+    Ctrl-C stops training and returns the model as trained so far, with a TrainingInterrupted warning; before the end of
+    the first epoch it raises KeyboardInterrupt.
+    Raises OptionError, DataError or DeviceError before training starts, TrainingError if the loss is not finite, a
+    process dies, or the checkpoint cannot be written.
     """
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
@@ -101,13 +101,13 @@ def fit(
 
 
 def reference_of(cls: type, schema: Schema, cells: Cells, adata) -> Reference:
-    """What a module of the class `cls` may know of the data it is to be trained on."""
+    """The Reference for a module of class `cls` and its training data."""
     arrays, tables = schema.about_features(adata)
     return measured(cls, replace(schema.reference(cells), arrays=arrays, tables=tables), cells)
 
 
 def measured(cls: type, reference: Reference, cells: Cells) -> Reference:
-    """`reference` with what the model measures in the cells beside it."""
+    """Add to `reference` the arrays that the model measures in the cells."""
     found = getattr(cls, "measure", lambda *_: {})(cells, reference)
     rows = {name: value if isinstance(value, Measured) else Measured(value) for name, value in found.items()}
     axes = {name: value.axis for name, value in rows.items() if value.axis is not None}
@@ -131,7 +131,7 @@ def train_module(
     checkpoint: resume.Checkpoint | None = None,
     rows: Rows | None = None,
 ) -> tuple[TrainConfig, TrainingResult]:
-    """The same for a module alone, with minibatches as it wants them; returns the options, all decided.
+    """Train a module with its own kind of minibatches; returns the resolved options.
 
     callback: a RaiseLater keeps what it raises, for the caller to raise with a model; of another it is raised here.
     checkpoint: a folder for the state of the run; an interrupted run resumes from it.
@@ -156,13 +156,12 @@ def train_module(
 def load(
     folder: str | Path, base: TrainedModel | str | Path | None = None, callback: Listener | None = None
 ) -> TrainedModel:
-    """Read a saved model: ours, one of scvi-tools (folder or model.pt), or a published transformer.
+    """Load a model saved by scduet or scvi-tools (folder or model.pt), or a published transformer.
 
     folder: also "hf://owner/name@revision" for a transformer on the hub (with the extra `hub`).
-    base: of a fine-tuned transformer, the one it was made from; None where that is still in its folder.
-    callback: called with an Event for each file that was downloaded.
-    Runs no code from the files. Raises FormatError, naming what is wrong, for a folder that is missing, of another
-    kind, damaged or too new.
+    base: for a fine-tuned transformer, the original model; None if its folder has not moved.
+    callback: called with an Event for each downloaded file. Never executes code from the files. Raises FormatError for
+        a folder that is missing, of another kind, damaged or too new.
     """
     kind = native.kind_of(Path(folder))
     if kind == "scduet fine-tuned transformer":
@@ -185,10 +184,10 @@ def load(
 
 
 def is_transformer(model: Any) -> bool:
-    """Is this a transformer, or the folder or "hf://" address of one, and not the name of a model?"""
+    """Whether this is a transformer, or its folder or "hf://" address, rather than the name of a model."""
     if not isinstance(model, (str, Path)):
         return True
-    from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
+    from scduet.checkpoints import pretrained  # imported only if needed, since it compiles its tokenizers
 
     return model not in MODELS and pretrained.recognize(model)
 
@@ -198,27 +197,27 @@ def _whole(parts: model_folder.Parts) -> Model:
 
 
 def _held(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], Model | None]:
-    """The model that one of this class stands on, by the name of its argument; and the one whose training goes on."""
+    """The model that this class builds on, by argument name; and the model whose training continues."""
     needs: Mapping[str, str] = getattr(cls, "needs", {})
     if not needs or (start is not None and start.name == name):
         return {} if start is None else dict(start.holds), start
     (argument, wanted), *_ = needs.items()
     if start is None or start.name != wanted:
         given = "none" if start is None else f"a {start.name!r}"
-        raise OptionError(f"{name!r} stands on a trained {wanted!r}, not on {given}", "train one and pass it as start=")
-    module = copy.deepcopy(start.module).requires_grad_(False).eval()  # the user's own model stays as it is
+        raise OptionError(f"{name!r} builds on a trained {wanted!r}, not on {given}", "train one and pass it as start=")
+    module = copy.deepcopy(start.module).requires_grad_(False).eval()  # the user's model is not modified
     return {argument: replace(start, module=module, cells=None)}, None
 
 
 def _with_genes(holds: Mapping[str, Model], options: dict) -> dict:
-    """`options` with the genes of a model to stand on, where they are open."""
+    """`options` with the genes of the model to build on, if not set."""
     for held in holds.values():
         options = {"genes": held.schema.genes, **options}
     return options
 
 
 def _carried_over(model: str, start: Model, options: dict) -> dict:
-    """`options`, with those of the model to start from where they are open; refuses to change what it fixes."""
+    """`options` completed by those of the model to start from; raises OptionError for conflicts."""
     if start.name not in (model, _GROWS_FROM.get(model)):
         raise OptionError(f"{model!r} cannot start from {start.name!r}", f"start from {_GROWS_FROM.get(model, model)}")
     fixed = dataclasses.asdict(start.config)
@@ -230,18 +229,18 @@ def _carried_over(model: str, start: Model, options: dict) -> dict:
         described = ", ".join(f"{name}={value!r}" for name, value in changed.items())
         raise OptionError(f"the model to start from has {described}", "leave these options out")
     if "genes" in options and given["genes"] != fields["genes"]:
-        raise OptionError(f"the model to start from has {len(start.genes)} genes of its own", "leave genes out")
+        raise OptionError(f"the model to start from already defines its {len(start.genes)} genes", "leave genes out")
     return {**fixed, **fields, **options}
 
 
 def _take_weights(module: nn.Module, start: Model) -> None:
-    """Give `module` the weights of `start`, or give them to the scVI inside it."""
+    """Copy the weights of `start` to `module`, or to the scVI it contains."""
     held = next(part for part in (module, *module.children()) if type(part) is type(start.module))
     held.load_state_dict(start.module.state_dict())
 
 
 def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, schema: Schema, adata, holds):
-    """Put `trainer` where the run kept in `folder` stopped; returns what keeps its state from now on."""
+    """Resume `trainer` from the checkpoint in `folder`; returns the function that writes further checkpoints."""
     if folder is None:
         return None
     cells = resume.fingerprint(trainer.cells, adata.obs_names, schema.about_features(adata))
@@ -254,5 +253,5 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
 
 
 def _compilation_to(listener: Listener) -> AbstractContextManager[None]:
-    """Inside, `listener` is told when loops have to be compiled, which delays the first epoch."""
+    """Tell `listener` if kernels have to be compiled in this context, which delays the first epoch."""
     return compilation_announced(lambda text: listener(Event("log", text)))

@@ -1,4 +1,4 @@
-"""What a module may be able to do beside training and embedding; analyses ask for these."""
+"""Optional capabilities of modules, which analyses require."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ class Classifier(Protocol):
 
 @runtime_checkable
 class HasGeneEmbeddings(Protocol):
-    """A module that has learned a vector for each gene."""
+    """A module with gene embeddings."""
 
     def genes(self) -> Float[Tensor, "gene width"]:
-        """The vectors, in the order of the genes (of a transformer: of the tokens)."""
+        """The gene embeddings, in the order of the genes (for a transformer, of the tokens)."""
         ...
 
 
 @runtime_checkable
 class ReadsTokens(Protocol):
-    """A transformer: it sees a cell as tokens of its genes, and gives each token a state."""
+    """A transformer, which maps the gene tokens of a cell to states."""
 
     def states(self, tokens: TokenBatch, options: Any = ...) -> Float[Tensor, "token width"]:
-        """The state of every token, cells end to end."""
+        """The state of every token, cells concatenated."""
         ...
 
     def tokenizer(self, match: Any, cell: Any, options: Any) -> Any:
-        """What makes tokens of the counts of genes that were matched."""
+        """The tokenizer for matched genes."""
         ...
 
 
@@ -52,25 +52,25 @@ class HasLoadings(Protocol):
     """A module with a linear decoder."""
 
     def loadings(self) -> Float[Tensor, "gene latent"]:
-        """Change of the logit of a gene's share by each latent dimension."""
+        """Change of each gene's logit per unit of each latent dimension."""
         ...
 
 
 @runtime_checkable
 class HasZeroInflation(Protocol):
-    """A module with a posterior of which genes are zero-inflated."""
+    """A module with a posterior of zero inflation per gene."""
 
     def posterior_of_genes(self) -> Beta:
-        """Of the probability that a gene is not zero-inflated: by gene, or (batch or label, gene)."""
+        """Posterior of the probability that a gene is not zero-inflated: by gene, or (batch or label, gene)."""
         ...
 
 
 @runtime_checkable
 class HasELBO(Protocol):
-    """A module that bounds the likelihood of each cell."""
+    """A module with an evidence lower bound for each cell."""
 
     def cell_terms(self, cells: CellBatch) -> Mapping[str, Float[Tensor, " cell"]]:
-        """The terms of the negative evidence lower bound of each cell, at a draw of its state.
+        """The terms of the negative evidence lower bound of each cell, at a sample of its latent state.
 
         "reconstruction" is that of the main modality, "reconstruction_<modality>" those of others.
         """
@@ -79,7 +79,7 @@ class HasELBO(Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """A module that sums log-likelihoods faster than `decode` gives them."""
+    """A module with a faster summed log-likelihood than that of `decode`."""
 
     def log_likelihood(
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
@@ -97,13 +97,13 @@ class Encodes(Protocol):
         ...
 
     def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
-        """What the decoder takes, of a draw from q(z | x): the draw itself, or e.g. its softmax."""
+        """The decoder's input for a sample from q(z | x): the sample itself, or e.g. its softmax."""
         ...
 
 
 @runtime_checkable
 class HasLibrary(Protocol):
-    """A module whose means grow with the library size of the cell."""
+    """A module whose means scale with the library size of the cell."""
 
     def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
         """log of the library size: observed, or the posterior mean."""
@@ -112,7 +112,7 @@ class HasLibrary(Protocol):
 
 @runtime_checkable
 class LearnsLibrary(Protocol):
-    """A module that has a posterior of the library size, where `learns_library`."""
+    """A module with a posterior of the library size, if `learns_library`."""
 
     learns_library: bool
 
@@ -121,13 +121,13 @@ class LearnsLibrary(Protocol):
         ...
 
     def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
-        """The same before the cell was seen."""
+        """Prior mean and variance of its logarithm."""
         ...
 
 
 @runtime_checkable
 class Decodes(Protocol):
-    """A module that gives distributions of what is measured in cells of given states.
+    """A module that decodes latent states to distributions of measurements.
 
     `modalities`: first the main matrix, e.g. "rna"; any other is named as in the model's `inputs`.
     """
@@ -142,7 +142,7 @@ class Decodes(Protocol):
         batch: Int[Tensor, " cell"] | None = None,
         log_library: Float[Tensor, "cell 1"] | None = None,
     ) -> Mapping[str, Any]:
-        """A `nn.distributions.Distribution` of each modality, as if measured in `batch` and with `log_library`."""
+        """A `nn.distributions.Distribution` for each modality, given `batch` and `log_library`."""
         ...
 
     def normalized_expression(
@@ -153,9 +153,9 @@ class Decodes(Protocol):
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell feature"]:
-        """Expected value per unit of library, as if measured in `batch`: shares of RNA, probabilities of peaks.
+        """Expected value per unit of library, given `batch`: fractions of RNA, probabilities of peaks.
 
-        modality: None for the first. out: where to write it, if no gradient is asked for.
+        modality: None for the first. out: output tensor, if no gradient is needed.
         """
         ...
 
@@ -198,7 +198,7 @@ class HasAccessibility(Protocol):
 
 @runtime_checkable
 class HoldsVAE(Protocol):
-    """A module that leaves what it does not do itself to the autoencoder inside it."""
+    """A module that delegates other capabilities to the autoencoder it contains."""
 
     @property
     def vae(self) -> Any: ...
@@ -206,9 +206,9 @@ class HoldsVAE(Protocol):
 
 @runtime_checkable
 class TrainedModel(Protocol):
-    """What training and `load` give: a module, and what turns a user's cells into its minibatches."""
+    """The result of training and `load`: a module, and the encoding of a user's cells for it."""
 
-    needs_mapping: bool  # must it be adapted (`map_query`) to batches that it has not seen?
+    needs_mapping: bool  # whether `map_query` must adapt it to new batches
 
     @property
     def name(self) -> str: ...
@@ -216,27 +216,27 @@ class TrainedModel(Protocol):
     def module(self) -> Any: ...
     @property
     def features(self) -> list[str]:
-        """The names of the genes, or other features, that it reads."""
+        """The names of its genes or other features."""
         ...
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch: mean loss and its terms."""
+        """One row per epoch: mean loss and its terms."""
         ...
 
     @property
     def key(self) -> str:
-        """Where its embedding goes in obsm."""
+        """Key of its embedding in obsm."""
         ...
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The columns of obs with batches and labels that it was given, as "batch_key" and "labels_key"."""
+        """The columns of obs with its batches and labels, as "batch_key" and "labels_key"."""
         ...
 
     @property
     def description(self) -> str:
-        """What it is and what it learned, in a line."""
+        """A one-line description."""
         ...
 
     def embed(self, adata, *, accelerator: Any = ..., callback: Any = None) -> Float[NDArray[Any], "cell latent"]:
@@ -244,15 +244,15 @@ class TrainedModel(Protocol):
         ...
 
     def predict(self, adata) -> pd.DataFrame:
-        """Probability of each cell type (cell x type). Raises OptionError for a model that tells none."""
+        """Probability of each cell type (cell x type). Raises OptionError for a model that is not a classifier."""
         ...
 
     def gene_rows(self, adata) -> Int[NDArray[Any], " gene"]:
-        """Row of each gene of `adata` in the module's table of genes, -1 for an unknown one."""
+        """Row of each gene of `adata` in the module's gene embeddings, -1 for unknown genes."""
         ...
 
     def save(self, folder: Any, overwrite: bool = False) -> None:
-        """Write the model, so that `load` reads it."""
+        """Write the model for `load`."""
         ...
 
 
@@ -260,7 +260,7 @@ Capability = TypeVar("Capability")
 
 
 def part_with(module: Any, capability: type[Capability]) -> Capability | None:
-    """The module, or else the autoencoder inside it, if it has this capability."""
+    """The module, or the autoencoder it contains, if it has this capability."""
     if isinstance(module, capability):
         return module
     inside = module.vae if isinstance(module, HoldsVAE) else None

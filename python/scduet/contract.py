@@ -1,6 +1,6 @@
-"""What every part of scduet agrees on: minibatches in, a loss or an embedding out. Read this file first.
+"""The interface between data, models and training: minibatches in, a loss or an embedding out. Read this file first.
 
-Shapes are written with the field's own words: ``cell``, ``gene``, ``latent``, ``entry`` (a stored count).
+Axes are named ``cell``, ``gene``, ``latent``, ``entry`` (a stored count), ...
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Table = Mapping[str, tuple[Any, ...]]  # columns of equal length
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Rows of a sparse matrix: the arrays of a CSR. Not to be written to, for they may be the user's own."""
+    """Rows of a sparse matrix in CSR format. Read-only, since it may share memory with the user's data."""
 
     data: Float[Tensor, " entry"]
     indices: Int[Tensor, " entry"]
-    indptr: Int[Tensor, " row+1"]  # where the entries of each row begin, and where the last row ends
+    indptr: Int[Tensor, " row+1"]  # start of each row's entries, and end of the last row
     shape: tuple[int, int]
 
     def __len__(self) -> int:
@@ -36,7 +36,7 @@ class SparseRows:
 
     @cached_property
     def flat_index(self) -> Int[Tensor, " entry"]:
-        """Place of each entry in the flattened dense view."""
+        """Position of each entry in the flattened dense matrix."""
         return self.row * self.shape[1] + self.indices
 
     @cached_property
@@ -46,7 +46,7 @@ class SparseRows:
         return torch.repeat_interleave(rows, self.indptr.diff(), output_size=len(self.data))
 
     def dense(self, values: Float[Tensor, " entry"] | None = None) -> Float[Tensor, "row column"]:
-        """The rows written out, with `values` (e.g. a function of the stored ones) or the stored values."""
+        """The dense rows, with `values` (e.g. a function of the stored values) or the stored values."""
         given = self.data if values is None else values
         flat = torch.zeros(self.shape[0] * self.shape[1], dtype=given.dtype, device=given.device)
         return flat.put_(self.flat_index, given).view(self.shape)
@@ -63,7 +63,7 @@ class SparseRows:
 
 @dataclass(frozen=True)
 class Covariates:
-    """What is known of the cells beside batch and label; each may be absent."""
+    """Covariates of cells other than batch and label, all optional."""
 
     categorical: Int[Tensor, "cell covariate"] | None = None  # codes
     continuous: Float[Tensor, "cell covariate"] | None = None
@@ -84,8 +84,8 @@ class CellBatch:
     covariates: Covariates = field(default_factory=Covariates)
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])  # further inputs: SparseRows or Tensor
     measured: Mapping[str, Bool[Tensor, " cell"]] = field(default_factory=dict[str, "Tensor"])
-    # of inputs ("x": the main matrix) that were not measured in every cell: where they were
-    strata: tuple[CellBatch, ...] = ()  # further cells, for terms of the loss of their own: see `Stratified`
+    # for inputs ("x": the main matrix) not measured in every cell: which cells
+    strata: tuple[CellBatch, ...] = ()  # additional cells, for separate loss terms: see `Stratified`
 
     def __len__(self) -> int:
         return len(self.x)
@@ -102,7 +102,7 @@ class TokenBatch:
     padding: Bool[Tensor, "cell token"]  # True where there is no token
     index: Int[Tensor, " cell"]  # row in the data set
     value: Float[Tensor, "cell token"] | Int[Tensor, "cell token"] | None = None
-    target: Tensor | None = None  # what a pre-training objective predicts
+    target: Tensor | None = None  # targets of a pre-training objective
     label: Int[Tensor, " cell"] | None = None
     batch: Int[Tensor, " cell"] | None = None
 
@@ -115,34 +115,34 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class Input:
-    """A matrix or table that a model reads, declared in the model's `inputs`; named "x" it is the main matrix."""
+    """A matrix or table that a model reads, declared in its `inputs`; "x" is the main matrix."""
 
-    option: str  # field of the model's `Fields` in which users say where it is
+    option: str  # field of the model's `Fields` with its location
     axis: Axis = "cell"
     # cell: rows in each minibatch, `CellBatch.extra`; cell-cell: likewise, with a column for each cell
     # feature, feature-feature: rows (and columns) in the order of the genes, in `Reference.arrays`
     # table: gene sets, edge lists, ... whose names need not be genes, in `Reference.tables`
     values: Expects = "counts"  # checked before training
     sparse: bool = False  # minibatches hold SparseRows, not a Tensor
-    may_miss: bool = False  # what was not measured is NaN (dense), or a cell that is False in `CellBatch.measured`
+    may_miss: bool = False  # missing values are NaN (dense), or cells that are False in `CellBatch.measured`
     required: bool = True  # False: the model also works without; it is then in neither `extra` nor `n_extra`
-    look_in: tuple[str, ...] = ()  # where bare names are looked up, in this order; empty: by the axis
+    look_in: tuple[str, ...] = ()  # where plain names are looked up, in this order; empty: by the axis
 
 
 @dataclass(frozen=True)
 class Player:
-    """A part of a module with an optimizer of its own. The loss of the first player is *the* loss of the model."""
+    """A part of a module with its own optimizer. The loss of the first player is the loss of the model."""
 
     name: str = "model"
-    steps: int = 1  # minibatches in a row before it is the next player's turn; if all have 1, all move at each one
-    lr: float = 1.0  # factor of the learning rate of the run
+    steps: int = 1  # consecutive minibatches before the next player's turn; if all have 1, each minibatch updates all
+    lr: float = 1.0  # factor of the run's learning rate
     betas: tuple[float, float] = (0.9, 0.999)
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
     weight_decay: float | None = None  # None for that of the run
 
 
 class Measured(NamedTuple):
-    """An array that a model measured, and what its rows are: mapping a query adds rows for new batches."""
+    """An array measured by a model, and the meaning of its rows: mapping a query adds rows for new batches."""
 
     values: NDArray[np.float32]
     axis: Literal["batch"] | None = None
@@ -150,43 +150,43 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Reference:
-    """What a module may know of the data it is built for: sizes, and named arrays."""
+    """Data available to a module's constructor: sizes and named arrays."""
 
     n_genes: int
     n_batches: int = 1
     n_labels: int = 0
     n_categories: tuple[int, ...] = ()  # levels of each categorical covariate
     n_continuous: int = 0
-    size_factor: bool = False  # the data bring their own size factors
+    size_factor: bool = False  # whether the data have size factors
     n_cells: int = 0
     n_extra: Mapping[str, int] = field(default_factory=dict[str, int])  # columns of each further input
     arrays: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
     # inputs about features, and what the model's `measure` returns
-    axes: Mapping[str, str] = field(default_factory=dict[str, str])  # of the measured arrays that have an axis: which
+    axes: Mapping[str, str] = field(default_factory=dict[str, str])  # axes of measured arrays that have one
     tables: Mapping[str, Table] = field(default_factory=dict[str, "Table"])
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands."""
+    """The current training step."""
 
     epoch: int = 0
     kl_weight: float | Float[Tensor, ""] = 1.0
     player: str = "model"
-    number: int = 0  # steps done before this one, since training began
-    progress: float = 0.0  # share of the training that is done: 0 at the first step, below 1 at the last
+    number: int = 0  # completed steps since training began
+    progress: float = 0.0  # completed fraction of training: 0 at the first step, below 1 at the last
     lr: float = 0.0  # of the player
-    generator: torch.Generator | None = None  # for draws that are no part of the model, e.g. augmentation
+    generator: torch.Generator | None = None  # for random numbers outside the model, e.g. augmentation
 
 
 def players_of(module: Any) -> tuple[Player, ...]:
-    """The players of a module; a bare name is a player with the usual options."""
+    """The players of a module; a plain name is a player with default options."""
     return tuple(player if isinstance(player, Player) else Player(player) for player in module.players)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The scalar to minimise (a mean over cells), and its named terms for the log, weighted by `n_cells`."""
+    """The scalar to minimize (a mean over cells), and named terms to log, weighted by `n_cells`."""
 
     total: Float[Tensor, ""]
     terms: Mapping[str, Float[Tensor, ""]]
@@ -200,7 +200,7 @@ class Module(Protocol):
     Config: ClassVar[type]
     players: ClassVar[tuple[str | Player, ...]]  # ("model",), or e.g. Player("generator"), Player("critic", steps=5)
     expects: ClassVar[Expects]  # of the main matrix; checked at fit
-    # What a model may leave out:
+    # Optional members:
     # Fields: ClassVar[type]               scduet.data.schema.Fields with further options, one for each input
     # inputs: ClassVar[Mapping[str, Input]]
     # needs: ClassVar[Mapping[str, str]]   {argument of __init__: model}, a trained model to stand on: start= of fit
@@ -219,13 +219,13 @@ class Module(Protocol):
 
 @runtime_checkable
 class Stratified(Protocol):
-    """A module that trains on cells of certain strata, e.g. labeled ones, beside each minibatch of all cells."""
+    """A module that trains on additional cells of certain strata, e.g. labeled ones, in each minibatch."""
 
     def strata(self, label: NDArray[np.int64], draw: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
-        """Places, among cells with these labels, of the cells of each stratum in an epoch.
+        """Indices, among cells with these labels, of the cells of each stratum in an epoch.
 
-        Each minibatch brings as many cells of a stratum as it has itself, or all if there are fewer; the strata are
-        cycled through. One without cells is left out.
+        Each minibatch adds as many cells of a stratum as it has itself, or all if there are fewer, cycling through the
+        stratum. Empty strata are skipped.
         """
         ...
 
@@ -234,7 +234,7 @@ Part = TypeVar("Part", SparseRows, Covariates, CellBatch, TokenBatch)
 
 
 def _moved(part: Part, device: torch.device | str) -> Part:
-    """The dataclass with every tensor in it on `device`: itself where its cells are there already."""
+    """Move all tensors of the dataclass to `device`; returns itself if they are there already."""
     here = getattr(part, "index", None)
     if isinstance(here, Tensor) and here.device == torch.device(device):
         return part

@@ -1,4 +1,4 @@
-"""A trained module together with the schema of the data it was trained on: what `fit` returns."""
+"""The trained model returned by `fit`."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Model:
     config: Any
     training: TrainConfig = field(repr=False)
     outcome: TrainingResult = field(repr=False, default_factory=TrainingResult)
-    cells: Cells | None = field(repr=False, compare=False, default=None)  # what it was trained on, in this session
-    holds: Mapping[str, Model] = field(repr=False, default_factory=dict)  # trained models that it stands on
+    cells: Cells | None = field(repr=False, compare=False, default=None)  # training cells, if trained in this session
+    holds: Mapping[str, Model] = field(repr=False, default_factory=dict)  # trained models that it builds on
 
     needs_mapping = True
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch: mean loss and its terms, per cell, for training and held-out cells."""
+        """One row per epoch: mean loss and its terms per cell, for training and held-out cells."""
         return self.outcome.table()
 
     @property
@@ -59,7 +59,7 @@ class Model:
 
     @property
     def key(self) -> str:
-        """Where its embedding goes in obsm."""
+        """Key of its embedding in obsm."""
         return key_of(self.name)
 
     @property
@@ -68,7 +68,7 @@ class Model:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The columns of obs with the batches and labels that it was given, as "batch_key" and "labels_key"."""
+        """The columns of obs with its batches and labels, as "batch_key" and "labels_key"."""
         fields = self.schema.fields
         known = {"batch_key": fields.batch_key, "labels_key": fields.labels_key}
         return {name: value for name, value in known.items() if value is not None}
@@ -85,16 +85,16 @@ class Model:
     ) -> np.ndarray:
         """Embedding of each cell of `adata` (None: the cells trained on), float32 (cell, latent).
 
-        adata: an AnnData, or the path of an .h5ad or .zarr whose counts are read in pieces.
-        accelerator: None for where the model is. callback: called with an Event after each minibatch.
-        Genes may come in any order. Raises DataError naming genes, levels or cells that do not fit the model.
+        adata: an AnnData, or the path of an .h5ad or .zarr whose counts are read in blocks. Genes may be in any order.
+        accelerator: None for the model's device. callback: called with an Event after each minibatch.
+        Raises DataError naming genes, levels or cells that do not match the model.
         """
         if accelerator is not None:
             self.module.to(devices.choose(accelerator))
         return self.map(self.module.embed, adata, batch_size, callback).float().cpu().numpy()  # type: ignore[arg-type]
 
     def predict(self, adata=None) -> pd.DataFrame:
-        """Probability of each cell type (cell x type) by a model that classifies; None: the cells trained on."""
+        """Probability of each cell type (cell x type), for classifiers; None: the cells trained on."""
         module, key = self.module, self.schema.fields.labels_key
         if not isinstance(module, Classifier) or key is None:
             remedy = "use 'scanvi' with labels_key="
@@ -120,7 +120,7 @@ class Model:
             return torch.cat([result for _, result in found])
 
     def gene_rows(self, adata) -> np.ndarray:
-        """Row of each gene of `adata` among the model's genes, -1 for an unknown one."""
+        """Index of each gene of `adata` among the model's genes, -1 for unknown genes."""
         return pd.Index(self.genes).get_indexer(adata.var_names)
 
     def encode(self, adata=None) -> Cells:
@@ -138,8 +138,8 @@ class Model:
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the model to `folder`: safetensors + JSON, see `scduet.io.native`.
 
-        Of several processes under torchrun only the first writes.
-        Raises FormatError when the folder exists, unless overwrite=True and it holds a scduet model and nothing else.
+        Under torchrun, only the first process writes. Raises FormatError if the folder exists, unless overwrite=True
+        and it contains only a scduet model.
         """
         if not is_first():
             return
@@ -150,8 +150,8 @@ class Model:
         return model_folder.Parts(**parts, holds={name: one._parts() for name, one in self.holds.items()})
 
     def export_scvi_tools(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write a model folder that scvi-tools 1.4 loads: `scvi.model.SCVI.load(folder, adata)`.
+        """Write a model folder for scvi-tools 1.4: `scvi.model.SCVI.load(folder, adata)`.
 
-        Raises FormatError where the folder exists or scvi-tools has no such model.
+        Raises FormatError if the folder exists or scvi-tools has no such model.
         """
         scvi_export.write(Path(folder), self.name, self.module, self.schema, self.outcome.history, overwrite)

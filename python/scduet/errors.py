@@ -1,10 +1,10 @@
-"""What goes wrong, by kind. Every error names the thing and carries the remedy as `hint`."""
+"""Exceptions and warnings. Every error names its cause and has a remedy as `hint`."""
 
 from typing import Any
 
 
 class ScduetError(Exception):
-    """Base of the errors that users can mend; `hint` says how, `details` are what programs may want to know."""
+    """Base class of errors that users can fix; `hint` says how, `details` is for programs."""
 
     def __init__(self, message: str, hint: str = "", **details: Any):
         super().__init__(f"{message}; {hint}" if hint else message)
@@ -12,23 +12,23 @@ class ScduetError(Exception):
 
 
 class DataError(ScduetError, ValueError):
-    """The cells, genes or annotations given cannot be used."""
+    """The cells, genes or annotations cannot be used."""
 
 
 class OptionError(ScduetError, TypeError, ValueError):
-    """An option that does not exist, or a value that it does not take."""
+    """An unknown option or an invalid value."""
 
 
 class FormatError(ScduetError, ValueError):
-    """A file or folder that is truncated, foreign, or from a version that cannot be read."""
+    """A file or folder that is truncated, of an unknown format, or of an unsupported version."""
 
 
 class DeviceError(ScduetError, RuntimeError):
-    """A device was asked for that this machine or this build of torch does not have."""
+    """The requested device is not available on this machine or in this build of torch."""
 
 
 class TrainingError(ScduetError, RuntimeError):
-    """Training could not go on."""
+    """Training failed."""
 
 
 class ScduetWarning(UserWarning):
@@ -36,7 +36,7 @@ class ScduetWarning(UserWarning):
 
 
 class TrainingInterrupted(ScduetWarning):
-    """Ctrl-C ended training; the model has the weights of that moment, or the best if early stopping watched them."""
+    """Ctrl-C stopped training; the model has the current weights, or the best ones with early stopping."""
 
 
 def some(names, most: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Events: what the engine reports while it works, and what becomes of a callback's exceptions, warnings and Ctrl-C."""
+"""Progress events, and handling of exceptions in callbacks, warnings and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Unit = Literal["epoch", "cell", "metric", "file"]
 
 @dataclass(frozen=True)
 class Event:
-    """One message of the engine to whoever called it."""
+    """A progress report or message of the engine."""
 
     kind: Literal["progress", "log", "warning"]
     message: str
     done: int = 0  # of `total` units
     total: int = 0
     unit: Unit = "epoch"
-    seconds_left: float = 0.0  # estimate, if the work is not stopped early
+    seconds_left: float = 0.0  # estimate, assuming no early stop
     terms: Mapping[str, float] = field(default_factory=dict)  # of an epoch: its row of the history
 
 
-Listener = Callable[[Event], "bool | None"]  # returning True asks training to stop
+Listener = Callable[[Event], "bool | None"]  # returning True stops training
 
 
 def counted(listener: Listener | None, message: str, unit: Unit) -> Callable[[int, int, float], object] | None:
-    """A function of (done, total, seconds left) that tells `listener` of them; None where nobody listens."""
+    """A function of (done, total, seconds left) that sends Events to `listener`; None if there is no listener."""
     if listener is None:
         return None
     return lambda done, total, left=0.0: listener(Event("progress", message, done, total, unit, left))
 
 
 class RaiseLater:
-    """A callback of training: an exception in it stops training, and is raised when there is a model to go with it."""
+    """A training callback whose exceptions stop training and are raised once a model is available."""
 
     def __init__(self, callback: Listener, takes_warnings: bool = True):
-        self.takes_warnings = takes_warnings  # else they are shown as all warnings are
+        self.takes_warnings = takes_warnings  # otherwise they are shown like other warnings
         self._callback = callback
         self.error: Exception | None = None
 
@@ -57,12 +57,12 @@ class RaiseLater:
         getattr(self._callback, "close", lambda: None)()
 
     def check(self) -> None:
-        """Raise what the callback has raised so far."""
+        """Raise the callback's exception, if any."""
         if self.error is not None:
             raise self.error
 
     def handed_over(self, model: Any) -> Any:
-        """`model`; or what the callback raised, with the model as its attribute `model`."""
+        """Return `model`, or raise the callback's exception with the model as its attribute `model`."""
         if self.error is not None:
             self.error.model = model  # type: ignore[attr-defined]
         self.check()
@@ -70,14 +70,14 @@ class RaiseLater:
 
 
 def silent(event: Event) -> None:
-    """Shows nothing; messages go to the log."""
+    """Show nothing; messages go to the log."""
     if event.kind == "log":
         logging.getLogger("scduet").info(event.message)
 
 
 @contextmanager
 def warnings_to(listener: RaiseLater) -> Iterator[None]:
-    """Inside, our warnings go to `listener` as events, if it is the user's."""
+    """Send scduet's warnings to a user's `listener` as events inside this context."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
         if listener.takes_warnings:
@@ -90,7 +90,7 @@ def warnings_to(listener: RaiseLater) -> Iterator[None]:
 
 
 def tell_interrupted(stopped: str, n_epochs: int) -> None:
-    """Warn that Ctrl-C ended training; before the first epoch is done raise it, for untrained weights are no model."""
+    """Warn that Ctrl-C stopped training; raise it instead if no epoch is complete."""
     if stopped != "interrupted":
         return
     if not n_epochs:

@@ -1,7 +1,7 @@
-"""Dataclasses -> documented options. Read from source text, so that help for users costs no import of torch.
+"""Documented options from dataclasses, read from source text so that help does not import torch.
 
-An option is a field of `Fields` (where the data are), `TrainConfig` (how to train) or a model's `Config`, with the
-string under it as its help. Errors, command-line flags, R help and saved metadata all come from here.
+An option is a field of `Fields` (data), `TrainConfig` (training) or a model's `Config`, with the string below it as its
+help. Errors, command-line flags, R help and saved metadata are derived from it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ SHARED: tuple[tuple[Group, str], ...] = (("data", "scduet.data.schema:Fields"), 
 
 @dataclass(frozen=True)
 class Option:
-    """One thing that users may set."""
+    """A user option."""
 
     name: str
     type: str  # the annotation as written, e.g. "int | None"
     default: Any
-    choices: tuple[str, ...]  # of a Literal; empty for the rest
+    choices: tuple[str, ...]  # of a Literal; otherwise empty
     help: str
     group: Group
 
 
 def options_of(model: str) -> list[Option]:
-    """Every option that `fit(adata, model, ...)` takes: data, training, model.
+    """All options of `fit(adata, model, ...)`: data, training, model.
 
     Raises OptionError for a model that does not exist.
     """
@@ -50,12 +50,12 @@ def options_of(model: str) -> list[Option]:
 
 
 def options_at(*places: tuple[Group, str]) -> list[Option]:
-    """The fields of the dataclasses at these places, each a group and "module:Class"."""
+    """The fields of dataclasses, given as pairs of group and "module:Class"."""
     return [option for group, place in places for option in _options_in(group, place)]
 
 
 def settings_at(place: str) -> dict[str, Any]:
-    """The dict of literals that is assigned at "module:NAME", e.g. a recipe; no code is run."""
+    """The dict of literals assigned at "module:NAME", e.g. a recipe, without running code."""
     module, _, name = place.partition(":")
     nodes = [node for node in ast.parse(_source(module)).body if isinstance(node, ast.Assign)]
     value = next(v for node in nodes for target, v in _assigned(node) if target == name)
@@ -72,7 +72,7 @@ Config = TypeVar("Config")
 
 
 def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
-    """An instance of dataclass `cls` from the `values` whose names it has, each checked against its annotation."""
+    """An instance of dataclass `cls` from those `values` that are its fields, checked against their annotations."""
     hints = get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
     return cls(**{name: _checked(name, values[name], hints[name]) for name in names if name in values})
@@ -141,7 +141,7 @@ def listed(name: str, value: Any) -> list[Any]:
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise OptionError naming the options that do not exist, and the nearest that do."""
+    """Raise OptionError naming unknown options and similar existing ones."""
     known = list(known)
     for name in given:
         if name not in known:
@@ -151,7 +151,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> Non
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the annotation `hint` wants it: whole floats become int (R has no plain integers), lists tuples."""
+    """Convert `value` to the annotation `hint`: whole floats to int (R numbers are doubles), lists to tuples."""
     allowed = get_args(hint) if get_origin(hint) not in (tuple, Literal) and get_args(hint) else (hint,)
     for kind in allowed:
         ok, converted = _fits(value, kind)
@@ -195,7 +195,7 @@ def _spelled(kind: Any) -> str:
 
 @lru_cache(maxsize=64)
 def _options_in(group: Group, place: str) -> tuple[Option, ...]:
-    """The fields of the dataclass at "module:Class", with those of the classes that it extends first."""
+    """The fields of the dataclass at "module:Class", those of its base classes first."""
     module, _, cls = place.partition(":")
     tree = ast.parse(_source(module))
     node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls)
@@ -224,7 +224,7 @@ def _choices(annotation: ast.expr) -> tuple[str, ...]:
 
 
 def _resolve(base: ast.expr, tree: ast.Module, module: str) -> str:
-    """The place "module:Class" of a base class: one of the same file, or `name.Class` with `name` imported there."""
+    """The "module:Class" of a base class in the same file, or of `name.Class` with `name` imported there."""
     if isinstance(base, ast.Name) and base.id in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}:
         return f"{module}:{base.id}"
     if not (isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name)):

@@ -1,4 +1,4 @@
-"""A transformer with its weights, published or trained here: what `load` gives for its folder."""
+"""A published, pre-trained or fine-tuned transformer, as returned by `load`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from scduet.transformers.objectives.finetune import Encoder
 from scduet.transformers.tokenizers.tokens import Tokenizer
 from scduet.transformers.tokenizers.vocabulary import MIN_SHARE, Match, Vocabulary
 
-FEW_CELLS = 10  # so few may be alike indeed
+FEW_CELLS = 10  # fewer cells may really be alike
 WHERE = ("layer", "gene_column", "min_share", "allow_non_integer")
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """A transformer, ready to embed cells. Made by `load`, `pretrain` and `finetune`; for the fields see `Parts`."""
+    """A transformer, returned by `load`, `pretrain` and `finetune`; for the fields see `Parts`."""
 
     name: str
     module: nn.Module = field(repr=False)
@@ -66,17 +66,17 @@ class Transformer:
 
     @property
     def features(self) -> list[str]:
-        """The genes that it knows."""
+        """The genes of its vocabulary."""
         return list(self.vocabulary.token)
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch of the last training here: mean loss and its terms."""
+        """One row per epoch of its last training: mean loss and its terms."""
         return self.outcome.table()
 
     @property
     def key(self) -> str:
-        """Where its embedding goes in obsm."""
+        """Key of its embedding in obsm."""
         return key_of(self.name)
 
     @property
@@ -89,7 +89,7 @@ class Transformer:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The columns of obs that it learned: "batch_key" or "labels_key"."""
+        """The columns of obs it was fine-tuned on: "batch_key" or "labels_key"."""
         tuning = self.tuning
         return {} if tuning is None else {{"integration": "batch_key"}.get(tuning.task, "labels_key"): tuning.key}
 
@@ -111,7 +111,7 @@ class Transformer:
         callback: Listener | None = None,
         **how,
     ) -> Float[np.ndarray, "cell width"]:
-        """One vector for each cell of `adata`, float32, in its order.
+        """Embed each cell of `adata`, as float32 (cell, width), in order.
 
         precision: "32", "bf16" or "16", of matrix products. accelerator: "auto" takes a GPU if there is one.
         tokens_at_once: bounds the memory of a minibatch; it is halved when memory runs out.
@@ -119,9 +119,8 @@ class Transformer:
         how: where things are, see `prepared` (layer, gene_column, ...), and the family's options, e.g. `pooling`,
             `max_length`; see `model.encoder.Options`. One tuned to integrate needs the column of batches in obs.
 
-        A cell's result depends neither on padding nor on the cells computed with it. Warns where all cells get nearly
-        the same vector. Raises DataError for genes or values that do not fit, OptionError for options, DeviceError out
-        of memory.
+        The embedding of a cell is independent of padding and of other cells. Warns if all embeddings are nearly equal.
+        Raises DataError for genes or values that do not fit, OptionError for options, DeviceError out of memory.
         """
         adata = on_disk(adata)
         embed: Callable[..., Tensor] = self.module.embed  # pyright: ignore[reportAssignmentType]
@@ -153,7 +152,7 @@ class Transformer:
         callback: Listener | None = None,
         **how,
     ) -> Float[Tensor, "cell ..."]:
-        """`function` of every cell of `adata`, in its order, on the CPU; arguments as for `embed`."""
+        """Apply `function` to every cell of `adata`, in order; results on the CPU, arguments as for `embed`."""
         resources = self.resources(precision, accelerator, tokens_at_once, callback)
         cells, tokenizer = self.prepared(adata, **{**self.options, **how})
         self.module.to(resources.device).eval()
@@ -168,9 +167,9 @@ class Transformer:
         callback: Listener | None = None,
         **how,
     ) -> pd.DataFrame:
-        """A vector for each gene: the one learned, or with `adata` the mean of its states in the cells that express it.
+        """Gene embeddings: the learned ones or, with `adata`, mean states in the cells that express the gene.
 
-        Returns a DataFrame (gene, width), genes named as the checkpoint names them; with `adata` those seen in it.
+        Returns a DataFrame (gene, width) with the checkpoint's gene names; with `adata`, only expressed genes.
         """
         encoder = self.encoder
         if adata is None:
@@ -202,7 +201,7 @@ class Transformer:
         allow_non_integer: bool = False,
         **options,
     ) -> tuple[Cells, Tokenizer]:
-        """The cells of `adata`, checked, and what makes tokens of them.
+        """Check the cells of `adata` and return them with their tokenizer.
 
         layer: where the raw counts are (None: X). gene_column: column of var with the names of genes (None: looked
         for in var_names and var). min_share: share of the counts that must be on genes that the checkpoint knows.
@@ -217,11 +216,11 @@ class Transformer:
     def match(
         self, adata, *, layer: str | None = None, gene_column: str | None = None, min_share: float = 0.0
     ) -> Match:
-        """Which genes of `adata` the checkpoint knows; print it."""
+        """Match the genes of `adata` to the checkpoint; the result can be printed."""
         return self._matched(adata, layer, gene_column, min_share, allow_non_integer=True)[1]
 
     def gene_rows(self, adata, **where) -> Int[np.ndarray, " gene"]:
-        """Row of each gene of `adata` in the table of genes, -1 for an unknown one. where: as for `match`."""
+        """Row of each gene of `adata` in the gene embeddings, -1 for unknown genes. where: as for `match`."""
         return self.match(adata, **where).token
 
     def token_statistics(
@@ -240,17 +239,16 @@ class Transformer:
         return pd.Series({"place": match.place, **found, **tokens})
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write the model, heads for training included, so that `load` reads it: safetensors and JSON.
+        """Write the model, including training heads, for `load`: safetensors and JSON.
 
-        Of a fine-tuned one what training changed: the base is not copied, `load` needs it again, and checks it.
-        Of several processes under torchrun only the first writes. Raises FormatError when the folder exists, unless
-        overwrite=True and it holds a model of ours.
+        Fine-tuned models store only changed weights; `load` checks the original. Under torchrun, the first process
+        writes. Raises FormatError if the folder exists, unless overwrite=True and it contains only a scduet model.
         """
         if is_first():
             transformer_folder.write(transformer_folder.Parts(**vars(self)), Path(folder), overwrite)
 
     def resources(self, precision: Precision, accelerator: str, tokens_at_once: int | None, callback) -> Resources:
-        """What a computation may use. Raises OptionError or DeviceError for what cannot be had."""
+        """Computational resources. Raises OptionError or DeviceError if they are not available."""
         if precision == "16" and not self.encoder.fits_float16:
             raise OptionError(f"{self.name} overflows in float16", "use precision='bf16'")
         return Resources(devices.choose(accelerator), precision, tokens_at_once, counted(callback, self.name, "cell"))
@@ -276,7 +274,7 @@ class Transformer:
         return cells, self.vocabulary.match(_names(adata, gene_column), _gene_totals(cells), min_share)
 
     def _tokenizer(self, match: Match, adata, options) -> Tokenizer:
-        # A number for each cell, from its name: the same in whatever data set the cell is.
+        # A number for each cell, derived from its name and independent of the data set.
         numbers = np.asarray(hash_array(adata.obs_names.to_numpy(dtype=object)))
         return self.encoder.tokenizer(match, numbers, options)
 
@@ -286,20 +284,20 @@ class Transformer:
 
 
 def _with_batches(function: Callable[[TokenBatch], Tensor], codes: Int[np.ndarray, " cell"]):
-    """`function` of minibatches that say the batch of each cell."""
+    """Apply `function` to minibatches with the batch of each cell."""
     batch = torch.from_numpy(codes)
     return lambda tokens: function(replace(tokens, batch=batch.to(tokens.index.device)[tokens.index]))
 
 
 def _warn_if_same(vectors: np.ndarray, name: str) -> None:
-    """Warn where the vectors of several cells are nearly the same."""
+    """Warn if the embeddings of several cells are nearly equal."""
     if len(vectors) >= FEW_CELLS and spread(vectors) < SAME:
         message = f"{name} gives all {len(vectors)} cells nearly the same vector (they differ by {spread(vectors):.1%})"
         warnings.warn(f"{message}; try pooling='mean', or train it longer", ScduetWarning, stacklevel=3)
 
 
 def _names(adata, gene_column: str | None) -> dict[str, pd.Index]:
-    """Where names of genes may be: the column asked for, or var_names and every column of text."""
+    """Candidate gene names: `gene_column`, or var_names and every text column."""
     if gene_column is not None:
         if gene_column not in adata.var:
             raise DataError(f"no column {gene_column!r} in adata.var", f"it has {some(adata.var.columns, 12)}")
@@ -317,7 +315,7 @@ def _gene_totals(cells: Cells) -> Float[np.ndarray, " gene"]:
 
 
 def _refuse_empty(cells: Cells, known: np.ndarray, names) -> None:
-    """Raise DataError naming the cells with no count on a known gene."""
+    """Raise DataError naming the cells without counts on known genes."""
     source, empty = cells.counts, []
     for start in range(0, source.n_cells, 4_096):
         counts = source.rows(np.arange(start, min(start + 4_096, source.n_cells)))

@@ -1,24 +1,26 @@
-#' Annotate cells by a reference
+#' Annotate cells from a labeled reference
 #'
-#' Trains scVI and then scANVI on both data sets and predicts the cell types of the query. Prints, and keeps, a table of
-#' accuracies: the model beside k nearest neighbors and logistic regression, on reference cells whose labels none had seen.
-#' `use` says whose labels the query gets.
+#' Trains scVI and then scANVI on both data sets and predicts the cell types of the query. Also prints and stores the
+#' accuracy of the model, k nearest neighbors and logistic regression on held-out reference cells. `use` selects the
+#' method that labels the query.
 #'
-#' @param query,reference Seurat objects or SingleCellExperiments with raw counts. The reference may also be the folder of a
-#'   transformer that [FinetuneTransformer()] taught; then nothing is trained.
+#' @param query,reference Seurat objects or SingleCellExperiments with raw counts. The reference may also be the folder
+#'   of a transformer fine-tuned by [FinetuneTransformer()]; then nothing is trained.
 #' @param labels Column of the reference's metadata with the cell types.
-#' @param model "scanvi", or the folder of a transformer, which is then fine-tuned on the reference.
-#' @param batch Column in the metadata of both with the technical batch; `NULL` to take them for two batches.
-#' @param features Genes to use; `NULL` for the variable features of the reference, else all, that both share. A
-#'   transformer takes all.
-#' @param unknown Share (0 to 1) of the largest possible entropy above which a cell is called "unknown"; `NULL` never.
-#' @param use Whose labels to take: "model"; "knn" or "logistic_regression", the baselines of the table; or "best", the row
-#'   with the highest `macro_f1` (mean over types). Given the folder of a trained transformer, only "model".
-#' @param assay Assay with the counts, in the query; in the reference it is the default one.
+#' @param model "scanvi", or the folder of a transformer to fine-tune on the reference.
+#' @param batch Column with the technical batch in the metadata of both; `NULL` to treat query and reference as two
+#'   batches.
+#' @param features Genes to use; `NULL` for the shared variable features of the reference, or all shared genes if there
+#'   are none. A transformer uses all genes.
+#' @param unknown Fraction (0 to 1) of the maximum entropy above which a cell is called "unknown"; `NULL` to label every
+#'   cell.
+#' @param use Method whose labels to use: "model", the baselines "knn" or "logistic_regression", or "best", the method
+#'   with the highest `macro_f1` (mean over types). For a fine-tuned transformer, only "model".
+#' @param assay Assay with the counts in the query; the reference's default assay is used.
 #' @inheritParams RunModel
-#' @returns The query with the columns `predicted.<labels>` and `predicted.<labels>.score`; a Seurat object also with the
-#'   assay `prediction.score.<labels>`, one row a type. The table, with the method that gave the labels (`used`), is in `Misc(query, "scduet.annotation")` or
-#'   `metadata(query)$scduet.annotation`.
+#' @returns The query with the columns `predicted.<labels>` and `predicted.<labels>.score`; a Seurat object also has the
+#'   assay `prediction.score.<labels>` with one row per type. The table of accuracies, whose column `used` marks the
+#'   method that labeled the query, is in `Misc(query, "scduet.annotation")` or `metadata(query)$scduet.annotation`.
 #' @references Xu et al. (2021), Probabilistic harmonization and annotation of single-cell transcriptomics data with deep
 #'   generative models, \doi{10.15252/msb.20209620}
 #' @family tasks
@@ -69,9 +71,9 @@ shared_features <- function(features, reference, known, present, verbose, call =
   wanted <- if (!is.null(features)) features else if (length(variable)) known[known %in% variable] else known
   genes <- wanted[wanted %in% present & wanted %in% known]
   if (!length(genes)) {
-    abort_scduet("Query and reference share no features.", "Are names symbols in one and Ensembl ids in the other?", "features", call)
+    abort_scduet("Query and reference share no features.", "Does one use gene symbols and the other Ensembl ids?", "features", call)
   }
-  inform_scduet(sprintf("Using %d features that query and reference share.", length(genes)), verbose)
+  inform_scduet(sprintf("Using %d features shared by query and reference.", length(genes)), verbose)
   genes
 }
 
@@ -82,8 +84,8 @@ put_annotation <- function(query, found, labels, verbose, names, values = NULL) 
   query <- put_column(query, paste0(name, ".score"), cells$predicted_score, names)
   table <- receive_frame(found$table)
   said <- sprintf("%s %.3f", table$method, table$accuracy)
-  inform_scduet(paste0("Accuracy on reference cells held out: ", paste(said, collapse = ", "), "."), verbose)
-  inform_scduet(sprintf("The labels are those of %s.", table$method[table$used]), verbose)
+  inform_scduet(paste0("Accuracy on held-out reference cells: ", paste(said, collapse = ", "), "."), verbose)
+  inform_scduet(sprintf("Labels predicted by %s.", table$method[table$used]), verbose)
   if (!inherits(query, "Seurat")) {
     kept <- S4Vectors::metadata(query)
     kept$scduet.annotation <- table

@@ -1,15 +1,15 @@
 #' Convert to AnnData
 #'
-#' The object becomes a Python AnnData of cells x genes, in memory: counts in `X`, normalised values in
-#' `layers["data"]`, metadata in `obs` and `var`, reductions in `obsm`, loadings in `varm`, neighbour graphs in `obsp`.
-#' The arrays of a sparse matrix are handed over as they are, without transposing; names and missing values are kept.
-#' What AnnData has no place for is named in a message.
+#' Converts the object to an in-memory Python AnnData of cells x genes: counts in `X`, normalized values in
+#' `layers["data"]`, metadata in `obs` and `var`, reductions in `obsm`, loadings in `varm`, neighbor graphs in `obsp`.
+#' Sparse matrices are passed without transposing, and names and missing values are kept. A message lists what AnnData
+#' cannot store.
 #'
 #' @param object A Seurat object (v3, v4 or v5, layers split or not), a SingleCellExperiment, a matrix of genes x cells
 #'   (dense, sparse or on disk), or the path of an `.h5ad` file.
 #' @param assay Assay whose counts become `X`; `NULL` for the default one. Other assays go to `obsm`.
-#' @param layers Layers to take along beside the counts.
-#' @param verbose Say what could not be carried over.
+#' @param layers Layers to convert in addition to the counts.
+#' @param verbose Report what could not be converted.
 #' @param ... Passed on to methods.
 #' @returns A Python object of class `anndata.AnnData`.
 #' @seealso [as_seurat()], [WriteH5AD()]
@@ -27,7 +27,7 @@ as_anndata.default <- function(object, ...) {
   }
   if (length(dim(object)) != 2) {
     abort_scduet(
-      sprintf("Cannot make an AnnData of an object of class %s.", class(object)[1]),
+      sprintf("Cannot convert an object of class %s to AnnData.", class(object)[1]),
       "Pass a Seurat object, a SingleCellExperiment, a matrix of genes x cells, or the path of an .h5ad file.", "class"
     )
   }
@@ -53,7 +53,7 @@ as_anndata.Seurat <- function(object, assay = NULL, layers = "data", verbose = T
   from <- if (length(layers_named(main, "counts"))) "counts" else "data"
   cells <- assay_cells(main, object)
   if (length(cells) < ncol(object)) {
-    inform_scduet(sprintf("The assay \"%s\" has %d of %d cells; the AnnData has these.", assay, length(cells), ncol(object)), verbose)
+    inform_scduet(sprintf("The assay \"%s\" has %d of %d cells; only these are converted.", assay, length(cells), ncol(object)), verbose)
   }
   obs <- cell_data(object)[cells, , drop = FALSE]
   adata <- new_anndata(need_layer(main, from, raw = FALSE), rownames(main), obs, gene_data(main), verbose)
@@ -98,11 +98,11 @@ as_anndata.SingleCellExperiment <- function(object, layers = NULL, verbose = TRU
   }
   other <- SingleCellExperiment::altExpNames(object)
   left <- c(if (length(other)) paste("alternative experiments", some(other, 9)), left_models(object))
-  if (length(left)) inform_scduet(paste0("Not carried over: ", paste(left, collapse = "; "), "."), verbose)
+  if (length(left)) inform_scduet(paste0("Not converted: ", paste(left, collapse = "; "), "."), verbose)
   adata
 }
 
-# Cells named as in the metadata, which SingleCellExperiment does not ask for.
+# Cells named as in the metadata, which SingleCellExperiment does not require.
 unnamed <- function(x, cells) {
   if (is.null(colnames(x))) colnames(x) <- cells
   x
@@ -114,7 +114,7 @@ sce_reduction <- function(name) ifelse(toupper(name) == name, tolower(name), nam
 new_anndata <- function(blocks, genes, obs, var, verbose = TRUE) {
   cells <- unlist(lapply(blocks, colnames), use.names = FALSE)
   cells <- if (is.null(cells)) rownames(obs) else unique_cells(cells, rownames(obs), verbose)
-  empty <- setdiff(rownames(obs), cells) # cells that this layer does not know
+  empty <- setdiff(rownames(obs), cells) # cells missing from this layer
   if (length(empty)) blocks <- c(blocks, list(no_counts(genes, empty)))
   cells <- c(cells, empty)
   x <- send_counts(blocks, genes)
@@ -126,9 +126,9 @@ new_anndata <- function(blocks, genes, obs, var, verbose = TRUE) {
 unique_cells <- function(cells, known, verbose, call = rlang::caller_env()) {
   twice <- unique(cells[duplicated(cells)])
   if (length(twice) && length(cells) != length(known)) {
-    abort_scduet(sprintf("%d cell names occur more than once: %s.", length(twice), some(twice)), "Make them unique.", "names", call)
+    abort_scduet(sprintf("Duplicated cell names (%d): %s.", length(twice), some(twice)), "Make them unique.", "names", call)
   }
-  if (length(twice)) inform_scduet(sprintf("%d cell names occur more than once; they were made unique.", length(twice)), verbose)
+  if (length(twice)) inform_scduet(sprintf("Made %d duplicated cell names unique.", length(twice)), verbose)
   if (length(twice)) known else cells
 }
 
@@ -146,14 +146,14 @@ put_layer <- function(adata, main, layer, cells) {
   ask("put", adata = adata, place = "layers", key = layer, value = whole$X)
 }
 
-# Metadata, with the active identity as a column of its own.
+# Metadata with the active identity as a column.
 cell_data <- function(object) {
   data <- object[[]]
   data[[ident_column(object)]] <- SeuratObject::Idents(object)
   data
 }
 
-# The name under which the active identity travels: "ident", unless the metadata has a column of that name.
+# Column name for the active identity: "ident", unless the metadata already has it.
 ident_column <- function(object) utils::tail(make.unique(c(names(object[[]]), "ident")), 1)
 
 gene_data <- function(main) {
@@ -168,7 +168,7 @@ gene_data <- function(main) {
   data
 }
 
-# The cells of an assay in the object's order; in Seurat 5 they may be a part of all, as in a sketch.
+# The cells of an assay in the object's order; in Seurat 5 an assay may have a subset of the cells, as in a sketch.
 assay_cells <- function(assay, object) if (is_v5()) intersect(colnames(object), colnames(assay)) else colnames(object)
 
 put_reductions <- function(adata, object, genes, cells) {
@@ -248,13 +248,13 @@ tell_left_out <- function(object, assay, layers, verbose) {
     if (length(graphs)) paste("graphs of other cells,", some(graphs, 9)),
     left_models(object),
     if (length(object@images)) paste("images", some(names(object@images), 9)),
-    if (length(object@neighbors)) paste("nearest-neighbour lists", some(names(object@neighbors), 9)),
+    if (length(object@neighbors)) paste("nearest-neighbor lists", some(names(object@neighbors), 9)),
     if (length(object@misc)) "`misc`", if (length(object@tools)) "`tools`", if (length(object@commands)) "the command log"
   )
-  if (length(left)) inform_scduet(paste0("Not carried over to AnnData: ", paste(left, collapse = "; "), "."), verbose)
+  if (length(left)) inform_scduet(paste0("Not converted to AnnData: ", paste(left, collapse = "; "), "."), verbose)
 }
 
-# Layers of an assay beside those that are `carried`.
+# Layers of an assay other than those in `carried`.
 further_layers <- function(assay, carried) {
   layered <- if (is_layered(assay)) v5("Layers")(assay) else c("counts", "data", "scale.data")
   other <- layered[!sub("\\..*", "", layered) %in% carried & !layered %in% carried]
@@ -270,5 +270,5 @@ names_or <- function(names, n, what) if (is.null(names)) paste0(what, seq_len(n)
 
 empty_frame <- function(names) data.frame(row.names = names)
 
-# A DataFrame of Bioconductor; columns that hold data frames or matrices stay as they are: `send_frame` names them.
+# A Bioconductor DataFrame as a data frame; columns of data frames or matrices are kept, and `send_frame` reports them.
 plain_frame <- function(data, names) structure(as.list(data), class = "data.frame", row.names = names)

@@ -1,21 +1,20 @@
 #' Convert to Seurat
 #'
-#' Makes a Seurat object of an AnnData: counts, normalised values, metadata, variable features, reductions with loadings,
-#' neighbour graphs and further assays, as far as they are there. Under Seurat v5 the assay is an `Assay5` unless
-#' `options(Seurat.object.assay.version = "v3")` says otherwise.
+#' Converts an AnnData to a Seurat object with counts, normalized values, metadata, variable features, reductions with
+#' loadings, neighbor graphs and additional assays. Under Seurat v5 the assay is an `Assay5` unless
+#' `options(Seurat.object.assay.version = "v3")` is set.
 #'
-#' Each matrix goes where its values belong: whole numbers to `counts`, other numbers to `data`, and those with values below
-#' zero to `scale.data`, in the order `layers["counts"]` (`"data"`, `"logcounts"`, `"scale.data"`), `X`, `raw`. Where `raw`
-#' has more genes than a scaled `X`, as after `scanpy.pp.scale()` of the variable genes, the assay has the genes of `raw`;
-#' else what `raw` holds beside that becomes an assay "raw". A message says what was decided.
+#' The slot of each matrix depends on its values: whole numbers go to `counts`, other numbers to `data`, and matrices
+#' with negative values to `scale.data`, in the order `layers["counts"]` (`"data"`, `"logcounts"`, `"scale.data"`), `X`,
+#' `raw`. If `raw` has more genes than a scaled `X`, as after `scanpy.pp.scale()` of the variable genes, the assay has
+#' the genes of `raw`; otherwise the remaining content of `raw` becomes an assay "raw". A message reports these choices.
 #'
 #' Entries of `obsm` whose columns have names (a data frame, or names in `uns["KEY_names"]`) become assays, the others
-#' reductions. Seurat allows no `_` and no `|` in gene names and makes them `-`; the names as they were stay in the column
+#' reductions. Seurat replaces `_` and `|` in gene names by `-`; the original names are kept in the column
 #' `original_name` of the feature metadata.
-#'
-#' @param object A Python AnnData, the path of an `.h5ad` file, or anything that [as_anndata()] takes.
-#' @param assay Name of the assay; `NULL` for the one that the AnnData came from, else "RNA".
-#' @param verbose Say what could not be carried over.
+#' @param object A Python AnnData, the path of an `.h5ad` file, or anything that [as_anndata()] accepts.
+#' @param assay Name of the assay; `NULL` for the assay that the AnnData was created from, or "RNA".
+#' @param verbose Report what could not be converted.
 #' @param ... Not used.
 #' @returns A Seurat object.
 #' @seealso [as_anndata()], [ReadH5AD()]
@@ -51,7 +50,7 @@ as_seurat <- function(object, assay = NULL, verbose = TRUE, ...) {
 }
 
 check_matrices <- function(matrices, call = rlang::caller_env()) {
-  if (!length(matrices)) abort_scduet("The AnnData has no matrix: neither X, raw nor a layer \"counts\".", class = "no_counts", call = call)
+  if (!length(matrices)) abort_scduet("The AnnData has no matrix: X, raw and layers[\"counts\"] are all missing.", class = "no_counts", call = call)
 }
 
 first_of <- function(...) Filter(Negate(is.null), list(...))[[1]]
@@ -60,12 +59,12 @@ first_of <- function(...) Filter(Negate(is.null), list(...))[[1]]
 clean_genes <- function(genes, verbose = FALSE) {
   clean <- make.unique(gsub("[_|]", "-", genes))
   if (any(clean != genes)) {
-    inform_scduet(sprintf("%d gene names got `-` for `_` or `|`, as Seurat wants it; see `original_name`.", sum(clean != genes)), verbose)
+    inform_scduet(sprintf("Replaced `_` or `|` by `-` in %d gene names, as Seurat requires; see `original_name`.", sum(clean != genes)), verbose)
   }
   list(clean = clean, original = genes)
 }
 
-# Objects of this package come back as they were; of others it is said what was taken for what.
+# Objects of this package round-trip silently; for others, report which matrix went where.
 tell_matrices <- function(info, verbose) {
   simple <- length(info$matrices) == 1 && identical(info$matrices$counts, "X")
   if (!is.null(info$notes$x) || simple) {
@@ -136,7 +135,7 @@ variable_features <- function(var) {
   if (!is.logical(var$highly_variable)) {
     return(character())
   }
-  chosen <- which(var$highly_variable) # of genes that raw alone has it is not known
+  chosen <- which(var$highly_variable) # unknown for genes that only raw has
   rank <- var$highly_variable_rank
   rownames(var)[if (is.null(rank)) chosen else chosen[order(rank[chosen])]]
 }
@@ -163,16 +162,16 @@ set_reductions <- function(object, adata, info, assay, own, verbose) {
 free_name <- function(name, object, key, verbose) {
   name <- gsub("[^[:alnum:]_.-]", "_", name)
   free <- utils::tail(make.unique(c(names(object), name)), 1)
-  if (free != name) inform_scduet(sprintf("The object has \"%s\" already: \"%s\" is called \"%s\".", name, key, free), verbose)
+  if (free != name) inform_scduet(sprintf("The object already has \"%s\": \"%s\" was renamed to \"%s\".", name, key, free), verbose)
   free
 }
 
-# Seurat 4 takes a reduction only if it has all cells.
+# Seurat 4 requires a reduction to have all cells.
 covered_cells <- function(covered, name, verbose) {
   if (all(covered) || is_v5()) {
     return(covered)
   }
-  said <- "The reduction \"%s\" covers %d of %d cells; Seurat 4 wants all, so the others have NA there."
+  said <- "The reduction \"%s\" covers %d of %d cells; the others are NA, because Seurat 4 requires all cells."
   inform_scduet(sprintf(said, name, sum(covered), length(covered)), verbose)
   rep(TRUE, length(covered))
 }
@@ -203,13 +202,13 @@ set_assays <- function(object, adata, info, cells, verbose) {
   object
 }
 
-# What raw holds beside the main assay.
+# The content of raw that is not in the main assay.
 set_raw <- function(object, adata, cells, verbose) {
   genes <- clean_genes(receive_text(ask("names", adata = adata, axis = "raw")))$clean
   x <- fetch_matrix(adata, "raw", genes, cells)
   name <- free_name("raw", object, "raw", verbose)
   quiet_layers(object[[name]] <- if (all(x@x >= 0 & x@x == round(x@x))) new_assay(counts = x) else new_assay(data = x))
-  inform_scduet(sprintf("`raw` of the AnnData, with %d genes, is the assay \"%s\".", nrow(x), name), verbose)
+  inform_scduet(sprintf("`raw` of the AnnData, with %d genes, became the assay \"%s\".", nrow(x), name), verbose)
   object
 }
 
@@ -237,5 +236,5 @@ tell_unused <- function(info, verbose) {
     if (length(info$unusable)) paste("obsm", some(unlist(info$unusable), 9)),
     if (length(info$other)) paste("uns", some(unlist(info$other), 9))
   )
-  if (length(left)) inform_scduet(paste0("Not carried over to Seurat: ", paste(left, collapse = "; "), "."), verbose)
+  if (length(left)) inform_scduet(paste0("Not converted to Seurat: ", paste(left, collapse = "; "), "."), verbose)
 }

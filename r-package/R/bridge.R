@@ -1,13 +1,13 @@
-# Vectors, matrices and data frames to and from the engine. Python copies a vector straight out of R's memory and back into
-# it where it can see it (`is_direct()`), else it passes as raw bytes, a chunk at a time, which reticulate moves as they are
-# in every version. reticulate's converters of arrays, sparse matrices and data frames are not used (they lose NA, copy
-# several times, and break with NumPy 2).
+# Passes vectors, matrices and data frames to and from the engine. Python copies vectors directly from and to R's memory
+# if it can (`is_direct()`); otherwise they are passed as chunks of raw bytes, which every version of reticulate
+# supports. reticulate's converters for arrays, sparse matrices and data frames are not used: they lose NA, copy several
+# times, and break with NumPy 2.
 
 BYTES <- c(float64 = 8L, int32 = 4L, uint8 = 1L)
 TYPES <- c(float64 = "double", int32 = "integer", uint8 = "raw") # of R
 BLOCK_CELLS <- 10000L # cells of a dense or on-disk matrix turned sparse at a time
 
-# Bytes moved at a time: more costs memory, fewer time. An option so that tests can make it tiny.
+# Chunk size in bytes: larger needs memory, smaller needs time. An option so that tests can make it tiny.
 chunk_bytes <- function() getOption("scduet.chunk_bytes", 2^24)
 
 new_buffer <- function(kind, size = 0, shrink = FALSE) codec()$Vector(kind, as.double(size), shrink)
@@ -36,8 +36,8 @@ send_text <- function(x) {
   ask("text", lengths = send(sizes, "int32"), blob = send(blob, "uint8"))
 }
 
-# Blocks of genes x cells (of any class) as one CSR of cells x `genes`: a dgCMatrix already holds the arrays of the CSR,
-# so nothing is transposed. Values become float32 where that is exact. Genes that a block lacks are zero.
+# Combine blocks of genes x cells (of any class) into one CSR of cells x `genes`. A dgCMatrix already holds the arrays
+# of the CSR, so nothing is transposed. Values become float32 where that is exact; genes missing from a block are zero.
 send_counts <- function(blocks, genes) {
   blocks <- unlist(lapply(unname(blocks), as_blocks), recursive = FALSE)
   known <- sum(vapply(blocks, function(b) if (methods::is(b, "dgCMatrix")) length(b@x) else 0, 0))
@@ -60,7 +60,7 @@ place_genes <- function(block, genes) {
   match(rownames(block), genes)[block@i + 1L] - 1L
 }
 
-# A matrix in pieces that fit into memory as sparse ones: a function gives the next piece.
+# Iterate over a matrix in blocks that fit into memory when sparse: returns a function that returns the next block.
 as_blocks <- function(x) {
   if (methods::is(x, "sparseMatrix")) {
     return(list(x))
@@ -78,7 +78,7 @@ as_dgc <- function(x) {
   if (methods::is(x, "dgCMatrix")) x else methods::as(methods::as(methods::as(x, "dMatrix"), "generalMatrix"), "CsparseMatrix")
 }
 
-# On-disk matrices (DelayedArray, BPCells) bring their own way to become a dgCMatrix.
+# On-disk matrices (DelayedArray, BPCells) provide their own conversion to dgCMatrix.
 as_sparse <- function(x) tryCatch(methods::as(x, "dgCMatrix"), error = function(e) as.matrix(x))
 
 send_dense <- function(x) {
@@ -86,19 +86,19 @@ send_dense <- function(x) {
   ask("dense", values = send(as.vector(x), "float64"), n_rows = nrow(x), n_columns = ncol(x))
 }
 
-# A data frame; columns that are no vectors are left out and named in a message.
+# Send a data frame; columns that are not vectors are dropped with a message.
 send_frame <- function(data, verbose = TRUE) {
   data[] <- lapply(data, as_vector)
   kinds <- vapply(data, column_kind, "")
   if (anyNA(kinds)) {
-    inform_scduet(paste0("Left out, as AnnData has no place for them: columns ", some(names(data)[is.na(kinds)], 9), "."), verbose)
+    inform_scduet(paste0("Dropped because AnnData cannot store them: columns ", some(names(data)[is.na(kinds)], 9), "."), verbose)
   }
   data <- data[, !is.na(kinds), drop = FALSE]
   columns <- unname(Map(send_column, data, kinds[!is.na(kinds)]))
   ask("frame", names = as.list(names(data)), columns = columns, index = send_text(rownames(data)))
 }
 
-# What holds a vector in another form: run-length encoded, an array of one dimension, a time as a list.
+# Expand vectors in other representations: run-length encoded, one-dimensional array, time as a list.
 as_vector <- function(x) {
   if (methods::is(x, "Rle")) x <- S4Vectors::decode(x)
   if (length(dim(x)) == 1) {
@@ -132,7 +132,7 @@ send_column <- function(x, kind) {
   ask("column", kind = kind, values = send(codes, "int32"), levels = send_text(levels(x)), ordered = is.ordered(x))
 }
 
-# The zone in which R shows a time.
+# The time zone in which R displays a time.
 zone_of <- function(x) {
   zone <- attr(x, "tzone")[1]
   if (is.null(zone) || !nzchar(zone)) zone <- Sys.timezone()
@@ -180,7 +180,7 @@ receive_matrix <- function(block) {
   if (!py_value(block$is_sparse)) {
     return(matrix(values, shape[1], shape[2]))
   }
-  out <- methods::new("dgCMatrix") # slot by slot: Python has sorted the rows, new() would look at every one of them again
+  out <- methods::new("dgCMatrix") # slot by slot: Python has sorted the rows, and new() would check them all again
   out@i <- receive_all(block$rows, "int32")
   out@p <- receive_all(block$pointers, "int32")
   out@x <- values

@@ -1,4 +1,4 @@
-# Errors, warnings and messages, each with a class; and the checks that run before Python is started.
+# Classed errors, warnings and messages, and argument checks that run before Python starts.
 
 abort_scduet <- function(message, hint = NULL, class, call = rlang::caller_env(), ...) {
   rlang::abort(
@@ -7,7 +7,7 @@ abort_scduet <- function(message, hint = NULL, class, call = rlang::caller_env()
   )
 }
 
-# The function of this package that the user called: its name, not that of a helper, stands in the error.
+# The exported function that the user called, so that errors report it rather than a helper.
 what_was_called <- function(call) {
   for (place in seq_len(sys.nframe())) {
     if (identical(environment(sys.function(place)), topenv())) {
@@ -46,18 +46,18 @@ check_text <- function(x, name, optional = FALSE, call = rlang::caller_env()) {
     return(invisible())
   }
   if (!is.character(x) || length(x) != 1 || is.na(x) || !nzchar(x)) {
-    abort_scduet(sprintf("`%s` must be one piece of text.", name), class = "argument", call = call)
+    abort_scduet(sprintf("`%s` must be a single string.", name), class = "argument", call = call)
   }
 }
 
 check_whole <- function(x, name, call = rlang::caller_env()) {
   if (!is.numeric(x) || length(x) != 1 || is.na(x) || x != round(x)) {
-    abort_scduet(sprintf("`%s` must be one whole number.", name), class = "argument", call = call)
+    abort_scduet(sprintf("`%s` must be a single whole number.", name), class = "argument", call = call)
   }
   as.integer(x)
 }
 
-# A column of the metadata that must be there and, unless `may_miss`, have no missing values.
+# Check that a metadata column exists and, unless `may_miss`, has no missing values.
 check_column <- function(data, column, argument, may_miss = FALSE, call = rlang::caller_env()) {
   if (is.null(column)) {
     return(invisible())
@@ -66,16 +66,16 @@ check_column <- function(data, column, argument, may_miss = FALSE, call = rlang:
   if (!column %in% names(data)) {
     meant <- nearest(column, names(data))
     abort_scduet(
-      sprintf("`%s`: there is no column \"%s\" in the metadata.", argument, column),
-      c(if (length(meant)) sprintf("Did you mean \"%s\"?", meant), paste0("It has ", some(names(data), 12), ".")),
+      sprintf("`%s`: column \"%s\" not found in the metadata.", argument, column),
+      c(if (length(meant)) sprintf("Did you mean \"%s\"?", meant), paste0("Available columns: ", some(names(data), 12), ".")),
       "column", call
     )
   }
   missing <- rownames(data)[is.na(data[[column]])]
   if (length(missing) && !may_miss) {
     abort_scduet(
-      sprintf("%d cells have no value in \"%s\": %s.", length(missing), column, some(missing)),
-      "Fill the column in, or remove these cells with `subset()`.", "missing_values", call
+      sprintf("Column \"%2$s\" has missing values in %1$d cells: %3$s.", length(missing), column, some(missing)),
+      "Fill in the values, or remove these cells with `subset()`.", "missing_values", call
     )
   }
 }
@@ -83,7 +83,7 @@ check_column <- function(data, column, argument, may_miss = FALSE, call = rlang:
 check_names_once <- function(genes, call = rlang::caller_env()) {
   twice <- unique(genes[duplicated(genes)])
   if (length(twice)) {
-    said <- sprintf("%d gene names occur more than once: %s.", length(twice), some(twice))
+    said <- sprintf("Duplicated gene names (%d): %s.", length(twice), some(twice))
     abort_scduet(said, "Make them unique: `rownames(object) <- make.unique(rownames(object))`.", "names", call)
   }
 }
@@ -91,13 +91,13 @@ check_names_once <- function(genes, call = rlang::caller_env()) {
 check_features <- function(features, known, call = rlang::caller_env()) {
   twice <- unique(features[duplicated(features)])
   if (length(twice)) {
-    abort_scduet(sprintf("`features` names %s more than once.", some(twice)), "Name each feature once.", "features", call)
+    abort_scduet(sprintf("`features` contains duplicates: %s.", some(twice)), "List each feature once.", "features", call)
   }
   absent <- setdiff(features, known)
   if (length(absent)) {
     abort_scduet(
-      sprintf("%d of %d features are not in the object: %s.", length(absent), length(features), some(absent)),
-      paste0("Its features look like ", some(known), "."), "features", call
+      sprintf("%d of %d features not found in the object: %s.", length(absent), length(features), some(absent)),
+      paste0("Available features: ", some(known), "."), "features", call
     )
   }
 }

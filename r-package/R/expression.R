@@ -1,6 +1,6 @@
 #' Denoised expression
 #'
-#' What the model expects each gene's expression to be, freed of dropout and, with `batch`, of batch differences.
+#' Expected expression of each gene under the model, denoised and, with `batch`, corrected for batch effects.
 #'
 #' @param object Seurat object or SingleCellExperiment that holds a model: see [ScduetModel()].
 #' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
@@ -148,7 +148,7 @@ put_denoised <- function(object, x, name) {
 
 DENOISED <- "denoised expression" # marks an assay that may be replaced by a newer one
 
-# An assay of this name may be replaced if it was made here.
+# An assay of this name may be replaced if this package created it.
 check_assay_name <- function(object, name, call = rlang::caller_env()) {
   if (inherits(object, "Seurat")) {
     if (!name %in% names(object)) {

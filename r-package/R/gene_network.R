@@ -1,28 +1,28 @@
 #' Gene networks and gene programs
 #'
-#' Which genes go together according to a model, always beside their co-expression in the same cells, which is what the
-#' model must beat. From the vectors that a model learned for genes (`method = "embedding"`: of scVI and its kin the
-#' weights of the decoder's last layer, of LDVAE the loadings, of a transformer its table of genes), from the mean states
-#' of genes in the cells ("contextual", transformers) or from the attention between genes ("attention", transformers).
+#' Infers a gene network and gene programs from a model and compares them with co-expression in the same cells. Links
+#' are computed from gene embeddings (`method = "embedding"`: the last decoder layer of scVI and related models, the
+#' loadings of LDVAE, the token embeddings of a transformer), from mean hidden states of genes in the cells
+#' ("contextual", transformers), or from attention between genes ("attention", transformers).
 #'
 #' @param object A Seurat object or SingleCellExperiment with raw counts.
-#' @param model Folder of a transformer, or "hf://owner/name@revision"; `NULL` for the model inside the object.
-#' @param reduction Name of the reduction whose model is meant, where there are several.
-#' @param genes Genes of the network; `NULL` for those of the model inside the object, of a transformer the variable
-#'   features, else the 2,000 most variable genes.
+#' @param model Folder of a transformer, or "hf://owner/name@revision"; `NULL` for the model in the object.
+#' @param reduction Name of the reduction whose model to use; `NULL` if there is only one model.
+#' @param genes Genes of the network; `NULL` for the genes of the model in the object or, for a transformer, the
+#'   variable features or else the 2,000 most variable genes.
 #' @param method "embedding", "contextual" or "attention".
-#' @param group.by Column of the metadata: one network for each of its values ("contextual" and "attention").
-#' @param control Value of `group.by` that the others are compared with: the links kept are those that differ most.
-#' @param n.neighbors Links kept of each gene; `NULL` for all pairs.
-#' @param gene.sets Path of a GMT file, or a named list of genes: says which set each program is most enriched in.
-#' @param resolution Of the Leiden communities; more gives smaller programs.
-#' @param ... Options of a transformer, e.g. `max_length`, `precision`, and for attention `block` (-1 is the last).
+#' @param group.by Metadata column by which to compute separate networks ("contextual" and "attention").
+#' @param control Value of `group.by` to compare the other groups with; the links that differ most are kept.
+#' @param n.neighbors Number of links to keep per gene; `NULL` for all pairs.
+#' @param gene.sets Path of a GMT file, or a named list of gene sets, to test programs for enrichment.
+#' @param resolution Resolution of Leiden clustering; higher values give smaller programs.
+#' @param ... Options for transformers, e.g. `max_length`, `precision`, and `block` for attention (-1 is the last).
 #' @inheritParams RunModel
-#' @returns A data frame of class `scduet_network`, one row a link, the strongest first: `group`, `gene`, `other`,
-#'   `weight`, `coexpression`, `by_model`, `by_coexpression`; with `control` also `difference`. Attention has a direction:
-#'   `gene` looks at `other`. Attributes: `programs` (a data frame, by the model and by co-expression), and with
-#'   `gene.sets` also `enrichment` (all terms: hypergeometric test, Benjamini-Hochberg) and `links` (share of links
-#'   between genes of a common set, beside random pairs).
+#' @returns A data frame of class `scduet_network`, one row per link, strongest first: `group`, `gene`, `other`,
+#'   `weight`, `coexpression`, `by_model`, `by_coexpression`; with `control` also `difference`. Attention is directed:
+#'   `gene` attends to `other`. Attributes: `programs` (a data frame, by the model and by co-expression), and with
+#'   `gene.sets` also `enrichment` (all terms: hypergeometric test, Benjamini-Hochberg) and `links` (fraction of links
+#'   within a gene set, compared with random pairs).
 #' @references Cui et al. (2024), \doi{10.1038/s41592-024-02201-0}
 #' @family tasks
 #' @export
@@ -60,11 +60,11 @@ GeneNetwork <- function(object, model = NULL, reduction = NULL, genes = NULL, me
 
 #' Draw a gene network
 #'
-#' The strongest links by the model. Orange links are the model's alone; grey ones co-expression has too.
+#' Draws the strongest links. Gray links are also found by co-expression; orange links are found only by the model.
 #'
 #' @param network The result of [GeneNetwork()].
-#' @param genes Draw the links of these genes alone.
-#' @param group Group of cells, where there are several.
+#' @param genes Draw only links of these genes.
+#' @param group Group of cells, if the network has several.
 #' @param n.links Number of links to draw.
 #' @returns A ggplot.
 #' @family tasks
@@ -76,14 +76,14 @@ GeneNetwork <- function(object, model = NULL, reduction = NULL, genes = NULL, me
 PlotGeneNetwork <- function(network, genes = NULL, group = NULL, n.links = 150) {
   check_installed("ggplot2", "PlotGeneNetwork()")
   if (!inherits(network, "scduet_network")) {
-    abort_scduet("This is no gene network.", "Pass the result of `GeneNetwork()`.", "class")
+    abort_scduet("`network` is not a gene network.", "Pass the result of `GeneNetwork()`.", "class")
   }
   rownames(network) <- NULL
   found <- ask("network_drawing",
     links = send_frame(as.data.frame(network)), genes = if (length(genes)) as.list(genes), group = group, n_links = n.links
   )
   links <- receive_frame(found$links)
-  links$known <- ifelse(links$by_coexpression, "by co-expression too", "by the model alone")
+  links$known <- ifelse(links$by_coexpression, "model and co-expression", "model only")
   ggplot2::ggplot(receive_frame(found$genes), ggplot2::aes(x = .data$x, y = .data$y)) +
     ggplot2::geom_segment(
       ggplot2::aes(xend = .data$xend, yend = .data$yend, linewidth = .data$size, colour = .data$known), links,
@@ -91,13 +91,13 @@ PlotGeneNetwork <- function(network, genes = NULL, group = NULL, n.links = 150) 
     ) +
     ggplot2::geom_point(colour = "#0072B2") +
     ggplot2::geom_text(ggplot2::aes(label = .data$gene), size = 2.6, hjust = 0, nudge_x = 0.1, check_overlap = TRUE) +
-    ggplot2::scale_colour_manual(values = c("by co-expression too" = "#777777", "by the model alone" = "#D55E00")) +
+    ggplot2::scale_colour_manual(values = c("model and co-expression" = "#777777", "model only" = "#D55E00")) +
     ggplot2::scale_linewidth(range = c(0.3, 1.6), guide = "none") +
     ggplot2::labs(colour = "Link") +
     ggplot2::theme_void()
 }
 
-# Genes of the network by default: those of the model inside the object, else the variable ones.
+# Default genes of the network: those of the model in the object, else the variable features.
 network_genes <- function(object, genes, trained, known) {
   if (!is.null(genes)) {
     return(called_by(trained, known)[match(genes, known)])
@@ -108,7 +108,7 @@ network_genes <- function(object, genes, trained, known) {
   if (inherits(object, "Seurat")) intersect(SeuratObject::VariableFeatures(object), known) else character()
 }
 
-# Names of the object's genes as the model knows them, which Seurat may spell with "-" for "_".
+# The model's names for the object's genes, in which Seurat may have replaced "_" by "-".
 called_by <- function(trained, known) {
   own <- match(gsub("[_|]", "-", trained$genes), known)
   absent <- !trained$genes %in% known & !is.na(own)

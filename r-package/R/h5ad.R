@@ -1,13 +1,13 @@
 #' Read and write `.h5ad` files
 #'
-#' `WriteH5AD()` writes what [as_anndata()] carries over; `ReadH5AD()` reads it back, or any other `.h5ad` file, as
-#' [as_seurat()] does. A file is written to a temporary name first, so that none is ever half written. Dates and times are
-#' text in the file, and dates and times again, in their zone, after `ReadH5AD()`.
+#' `WriteH5AD()` converts an object with [as_anndata()] and writes it; `ReadH5AD()` reads any `.h5ad` file with
+#' [as_seurat()]. Files are written atomically, under a temporary name. Dates and times are stored as text; `ReadH5AD()`
+#' restores them with their time zone.
 #'
 #' @param object A Seurat object, SingleCellExperiment or matrix.
 #' @param path Path of the file.
-#' @param overwrite Replace a file that exists.
-#' @param verbose Say what could not be carried over.
+#' @param overwrite Overwrite an existing file.
+#' @param verbose Report what could not be converted.
 #' @param ... Passed on to [as_anndata()] or [as_seurat()].
 #' @returns `WriteH5AD()`: the path, invisibly. `ReadH5AD()`: a Seurat object.
 #' @export
@@ -20,7 +20,7 @@ WriteH5AD <- function(object, path, overwrite = FALSE, verbose = TRUE, ...) {
   check_new_file(path, overwrite)
   adata <- as_anndata(object, verbose = verbose, ...)
   as_text <- unlist(py_value(ask("write_h5ad", adata = adata, path = path.expand(path))))
-  if (length(as_text)) inform_scduet(paste0("Written as text, as h5ad has no dates; `ReadH5AD()` makes them dates again: ", some(as_text, 9), "."), verbose)
+  if (length(as_text)) inform_scduet(paste0("Dates and times are stored as text, and restored by `ReadH5AD()`: ", some(as_text, 9), "."), verbose)
   invisible(path)
 }
 
@@ -34,11 +34,11 @@ ReadH5AD <- function(path, verbose = TRUE, ...) {
 check_new_file <- function(path, overwrite, call = rlang::caller_env()) {
   folder <- dirname(path.expand(path))
   if (!may_write(folder)) {
-    what <- if (dir.exists(folder)) "You may not write into the folder %s." else "There is no folder %s."
+    what <- if (dir.exists(folder)) "Cannot write to the folder %s." else "The folder %s does not exist."
     abort_scduet(sprintf(what, folder), "Choose another path.", "cannot_write", call)
   }
   if (file.exists(path) && !overwrite) {
-    abort_scduet(sprintf("The file %s exists.", path), "Pass `overwrite = TRUE`, or choose another path.", "exists", call)
+    abort_scduet(sprintf("The file %s already exists.", path), "Pass `overwrite = TRUE`, or choose another path.", "exists", call)
   }
 }
 

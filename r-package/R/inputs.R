@@ -1,4 +1,4 @@
-# What a model reads beside the counts: assays, alternative experiments, matrices and files, sent to the engine.
+# Sends additional inputs of a model to the engine: assays, alternative experiments, matrices and files.
 
 # The inputs of a short form such as RunTotalVI(): `inputs`, and those that have an argument of their own. `...` are its
 # other arguments. needed: inputs without which the model cannot be trained, unless `start` says where they are, with the
@@ -30,7 +30,7 @@ own_inputs <- function(object, ..., inputs, own, needed, start = NULL, call = rl
 check_inputs <- function(inputs, object, start = NULL, call = rlang::caller_env()) {
   inputs <- as.list(if (length(inputs)) inputs else start$assays)
   if (length(inputs) && (is.null(names(inputs)) || any(names(inputs) == ""))) {
-    abort_scduet("`inputs` needs names.", "Write e.g. `inputs = c(protein = \"ADT\")`.", "inputs", call)
+    abort_scduet("`inputs` must be named.", "For example, `inputs = c(protein = \"ADT\")`.", "inputs", call)
   }
   columns <- names(inputs) %in% names(COLUMN_INPUTS)
   c(lapply(inputs[!columns], check_input, object = object, call = call), inputs[columns])
@@ -57,7 +57,7 @@ assays_of <- function(object) {
   if (methods::is(object, "SingleCellExperiment")) SingleCellExperiment::altExpNames(object) else character()
 }
 
-# Counts of an assay if it has any, else its data: blocks of features x cells.
+# Counts of an assay, or its data if it has no counts, as blocks of features x cells.
 assay_matrix <- function(object, name, call = rlang::caller_env()) {
   if (inherits(object, "Seurat")) {
     assay <- object[[name]]
@@ -70,7 +70,7 @@ assay_matrix <- function(object, name, call = rlang::caller_env()) {
   list(counts)
 }
 
-# Inputs into the AnnData; returns the place of each for the engine.
+# Add inputs to the AnnData; returns the place of each for the engine.
 put_inputs <- function(adata, inputs, genes) {
   if (!length(inputs)) {
     return(list())

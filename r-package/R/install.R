@@ -1,44 +1,43 @@
 #' Install the Python engine
 #'
-#' Makes a virtual environment (never a conda one) with the engine and what it needs, by default
-#' `~/.virtualenvs/r-scduet` (or in `WORKON_HOME`). The engine itself comes from the file inside this R package; its name is
-#' never looked up on an index. An environment that could not be completed is removed again.
+#' Creates a virtual environment (never a conda environment) with the engine and its dependencies, by default
+#' `~/.virtualenvs/r-scduet` (or in `WORKON_HOME`). The engine itself is bundled with this R package and never
+#' downloaded from an index. An incomplete environment is removed if the installation fails.
 #'
 #' # Choosing the Python
 #'
-#' scduet takes the first of these, in every session and for installing too; [scduet_sitrep()] shows which:
+#' For installing and running the engine, scduet uses the first of the following; [scduet_sitrep()] shows which one:
 #'
 #' 1. `RETICULATE_PYTHON`, the path of a Python, or `RETICULATE_PYTHON_ENV`, an environment; e.g. in `~/.Renviron`.
-#' 2. `reticulate::use_virtualenv()`, `use_python()` or `use_condaenv()`, called in this session before Python is started.
+#' 2. `reticulate::use_virtualenv()`, `use_python()` or `use_condaenv()`, called in this session before Python starts.
 #' 3. `VIRTUAL_ENV`: the environment that was active when R was started.
-#' 4. The environment that `install_scduet()` worked in last. Its path is kept in a file in
+#' 4. The environment last used by `install_scduet()`. Its path is saved in
 #'    `tools::R_user_dir("scduet", "config")`, so that `install_scduet(envname = "~/envs/scduet")` is needed only once.
 #' 5. The environment "r-scduet".
 #' 6. A hint by `use_python(required = FALSE)`, or an active conda environment other than "base".
 #'
-#' If you have chosen a Python by 1 to 3, the engine is installed there, unless `envname` names another environment. Once
-#' Python runs in an R session it cannot be replaced: restart R.
-#'
-#' @param python Python to make the environment with, 3.10 or newer; `NULL` to look for one.
-#' @param torch Which PyTorch: "auto" takes the CUDA build if there is an NVIDIA GPU, else the CPU build; "cpu", "cuda"; or
-#'   a requirement such as "torch==2.7.1".
-#' @param find_links Folder or page with wheels to install from, for machines without network.
+#' If a Python is selected by 1 to 3, the engine is installed there unless `envname` is given. To switch to another
+#' Python after Python has started, restart R.
+#' @param python Path of a Python (3.10 or newer) to create the environment with; `NULL` to search for one.
+#' @param torch PyTorch build: "cpu", "cuda", "auto" (the CUDA build if there is an NVIDIA GPU), or a requirement such
+#'   as "torch==2.7.1".
+#' @param find_links Folder or page with wheels to install from, e.g. without network access.
 #' @param index_url Package index to use instead of pip's own.
 #' @param offline Use `find_links` only, no index.
-#' @param force Install even if a working engine is there.
-#' @param source Wheel or source folder of the engine; `NULL` for the one inside this package.
-#' @param envname Name of the environment, or its path; made if it is not there. `NULL` for the Python that you have chosen,
-#'   the environment installed into before, or "r-scduet".
-#' @param ask Ask before anything is installed into a Python of yours.
-#' @param harmony Also install the Python package harmonypy, so that [ScoreIntegration()] compares with Harmony. It is an
-#'   extra because its licence is the GPL-3; scduet is under BSD-3-Clause.
+#' @param force Reinstall even if a working engine is found.
+#' @param source Wheel or source folder of the engine; `NULL` for the one bundled with this package.
+#' @param envname Name or path of the environment, created if it does not exist. `NULL` for the Python selected as
+#'   described below, or "r-scduet".
+#' @param ask Ask before installing into a Python environment that scduet did not create.
+#' @param harmony Also install the Python package harmonypy, so that [ScoreIntegration()] compares with Harmony. It is
+#'   optional because its license is GPL-3; scduet is BSD-3-Clause.
 #' @returns The path of the Python, invisibly.
 #' @family set-up
 #' @export
 #' @examples
 #' \dontrun{
 #' install_scduet()
-#' install_scduet(harmony = TRUE) # adds Harmony to an engine that is there
+#' install_scduet(harmony = TRUE) # adds Harmony to an installed engine
 #' install_scduet(envname = "~/envs/scduet") # used from now on
 #' install_scduet(find_links = "/shared/wheels", offline = TRUE)
 #' }
@@ -53,7 +52,7 @@ install_scduet <- function(python = NULL, torch = "auto", find_links = NULL, ind
   works <- is.null(found$problem) && !force
   if (works && (!harmony || !is.null(found$harmony))) {
     remember_python(target$python)
-    inform_scduet(sprintf("The engine is installed and works: %s. `force = TRUE` installs it again.", target$python))
+    inform_scduet(sprintf("A working engine is already installed: %s. Use `force = TRUE` to reinstall it.", target$python))
     return(invisible(target$python))
   }
   if (!target$by %in% c("install_scduet()", "envname") && ask && !agreed(target$python)) {
@@ -70,7 +69,7 @@ install_scduet <- function(python = NULL, torch = "auto", find_links = NULL, ind
   report_installed(found, target$python)
 }
 
-# The Python to install into: that of `envname`; else what the user chose or was installed into before; else a new one.
+# The Python to install into: `envname`, else the one the user selected or last installed into, else a new environment.
 install_target <- function(envname) {
   if (!is.null(envname)) {
     return(list(python = environment_python(envname), by = "envname"))
@@ -83,23 +82,22 @@ install_target <- function(envname) {
   list(python = environment_python(ENVIRONMENT), by = "install_scduet()")
 }
 
-# Fills the environment of `target`. One that is made here is removed when something fails or is interrupted; one that was
-# there before stays.
+# Install the engine into the environment of `target`. A new environment is removed if that fails or is interrupted.
 install_engine <- function(target, engine, python, torch, where) {
-  force(engine) # that there is none is told before anything is made
+  force(engine) # fail before creating anything if it is missing
   whole <- file.exists(target)
   folder <- dirname(dirname(target))
   if (!whole) {
-    found <- find_python(python) # looked for here, so that not finding one is the error that is seen
+    found <- find_python(python) # searched first, so that a missing Python is the error shown
     refuse_other_folder(folder)
     on.exit(if (!whole) unlink(folder, recursive = TRUE))
     make_environment(folder, found)
   }
-  inform_scduet("Downloading torch and what the engine needs takes some minutes; the commands are shown as they run.")
+  inform_scduet("Downloading torch and other dependencies takes a few minutes; each command is shown as it runs.")
   install_torch(target, torch, where)
   wheel <- as_wheel(target, engine, where)
   pip(target, c("install", "--force-reinstall", "--no-deps", wheel, where))
-  pip(target, c("install", wheel, where)) # what the engine needs
+  pip(target, c("install", wheel, where)) # its dependencies
   found <- probe(target)
   refuse_broken(found, target)
   whole <- TRUE
@@ -118,12 +116,12 @@ refuse_other_folder <- function(folder, call = rlang::caller_env()) {
 HARMONY <- "harmonypy>=0.0.10" # as the extra `baselines` of the engine
 
 install_harmony <- function(python, where) {
-  inform_scduet("Harmony comes as the Python package harmonypy, whose licence is the GPL-3; scduet itself is under BSD-3-Clause.")
+  inform_scduet("Harmony is provided by the Python package harmonypy (license: GPL-3); scduet itself is BSD-3-Clause.")
   pip(python, c("install", HARMONY, where), "Harmony")
 }
 
-# A wheel beside the sources of the R package is what `make wheel` built; a checkout brings the sources by links, which
-# `R CMD build` and `R CMD INSTALL` follow, so that installing from GitHub needs no wheel in git that could be stale.
+# `make wheel` puts a wheel into the R package. A checkout has links to the sources instead, which `R CMD build` and `R
+# CMD INSTALL` follow, so that installing from GitHub needs no wheel in git.
 engine_source <- function(source = NULL, call = rlang::caller_env()) {
   if (is.null(source)) {
     folder <- system.file("python", package = "scduet")
@@ -132,8 +130,9 @@ engine_source <- function(source = NULL, call = rlang::caller_env()) {
   }
   if (!file.exists(source) || (dir.exists(source) && !file.exists(file.path(source, "pyproject.toml")))) {
     abort_scduet(
-      "The Python engine is not inside this R package.",
-      "Pass `source`: its wheel, or a folder with the sources of scduet (the one with pyproject.toml).", "no_source", call
+      "The Python engine is not bundled with this R package.",
+      "Pass the path of its wheel or of the scduet sources (the folder with pyproject.toml) as `source`.", "no_source",
+      call
     )
   }
   normalizePath(source)
@@ -144,8 +143,8 @@ agreed <- function(python) {
   tolower(substr(answer, 1, 1)) == "y"
 }
 
-# A Python that reticulate can load: new enough, not too new for this reticulate, with a shared library that is there
-# (Debian's is in a package of its own), and able to make an environment (Debian: likewise).
+# Find a Python that reticulate can load: new enough, not too new for this reticulate, with a shared library and the
+# ability to create environments (separate packages on Debian).
 find_python <- function(python, call = rlang::caller_env()) {
   bridge <- package_version(getNamespaceVersion("reticulate"))
   newest <- if (bridge >= "1.40") 13 else if (bridge >= "1.33") 12 else 11
@@ -174,7 +173,7 @@ loads = sys.platform == 'win32' or bool(get('PYTHONFRAMEWORK')) or (bool(get('Py
 print((3, 10) <= sys.version_info[:2] <= (3, %d) and loads and (%s or find_spec('ensurepip') is not None))"
 
 suits <- function(path, newest) {
-  uv <- if (nzchar(Sys.which("uv"))) "True" else "False" # makes environments without ensurepip
+  uv <- if (nzchar(Sys.which("uv"))) "True" else "False" # creates environments without ensurepip
   identical(run_python(path, c("-c", sprintf(SUITS, newest, uv)))$output, "True")
 }
 
@@ -187,9 +186,9 @@ make_environment <- function(folder, python, call = rlang::caller_env()) {
     run_python(python, c("-m", "venv", folder))
   }
   if (made$status != 0) {
-    unlink(folder, recursive = TRUE) # half an environment would be taken for a whole one
+    unlink(folder, recursive = TRUE) # a partial environment would be mistaken for a complete one
     abort_scduet(
-      sprintf("The virtual environment %s could not be made.", folder),
+      sprintf("Could not create the virtual environment %s.", folder),
       c("On Debian and Ubuntu: `apt install python3-venv`.", if (any(nzchar(made$output))) paste(trimws(made$output), collapse = " ")),
       "no_environment", call
     )
@@ -209,7 +208,7 @@ install_torch <- function(python, torch, where) {
   pip(python, c("install", if (torch %in% c("auto", "cpu", "cuda")) "torch" else torch, where))
 }
 
-# Sources are built outside the library, which may be read-only.
+# Build sources outside the library, which may be read-only.
 as_wheel <- function(python, engine, where) {
   if (!dir.exists(engine)) {
     return(engine)
@@ -229,12 +228,12 @@ pip <- function(python, what, of = "the engine", call = rlang::caller_env()) {
     last <- done$output[seq_along(done$output) > length(done$output) - 5]
     abort_scduet(
       sprintf("pip could not install %s.", of),
-      c("Without network: `find_links` and `offline = TRUE`. pip's last words:", last), "install", call
+      c("Without network access, use `find_links` and `offline = TRUE`. Last output of pip:", last), "install", call
     )
   }
 }
 
-# Run Python in a process of its own. R's own library path would give it the wrong libpython on Debian.
+# Run Python in a separate process. R's library path would give it the wrong libpython on Debian.
 run_python <- function(python, arguments) {
   kept <- Sys.getenv("LD_LIBRARY_PATH", NA)
   Sys.unsetenv("LD_LIBRARY_PATH")
@@ -256,7 +255,7 @@ if util.find_spec('harmonypy'): v['harmony'] = metadata.version('harmonypy')
 print('\\n'.join(f'{k}={v[k]}' for k in v)); print(f'protocol={r.PROTOCOL}')
 "
 
-# What a Python has of the engine, found out in a child process: a named list, with `problem` if it does not work.
+# Versions of the engine in a Python, from a child process: a named list, with `problem` if it does not work.
 probe <- function(python) {
   ran <- run_python(python, c("-c", PROBE))
   if (ran$status != 0) {
@@ -266,7 +265,7 @@ probe <- function(python) {
   found <- Filter(function(pair) length(pair) == 2, pairs)
   found <- rlang::set_names(lapply(found, `[`, 2), vapply(found, `[`, "", 1))
   if (!identical(as.integer(found$protocol), PROTOCOL)) {
-    found$problem <- sprintf("its bridge has version %s, this package needs %d", found$protocol, PROTOCOL)
+    found$problem <- sprintf("its bridge has version %s, but this package needs %d", found$protocol, PROTOCOL)
   }
   found
 }
@@ -275,7 +274,7 @@ refuse_broken <- function(found, python, call = rlang::caller_env()) {
   if (!is.null(found$problem)) {
     abort_scduet(
       sprintf("The engine was installed into %s but %s.", python, found$problem),
-      "Try another `torch` or `python`; `scduet_sitrep()` shows what is there.", "install", call
+      "Try another `torch` or `python`; `scduet_sitrep()` shows what is installed.", "install", call
     )
   }
 }
@@ -285,9 +284,9 @@ report_installed <- function(found, python) {
   ready <- if (is.null(used) || same_file(used$python, python)) {
     "Ready."
   } else if (reticulate::py_available(initialize = FALSE)) {
-    "Installed. Restart R: this session already runs another Python."
+    "Installed. Restart R to use it: this session runs another Python."
   } else {
-    sprintf("Installed, but %s goes first and names %s: unset it.", used$by, used$python)
+    sprintf("Installed, but %s takes precedence and points to %s; unset it.", used$by, used$python)
   }
   inform_scduet(sprintf("%s scduet %s, torch %s, device %s.", ready, found$scduet, found$torch, found$device))
   invisible(python)

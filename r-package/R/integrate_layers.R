@@ -1,15 +1,15 @@
 #' Integrate the layers of a Seurat v5 object
 #'
-#' A method for `Seurat::IntegrateLayers()`. The layers are the batches: split the assay by batch first. The counts of the
-#' features chosen by `IntegrateLayers()` are used, not the normalised values it points to.
+#' A method for `Seurat::IntegrateLayers()`. Each layer is a batch, so split the assay by batch first. Trains on the
+#' counts of the features chosen by `IntegrateLayers()`, not on normalized values.
 #'
 #' @param object An `Assay5`, as `IntegrateLayers()` passes it.
 #' @param orig,scale.layer,groups Passed by `IntegrateLayers()`; not used.
-#' @param layers Layers to integrate, e.g. "data.a" and "data.b"; the counts of the same parts are used. `NULL` for all.
+#' @param layers Layers to integrate, e.g. "data.a" and "data.b"; the corresponding counts are used. `NULL` for all.
 #' @param features Genes to train on.
 #' @param assay Name of the assay.
 #' @param new.reduction Name of the new reduction.
-#' @param key Key of the new reduction; `NULL` to make it from the name.
+#' @param key Key of the new reduction; `NULL` to derive it from the name.
 #' @inheritParams RunModel
 #' @returns A named list with the reduction.
 #' @family models
@@ -29,14 +29,14 @@ SCVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = NU
 attr(SCVIIntegration, "Seurat.method") <- "integration"
 
 #' @rdname SCVIIntegration
-#' @param labels Cell types, as a vector named by cell: `IntegrateLayers()` passes no metadata on.
+#' @param labels Cell types as a vector named by cell, because `IntegrateLayers()` does not pass metadata.
 #' @export
 SCANVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = NULL, features = NULL, groups = NULL,
                               assay = NULL, new.reduction = "integrated.scanvi", key = NULL, labels = NULL,
                               seed.use = 42, verbose = TRUE, model.path = NULL, ...) {
   if (is.null(names(labels)) || !all(colnames(object) %in% names(labels))) {
     abort_scduet(
-      "`labels` must be a vector named by cell: IntegrateLayers() does not pass the metadata on.",
+      "`labels` must be a vector named by cell, because IntegrateLayers() does not pass metadata.",
       "Pass `labels = obj$cell_type`, or use `RunSCANVI(obj, batch = \"donor\", labels = \"cell_type\")`.", "labels"
     )
   }
@@ -49,7 +49,7 @@ attr(SCANVIIntegration, "Seurat.method") <- "integration"
 integrate_layers <- function(model, object, layers, features, assay, new.reduction, key, seed.use, verbose, model.path,
                              ..., call = rlang::caller_env()) {
   batch <- batch_of_cells(object, layers, call)
-  features <- if (is.null(features)) NULL else rownames(object)[rownames(object) %in% features] # as RunSCVI() orders them
+  features <- if (is.null(features)) NULL else rownames(object)[rownames(object) %in% features] # in the order used by RunSCVI()
   reduction <- RunModel(object,
     model = model, batch = batch, features = features, assay = assay, reduction.name = new.reduction,
     reduction.key = key, seed.use = seed.use, verbose = verbose, model.path = model.path, ...
@@ -57,7 +57,7 @@ integrate_layers <- function(model, object, layers, features, assay, new.reducti
   rlang::set_names(list(reduction), new.reduction)
 }
 
-# Batch of each cell: the part of the counts it lies in.
+# Batch of each cell: the counts layer that contains it.
 batch_of_cells <- function(object, layers, call) {
   parts <- layers_named(object, "counts")
   suffix <- sub("^counts[.]?", "", parts)

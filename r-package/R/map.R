@@ -1,20 +1,20 @@
 #' Map new cells onto a trained model
 #'
-#' Embeds new cells with a model trained on a reference. Batches that the model has not seen are added to it and learnt
-#' (scArches), while cells of the reference keep their numbers exactly.
+#' Embeds new cells with a model trained on a reference. New batches are added to the model and trained (scArches)
+#' without changing the embedding of reference cells.
 #'
 #' @param object Seurat object or SingleCellExperiment with raw counts; its metadata must have the model's columns.
 #' @param reference A model, or an object that holds one: see [ScduetModel()]. If it is a Seurat object whose UMAP was
-#'   made of the model's reduction with `return.model = TRUE`, the new cells are placed on it (`ref.umap`).
-#' @param reduction Name of the reference's reduction whose model is wanted; `NULL` where there is only one.
-#' @param reduction.name Name of the new reduction; `NULL` for "ref." and the name of the model.
+#'   computed from the model's reduction with `return.model = TRUE`, new cells are projected onto it (`ref.umap`).
+#' @param reduction Name of the reference's reduction whose model to use; `NULL` if there is only one model.
+#' @param reduction.name Name of the new reduction; `NULL` for "ref." followed by the name of the model.
 #' @param umap Name of the reference's UMAP.
-#' @param ... Options of training, e.g. `max_epochs`; `train = FALSE` learns nothing; `max_missing` is the share of the
-#'   model's genes that may be absent.
+#' @param ... Training options, e.g. `max_epochs`; `train = FALSE` skips training; `max_missing` is the fraction of the
+#'   model's genes that may be missing.
 #' @inheritParams RunModel
-#' @returns `object` with the reduction, which holds the model that knows the new batches, and `ref.umap` if possible: a
-#'   message says why not, e.g. where cells of the reference were taken out after its UMAP was made. A scANVI also gives
-#'   the columns `predicted.<labels>` and `predicted.<labels>.score`.
+#' @returns `object` with the reduction, which contains the updated model, and `ref.umap` if possible; otherwise a
+#'   message gives the reason, e.g. that reference cells were removed after its UMAP was computed. scANVI also adds the
+#'   columns `predicted.<labels>` and `predicted.<labels>.score`.
 #' @references Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning,
 #'   \doi{10.1038/s41587-021-01001-7}
 #' @family tasks
@@ -39,7 +39,7 @@ MapToReference <- function(object, reference, reduction = NULL, assay = NULL, la
   name <- if (is.null(reduction.name)) paste0("ref.", model$name) else reduction.name
   assay <- if (inherits(object, "Seurat")) default_assay(object, assay)
   mapped <- receive_trained(mapped, to)
-  mapped$loadings <- NULL # they are the reference's
+  mapped$loadings <- NULL # these belong to the reference
   object <- put_trained(object, mapped, name, assay, cells = rownames(parts$cells))
   project_umap(object, name, reference, reduction, model, umap, verbose)
 }
@@ -51,8 +51,8 @@ project_umap <- function(object, name, reference, reduction, model, umap, verbos
   from <- if (is.null(reduction)) model$name else reduction
   reason <- unfit_umap(reference, umap, from)
   if (!is.null(reason)) {
-    remedy <- sprintf("`RunUMAP(reference, reduction = \"%s\", dims = 1:%d, return.model = TRUE)` makes one.", from, ncol(object[[name]]))
-    inform_scduet(sprintf("The cells are not placed on a UMAP: %s. %s", reason, remedy), verbose)
+    remedy <- sprintf("Compute one with `RunUMAP(reference, reduction = \"%s\", dims = 1:%d, return.model = TRUE)`.", from, ncol(object[[name]]))
+    inform_scduet(sprintf("Cells were not projected onto a UMAP: %s. %s", reason, remedy), verbose)
     return(object)
   }
   check_installed("Seurat", "Placing cells on the reference's UMAP")
@@ -64,39 +64,39 @@ project_umap <- function(object, name, reference, reduction, model, umap, verbos
   )))
 }
 
-# Why cells cannot be placed on this UMAP, or NULL: it is not there, has no model, or was made of another reduction, of
-# other cells or of an earlier embedding. New cells are placed between neighbors by the numbers of their rows in the
-# model, which stays as it is when Seurat subsets or reorders the cells around it.
+# Why cells cannot be projected onto this UMAP, or NULL: it does not exist, has no model, or was computed from another
+# reduction, other cells or an earlier embedding. The UMAP model refers to neighbors by row number and does not change
+# when Seurat subsets or reorders cells.
 unfit_umap <- function(reference, umap, from) {
   if (!umap %in% SeuratObject::Reductions(reference)) {
     return(sprintf("the reference has no reduction \"%s\" (see `umap`)", umap))
   }
   model <- methods::slot(reference[[umap]], "misc")$model
   if (is.null(model)) {
-    return(sprintf("\"%s\" holds no model", umap))
+    return(sprintf("\"%s\" contains no model", umap))
   }
   made <- maker_of(reference, umap)
   of <- if (!is.null(made)) methods::slot(made, "params")$reduction
   if (!is.null(of) && of != from) {
-    return(sprintf("\"%s\" was made of \"%s\", not of \"%s\"", umap, of, from))
+    return(sprintf("\"%s\" was computed from \"%s\", not \"%s\"", umap, of, from))
   }
   if (!has_rows_of(model, SeuratObject::Embeddings(reference, umap), SeuratObject::Embeddings(reference, from))) {
-    return(sprintf("the model in \"%s\" was made of other cells than the reference has now, or of another order of them", umap))
+    return(sprintf("the model in \"%s\" was computed from other cells than those of the reference, or in another order", umap))
   }
   trained <- maker_of(reference, from)
   if (!is.null(made) && !is.null(trained) && methods::slot(trained, "time.stamp") > methods::slot(made, "time.stamp")) {
-    sprintf("\"%s\" was made before \"%s\" was last computed", umap, from)
+    sprintf("\"%s\" is older than \"%s\"", umap, from)
   }
 }
 
-# Whether the rows of a model of uwot are the cells of its drawing, and these the cells of what it was made of.
+# Whether the rows of a uwot model match the cells of its UMAP, and those of the reduction it was computed from.
 has_rows_of <- function(model, drawn, embedding) {
   rows <- model$embedding
   identical(rownames(drawn), rownames(embedding)) && identical(dim(rows), dim(drawn)) &&
     isTRUE(all.equal(as.vector(rows), as.vector(drawn), tolerance = 1e-6))
 }
 
-# The last command in the log that made this reduction, or NULL.
+# The last logged command that created this reduction, or NULL.
 maker_of <- function(object, reduction) {
   made <- Filter(function(command) identical(name_made(command), reduction), methods::slot(object, "commands"))
   stamps <- vapply(made, function(command) as.numeric(methods::slot(command, "time.stamp")), 0)

@@ -1,13 +1,12 @@
-#' Genes that differ between groups, by a model
+#' Differential expression with a model
 #'
-#' The probability, under the model, that a gene's log2 fold change between two groups of cells leaves (-delta, delta).
-#' These are no p-values, and none are given: cells are taken for independent, which cells of one donor are not.
+#' Computes the posterior probability that the absolute log2 fold change of a gene between two groups of cells exceeds
+#' delta. These are not p-values: the model treats cells as independent, which cells of the same donor are not.
 #'
-#' `attr(, "calibration")` says how many genes are still called when the labels of the cells are permuted
-#' (`n_called_permuted`, and as a share of the calls `fdr_permuted`). That shows the noise of sampling cells. It does not
-#' show errors of the model, or differences between donors or batches that coincide with the groups.
-#'
-#' @param object Seurat object or SingleCellExperiment that holds a model.
+#' `attr(, "calibration")` reports how many genes are still called when the cell labels are permuted
+#' (`n_called_permuted`, and as a fraction of all calls `fdr_permuted`). This measures the sampling noise of cells, but
+#' not errors of the model or differences between donors or batches that are confounded with the groups.
+#' @param object Seurat object or SingleCellExperiment with a model: see [ScduetModel()].
 #' @param ident.1,ident.2 Groups to compare; `ident.2 = NULL` for all other cells.
 #' @param group.by Column of the metadata with the groups; `NULL` for the active identity of a Seurat object.
 #' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
@@ -43,7 +42,7 @@ FindModelMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, r
   model <- ScduetModel(object, reduction = reduction)
   parts <- parts_of(object, trained_assay(object, model, assay), layer)
   parts$cells$scduet_group <- as_level(groups_of(object, parts$cells, group.by))
-  parts$cells$scduet_total <- total_counts(parts$blocks, rownames(parts$cells)) # the model may not know all genes
+  parts$cells$scduet_total <- total_counts(parts$blocks, rownames(parts$cells)) # the model may not use all genes
   ident.1 <- as_level(ident.1) # clusters may be given as numbers
   if (!is.null(ident.2)) ident.2 <- as_level(ident.2)
   for (level in c(ident.1, ident.2)) check_level(level, parts$cells$scduet_group)
@@ -87,7 +86,7 @@ groups_of <- function(object, cells, group.by, call = rlang::caller_env()) {
     return(SeuratObject::Idents(object)[rownames(cells)])
   }
   if (is.null(group.by)) {
-    abort_scduet("`group.by` must name the column with the groups.", class = "argument", call = call)
+    abort_scduet("`group.by` must be the name of the column with the groups.", class = "argument", call = call)
   }
   check_column(cells, group.by, "group.by", call = call)
   cells[[group.by]]
@@ -96,6 +95,6 @@ groups_of <- function(object, cells, group.by, call = rlang::caller_env()) {
 check_level <- function(level, groups, call = rlang::caller_env()) {
   if (!level %in% groups) {
     have <- paste0("There are ", some(unique(groups), 12), ".")
-    abort_scduet(sprintf("There are no cells in the group \"%s\".", level), have, "group", call)
+    abort_scduet(sprintf("Group \"%s\" has no cells.", level), have, "group", call)
   }
 }

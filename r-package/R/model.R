@@ -1,14 +1,14 @@
 #' The trained model of an object
 #'
-#' Models of up to 64 MB travel inside the object as the bytes of their files (safetensors and JSON, no code), so they
-#' survive `saveRDS()` and a move to another machine. Larger ones are kept as the path of a folder and its sha256.
-#' `subset()` keeps the model; `merge()` drops it, as it drops whatever reductions hold beside their coordinates, and so do
-#' [as_anndata()] and [WriteH5AD()]: save it with `SaveModel()`.
+#' Models of up to 64 MB are stored in the object as the bytes of their files (safetensors and JSON, no code), so they
+#' survive `saveRDS()` and can be moved to another machine. For larger models, the object stores the path of a folder
+#' and its sha256. `subset()` keeps the model, but `merge()`, [as_anndata()] and [WriteH5AD()] drop it: save it first
+#' with `SaveModel()`.
 #'
 #' @param object A Seurat object, a reduction, a SingleCellExperiment, or a matrix that [RunModel()] returned.
-#' @param reduction Name of the reduction whose model is wanted; `NULL` where there is only one.
+#' @param reduction Name of the reduction whose model to use; `NULL` if there is only one model.
 #' @param path Folder of the model.
-#' @param overwrite Replace a folder that holds a scduet model and nothing else.
+#' @param overwrite Replace an existing scduet model. Folders with other files are never replaced.
 #' @param ... Not used.
 #' @returns `ScduetModel()` and `LoadModel()`: an object of class `ScduetModel`. `SaveModel()`: the path, invisibly.
 #' @family models
@@ -76,7 +76,7 @@ LoadModel <- function(path) {
 
 #' @export
 print.ScduetModel <- function(x, ...) {
-  size <- if (is.null(x$files)) paste("in", x$path) else sprintf("%.1f MB, inside the object", sum(lengths(x$files)) / 1e6)
+  size <- if (is.null(x$files)) paste("in", x$path) else sprintf("%.1f MB, in the object", sum(lengths(x$files)) / 1e6)
   lines <- c(
     sprintf("<ScduetModel: %s>", x$name),
     sprintf("genes    %d: %s", length(x$genes), paste(c(x$genes[seq_len(min(3, length(x$genes)))], "..."), collapse = ", ")),
@@ -89,14 +89,14 @@ print.ScduetModel <- function(x, ...) {
   invisible(x)
 }
 
-LARGEST_INSIDE <- 64e6 # bytes of a model that travels inside the object
+LARGEST_INSIDE <- 64e6 # maximum size in bytes of a model stored in the object
 
-# facts: what the engine says of a model; folder: where its files are now; keep: whether they stay there.
+# facts: description from the engine; folder: location of the files; keep: whether they stay there.
 new_model <- function(facts, history, folder, keep) {
   files <- list.files(folder, full.names = TRUE)
   small <- sum(file.size(files)) <= getOption("scduet.largest_inside", LARGEST_INSIDE)
   if (!small && !keep) {
-    warn_scduet("The model is too large to travel inside the object and will be lost with this R session; save it with SaveModel(), or pass `model.path`.", "large_model")
+    warn_scduet("The model is too large to store in the object and will be lost when this R session ends; save it with SaveModel(), or pass `model.path`.", "large_model")
   }
   read <- function(file) readBin(file, "raw", file.size(file))
   model <- list(
@@ -110,7 +110,7 @@ new_model <- function(facts, history, folder, keep) {
   structure(model, class = "ScduetModel")
 }
 
-# A folder with the model's files; named after the digest, so that the engine loads each model once a session.
+# A folder with the model's files, named by digest so that the engine loads each model once per session.
 model_folder <- function(model) {
   if (is.null(model$files)) {
     return(model$path)
@@ -123,7 +123,7 @@ model_folder <- function(model) {
   folder
 }
 
-# The models in an object, by the names of their reductions.
+# The models in an object, named by reduction.
 models_of <- function(object) {
   if (!inherits(object, "Seurat")) {
     return(S4Vectors::metadata(object)$scduet)
@@ -144,18 +144,18 @@ pick_model <- function(models, reduction, call = rlang::caller_env()) {
 
 abort_no_model <- function(have, call = rlang::caller_env(), reduction = NULL) {
   what <- if (!is.null(reduction)) {
-    sprintf("There is no model in \"%s\".", reduction)
+    sprintf("\"%s\" has no model.", reduction)
   } else if (length(have)) {
-    "Which model is meant?"
+    "The object has several models."
   } else {
-    "The object holds no model of scduet."
+    "The object has no scduet model."
   }
   hint <- if (length(have)) {
-    paste0(if (is.null(reduction)) "Pass `reduction`: there", if (!is.null(reduction)) "There", " are models for ", some(have, 12), ".")
+    paste0(if (is.null(reduction)) "Choose one with `reduction`. ", "There are models for ", some(have, 12), ".")
   } else {
     c(
       "Train one, e.g. with `RunSCVI()`, or read one with `LoadModel()`.",
-      "`merge()` does not carry models over: `ScduetModel()` of the object before merging has it."
+      "`merge()` drops models: use `ScduetModel()` on the object before merging."
     )
   }
   abort_scduet(what, hint, "no_model", call)

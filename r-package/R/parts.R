@@ -1,6 +1,6 @@
-# A Seurat object or SingleCellExperiment taken apart, and results put back: what the tasks need, alike for both.
+# Extracts data from Seurat objects and SingleCellExperiments and adds results, with one interface for both.
 
-# Counts, metadata and embeddings of an object, as plain R. raw: whether the counts are for a model.
+# Counts, metadata and embeddings of an object as base R data. raw: whether a model needs the counts.
 parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env()) {
   if (methods::is(object, "SingleCellExperiment")) {
     names <- SingleCellExperiment::reducedDimNames(object)
@@ -12,7 +12,7 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
     return(list(blocks = list(counts), genes = rownames(counts), cells = cells, embeddings = embeddings, object = object))
   }
   if (!inherits(object, "Seurat")) {
-    abort_scduet("This needs a Seurat object or a SingleCellExperiment.", class = "class", call = call)
+    abort_scduet("`object` must be a Seurat object or a SingleCellExperiment.", class = "class", call = call)
   }
   main <- object[[default_assay(object, assay, call)]]
   cells <- assay_cells(main, object)
@@ -26,11 +26,11 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
   )
 }
 
-# An assay of a SingleCellExperiment, with names of genes and cells where it has none.
+# An assay of a SingleCellExperiment, with default gene and cell names if it has none.
 need_assay <- function(object, layer, call = rlang::caller_env()) {
   present <- SummarizedExperiment::assayNames(object)
   if (is.null(present) || !any(nzchar(present))) {
-    said <- sprintf("The assays of the object have no names, so none is \"%s\".", layer)
+    said <- sprintf("The assays of the object have no names; no assay is called \"%s\".", layer)
     abort_scduet(said, sprintf("Name the one with raw counts, e.g. `assayNames(object)[1] <- \"%s\"`.", layer), "no_counts", call)
   }
   if (!layer %in% present) {
@@ -42,26 +42,25 @@ need_assay <- function(object, layer, call = rlang::caller_env()) {
   counts
 }
 
-# Embeddings of the object into the AnnData. One of a part of the cells, which Seurat 5 has, is refused if it was asked
-# for by name, else left out.
+# Add embeddings to the AnnData. A partial embedding (Seurat 5) is an error if requested by name, and dropped otherwise.
 put_embeddings <- function(adata, parts, wanted, verbose = TRUE, call = rlang::caller_env()) {
   sizes <- vapply(parts$embeddings, nrow, 0L)
   partial <- names(sizes)[sizes < nrow(parts$cells)]
   refused <- intersect(partial, wanted)
   if (length(refused)) {
     said <- sprintf("The reduction \"%s\" covers %d of %d cells.", refused[1], sizes[[refused[1]]], nrow(parts$cells))
-    remedy <- sprintf("Keep these cells alone: `subset(obj, cells = Cells(obj[[\"%s\"]]))`.", refused[1])
+    remedy <- sprintf("Keep only these cells: `subset(obj, cells = Cells(obj[[\"%s\"]]))`.", refused[1])
     abort_scduet(said, remedy, "reduction", call)
   }
   if (length(partial) && is.null(wanted)) {
-    inform_scduet(sprintf("Left out, as they do not cover all cells: reductions %s.", some(partial, 9)), verbose)
+    inform_scduet(sprintf("Dropped because they do not cover all cells: reductions %s.", some(partial, 9)), verbose)
   }
   for (name in setdiff(names(sizes), partial)) {
     ask("put", adata = adata, place = "obsm", key = embedding_name(name), value = send_dense(unname(parts$embeddings[[name]])))
   }
 }
 
-# Counts of `genes` and `columns` of the metadata as an AnnData; the genes may be named otherwise in the object.
+# An AnnData with the counts of `genes` and metadata `columns`; genes may have other names in the object.
 anndata_of <- function(parts, genes = parts$genes, columns = character(), called = genes) {
   blocks <- lapply(parts$blocks, function(block) {
     block <- block[intersect(genes, rownames(block)), , drop = FALSE]
@@ -71,14 +70,14 @@ anndata_of <- function(parts, genes = parts$genes, columns = character(), called
   new_anndata(blocks, called, parts$cells[, columns, drop = FALSE], empty_frame(called))
 }
 
-# Counts that a model was trained to see: its genes as far as the object has them, its columns of the metadata.
+# An AnnData with the genes and metadata columns that a model needs, as far as the object has them.
 anndata_for <- function(parts, model, columns = character(), call = rlang::caller_env()) {
   needed <- setdiff(model$columns, model$labels)
   for (column in needed) check_column(parts$cells, column, "model", call = call)
   own <- spelled_as(model$genes, parts$genes)
   here <- own %in% parts$genes
   if (!any(here)) {
-    abort_scduet("The object has none of the model's genes.", paste0("The model knows ", some(model$genes), "."), "features", call)
+    abort_scduet("The object has none of the model's genes.", paste0("Genes of the model: ", some(model$genes), "."), "features", call)
   }
   columns <- unique(c(intersect(model$columns, names(parts$cells)), columns))
   adata <- anndata_of(parts, own[here], columns, model$genes[here])
@@ -125,7 +124,7 @@ trained_reduction <- function(trained, cells, name, assay, key = NULL) {
   make_reduction(trained$embedding, cells, name, assay, key, misc, loadings = loadings)
 }
 
-# Named, with loadings where runPCA() of scater has them.
+# With dimnames, and loadings in the attribute used by scater's runPCA().
 named_embedding <- function(trained, cells, name) {
   names <- paste0(key_of(name), seq_len(ncol(trained$embedding)))
   embedding <- trained$embedding
@@ -143,7 +142,7 @@ put_predictions <- function(object, trained, cells, labels) {
   put_column(object, paste0(name, ".score"), trained$predicted$score, cells)
 }
 
-# Names of levels as the values that the user's column has: numbers and TRUE or FALSE are not text.
+# Convert level names to the type of the user's column (numeric or logical).
 as_values_of <- function(text, column) {
   if (is.factor(column) || !(is.numeric(column) || is.logical(column))) {
     return(text)
@@ -156,14 +155,14 @@ as_values_of <- function(text, column) {
   values
 }
 
-# Values that stand for levels as the text by which the engine knows these: 1, 1L and 1.0 are "1".
+# Convert values to the engine's level names: 1, 1L and 1.0 are "1".
 as_level <- function(x) {
   text <- if (is.logical(x)) ifelse(x, "True", "False") else as.character(x)
   if (is.numeric(x)) text <- format(x, scientific = FALSE, trim = TRUE, digits = 15, drop0trailing = TRUE)
   replace(text, is.na(x), NA_character_)
 }
 
-# Genes of a model as the object spells them: Seurat has "-" for "_" and "|".
+# Names of the model's genes in the object: Seurat replaces "_" and "|" by "-".
 spelled_as <- function(genes, known) ifelse(genes %in% known, genes, gsub("[_|]", "-", genes))
 
 put_column <- function(object, name, value, cells = colnames(object)) {

@@ -1,22 +1,22 @@
 #' Perturb genes in silico
 #'
-#' How far in-silico deletion or overexpression of genes moves cells in Geneformer's embedding, and whether towards a goal;
-#' always beside random genes of like expression: a gene that does no more than they do says nothing.
+#' Measures how far in-silico deletion or overexpression of genes moves cells in Geneformer's embedding, and whether it
+#' moves them towards a goal, compared with expression-matched random genes.
 #'
 #' @param object A Seurat object or SingleCellExperiment with raw counts.
-#' @param model Folder of a Geneformer, or "hf://owner/name@revision".
-#' @param genes Genes, each perturbed alone, or a list whose elements are perturbed together. Symbols or Ensembl ids.
-#' @param how "delete" takes genes out of the ranks, "overexpress" puts them first.
+#' @param model Folder of a Geneformer model, or "hf://owner/name@revision".
+#' @param genes Genes to perturb one at a time, or a list of gene sets to perturb jointly. Symbols or Ensembl ids.
+#' @param how "delete" removes genes from the ranking, "overexpress" moves them to the top.
 #' @param labels Column of the metadata with the states of the cells.
-#' @param start,goal Values of `labels`: the cells that are perturbed, and those whose mean is the goal.
-#' @param n.random Random genes to compare each with.
-#' @param max.cells Cells perturbed for each gene, a random choice; `NULL` for all that hold it.
+#' @param start,goal Values of `labels`: the cells to perturb, and the cells whose mean embedding is the goal.
+#' @param n.random Number of random genes to compare each gene with.
+#' @param max.cells Number of cells, drawn at random, to perturb for each gene; `NULL` for all that contain it.
 #' @param ... Options of Geneformer: `emb_layer`, `pooling`, `max_length`, `precision`.
 #' @inheritParams RunPretrained
 #' @inheritParams RunModel
-#' @returns A data frame with a row for each gene or set, the largest effect first: `n_expressed` and `n_held` (cells that
-#'   count it; those in which the model reads it), `n_cells`, `shift` (mean of 1 - cosine), `random_shift`, `z`, `p_value`,
-#'   `fdr`; with a goal also `towards` and its companions. `attr(, "cells")` has the values of every cell.
+#' @returns A data frame with one row per gene or set, largest effect first: `n_expressed` (cells with counts), `n_held`
+#'   (cells in which the model reads it), `n_cells`, `shift` (mean of 1 - cosine), `random_shift`, `z`, `p_value`,
+#'   `fdr`; with a goal also `towards` and the corresponding statistics. `attr(, "cells")` has the values of each cell.
 #' @references Theodoris et al. (2023), \doi{10.1038/s41586-023-06139-9}
 #' @family transformers
 #' @export

@@ -1,20 +1,20 @@
-#' Predict classes or numbers of genes
+#' Predict gene properties
 #'
-#' What a model's vectors of genes know: a linear head on them, cross-validated over genes whose class (e.g. dosage
-#' sensitive or not) or number (e.g. a half-life) is known, and what it says of all others. Always beside the same head on
-#' what the cells say without a model: the level of expression, and principal components.
+#' Fits a linear model on gene embeddings to predict a class (e.g. dosage sensitivity) or a number (e.g. a half-life),
+#' cross-validates it over genes whose value is known, and predicts all other genes. Compares with the same linear model
+#' on baseline features: the expression level and principal components.
 #'
-#' @param known A named vector: gene -> class (text, a factor, TRUE and FALSE) or number. Genes named as in the object.
-#' @param method "contextual" (mean states in these cells, the default of transformers) or "embedding" (vectors that were
-#'   learned, the default of other models).
-#' @param n.folds Folds of the cross-validation over genes.
-#' @param ... Options of a transformer, e.g. `max_length`, `precision`.
+#' @param known A vector of classes (character, factor or logical) or numbers, named by gene as in the object.
+#' @param method "contextual" (mean hidden states in these cells, the default for transformers) or "embedding" (learned
+#'   gene embeddings, the default for other models).
+#' @param n.folds Number of cross-validation folds over genes.
+#' @param ... Options for transformers, e.g. `max_length`, `precision`.
 #' @inheritParams GeneNetwork
 #' @inheritParams RunModel
-#' @returns A data frame, one row a method: the model, "expression level", "expression pca", "constant". For classes
-#'   `accuracy`, `macro_f1`, `auc`; for numbers `r2`, `spearman`; all on genes that the head was not fitted on.
-#'   `attr(, "genes")`: `predicted` for every gene with a vector, for classes also the probability of each; of known genes
-#'   by cross-validation. Genes of one family in different folds flatter all rows.
+#' @returns A data frame with one row per method: the model, "expression level", "expression pca", "constant". For
+#'   classes `accuracy`, `macro_f1`, `auc`; for numbers `r2`, `spearman`; all on held-out genes.
+#'   `attr(, "genes")`: `predicted` for every gene with an embedding, and for classes their probabilities;
+#'   cross-validated for known genes. Gene families that span folds inflate the scores of all methods.
 #' @references Theodoris et al. (2023), \doi{10.1038/s41586-023-06139-9}
 #' @family transformers
 #' @export
@@ -50,7 +50,7 @@ PredictGenes <- function(object, known, model = NULL, reduction = NULL, method =
 
 known_genes <- function(known, call = rlang::caller_env()) {
   if (!is.atomic(known) || is.null(names(known))) {
-    abort_scduet("`known` must be a named vector.", "Name each class or number by its gene.", "argument", call)
+    abort_scduet("`known` must be a named vector.", "The names are the genes.", "argument", call)
   }
   value <- if (is.numeric(known) && !is.factor(known)) as.numeric(known) else as.character(known)
   data.frame(gene = names(known), known = unname(value), stringsAsFactors = FALSE)

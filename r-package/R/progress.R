@@ -1,9 +1,9 @@
-# What the engine tells while it works, as R shows it: a bar in a console, a line for each tenth elsewhere. An error in here
-# does not end the work: the engine reports it as a warning and shows no more progress.
+# Displays the engine's progress: a bar in a terminal, otherwise a line for every tenth. If this fails, the engine
+# warns, stops reporting progress and continues.
 
 DOING <- list(epoch = "Training", cell = "Embedding", metric = "Scoring", file = "Downloading")
 
-# frame: the call that waits for the engine. The bar is removed when it ends, also by Ctrl-C or an error.
+# frame: the call that waits for the engine. The bar is removed when it exits, including on Ctrl-C or an error.
 new_reporter <- function(verbose, frame = parent.frame()) {
   force(frame)
   if (!verbose) {
@@ -11,9 +11,9 @@ new_reporter <- function(verbose, frame = parent.frame()) {
   }
   show <- if (cli::is_dynamic_tty()) show_bar(frame) else show_lines()
   function(kind, message, done, total, unit, seconds_left) {
-    said <- grepl("^using [0-9]+ of [0-9]+ genes$", message) # R has told which features it sends
+    said <- grepl("^using [0-9]+ of [0-9]+ genes$", message) # R has already reported the features it sends
     if (kind == "progress") show(message, done, total, unit, seconds_left) else inform_scduet(message, !said)
-    FALSE # TRUE would ask the engine to stop
+    FALSE # TRUE would stop the engine
   }
 }
 
@@ -36,7 +36,7 @@ show_lines <- function() {
   told <- 0
   function(message, done, total, unit, seconds_left) {
     tenth <- floor(10 * done / total)
-    if (tenth < told) told <<- 0 # another training of the same call
+    if (tenth < told) told <<- 0 # another training run in the same call
     if (tenth > told) {
       told <<- tenth
       inform_scduet(sprintf("%s %d of %d: %s", unit, done, total, line_of(message, seconds_left)))

@@ -1,12 +1,12 @@
-# The only file that speaks reticulate: starts the engine, asks it for things, turns its errors into R conditions.
+# The only file that calls reticulate: starts the engine, calls its functions, and turns its errors into R conditions.
 
-PROTOCOL <- 3L # with Python's PROTOCOL in scduet/interop/reticulate.py: raised when both must change together
-the <- new.env(parent = emptyenv()) # what lasts for the session: `engine` once it is started
+PROTOCOL <- 3L # matches PROTOCOL in scduet/interop/reticulate.py; increment when both must change together
+the <- new.env(parent = emptyenv()) # session state: `engine` once it has started
 
-# Ask the engine's function `what`. Errors of the engine become R errors of class `scduet_error_<kind>`, its warnings R
-# warnings of class `scduet_warning`. The value stays a Python object: see `py_value()`.
+# Call the engine's function `what`. Its errors become R errors of class `scduet_error_<kind>`, its warnings R warnings
+# of class `scduet_warning`. The value stays a Python object: see `py_value()`.
 ask <- function(what, ..., call = rlang::caller_env()) {
-  module <- engine(call) # before anything else of reticulate, which would start a Python of its own choice
+  module <- engine(call) # first, because reticulate would otherwise choose a Python
   arguments <- list(...)
   keys <- reticulate::py_dict(as.list(names(arguments)), unname(arguments))
   answer <- module$ask(what, keys)
@@ -25,17 +25,17 @@ py_list <- function(x) lapply(seq_len(reticulate::py_len(x)) - 1L, function(plac
 # An R function that Python may call with plain values.
 py_callback <- function(fun) if (is.null(fun)) NULL else reticulate::r_to_py(fun, convert = TRUE)
 
-# The Python module that takes and gives bytes.
+# The Python module that sends and receives bytes.
 codec <- function() engine()$codec
 
-# Bytes [from, to) of a Python array as a raw vector. Converted at once, so that Python lets go of each chunk; a Python
-# object that R holds lives until R's next garbage collection.
+# Bytes [from, to) of a Python array as a raw vector. Converted immediately so that Python can free each chunk; Python
+# objects referenced by R live until R's next garbage collection.
 raw_chunk <- function(array, from, to, kind) converting("codec")$chunk(array, from, to, kind)
 
-# Python writes `array` into the new R vector at this address.
+# Let Python write `array` to the new R vector at this address.
 write_direct <- function(array, kind, address) converting("r_memory")$write(array, kind, address)
 
-# Whether Python sees R's vectors where they lie; found out once, on two numbers.
+# Whether Python can access R's vectors in memory; tested once per session, on two numbers.
 is_direct <- function() {
   if (is.null(the$direct)) {
     known <- c(1.5, -2)
@@ -59,7 +59,7 @@ engine <- function(call = rlang::caller_env()) {
 start_engine <- function(call) {
   found <- which_python()
   refuse_no_python(found, call)
-  if (!nzchar(Sys.getenv("TORCHINDUCTOR_CACHE_DIR"))) { # else torch leaves a folder behind in the temporary folder of all
+  if (!nzchar(Sys.getenv("TORCHINDUCTOR_CACHE_DIR"))) { # otherwise torch leaves a folder in the shared temporary folder
     Sys.setenv(TORCHINDUCTOR_CACHE_DIR = file.path(tempdir(), "torchinductor"))
   }
   module <- tryCatch(
@@ -70,18 +70,18 @@ start_engine <- function(call) {
   module
 }
 
-# Python's absence is told before reticulate would build an environment of its own or take any Python it finds.
+# Fail before reticulate creates an environment or picks any Python it finds.
 refuse_no_python <- function(found, call) {
   if (is.null(found)) {
     abort_scduet(
       "The Python engine of scduet is not installed.",
-      "Run `install_scduet()` once; `scduet_sitrep()` shows what is there.",
+      "Run `install_scduet()` once; `scduet_sitrep()` shows what is installed.",
       "no_engine", call
     )
   }
   if (!file.exists(found$python)) {
     abort_scduet(
-      sprintf("The Python that %s names, %s, does not exist.", found$by, found$python),
+      sprintf("The Python selected by %s does not exist: %s.", found$by, found$python),
       sprintf("Correct %s or unset it, and restart R; `install_scduet()` makes an environment with the engine.", found$by),
       "no_engine", call
     )
@@ -104,7 +104,7 @@ check_protocol <- function(found, call = rlang::caller_env()) {
     return(invisible(TRUE))
   }
   abort_scduet(
-    sprintf("The Python engine speaks version %d of the bridge, this R package version %d.", found, PROTOCOL),
+    sprintf("The Python engine uses version %d of the bridge, but this R package needs version %d.", found, PROTOCOL),
     if (found < PROTOCOL) "Run `install_scduet(force = TRUE)` and restart R." else "Update the R package scduet.",
     "protocol", call
   )
@@ -118,10 +118,10 @@ abort_python <- function(problem, call) {
   )
 }
 
-#' A Seurat object as Python sees it
+#' Convert a Seurat object for Python
 #'
-#' In Rmd and Quarto, `r.obj` in a Python chunk is an AnnData when `obj` is a Seurat object. Registered when reticulate is
-#' loaded, not before: `library(scduet)` does not wait for it.
+#' In R Markdown and Quarto, `r.obj` in a Python chunk is an AnnData if `obj` is a Seurat object. The method is
+#' registered when reticulate is loaded, so that `library(scduet)` does not load it.
 #' @param x A Seurat object or SingleCellExperiment.
 #' @param convert Passed on by reticulate.
 #' @returns A Python object.

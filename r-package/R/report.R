@@ -1,13 +1,13 @@
-#' A report of an integration
+#' Write an integration report
 #'
-#' One HTML page that opens from disk: the data, the model and its training, pictures by batch and label before and
-#' after, and the table of scores beside the unintegrated PCA. Of several models in the object each is described.
+#' Writes a self-contained HTML page that describes the data, each model and its training, with plots by batch and label
+#' before and after integration and the scores compared with unintegrated PCA.
 #'
 #' @param object Seurat object or SingleCellExperiment with reductions.
-#' @param path Path of the page.
-#' @param reductions Names of the reductions to show, with their models; `NULL` for all that are no drawings.
-#' @param batch,labels Columns of the metadata; `NULL` for those of the model (of several, of the first that has one).
-#' @param overwrite Replace a file that exists.
+#' @param path Path of the HTML file.
+#' @param reductions Names of the reductions to show, with their models; `NULL` for all except 2D layouts such as UMAP.
+#' @param batch,labels Metadata columns; `NULL` for those of the first model that has them.
+#' @param overwrite Overwrite an existing file.
 #' @param ... Further options: `title`, `max_cells`, `seed`.
 #' @inheritParams RunModel
 #' @returns The path, invisibly.

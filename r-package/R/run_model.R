@@ -1,15 +1,15 @@
 #' Train a model and add its embedding
 #'
-#' Trains a deep model on raw counts and returns the object with a new reduction. `RunSCVI()` is `RunModel(model = "scvi")`,
-#' `RunSCANVI()`, which also learns from cell types, `RunModel(model = "scanvi")`, and so on.
-#' The trained model travels inside the object: see [ScduetModel()].
+#' Trains a deep model on raw counts and adds its embedding to the object as a reduction. `RunSCVI()` is short for
+#' `RunModel(model = "scvi")`, and `RunSCANVI()`, which also uses cell types, for `RunModel(model = "scanvi")`. The
+#' trained model is stored in the object: see [ScduetModel()].
 #'
-#' Counts of the variable features are used if there are any, else of all features, and a message says which; the same
-#' rule holds in Python, and the same seed gives the same embedding there (`seed=42`).
+#' Trains on the variable features if there are any, otherwise on all features, and reports which. With the same seed,
+#' Python gives the same embedding (`seed=42`).
 #'
 #' @section Main options of scVI and their defaults:
-#' Two values are those of the recipes "auto" and "scvi-tools". `scduet fit --model NAME --help` on the command line lists
-#' all options of a model.
+#' Where two values are given, they apply to the recipes "auto" and "scvi-tools". On the command line, `scduet fit
+#' --model NAME --help` lists all options of a model.
 #' * `n_latent` (default 10): Dimensions of the latent space.
 #' * `n_hidden` (default 128): Width of the hidden layers.
 #' * `n_layers` (default 1): Hidden layers of the encoder and of the decoder.
@@ -17,50 +17,51 @@
 #' * `gene_likelihood` (default zinb): Distribution of the counts.
 #' * `dispersion` (default gene): What the dispersion of a gene may depend on; with "gene-label" an unlabeled cell gets
 #'   the labels' mean.
-#' * `recipe` (default auto): What decides the options left at NULL: "auto" is our choice, "scvi-tools" copies theirs.
-#' * `max_epochs` (default auto: 200 (fewer above 20,000 cells); scvi-tools: 400 (fewer above 20,000 cells)): Passes
-#'   over the cells at most; NULL lets the recipe decide by the number of cells.
-#' * `batch_size` (default 128): Cells in a minibatch.
+#' * `recipe` (default auto): Defaults for options left at NULL: "auto" is scduet's own, "scvi-tools" reproduces
+#'   scvi-tools.
+#' * `max_epochs` (default auto: 200 (fewer above 20,000 cells); scvi-tools: 400 (fewer above 20,000 cells)): Maximum
+#'   number of epochs; NULL lets the recipe choose by the number of cells.
+#' * `batch_size` (default 128): Number of cells per minibatch.
 #' * `lr` (default auto: 0.005; scvi-tools: 0.001): Learning rate of Adam.
 #' * `kl_warmup_epochs` (default auto: 20 (at most a fifth of max_epochs); scvi-tools: 400): Epochs over which the
 #'   weight of the KL terms grows from 0 to max_kl_weight.
-#' * `train_size` (default 0.9): Share of the cells to train on; the rest are held out for validation.
-#' * `early_stopping` (default FALSE): Stop when the validation loss no longer falls, and keep the best weights.
+#' * `train_size` (default 0.9): Fraction of the cells to train on; the rest are held out for validation.
+#' * `early_stopping` (default FALSE): Stop when the validation loss no longer decreases, and restore the best weights.
 #' * `early_stopping_patience` (default auto: 25; scvi-tools: 45): Epochs without improvement before training stops.
-#' * `accelerator` (default auto): Device; "auto" takes a CUDA GPU if there is one, else the CPU.
-#' * `devices` (default 1): Processes on this machine that share each minibatch, one for each GPU; torchrun, if used,
-#'   decides instead.
-#' * `precision` (default 32): Number format of matrix products; the likelihood is always computed in 32 bit.
+#' * `accelerator` (default auto): Device; "auto" uses a CUDA GPU if available, otherwise the CPU.
+#' * `devices` (default 1): Number of processes on this machine that share each minibatch, one per GPU; ignored under
+#'   torchrun.
+#' * `precision` (default 32): Precision of matrix products; likelihoods are always computed in 32 bit.
 #'
 #' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of genes x cells with raw counts (dense,
 #'   sparse or on disk).
 #' @param model Name of the model.
-#' @param batch The technical batch to correct for: a column of the metadata, e.g. the donor. For an assay or a matrix: a
-#'   vector with one value for each cell. `NULL` for one batch.
-#' @param labels Cell types, for models that use them, given like `batch`. Cells whose type is not known have `NA` there, or
-#'   "Unknown" (another word with `unlabeled_category`).
-#' @param assay Assay to take the counts from; `NULL` for the default one.
-#' @param layer Layer with raw counts; all its parts are used where it is split.
+#' @param batch Metadata column with the technical batch to correct for, e.g. the donor; for an assay or a matrix, a
+#'   vector with one value per cell. `NULL` for a single batch.
+#' @param labels Cell types, for models that use them, given like `batch`. Unlabeled cells have `NA` or "Unknown" (set
+#'   another value with `unlabeled_category`).
+#' @param assay Assay with the counts; `NULL` for the default assay.
+#' @param layer Layer with raw counts; if it is split, all parts are used.
 #' @param features Genes to train on; `NULL` for the variable features, else all.
-#' @param inputs What a model reads beside the counts, by the engine's name of the input, e.g. `c(protein = "ADT")`: the
-#'   name of an assay (in a SingleCellExperiment of an alternative experiment), the path of a `.gmt` or `.csv` file, or a
-#'   matrix, of features x cells, or of genes x anything for what is known of genes.
-#' @param reduction.name Name of the new reduction; `NULL` for the name of the model.
-#' @param reduction.key Key of the new reduction; `NULL` to make it from the name.
-#' @param seed.use Seed of initial weights, split, shuffles and draws.
+#' @param inputs Additional inputs of the model, named by input, e.g. `c(protein = "ADT")`. Each is the name of an assay
+#'   (an alternative experiment of a SingleCellExperiment), the path of a `.gmt` or `.csv` file, or a matrix of features
+#'   x cells, or of genes x annotations.
+#' @param reduction.name Name of the new reduction; by default, the name of the model.
+#' @param reduction.key Key of the new reduction; `NULL` to derive it from the name.
+#' @param seed.use Random seed for initialization, data splits, shuffling and sampling.
 #' @param verbose Show messages and progress.
-#' @param model.path Folder to save the model to. Models of more than 64 MB do not travel inside the object; without a
-#'   folder those are lost with the session, and a warning says so.
-#' @param start A trained model to go on from, with its genes, options and columns: the name of the reduction that holds
-#'   it, or what [ScduetModel()] or [LoadModel()] returned. `RunSCANVI()` can start from a scVI, which is how scANVI is
-#'   best trained; a few epochs are then enough, e.g. `max_epochs = 20`.
-#' @param metadata For a matrix or an assay: data frame with a row for each cell, for covariates.
-#' @param ... Options of the engine, under scvi-tools' names: `n_latent`, `n_layers`, `n_hidden`, `gene_likelihood`,
-#'   `dispersion`, `max_epochs`, `batch_size`, `lr`, `early_stopping`, `recipe`, `accelerator`,
-#'   `categorical_covariate_keys`, `continuous_covariate_keys`, ... A name that does not exist is an error that lists
-#'   the nearest one.
-#' @returns The object with the reduction: for a Seurat object a `DimReduc`, for a SingleCellExperiment an entry of
-#'   `reducedDims()` in capitals. For an assay a `DimReduc`, for a matrix a matrix of cells x dimensions.
+#' @param model.path Folder to save the model to. Models of more than 64 MB are not stored in the object; without a
+#'   folder, they are lost with the session, with a warning.
+#' @param start A trained model to start from, whose genes, options and columns are reused: the name of its reduction,
+#'   or the result of [ScduetModel()] or [LoadModel()]. Starting `RunSCANVI()` from a scVI model is recommended; a few
+#'   epochs then suffice, e.g. `max_epochs = 20`.
+#' @param metadata For a matrix or an assay: data frame of covariates with one row per cell.
+#' @param ... Options of the engine, with the same names as in scvi-tools: `n_latent`, `n_layers`, `n_hidden`,
+#'   `gene_likelihood`, `dispersion`, `max_epochs`, `batch_size`, `lr`, `early_stopping`, `recipe`, `accelerator`,
+#'   `categorical_covariate_keys`, `continuous_covariate_keys`, ... An unknown name is an error that suggests the
+#'   nearest option.
+#' @returns A Seurat object with a new `DimReduc`, or a SingleCellExperiment with a new entry in `reducedDims()`, whose
+#'   name is in upper case. For an assay, a `DimReduc`; for a matrix, a matrix of cells x dimensions.
 #'
 #'   `RunSCANVI()` also adds the columns `predicted.<labels>`, the most probable type of each cell, and
 #'   `predicted.<labels>.score`, its probability; of cells with a label this is what the model was taught. Types that are
@@ -99,7 +100,7 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
   trained <- run_task(task, need_layer(main, layer, features), features, data, check_inputs(inputs, object, task$start))
   name <- if (is.null(reduction.name)) model else reduction.name
   object <- put_trained(object, trained, name, assay, reduction.key, rownames(data), if (!is.null(labels)) data[[labels]])
-  if (!is.character(start)) start <- task$start$name # the log of commands keeps the values of all arguments
+  if (!is.character(start)) start <- task$start$name # the command log stores the values of all arguments
   log_command(object, model, SeuratObject::LogSeuratCommand(object, return.command = TRUE), list(...))
 }
 
@@ -164,7 +165,7 @@ RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL
   structure(named_embedding(trained, cells, model), scduet = trained$model, predicted = trained$predicted)
 }
 
-# What to train, checked before Python is started.
+# Arguments of a training run, checked before Python starts.
 new_task <- function(model, batch, labels, seed.use, verbose, model.path, start, ..., call = rlang::caller_env()) {
   check_text(model, "model", call = call)
   check_flag(verbose, "verbose", call = call)
@@ -180,7 +181,7 @@ new_task <- function(model, batch, labels, seed.use, verbose, model.path, start,
   )
 }
 
-# The model to go on from: one, or the name of a reduction of `object` that holds it.
+# Resolve `start`: a model, or the name of a reduction of `object` that contains one.
 start_of <- function(start, object = NULL, call = rlang::caller_env()) {
   if (is.null(start)) {
     return(NULL)
@@ -190,12 +191,12 @@ start_of <- function(start, object = NULL, call = rlang::caller_env()) {
   }
   check_text(start, "start", call = call)
   if (is.null(object)) {
-    abort_scduet("`start` must be a model here, not the name of a reduction.", "See `ScduetModel()` and `LoadModel()`.", "argument", call)
+    abort_scduet("`start` must be a model, not the name of a reduction.", "See `ScduetModel()` and `LoadModel()`.", "argument", call)
   }
   pick_model(models_of(object), start, call)
 }
 
-# Move the cells, train, and take back what came of it.
+# Send the cells, train, and receive the results.
 run_task <- function(task, blocks, features, data, inputs = list()) {
   task$columns <- c(task$columns, unlist(inputs[names(inputs) %in% names(COLUMN_INPUTS)]))
   for (column in task$columns) check_column(data, column, "column", column %in% task$labels, task$call)
@@ -216,7 +217,7 @@ run_task <- function(task, blocks, features, data, inputs = list()) {
   receive_trained(found, folder, features, rownames(data), keep = !is.null(task$path))
 }
 
-# Where the engine finds a model.
+# The location of a model for the engine.
 where_of <- function(model) if (!is.null(model)) list(folder = model_folder(model), sha256 = model$sha256)
 
 receive_trained <- function(found, folder, features = NULL, cells = NULL, keep = FALSE) {
@@ -230,10 +231,10 @@ receive_trained <- function(found, folder, features = NULL, cells = NULL, keep =
   )
 }
 
-# Vectors of several values become lists, which is what the engine takes.
+# Vectors of several values become lists, as the engine expects.
 as_option <- function(x) if (length(x) > 1) as.list(x) else x
 
-# Column that a vector of batches or labels gets; a name of a column of `metadata` stays.
+# Column for a vector of batches or labels; names of columns of `metadata` are kept.
 column_for <- function(name, value) if (length(value) == 1) value else if (!is.null(value)) name
 
 cell_frame <- function(cells, metadata, batch, labels, call = rlang::caller_env()) {
@@ -259,7 +260,7 @@ cell_vector <- function(value, cells, name, call) {
   value
 }
 
-# The entry of the command log, under the short name and with the engine's options.
+# The entry in the command log, under the wrapper's name and with the engine's options.
 log_command <- function(object, model, command, options) {
   methods::slot(command, "name") <- sub("^[^.]*", if (model %in% names(MODEL_FUNCTIONS)) MODEL_FUNCTIONS[[model]] else "RunModel", methods::slot(command, "name"))
   params <- methods::slot(command, "params")

@@ -1,20 +1,20 @@
 #' Score an integration
 #'
-#' How well do reductions mix batches, and how well do they keep cell types? Always beside the unintegrated PCA, and
-#' Harmony where its Python package is installed. Higher is better in every column.
+#' Measures how well reductions mix batches and preserve cell types, compared with unintegrated PCA and, if its Python
+#' package is installed, Harmony. Higher is better for every metric.
 #'
 #' @param object A Seurat object or SingleCellExperiment.
-#' @param reductions Names of the reductions to score; `NULL` for all that are no drawings.
+#' @param reductions Names of the reductions to score; `NULL` for all except 2D layouts such as UMAP.
 #' @param batch Column of the metadata with the technical batch.
-#' @param labels Column of the metadata with the cell types. Cells without one are left out. At least one of `batch` and
-#'   `labels` is needed.
-#' @param metrics "default", "scib", "census", "all", or names of metrics.
-#' @param assay,layer Where raw counts are, for the unintegrated PCA if the object has no reduction "pca".
+#' @param labels Metadata column with the cell types. Unlabeled cells are excluded. At least one of `batch` and `labels`
+#'   is required.
+#' @param metrics A set of metrics ("default", "scib", "census" or "all"), or names of metrics.
+#' @param assay,layer Location of the raw counts, for the unintegrated PCA if the object has no reduction "pca".
 #' @param verbose Show messages.
 #' @param ... Further options of the engine's `score()`, e.g. `with_baselines = FALSE`, `seed`.
 #' @returns A data frame with one row for each reduction: the metrics, their means `bio` and `batch`, and
-#'   `total` = 0.6 bio + 0.4 batch. Missing values have their reason in `attr(, "reasons")`. `attr(, "notes")` says, and a
-#'   message too, where a reduction comes from a model that was trained on the labels it is scored by.
+#'   `total` = 0.6 bio + 0.4 batch. `attr(, "reasons")` explains missing values. `attr(, "notes")` and a message report
+#'   reductions of models that were trained on the same labels.
 #' @references Luecken et al. (2022), Benchmarking atlas-level data integration in single-cell genomics,
 #'   \doi{10.1038/s41592-021-01336-8}
 #' @family scores
@@ -32,7 +32,7 @@ ScoreIntegration <- function(object, reductions = NULL, batch = NULL, labels = N
   absent <- setdiff(reductions, names(data$embeddings))
   if (length(absent)) {
     have <- paste0("It has ", some(names(data$embeddings), 12), ".")
-    abort_scduet(sprintf("There is no reduction %s in the object.", some(absent)), have, "reduction")
+    abort_scduet(sprintf("Reduction %s not found in the object.", some(absent)), have, "reduction")
   }
   columns <- as.character(c(batch, labels))
   adata <- new_anndata(data$blocks, data$genes, data$cells[, columns, drop = FALSE], empty_frame(data$genes), verbose)
@@ -53,7 +53,7 @@ as_scores <- function(scored, verbose = TRUE) {
   structure(table[names(table) != "embedding"], reasons = receive_frame(scored$reasons), notes = notes)
 }
 
-# What the engine is told of the models behind reductions, named as the embeddings are there.
+# Descriptions of the models behind reductions for the engine, named by embedding.
 made_by <- function(object) {
   models <- models_of(object)
   if (!inherits(object, "Seurat")) names(models) <- sce_reduction(names(models))
@@ -61,13 +61,13 @@ made_by <- function(object) {
   rlang::set_names(lapply(unname(models), known), embedding_name(as.character(names(models))))
 }
 
-#' Pictures of scores and training
+#' Plot scores and training curves
 #'
-#' `PlotScores()` draws the table of [ScoreIntegration()], `PlotHistory()` the loss of training and held-out cells by epoch.
+#' `PlotScores()` plots the table of [ScoreIntegration()], `PlotHistory()` the training and validation loss by epoch.
 #'
 #' @param scores The table of [ScoreIntegration()].
 #' @param object A model, or an object that holds one: see [ScduetModel()].
-#' @param terms Terms of the history to draw.
+#' @param terms Terms of the history to plot.
 #' @param ... For `PlotHistory()`: passed to [ScduetModel()], e.g. `reduction`.
 #' @returns A ggplot.
 #' @family scores
@@ -83,7 +83,7 @@ PlotHistory <- function(object, terms = "loss", ...) {
   names <- names[names %in% names(history)]
   if (!length(names)) {
     known <- unique(sub("_(train|validation)$", "", grep("_(train|validation)$", names(history), value = TRUE)))
-    abort_scduet(sprintf("The history has no term %s.", some(terms)), paste0("It has ", some(known, 12), "."), "argument")
+    abort_scduet(sprintf("Term %s not found in the history.", some(terms)), paste0("It has ", some(known, 12), "."), "argument")
   }
   long <- data.frame(
     epoch = rep(history$epoch, length(names)) + 1, value = unlist(history[names], use.names = FALSE),

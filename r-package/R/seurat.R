@@ -1,13 +1,13 @@
-# What differs between Seurat versions 3, 4 and 5, in one place: layers, names of cells and genes, reductions.
+# Differences between Seurat versions 3, 4 and 5: layers, names of cells and genes, reductions.
 
 is_v5 <- function() package_version(getNamespaceVersion("SeuratObject")) >= "5.0.0"
 
-# Functions that SeuratObject has only since version 5.
+# Functions that exist only in SeuratObject 5 and later.
 v5 <- function(name) getExportedValue("SeuratObject", name)
 
 is_layered <- function(assay) inherits(assay, "StdAssay")
 
-# Names of the layers that make up `layer`: "counts", or "counts.a" and "counts.b" where it is split.
+# Names of the layers that make up `layer`: "counts", or "counts.a" and "counts.b" if it is split.
 layers_named <- function(assay, layer) {
   if (is_layered(assay)) {
     present <- v5("Layers")(assay)
@@ -16,7 +16,7 @@ layers_named <- function(assay, layer) {
   if (length(slot_of(assay, layer))) layer else character()
 }
 
-# The matrices, genes x cells, of `layer`, one for each part of it; `features` alone if given.
+# The matrices (genes x cells) of `layer`, one per part, restricted to `features` if given.
 layer_blocks <- function(assay, layer, features = NULL) {
   parts <- layers_named(assay, layer)
   lapply(rlang::set_names(parts), function(part) {
@@ -28,7 +28,8 @@ pick <- function(block, features) {
   if (is.null(features)) block else block[intersect(features, rownames(block)), , drop = FALSE]
 }
 
-# The slot of an Assay of version 3 or 4. Before NormalizeData(), `data` is a copy of the counts and no layer of its own.
+# A slot of a version 3 or 4 Assay. Before NormalizeData(), `data` is a copy of the counts, which does not count as a
+# layer.
 slot_of <- function(assay, layer) {
   if (!layer %in% c("counts", "data", "scale.data")) {
     return(NULL)
@@ -37,7 +38,7 @@ slot_of <- function(assay, layer) {
   if (layer == "data" && identical(value, methods::slot(assay, "counts"))) NULL else value
 }
 
-# Seurat 5 warns of every assay without counts.
+# Seurat 5 warns about every assay without counts.
 quiet_layers <- function(code) {
   withCallingHandlers(code, warning = function(w) if (grepl("layer", conditionMessage(w))) invokeRestart("muffleWarning"))
 }
@@ -48,34 +49,34 @@ default_assay <- function(object, assay, call = rlang::caller_env()) {
   }
   if (!assay %in% SeuratObject::Assays(object)) {
     known <- paste0("It has ", some(SeuratObject::Assays(object), 12), ".")
-    abort_scduet(sprintf("There is no assay \"%s\" in the object.", assay), known, "assay", call)
+    abort_scduet(sprintf("Assay \"%s\" not found in the object.", assay), known, "assay", call)
   }
   assay
 }
 
-# Blocks of counts to train on, or an error that says where counts could be. raw: whether raw counts are meant.
+# Blocks of counts to train on, or an error that suggests where to find them. raw: whether raw counts are required.
 need_layer <- function(assay, layer, features = NULL, raw = TRUE, call = rlang::caller_env()) {
   blocks <- layer_blocks(assay, layer, features)
   if (!length(blocks) || sum(vapply(blocks, ncol, 0L)) == 0) {
     abort_scduet(
       sprintf("The assay has no layer \"%s\".", layer),
-      "These models need raw counts: add them, or name the layer that holds them with `layer`.", "no_counts", call
+      "This model needs raw counts: add them, or set `layer` to the layer that contains them.", "no_counts", call
     )
   }
   if (raw && layer == "counts" && inherits(assay, "SCTAssay")) {
     warn_scduet(
-      "The counts of this assay were corrected by SCTransform(); these models need raw ones. Pass the assay that holds them, e.g. `assay = \"RNA\"`.",
+      "The counts of this assay were corrected by SCTransform(), but the model needs raw counts. Pass the assay that contains them, e.g. `assay = \"RNA\"`.",
       "corrected_counts"
     )
   }
   blocks
 }
 
-# Genes to use by the rule of both languages: those asked for, else the variable ones, else all; in the object's order.
-# Of a model to start from its own, as the object spells them.
+# Genes to use, in the object's order: `features`, else the variable features, else all, as in Python. With `start`, the
+# genes of that model, as named in the object.
 choose_features <- function(features, variable, known, verbose, start = NULL, call = rlang::caller_env()) {
   if (!is.null(start)) {
-    if (!is.null(features)) abort_scduet("The model to start from has its own genes.", "Leave `features` out.", "argument", call)
+    if (!is.null(features)) abort_scduet("`features` cannot be combined with `start`.", "The genes of the model to start from are used.", "argument", call)
     features <- spelled_as(start$genes, known)
   }
   check_names_once(known, call)
@@ -84,10 +85,10 @@ choose_features <- function(features, variable, known, verbose, start = NULL, ca
     return(features)
   }
   if (length(variable)) {
-    inform_scduet(sprintf("Using the %d variable features of %d.", length(variable), length(known)), verbose)
+    inform_scduet(sprintf("Using %d variable features of %d.", length(variable), length(known)), verbose)
     return(known[known %in% variable])
   }
-  inform_scduet(sprintf("Using all %d features; the variable ones alone, by `FindVariableFeatures()` or as `features`, usually do better.", length(known)), verbose)
+  inform_scduet(sprintf("Using all %d features. Variable features, from `FindVariableFeatures()` or as `features`, usually give better results.", length(known)), verbose)
   known
 }
 

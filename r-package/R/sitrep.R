@@ -1,12 +1,12 @@
-#' What is installed, what is wrong, how to mend it
+#' Report the installation and its problems
 #'
-#' Prints the versions of R, Seurat, reticulate, Python and the engine, which device and which BLAS the engine uses, and
-#' for each problem what to do. The row `Python` shows the Python that scduet uses and, in brackets, what named it: how to
-#' choose another is in [install_scduet()]. `scduet_sitrep()` looks at Python in a process of its own and starts none in this
+#' Prints the versions of R, Seurat, reticulate, Python and the engine, the device and BLAS that the engine uses, and a
+#' remedy for each problem. The row `Python` shows the Python that scduet uses and how it was selected; to select
+#' another, see [install_scduet()]. `scduet_sitrep()` inspects Python in a separate process, without starting it in this
 #' session; `scduet_available()` starts the engine.
 #'
-#' @returns `scduet_sitrep()`: a list of what was found, invisibly; its entry `problems` is empty when all is well.
-#'   `scduet_available()`: whether the engine can be used, as TRUE or FALSE.
+#' @returns `scduet_sitrep()`: a list of its findings, invisibly, with an empty element `problems` if everything works.
+#'   `scduet_available()`: `TRUE` if the engine can be used, `FALSE` otherwise.
 #' @family set-up
 #' @export
 #' @examples
@@ -45,13 +45,13 @@ problems_of <- function(used, there, found) {
   bound <- if (!is.null(the$engine)) py_value(ask("versions"))
   c(
     if (is.null(used)) "The engine is not installed: run `install_scduet()`.",
-    if (!is.null(used) && !there) sprintf("The Python you chose, %s, does not exist: correct %s, or unset it.", used$python, used$by),
+    if (!is.null(used) && !there) sprintf("The selected Python, %s, does not exist: correct %s or unset it.", used$python, used$by),
     if (!is.null(found$problem)) sprintf("%s %s: run `install_scduet(force = TRUE)` and restart R.", used$python, found$problem),
     if (isFALSE(bound$deepbind)) "torch was imported before scduet and runs on R's slow BLAS: restart R and let scduet import it, or install OpenBLAS (`apt install libopenblas0`)."
   )
 }
 
-# Without loading the package, which for Seurat takes seconds.
+# Does not load the package, which takes seconds for Seurat.
 version_of <- function(package) {
   file <- system.file("DESCRIPTION", package = package)
   if (nzchar(file)) read.dcf(file, "Version")[[1]] else "not installed"

@@ -1,26 +1,26 @@
 #' Train a transformer
 #'
-#' `PretrainTransformer()` trains a Geneformer (masked genes) or a scGPT (values of genes from those of others) on cells
-#' without labels: a new one whose vocabulary is the genes of the object, or a published one further.
-#' `FinetuneTransformer()` teaches a transformer the cell types of labeled cells; [AnnotateCells()] then names cells by its
-#' folder, and with `model = <folder of the transformer>` does both and says how well, beside nearest neighbours and
-#' logistic regression. All genes of the object are used.
+#' `PretrainTransformer()` trains a Geneformer (masked genes) or scGPT (masked expression values) model on unlabeled
+#' cells: either a new model with the genes of the object as vocabulary, or a published model. `FinetuneTransformer()`
+#' fine-tunes a transformer to predict cell types, for use with [AnnotateCells()]. Alternatively, `AnnotateCells(model =
+#' <folder of the transformer>)` fine-tunes and annotates in one step and reports the accuracy compared with nearest
+#' neighbors and logistic regression. All genes of the object are used.
 #'
 #' @param object A Seurat object, a SingleCellExperiment, or for pre-training a matrix of genes x cells, with raw counts.
-#' @param model "geneformer" or "scgpt" for a new one, else the folder of a transformer, or "hf://owner/name@revision".
-#' @param path Folder to make.
-#' @param labels Column of the metadata with the cell types; cells without one are left out.
-#' @param checkpoint Folder for the state of the run; an interrupted run resumes from it.
-#' @param overwrite Replace a folder that holds a model of scduet and nothing else.
-#' @param ... Options of training (`max_epochs`, `lr`, `batch_size`, ...). For pre-training also of the size (`width`,
+#' @param model "geneformer" or "scgpt" for a new model, or the folder of a transformer, or "hf://owner/name@revision".
+#' @param path Output folder.
+#' @param labels Metadata column with the cell types; unlabeled cells are excluded.
+#' @param checkpoint Folder for checkpoints, from which an interrupted run resumes.
+#' @param overwrite Replace an existing scduet model. Folders with other files are never replaced.
+#' @param ... Training options (`max_epochs`, `lr`, `batch_size`, ...). For pre-training also the model size (`width`,
 #'   `n_layers`, `n_heads`, `feedforward`, `dropout`, `max_length`) and the objective (`mask_share` of Geneformer,
 #'   `asked_shares` and `zeros` of scGPT); for fine-tuning `tuning` ("lora", "full", "last", "frozen"), `rank`,
-#'   `head_layers`, `max_length`. A name that does not exist is an error that names the nearest.
+#'   `head_layers`, `max_length`. An unknown name is an error that suggests the nearest option.
 #' @inheritParams RunPretrained
 #' @inheritParams RunModel
-#' @returns The path, which [RunGeneformer()], [AnnotateCells()], [GeneNetwork()] and others take as `model`. It knows the
-#'   training curves: see [PlotHistory()]. The folder of a fine-tuned transformer holds what training changed and the sha256
-#'   of the transformer, which must stay where it is.
+#' @returns The path, to use as `model` in [RunGeneformer()], [AnnotateCells()] and [GeneNetwork()]. It includes the
+#'   training history: see [PlotHistory()]. The folder of a fine-tuned transformer stores only the changed weights and
+#'   the sha256 of the original transformer, whose folder must not be moved.
 #' @references Theodoris et al. (2023), \doi{10.1038/s41586-023-06139-9}; Cui et al. (2024),
 #'   \doi{10.1038/s41592-024-02201-0}; Hu et al. (2022), LoRA: Low-rank adaptation of large language models.
 #' @family transformers
@@ -30,9 +30,8 @@
 #' model <- PretrainTransformer(cells, "geneformer", path = "my_geneformer", width = 64, n_layers = 2)
 #' PlotHistory(model)
 #' query <- AnnotateCells(query, labeled, labels = "cell_type", model = model) # with accuracies
-#'
-#' taught <- FinetuneTransformer(labeled, model, labels = "cell_type", path = "my_annotator")
-#' query <- AnnotateCells(query, taught, labels = "cell_type") # teaches nothing any more
+#' annotator <- FinetuneTransformer(labeled, model, labels = "cell_type", path = "my_annotator")
+#' query <- AnnotateCells(query, annotator, labels = "cell_type") # without training
 #' }
 PretrainTransformer <- function(object, model = "geneformer", path, assay = NULL, layer = "counts", gene.names = NULL,
                                 checkpoint = NULL, overwrite = FALSE, seed.use = 42, verbose = TRUE, ...) {
@@ -57,7 +56,7 @@ FinetuneTransformer <- function(object, model, labels, path, assay = NULL, layer
 #' @export
 print.scduet_transformer <- function(x, ...) {
   history <- attr(x, "history")
-  cat(sprintf("<transformer of scduet, trained for %d epochs: %s>\n", nrow(history), as.character(x)))
+  cat(sprintf("<scduet transformer, trained for %d epochs: %s>\n", nrow(history), as.character(x)))
   invisible(x)
 }
 
@@ -68,7 +67,7 @@ as.character.scduet_transformer <- function(x, ...) as.vector(unclass(x))
 #' @export
 ScduetModel.scduet_transformer <- function(object, ...) list(history = attr(object, "history"))
 
-# What both take, checked before Python is started.
+# Common arguments, checked before Python starts.
 training_task <- function(model, path, gene.names, checkpoint, overwrite, seed.use, verbose, ..., call = rlang::caller_env()) {
   check_text(model, "model", call = call)
   check_text(path, "path", call = call)

@@ -1,24 +1,24 @@
 #' Embed cells with a published transformer
 #'
-#' Reads an official checkpoint of Geneformer, scGPT or scFoundation and returns the object with its embedding of the
-#' cells as a new reduction. Nothing is trained; all genes are used, not the variable ones alone. `RunPretrained()` finds
-#' out which family a folder is of; the others refuse a folder of another family.
+#' Embeds cells with an official checkpoint of Geneformer, scGPT or scFoundation and adds the embedding as a new
+#' reduction. Nothing is trained, and all genes are used, not only variable features. `RunPretrained()` detects the
+#' model family of the folder; the other functions require their own family.
 #'
-#' Zero-shot embeddings often lose to principal components of variable genes (Kedzierska et al. 2025): with `labels` the
-#' scores of both are printed and kept.
+#' Zero-shot embeddings often perform worse than principal components of variable genes (Kedzierska et al. 2025). With
+#' `labels`, the scores of both are printed and stored.
 #'
 #' @param object A Seurat object, a SingleCellExperiment, or a matrix of genes x cells with raw counts.
 #' @param model Folder of the official checkpoint, or "hf://owner/name@revision" (needs the Python package
 #'   huggingface_hub).
-#' @param labels Column of the metadata with cell types, to score the embedding with.
-#' @param batch Column of the metadata with the technical batch, for the scores alone.
-#' @param gene.names Names of the genes as the checkpoint may know them (Ensembl ids or symbols), one for each feature,
-#'   where the names of the features are others.
-#' @param family "geneformer", "scgpt" or "scfoundation" to insist on it; `NULL` for whatever the folder is of.
-#' @param reduction.name Name of the new reduction; `NULL` for the family.
-#' @param ... Options of the family: for Geneformer `emb_layer`, `pooling`, `max_length`; for scGPT `pooling`,
+#' @param labels Metadata column with cell types, to score the embedding.
+#' @param batch Metadata column with the technical batch, used only for scoring.
+#' @param gene.names Gene names known to the checkpoint (Ensembl ids or symbols), one per feature, if the object uses
+#'   other names.
+#' @param family "geneformer", "scgpt" or "scfoundation" to require this family; `NULL` to detect it.
+#' @param reduction.name Name of the new reduction; by default, the name of the family.
+#' @param ... Options of the model family: for Geneformer `emb_layer`, `pooling`, `max_length`; for scGPT `pooling`,
 #'   `normalize`, `max_length`, `ties`, `seed`; for scFoundation `pooling`, `resolution`. For all `precision` ("32",
-#'   "bf16", "16"), `accelerator`, `tokens_at_once`, `min_share`. A name that does not exist is an error that lists all.
+#'   "bf16", "16"), `accelerator`, `tokens_at_once`, `min_share`. An unknown name is an error that lists all options.
 #' @inheritParams RunModel
 #' @returns The object with the reduction. With `labels` the scores, a data frame, are in `Misc(object, "scduet.scores")`
 #'   or `metadata(object)$scduet.scores`. For a matrix a matrix of cells x dimensions.
@@ -69,16 +69,16 @@ RunScGPT <- function(object, model, ...) RunPretrained(object, model, family = "
 #' @export
 RunScFoundation <- function(object, model, ...) RunPretrained(object, model, family = "scfoundation", ...)
 
-#' Vectors of genes from a published transformer
+#' Gene embeddings from a published transformer
 #'
-#' The vectors that the transformer learned for its genes, or with `object` the means of the genes' states in the cells
-#' that express them, which depend on the company that a gene keeps there.
+#' Returns the learned gene embeddings of a transformer or, with `object`, contextual embeddings: the mean hidden states
+#' of each gene in the cells that express it.
 #'
 #' @inheritParams RunPretrained
 #' @param object A Seurat object, a SingleCellExperiment, or a matrix of genes x cells with raw counts; `NULL` for the
-#'   vectors that were learned.
-#' @param ... Options of the family, with `object`.
-#' @returns A matrix of genes x dimensions; the genes are named as the checkpoint names them.
+#'   learned gene embeddings.
+#' @param ... Options of the model family, used with `object`.
+#' @returns A matrix of genes x dimensions, with the gene names of the checkpoint.
 #' @family transformers
 #' @export
 #' @examples
@@ -98,7 +98,7 @@ GeneEmbeddings <- function(model, object = NULL, assay = NULL, layer = "counts",
   vectors
 }
 
-# Counts and metadata of an object or of a plain matrix.
+# Counts and metadata of an object or a matrix.
 cells_of <- function(object, assay, layer, call = rlang::caller_env()) {
   if (inherits(object, "Seurat") || methods::is(object, "SingleCellExperiment") || length(dim(object)) != 2) {
     return(parts_of(object, assay, layer, call = call))
@@ -109,13 +109,13 @@ cells_of <- function(object, assay, layer, call = rlang::caller_env()) {
   list(blocks = list(object), genes = genes, cells = empty_frame(cells), embeddings = list())
 }
 
-# An AnnData of all genes, with other names for them in var["gene_names"].
+# An AnnData of all genes, with alternative names in var["gene_names"].
 named_anndata <- function(parts, columns, gene.names, call = rlang::caller_env()) {
   var <- empty_frame(parts$genes)
   if (!is.null(gene.names)) {
     if (length(gene.names) != length(parts$genes)) {
       said <- sprintf("`gene.names` has %d names for %d features.", length(gene.names), length(parts$genes))
-      abort_scduet(said, "Pass one name for each feature, in their order.", "argument", call)
+      abort_scduet(said, "Pass one name per feature, in the same order.", "argument", call)
     }
     var$gene_names <- as.character(gene.names)
   }
@@ -155,5 +155,5 @@ tell_scores <- function(scores, verbose) {
     return(invisible())
   }
   said <- sprintf("%s %.2f", rownames(scores), scores$bio)
-  inform_scduet(paste0("How well cell types are kept (0 to 1): ", paste(said, collapse = ", "), "."), verbose)
+  inform_scduet(paste0("Preservation of cell types (0 to 1): ", paste(said, collapse = ", "), "."), verbose)
 }

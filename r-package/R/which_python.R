@@ -1,8 +1,8 @@
-# Which Python the engine runs in. `which_python()` decides, for whatever starts, fills or examines one.
+# Selects the Python for the engine. `which_python()` is used to start, install and inspect it.
 
 ENVIRONMENT <- "r-scduet"
 
-# The path of the Python and what named it, in the order in which they go first; NULL where nothing names one.
+# The path of the selected Python and how it was selected, by precedence; NULL if none is.
 which_python <- function() {
   if (reticulate::py_available(initialize = FALSE)) {
     return(list(python = reticulate::py_config()$python, by = "running in this session"))
@@ -15,11 +15,12 @@ which_python <- function() {
   }
 }
 
-# What the user chose. RETICULATE_PYTHON need not exist: reticulate takes no other then, so it is an error to be told.
+# The user's choice. RETICULATE_PYTHON is returned even if it does not exist: reticulate uses no other then, so it is an
+# error.
 chosen_python <- function() {
   set <- Sys.getenv(rlang::set_names(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV")))
   required <- bridge_state("required_python_version")
-  if (!set[["RETICULATE_PYTHON"]] %in% c("", "managed")) { # "managed": an environment that reticulate makes for a day
+  if (!set[["RETICULATE_PYTHON"]] %in% c("", "managed")) { # "managed": a temporary environment created by reticulate
     path <- path.expand(set[["RETICULATE_PYTHON"]])
     return(list(python = if (dir.exists(path)) python_in(path) else path, by = "RETICULATE_PYTHON"))
   }
@@ -33,13 +34,13 @@ chosen_python <- function() {
   if (nzchar(set[["VIRTUAL_ENV"]]) && file.exists(active) && !is_passing(active)) list(python = active, by = "VIRTUAL_ENV")
 }
 
-# What install_scduet() made or filled: the last one, which it remembers, or the one it makes by default.
+# The environment last used by install_scduet(), or its default one.
 installed_python <- function() {
   found <- Filter(file.exists, c(remembered_python(), environment_python(ENVIRONMENT)))
   if (length(found)) list(python = found[[1]], by = "install_scduet()")
 }
 
-# What happens to be active, and may have the engine: hints to reticulate, a conda environment other than conda's own.
+# Active environments that may have the engine: hints to reticulate, a conda environment other than "base".
 active_python <- function() {
   conda <- Sys.getenv("CONDA_PREFIX")
   conda <- if (nzchar(conda) && Sys.getenv("CONDA_DEFAULT_ENV") != "base") file.path(conda, "bin", "python")
@@ -52,13 +53,13 @@ active_python <- function() {
   }
 }
 
-# reticulate has no function that tells what use_virtualenv() and its like asked for without looking for more Pythons.
+# reticulate has no function that returns the choice of use_virtualenv() etc. without searching for more Pythons.
 bridge_state <- function(name) {
   state <- get0(".globals", asNamespace("reticulate"))
   if (is.environment(state)) get0(name, state, inherits = FALSE)
 }
 
-# An environment in reticulate's cache, which may be gone tomorrow; while it runs, reticulate has put it into VIRTUAL_ENV.
+# Whether this is a temporary environment in reticulate's cache; reticulate sets VIRTUAL_ENV to it while it runs.
 is_passing <- function(python) {
   startsWith(python, paste0(normalizePath(tools::R_user_dir("reticulate", "cache"), mustWork = FALSE), "/"))
 }
@@ -73,7 +74,7 @@ python_in <- function(folder) {
 
 same_file <- function(a, b) identical(normalizePath(a, mustWork = FALSE), normalizePath(b, mustWork = FALSE))
 
-# The Python that install_scduet() last filled: for this session, and in a file for those to come.
+# The Python that install_scduet() last used, kept in this session and in a file for later ones.
 remembered_python <- function() {
   file <- memory_file()
   if (!is.null(the$python)) the$python else if (file.exists(file)) readLines(file, n = 1, encoding = "UTF-8")
@@ -97,7 +98,7 @@ remember_python <- function(python) {
 
 memory_file <- function() file.path(tools::R_user_dir("scduet", "config"), "python")
 
-# reticulate takes RETICULATE_PYTHON before all else; it is looked at once, when Python starts.
+# RETICULATE_PYTHON takes precedence in reticulate, which reads it once, when Python starts.
 with_python <- function(python, code) {
   kept <- Sys.getenv("RETICULATE_PYTHON", NA)
   on.exit(if (is.na(kept)) Sys.unsetenv("RETICULATE_PYTHON") else Sys.setenv(RETICULATE_PYTHON = kept))

@@ -1,6 +1,6 @@
-# What the engine says, in R's words; and the names of arguments: those of the engine, and what users may have meant.
+# Translates the engine's messages to R, maps the engine's option names to R arguments, and suggests names for typos.
 
-# Words of the engine for what R calls otherwise.
+# Words of the engine that differ in R.
 R_WORDS <- c(
   batch_key = "batch", labels_key = "labels", True = "TRUE", False = "FALSE", None = "NULL", adata.obs = "the metadata",
   map_query = "MapToReference()"
@@ -20,7 +20,7 @@ in_r_words <- function(text) {
   gsub("(?<![[:alnum:]_\\]])\\[\\]", "none", text, perl = TRUE)
 }
 
-# The remedy, or NULL: R's own where it has a better one than the engine's in other words.
+# The hint, or NULL: R's own if it has a better one, otherwise the engine's translated.
 hint_in_r <- function(problem, call) {
   details <- problem$details
   arguments <- arguments_of(call)
@@ -33,7 +33,7 @@ hint_in_r <- function(problem, call) {
   if (nzchar(problem$hint)) in_r_words(problem$hint)
 }
 
-# `subset(obj, nCount_RNA > 0)` would not do: these cells are empty in the features used.
+# `subset(obj, nCount_RNA > 0)` would not help: these cells are empty only in the features used.
 hint_of_cells <- function(cells, arguments) {
   names <- if (length(cells) > 3) {
     "rlang::last_error()$cells"
@@ -48,7 +48,7 @@ hint_of_cells <- function(cells, arguments) {
   )
 }
 
-# Names of the engine's options -> the arguments of R's functions that stand for them.
+# The engine's option names -> the corresponding R arguments.
 R_ARGUMENTS <- c(
   batch_key = "batch", labels_key = "labels", seed = "seed.use", genes = "features", callback = "verbose",
   groupby = "group.by", group1 = "ident.1", group2 = "ident.2", fdr_target = "fdr.target", transform_batch = "batch",
@@ -57,7 +57,7 @@ R_ARGUMENTS <- c(
   INPUT_ARGUMENTS
 )
 
-# What other packages call the arguments of this one, without dots and in small letters.
+# Names that other packages use for arguments of this one, lowercase and without dots.
 ELSEWHERE <- c(
   groupbyvars = "batch", groupby = "batch", splitby = "batch", batches = "batch", varstoregress = "batch",
   celltype = "labels", label = "labels", slot = "layer", seed = "seed.use", dims = "n_latent", ndims = "n_latent",
@@ -67,7 +67,7 @@ ELSEWHERE <- c(
 check_option_names <- function(options, call) {
   names <- names(options)
   if (length(options) && (is.null(names) || any(names == ""))) {
-    abort_scduet("Options of the engine need names.", "Write e.g. `n_latent = 20`.", "argument", call)
+    abort_scduet("Options in `...` must be named.", "For example, `n_latent = 20`.", "argument", call)
   }
   ours <- intersect(names, names(R_ARGUMENTS)[R_ARGUMENTS %in% arguments_of(call)])
   for (name in ours) {
@@ -75,7 +75,7 @@ check_option_names <- function(options, call) {
   }
 }
 
-# For a function whose `...` is there for other methods alone.
+# For a function whose `...` only exists for other methods.
 check_no_options <- function(..., call = rlang::caller_env()) {
   options <- list(...)
   if (length(options)) {
@@ -98,7 +98,7 @@ hint_of_option <- function(name, known, arguments) {
   paste0("The arguments are ", paste0("`", known, "`", collapse = ", "), ".")
 }
 
-# The one of `known` that is most like `name`, if one is.
+# The most similar name in `known`, or NULL if none is similar.
 nearest <- function(name, known) {
   distance <- drop(utils::adist(plain_name(name), plain_name(known)))
   if (length(known) && min(distance) <= ceiling(nchar(name) / 3)) known[which.min(distance)]
@@ -106,7 +106,7 @@ nearest <- function(name, known) {
 
 plain_name <- function(x) gsub("[._-]", "", tolower(x))
 
-# Names of the arguments of the function whose frame this is.
+# Argument names of the function whose frame `call` is.
 arguments_of <- function(call) {
   frames <- seq_len(sys.nframe())
   here <- Filter(function(place) identical(sys.frame(place), call), frames)

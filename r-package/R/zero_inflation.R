@@ -1,13 +1,12 @@
-#' Which genes are zero-inflated
+#' Probability of zero inflation
 #'
-#' The posterior probability, by the AutoZI that [RunAutoZI()] trained, that a gene has more zeros than a negative binomial
-#' explains. Of genes with few counts it says little.
-#'
-#' @param object A model, or an object that holds one: see [ScduetModel()].
+#' Posterior probability, from a model trained by [RunAutoZI()], that a gene has more zeros than a negative binomial
+#' distribution explains. It is not informative for genes with few counts.
+#' @param object A model, or an object that contains one: see [ScduetModel()].
 #' @param ... Passed to [ScduetModel()], e.g. `reduction`.
-#' @returns A data frame with a row for each gene of the model, in its order, and the column `probability`, 0 to 1. If zero
-#'   inflation may depend on the batch or the label (`RunAutoZI(zero_inflation = "gene-batch")`, "gene-label"), it has a
-#'   column for each of these instead.
+#' @returns A data frame with one row per gene, in the model's order, and the column `probability`, 0 to 1. If zero
+#'   inflation depends on the batch or the label (`RunAutoZI(zero_inflation = "gene-batch")`, "gene-label"), there is
+#'   one column per batch or label instead.
 #' @references Clivio et al. (2019), Detecting zero-inflated genes in single-cell transcriptomics data,
 #'   \doi{10.1101/794875}
 #' @family tasks

@@ -1,1 +1,1 @@
-"""Files: readers and writers that know nothing of models."""
+"""Readers and writers of files, independent of models."""

@@ -1,4 +1,4 @@
-"""Files and folders that are written completely or not at all, and their checksums."""
+"""Atomic writing of files and folders, and checksums."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stat import S_IMODE
 
 
 def place_whole(path: Path, make: Callable[[Path], object], *, durable: bool = False) -> None:
-    """Let `make` write a file or folder under a temporary name beside `path`, then rename it to `path`.
+    """Let `make` write a file or folder under a temporary name next to `path`, then rename it to `path`.
 
-    If `make` fails, `path` stays as it was and nothing is left behind. A folder that exists is moved aside before the
-    rename and deleted after it; `recover` puts it back if the process was killed in between. Files get the permissions
-    of the umask, whatever `make` gave them (safetensors makes its files readable by their owner alone).
+    If `make` fails, `path` is unchanged and nothing is left behind. An existing folder is moved aside before the rename
+    and deleted after it; `recover` restores it if the process was killed in between. Files get the permissions of the
+    umask, regardless of `make` (safetensors creates files that only their owner can read).
 
     durable: flush the files to disk before the rename, and always use the same temporary name, so that the next write
-        replaces what a killed process left.
+    replaces leftovers of a killed process.
     """
     path = path.absolute()
     recover(path)
@@ -38,7 +38,7 @@ def place_whole(path: Path, make: Callable[[Path], object], *, durable: bool = F
 
 
 def recover(path: Path) -> None:
-    """Finish what a killed `place_whole` left: the old folder returns if the new one did not reach its place."""
+    """Clean up after a killed `place_whole`: restore the old folder if the new one is not in place."""
     old = _beside(path.absolute(), "scduet-old")
     if old.exists() and not path.exists():
         old.replace(path)
@@ -46,13 +46,13 @@ def recover(path: Path) -> None:
 
 
 def probe(folder: Path) -> None:
-    """Write a small file in `folder` and delete it. Raises OSError where that fails."""
+    """Write a small file in `folder` and delete it. Raises OSError on failure."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".scduet-") as file:
         file.write(bytes(4096))
 
 
 def sha256(path: Path) -> str:
-    """sha256 of a file; of a folder, that of the names and checksums of its files in the order of their names."""
+    """sha256 of a file; of a folder, that of the sorted names and checksums of its files."""
     digest = hashlib.sha256()
     if path.is_dir():
         for file in sorted(path.iterdir()):
@@ -66,7 +66,7 @@ def sha256(path: Path) -> str:
 
 
 def _finish(new: Path, durable: bool) -> None:
-    """Give the files of `new` the permissions that any new file gets here; flush them to disk if `durable`."""
+    """Give the files of `new` the default permissions of new files; flush them to disk if `durable`."""
     mode = _mode_of_new_files(new.parent)
     for file in [new] if new.is_file() else new.rglob("*"):
         if not file.is_file():
@@ -78,7 +78,7 @@ def _finish(new: Path, durable: bool) -> None:
 
 
 def _mode_of_new_files(folder: Path) -> int:
-    """Permissions by the umask, found by making a file: to read the umask is to change it for all threads."""
+    """Permissions by the umask, read from a new file, because reading the umask changes it for all threads."""
     path = folder / f".scduet-{os.getpid()}.mode"
     path.touch(0o666)
     mode = S_IMODE(path.stat().st_mode)
@@ -92,7 +92,7 @@ def _sync(file: Path) -> None:
 
 
 def _beside(path: Path, mark: str) -> Path:
-    """A hidden name beside `path` with the same ending: writers choose the format by it."""
+    """A hidden name next to `path` with the same suffix, by which writers choose the format."""
     return path.with_name(f".{path.stem}.{mark}{path.suffix}")
 
 

@@ -1,4 +1,4 @@
-"""Files of cells: read by what they are, written whole or not at all."""
+"""Reading and atomic writing of single-cell files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from scduet.io.atomic import place_whole, probe
 from scduet.io.loom import read_loom
 from scduet.io.storable import as_stored, refuse_unwritable, restored
 
-EMBEDDINGS = "scduet_embeddings"  # entry of uns that says which model made which embedding
-_SPARE = 16 << 20  # bytes that a folder must have free beside the estimate
+EMBEDDINGS = "scduet_embeddings"  # entry of uns that records the model of each embedding
+_SPARE = 16 << 20  # bytes that must be free in a folder in addition to the estimate
 
 
 def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) -> AnnData:
     """Read `source` in any format of `READERS` and write it as `target`, .h5ad or .zarr; returns the cells.
 
-    Raises FormatError for a format that is not known, a damaged file, or a target that exists (unless `overwrite`).
+    Raises FormatError for an unknown format, a damaged file, or an existing target (unless `overwrite`).
     """
     check_target(target, overwrite, needed=file_size(source))
     adata = read(source)
@@ -36,19 +36,19 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) 
 
 
 def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
-    """The cells in an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, or a 10x folder with matrix.mtx.
+    """Read an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, or a 10x folder with matrix.mtx.
 
-    Names of genes of 10x files are made unique. Of a folder with several samples, as GEO has them, give
-    FOLDER/PREFIX, e.g. "GSE123_RAW/GSM456_".
+    Gene names in 10x files are made unique. For a folder with several samples, as in GEO, pass FOLDER/PREFIX, e.g.
+    "GSE123_RAW/GSM456_".
 
-    Of 10x files the genes are X; features of other kinds are in obsm under the name of their kind, e.g.
-    "Antibody Capture". multimodal: also read .h5mu, as a MuData.
+    For 10x files, X contains the genes, and obsm the other features by type, e.g. "Antibody Capture". multimodal: also
+    read .h5mu, as a MuData.
 
-    Raises FormatError, naming the file and what can be read, for anything else and for damaged files.
+    Raises FormatError, naming the file and the supported formats, for other or damaged files.
     """
     path = Path(path)
     if not path.exists() and not tenx.is_folder(path):
-        raise FormatError(f"{path} does not exist", "is the name right?")
+        raise FormatError(f"{path} does not exist", "check the path")
     reader = READERS[_kind(path)]
     try:
         adata = reader(path)
@@ -56,7 +56,7 @@ def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
         raise
     except Exception as error:  # readers fail in their own ways: KeyError, OSError, zlib.error, ...
         raise FormatError(
-            f"{path} cannot be read: {_one_line(error)}", "is it complete, and what its name says?"
+            f"{path} cannot be read: {_one_line(error)}", "is the file complete, and of the type of its suffix?"
         ) from error
     if isinstance(adata, AnnData):
         return restored(adata)
@@ -67,42 +67,42 @@ def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
 
 
 def write(adata: AnnData, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write `adata` as .h5ad or .zarr (a MuData as .h5mu), by the ending of `path`; never half.
+    """Write `adata` atomically as .h5ad or .zarr (a MuData as .h5mu), by the suffix of `path`.
 
-    Dates and times are written as text, which a ScduetWarning names. Raises FormatError for another ending, when `path`
-    exists (unless `overwrite`), and for parts that the format cannot hold, which it names.
+    Dates and times are written as text, with a ScduetWarning. Raises FormatError for another suffix, if `path` exists
+    (unless `overwrite`), and for parts that the format cannot store, which it names.
     """
     path = check_target(path, overwrite, endings=(".h5mu",) if hasattr(adata, "mod") else ())
     writer = WRITERS[path.suffix.lower()]
     if isinstance(adata, AnnData):
         adata, times = as_stored(adata)
         if times:
-            warnings.warn(f"written as text, as files have no times: {some(times, 9)}", ScduetWarning, stacklevel=2)
+            warnings.warn(f"dates and times are written as text: {some(times, 9)}", ScduetWarning, stacklevel=2)
     refuse_unwritable(adata, path)
     place_whole(path, lambda new: writer(adata, new))
     return path
 
 
 def check_target(path: str | Path, overwrite: bool = False, needed: int = 0, endings: tuple[str, ...] = ()) -> Path:
-    """Make sure, before work starts, that `path` can be written: ending, folder, permission, `needed` bytes of room.
+    """Check, before work starts, that `path` can be written: suffix, folder, permission, `needed` bytes of space.
 
-    `endings`: what may be written; by default .h5ad and .zarr. Raises FormatError or DataError.
+    `endings`: supported suffixes; by default .h5ad and .zarr. Raises FormatError or DataError.
     """
     path, endings = Path(path).absolute(), endings or (".h5ad", ".zarr")
     if path.suffix.lower() not in endings:
-        raise FormatError(f"cannot write {path.name!r}", f"end its name in {' or '.join(endings)}")
+        raise FormatError(f"cannot write {path.name!r}", f"use the suffix {' or '.join(endings)}")
     check_folder(path.parent, needed)
     if path.exists() and not overwrite:
-        raise FormatError(f"{path} exists", "choose another name, or allow it to be overwritten")
+        raise FormatError(f"{path} exists", "choose another name, or allow overwriting")
     if path.is_dir() and not (path / ".zgroup").exists() and not (path / "zarr.json").exists():
         raise FormatError(f"{path} is a folder that is not a zarr store", "choose another name")
     return path
 
 
 def check_folder(folder: Path, needed: int = 0) -> None:
-    """Make sure that files can be made in `folder`, and that `needed` bytes fit. Raises DataError."""
+    """Check that `folder` is writable and has `needed` bytes of free space. Raises DataError."""
     if not folder.is_dir():
-        raise DataError(f"the folder {folder} does not exist", "make it first")
+        raise DataError(f"the folder {folder} does not exist", "create it first")
     try:
         probe(folder)
     except OSError as error:
@@ -110,19 +110,19 @@ def check_folder(folder: Path, needed: int = 0) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE:
         raise DataError(
-            f"{folder} has {free >> 20} MB free, about {(needed + _SPARE) >> 20} MB are needed", "make room first"
+            f"{folder} has {free >> 20} MB free, but about {(needed + _SPARE) >> 20} MB are needed", "free space first"
         )
 
 
 def file_size(path: str | Path) -> int:
-    """Bytes of a file, or of all in a folder; 0 where there is nothing."""
+    """Size in bytes of a file, or of all files in a folder; 0 if it does not exist."""
     path = Path(path)
     files = path.rglob("*") if path.is_dir() else [path] if path.exists() else []
     return sum(file.stat().st_size for file in files)
 
 
 def write_embedding(latent: Float[np.ndarray, "cell latent"], cells: Sequence[str], path: str | Path) -> None:
-    """Write an embedding alone: .npy the array, .csv with a column of cell names and latent_0, latent_1, ..."""
+    """Write only an embedding: as array (.npy), or with columns of cell names and latent_0, latent_1, ... (.csv)."""
     path = Path(path).absolute()
     table = pd.DataFrame(
         latent, index=pd.Index(cells, name="cell"), columns=[f"latent_{i}" for i in range(latent.shape[1])]
@@ -148,7 +148,7 @@ def add_embedding(
 ) -> None:
     """Write a copy of the .h5ad or .zarr `source`, with `latent` in obsm[key], as `target`; the counts are not read.
 
-    made: what `scduet.tasks.quality.provenance` notes of the embedding.
+    made: the provenance of the embedding, see `scduet.tasks.quality.provenance`.
     """
 
     def make(new: Path) -> None:
@@ -176,7 +176,7 @@ def _write_elements(path: Path, elements: Mapping[str, Any]) -> None:
 
 
 def _write_element(root: Any, place: str, value: Any, write_elem: Callable) -> None:
-    """Groups on the way that are not there are made as AnnData writes them."""
+    """Missing parent groups are created as AnnData writes them."""
     *folders, name = place.split("/")
     for folder in folders:
         if folder not in root:
@@ -234,7 +234,7 @@ WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
 }
 _KNOWN = "scduet reads .h5ad, .zarr, .loom, 10x .h5 and 10x folders with matrix.mtx"
 _HINTS = {
-    **dict.fromkeys((".rds", ".rda", ".rdata"), "make it an .h5ad first: scduet convert x.rds x.h5ad"),
-    ".csv": "read it yourself, e.g. with scanpy.read_csv, and write an .h5ad",
-    ".mtx": "give the folder that holds matrix.mtx, barcodes and features",
+    **dict.fromkeys((".rds", ".rda", ".rdata"), "convert it to .h5ad first: scduet convert x.rds x.h5ad"),
+    ".csv": "read it with e.g. scanpy.read_csv, and write an .h5ad",
+    ".mtx": "pass the folder that contains matrix.mtx, barcodes and features",
 }

@@ -1,7 +1,7 @@
 """Downloads folders of published models from the Hugging Face hub: "hf://owner/name[/folder]@revision".
 
-Every file is checked against the sha256 that the hub records for it, and the files of a revision that is a commit can
-never change. Needs the extra `hub`. Without network, files that were downloaded before are used.
+Every file is checked against its sha256 on the hub; the files of a commit never change. Needs the extra `hub`. Without
+network access, earlier downloads are used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scduet.events import Listener, counted
 from scduet.io.atomic import sha256
 
 WANTED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.pkl", "*.tsv")
-NEVER = ("training_args.bin", "optimizer*", "*.py")  # not needed, and able to run code
+NEVER = ("training_args.bin", "optimizer*", "*.py")  # not needed, and could run code
 _ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -30,7 +30,7 @@ class Address:
     def parse(cls, text: str) -> Address:
         found = _ADDRESS.fullmatch(text)
         if found is None or ".." in text:
-            raise OptionError(f"{text!r} is no address of the hub", 'it is like "hf://owner/name@revision"')
+            raise OptionError(f"{text!r} is not a hub address", 'use the form "hf://owner/name@revision"')
         return cls(found["repo"], found["folder"].strip("/"), found["revision"])
 
 
@@ -39,10 +39,10 @@ def is_address(text: str | Path) -> bool:
 
 
 def download(text: str, callback: Listener | None = None) -> Path:
-    """The local folder with the files at an address; `callback` is told of each file that has come.
+    """Download an address and return the local folder; `callback` receives an Event for each file.
 
-    Raises OptionError without the package huggingface_hub or for a malformed address, FormatError when a file is not
-    the one that the hub records.
+    Raises OptionError without the package huggingface_hub or for a malformed address, FormatError for a checksum
+    mismatch.
     """
     address = Address.parse(text)
     hub = _package()
@@ -54,12 +54,12 @@ def download(text: str, callback: Listener | None = None) -> Path:
     _check(hub, address, root)
     folder = root / address.folder
     if not folder.is_dir():
-        raise FormatError(f"{address.repo} has no folder {address.folder!r}", "look at its files on the hub")
+        raise FormatError(f"{address.repo} has no folder {address.folder!r}", "check its files on the hub")
     return folder
 
 
 def _bar(callback: Listener, repo: str) -> type:
-    """A bar of tqdm that is not drawn: it tells `callback` of each file."""
+    """An invisible tqdm bar that reports each file to `callback`."""
     from tqdm import tqdm
 
     told = counted(callback, repo, "file")
@@ -74,7 +74,7 @@ def _bar(callback: Listener, repo: str) -> type:
             if self.counts_files and told is not None:
                 told(int(self.n), int(self.total or 0), 0.0)
 
-        def __iter__(self):  # of versions that go through the files in their order
+        def __iter__(self):  # for versions that process the files in order
             for file in self.iterable:
                 yield file
                 self.update()
@@ -83,16 +83,16 @@ def _bar(callback: Listener, repo: str) -> type:
 
 
 def _places(folder: str, name: str) -> list[str]:
-    """In the folder asked for, and where Geneformer's repository keeps its dictionaries."""
+    """Files in the requested folder, and the dictionaries of Geneformer's repository."""
     return [f"{folder}/{name}", f"geneformer/{name}", f"geneformer/*/{name}"] if folder else [name]
 
 
 def _check(hub, address: Address, root: Path) -> None:
-    """Compare the files with the sha256 on the hub; without network they were compared when they came."""
+    """Compare the files with their sha256 on the hub; without network, they were checked when downloaded."""
     try:
         info = hub.HfApi().model_info(address.repo, revision=address.revision, files_metadata=True)
     except OSError as error:
-        message = f"the hub cannot be reached ({type(error).__name__}): the files of an earlier download are used"
+        message = f"the hub cannot be reached ({type(error).__name__}): using an earlier download"
         warnings.warn(message, ScduetWarning, stacklevel=4)
         return
     recorded = {file.rfilename: file.lfs.sha256 for file in info.siblings if getattr(file, "lfs", None)}
@@ -100,10 +100,10 @@ def _check(hub, address: Address, root: Path) -> None:
         path = root / name
         if path.is_file() and sha256(path) != expected:
             raise FormatError(
-                f"{name} of {address.repo} is not the file that the hub records", "delete it, download again"
+                f"{name} of {address.repo} does not match its checksum on the hub", "delete it and download again"
             )
     if address.revision is None:
-        message = f"no revision was asked for: this is {info.sha}; write hf://{address.repo}@{info.sha} to keep it"
+        message = f"no revision given, using {info.sha}; pin it with hf://{address.repo}@{info.sha}"
         warnings.warn(message, ScduetWarning, stacklevel=4)
 
 
@@ -111,7 +111,5 @@ def _package():
     try:
         import huggingface_hub
     except ImportError:
-        raise OptionError(
-            "addresses of the hub need the package huggingface_hub", "pip install 'scduet[hub]'"
-        ) from None
+        raise OptionError("hub addresses need the package huggingface_hub", "pip install 'scduet[hub]'") from None
     return huggingface_hub

@@ -1,4 +1,4 @@
-"""Loom files (loompy, velocyto, SCope; format 1 to 3) as AnnData, read with h5py alone and without a dense copy.
+"""Reads loom files (loompy, velocyto, SCope; format 1 to 3) as AnnData, with only h5py and without a dense copy.
 
 A loom file is HDF5: /matrix (gene, cell), /layers/NAME alike, /row_attrs of the genes, /col_attrs of the cells,
 /row_graphs and /col_graphs (a, b, w). See https://linnarssonlab.org/loompy/format.
@@ -26,12 +26,12 @@ VALUES_AT_ONCE = 16_000_000  # of a dense matrix
 
 
 def read_loom(path: Path) -> AnnData:
-    """The cells of a loom file: X and layers as CSR of float32, attributes in obs and var, graphs in obsp and varp.
+    """Read a loom file: X and layers as float32 CSR, attributes in obs and var, graphs in obsp and varp.
 
-    Attributes with several values a cell (a 2-D array, or the fields of a record as in SCope) go to obsm, those of a
-    gene to varm. Names are those of the first attribute of `CELL_NAMES` and `GENE_NAMES` that is there, made unique;
-    without one cells and genes are numbered. Attributes of the whole file are not kept.
-    Raises FormatError, naming the part, for a file that is no loom or whose parts do not fit together.
+    Attributes with several values per cell (a 2-D array, or the fields of a record as in SCope) go to obsm, those of
+    genes to varm. Names are taken from the first existing attribute of `CELL_NAMES` and `GENE_NAMES` and made unique;
+    otherwise cells and genes are numbered. Global attributes are dropped. Raises FormatError, naming the part, for a
+    file that is not a loom file or is inconsistent.
     """
     import h5py
 
@@ -83,7 +83,7 @@ def _attributes(
 
 
 def _columns(values: np.ndarray, index: pd.Index) -> np.ndarray | pd.DataFrame:
-    """Several values of each row: an array of numbers, or a table of text or of the fields of a record."""
+    """Several values per row: an array of numbers, or a table of text or of the fields of a record."""
     if values.dtype.names:
         return pd.DataFrame({field: _plain(values[field]) for field in values.dtype.names}, index=index)
     return pd.DataFrame(values, index=index).rename(columns=str) if values.dtype == object else values
@@ -98,7 +98,7 @@ def _read(path: Path, root: Any, group: str) -> Iterator[tuple[str, np.ndarray]]
 
 
 def _plain(values: np.ndarray) -> np.ndarray:
-    """Text as str; format 1 and 2 hold ASCII, with other characters as in XML (&#946;). Numbers as they are."""
+    """Decode text to str; formats 1 and 2 use ASCII with XML character references (&#946;). Numbers are unchanged."""
     if values.dtype.kind not in "SO":
         return values
     plain = [value.decode() if isinstance(value, bytes) else str(value) for value in values.ravel()]

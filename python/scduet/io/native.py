@@ -1,11 +1,11 @@
-"""Our own model folders: a JSON manifest beside one safetensors file. Reading one runs no code.
+"""scduet's model folders: a JSON manifest and one safetensors file. Reading one executes no code.
 
     model/
         scduet.json           format, versions, model, options, schema, history, sha256 of the weights
         weights.safetensors   weights and buffers, and the arrays of the reference
 
-A folder is written beside its final place and renamed; an older one is moved aside first and deleted last. A process
-killed at any moment leaves the old or the new folder, in place or aside, and `read` finds it.
+A folder is written under a temporary name and renamed; an existing one is moved aside first and deleted last. If the
+process is killed at any point, the old or the new folder remains, and `read` finds it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MANIFEST, WEIGHTS = "scduet.json", "weights.safetensors"
 
 
 def write(folder: Path, manifest: dict, tensors: dict[str, torch.Tensor], overwrite: bool = False) -> None:
-    """Write a model folder. Raises FormatError when something is there that is not to be replaced."""
+    """Write a model folder. Raises FormatError if it would replace something that must be kept."""
     folder = folder.absolute()
     recover(folder)
     _refuse(folder, overwrite)
@@ -40,14 +40,14 @@ def write(folder: Path, manifest: dict, tensors: dict[str, torch.Tensor], overwr
 def read(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """The manifest and the tensors of a model folder.
 
-    Raises FormatError for a folder that is not ours, from a newer format, or damaged.
+    Raises FormatError for a folder that is not a scduet model, of a newer format, or damaged.
     """
     folder = folder.absolute()
     recover(folder)
     if not folder.exists():
         raise FormatError(f"{folder} does not exist", "check the path")
     if not (folder / MANIFEST).is_file():
-        raise FormatError(f"{folder} is not a scduet model", f"such a folder holds {MANIFEST} and {WEIGHTS}")
+        raise FormatError(f"{folder} is not a scduet model", f"a model folder contains {MANIFEST} and {WEIGHTS}")
     manifest = _manifest(folder)
     if manifest["format"] > FORMAT:
         raise FormatError(f"{folder} has format {manifest['format']}, newer than {FORMAT}", "update scduet")
@@ -66,7 +66,7 @@ def is_ours(folder: Path) -> bool:
 
 
 def kind_of(folder: Path) -> str | None:
-    """What kind of model the folder says it holds; None for a folder that is not ours."""
+    """The kind of model in a folder; None if it is not a scduet model."""
     return str(_manifest(folder).get("kind")) if is_ours(folder) else None
 
 
@@ -86,7 +86,7 @@ def _refuse(folder: Path, overwrite: bool) -> None:
         raise FormatError(f"{folder} is not a scduet model and will not be replaced", "choose another folder")
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in (MANIFEST, WEIGHTS))
     if foreign:
-        raise FormatError(f"{folder} holds files that are not the model's: {some(foreign)}", "move them away first")
+        raise FormatError(f"{folder} contains other files: {some(foreign)}", "move them away first")
 
 
 def _manifest(folder: Path) -> dict:
@@ -101,7 +101,7 @@ def _manifest(folder: Path) -> dict:
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """sha256 of weights by name: the same from whatever file they were read."""
+    """sha256 of named weights, independent of the file format."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()

@@ -1,8 +1,8 @@
-"""Reads the data in a pickle that somebody else wrote, and runs nothing.
+"""Reads data from untrusted pickles without executing anything.
 
-A pickle is a program for a small stack machine, two of whose instructions import and call anything. This file is such
-a machine without them: a name stands for nothing but a row of a literal table, and a row is one of our own
-constructors of plain data. Names of pandas become inert `Record`s. Python's own unpickler never sees the bytes.
+A pickle is a program for a small stack machine, two of whose instructions import and call anything. This module
+implements the machine without them: names can only refer to rows of a literal table of constructors of plain data.
+Names of pandas become inert `Record`s. Python's unpickler is never used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from scduet.errors import FormatError
 
-MAX_BYTES = 1 << 28  # of one pickle: real ones have a few megabytes
+MAX_BYTES = 1 << 28  # maximum size of a pickle: real ones have a few megabytes
 
 
 @dataclass
@@ -32,20 +32,20 @@ class Record:
 
 @dataclass(frozen=True)
 class Name:
-    """A name that a pickle mentions, and what calling it makes here."""
+    """A name used in a pickle, and its constructor here."""
 
     name: str
     make: Callable[..., Any] = field(repr=False)
 
 
 def read_pickle(path: str | Path) -> Any:
-    """The data in a pickle file: numbers, text, containers, numpy arrays.
+    """Read the data in a pickle file: numbers, text, containers, numpy arrays.
 
     Raises `FormatError` for anything else, e.g. for a pickle that would call a function.
     """
     path = Path(path)
     if path.stat().st_size > MAX_BYTES:
-        raise FormatError(f"{path.name!r} has {path.stat().st_size:,} bytes", "a dictionary of genes has a few million")
+        raise FormatError(f"{path.name!r} has {path.stat().st_size:,} bytes", "a gene dictionary has a few million")
     return unpickle(path.read_bytes(), source=path.name)
 
 
@@ -55,7 +55,7 @@ def unpickle(
     names: Mapping[str, Callable[..., Any]] | None = None,
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Interpret `data`. `names` adds rows to the table of names, `persistent` gives the objects kept outside."""
+    """Interpret `data`. `names` extends the table of names, `persistent` resolves external objects."""
     machine = _Machine(source, {**NAMES, **(names or {})}, persistent)
     try:
         return machine.run(data)
@@ -73,7 +73,7 @@ class _DType:
 
     def __init__(self, code: str, align: bool = False, copy: bool = False):
         if not re.fullmatch(r"[<>|=]?([biufc]\d{1,2}|[SU]\d{1,6}|V0|[mM]8|O8?|\?)", str(code)):
-            raise FormatError(f"an array of type {code!r} is not read", "only plain numbers, text and objects are")
+            raise FormatError(f"arrays of type {code!r} are not supported", "only numbers, text and objects are")
         self.dtype = np.dtype("O" if str(code).startswith("O") else str(code))
 
     def build(self, state: tuple[Any, ...]) -> None:
@@ -86,7 +86,7 @@ def _scalar(dtype: _DType, data: bytes | str) -> Any:
 
 
 def _array_from(data: Any, dtype: _DType, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
-    """An array from bytes, whose number must be what type and shape ask for."""
+    """An array from bytes, whose number must match type and shape."""
     if dtype.dtype.hasobject:
         raise FormatError("objects cannot be stored as bytes", "the file is damaged or forged")
     data = data.encode("latin-1") if isinstance(data, str) else bytes(data)
@@ -95,12 +95,12 @@ def _array_from(data: Any, dtype: _DType, shape: tuple[int, ...], order: str = "
 
 def _shape(shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, tuple) or len(shape) > 32 or any(type(n) is not int or n < 0 for n in shape):
-        raise FormatError(f"{shape!r} is no shape of an array", "the file is damaged or forged")
+        raise FormatError(f"{shape!r} is not a valid array shape", "the file is damaged or forged")
     return shape
 
 
 def _fill(array: np.ndarray, state: tuple[Any, ...]) -> None:
-    """What numpy does when an array is unpickled, after checks."""
+    """Unpickle an array as numpy does, after checks."""
     _, shape, dtype, fortran, data = state
     shape = _shape(shape)
     if dtype.dtype.hasobject:
@@ -119,22 +119,22 @@ def _dict(items: Any = ()) -> dict[Any, Any]:
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
-        raise FormatError(f"text in {encoding!r} is not read")
+        raise FormatError(f"text in {encoding!r} is not supported")
     return text.encode(encoding)
 
 
 def _key(value: Any, depth: int = 0) -> Any:
-    """A key of a dictionary or set: plain, so that hashing it costs nothing and calls nothing of the file's choice."""
+    """A key of a dictionary or set: a plain type, so that hashing it is cheap and runs no code of the file."""
     if isinstance(value, (str, bytes, int, float, complex, type(None), np.generic)):
         return value
     if type(value) is tuple and depth < 3 and len(value) < 100:
         for part in value:
             _key(part, depth + 1)
         return value
-    raise FormatError(f"a {type(value).__name__} as the key of a dictionary is not read")
+    raise FormatError(f"a {type(value).__name__} as the key of a dictionary is not supported")
 
 
-NAMES: dict[str, Callable[..., Any]] = {  # name in the pickle -> our constructor of plain data
+NAMES: dict[str, Callable[..., Any]] = {  # name in the pickle -> constructor of plain data
     "collections.OrderedDict": _dict,
     "collections.defaultdict": lambda factory=None: {},
     "builtins.dict": _dict,
@@ -160,7 +160,7 @@ _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class _Machine:
-    """The stack, the memo, and one method for each instruction that needs more than a line."""
+    """The stack, the memo, and a method for each nontrivial instruction."""
 
     def __init__(self, source: str, names: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None):
         self.source, self.names, self.persistent = source, names, persistent
@@ -191,7 +191,7 @@ class _Machine:
         return items
 
     def top(self, kind: type) -> Any:
-        """What lies on top, which must be exactly of this type."""
+        """The top of the stack, which must be exactly of this type."""
         if type(self.stack[-1]) is not kind:
             raise FormatError(
                 f"{self.source!r} fills a {type(self.stack[-1]).__name__} as if it were a {kind.__name__}"
@@ -212,8 +212,8 @@ class _Machine:
         elif full.startswith(INERT):
             self.push(Name(full, lambda *args: Record(full, args)))
         else:
-            raise FormatError(f"{self.source!r} asks for {full}, which weights and dictionaries do not need",
-                              "do not load it with anything else: it may run code")  # fmt: skip
+            raise FormatError(f"{self.source!r} refers to {full}, which weights and dictionaries do not need",
+                              "do not load it with other tools: it may run code")  # fmt: skip
 
     def call(self) -> None:
         arguments, called = self.pop(), self.pop()
@@ -234,12 +234,12 @@ class _Machine:
             target.build(state)
         elif isinstance(target, Record):
             target.state = state
-        elif not (type(target) is dict and isinstance(state, dict)):  # torch hangs notes on a state dict: dropped
+        elif not (type(target) is dict and isinstance(state, dict)):  # torch attaches metadata to state dicts: dropped
             raise FormatError(f"{self.source!r} sets the state of a {type(target).__name__}", "it is not data")
 
     def outside(self, key: Any) -> None:
         if self.persistent is None:
-            raise FormatError(f"{self.source!r} refers to data outside itself", "it is not a whole file")
+            raise FormatError(f"{self.source!r} refers to data outside itself", "it is not a complete file")
         self.push(self.persistent(key))
 
 

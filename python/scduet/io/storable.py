@@ -1,4 +1,4 @@
-"""What .h5ad and .zarr can hold: times become text and come back, and what cannot be written is named beforehand."""
+"""Prepares cells for .h5ad and .zarr: converts times to text and back, and reports what cannot be stored."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from anndata import AnnData
 from scduet.errors import FormatError, some
 
 CLASSES = "scduet_columns"  # entry of uns: columns of obs and var -> what they were, as JSON
-TEXT, TIME = "text", "time"  # a TIME with its zone is "time Europe/Paris"
+TEXT, TIME = "text", "time"  # a TIME with time zone is "time Europe/Paris"
 
 
 def as_stored(adata: AnnData) -> tuple[AnnData, list[str]]:
-    """`adata` with columns that files have no type for as text or categories, and names of those that hold times.
+    """Convert columns without a file type to text or categories; also return the names of those with times.
 
-    Text with missing values becomes categories, dates and times become ISO text. What they were is noted in uns, from
-    where `restored` takes it. The matrices are not copied.
+    Text with missing values becomes categories, dates and times become ISO text. The original types are recorded in uns
+    for `restored`. Matrices are not copied.
     """
     changed: dict[str, dict[str, str]] = {"obs": {}, "var": {}}
     frames = {"obs": adata.obs.copy(), "var": adata.var.copy()}
@@ -45,7 +45,7 @@ def as_stored(adata: AnnData) -> tuple[AnnData, list[str]]:
 
 
 def restored(adata: AnnData) -> AnnData:
-    """`adata` with the columns that `as_stored` changed as they were; in place."""
+    """Restore, in place, the columns of `adata` that `as_stored` converted."""
     if CLASSES not in adata.uns:
         return adata
     changed = json.loads(str(adata.uns.pop(CLASSES)))
@@ -57,13 +57,13 @@ def restored(adata: AnnData) -> AnnData:
 
 
 def refuse_unwritable(adata: Any, path: Path) -> None:
-    """Raise FormatError that names every part of `adata` (AnnData or MuData) that a file of this kind cannot hold."""
+    """Raise FormatError naming every part of `adata` (AnnData or MuData) that this file format cannot store."""
     parts = {f"mod[{name!r}].": part for name, part in adata.mod.items()} if hasattr(adata, "mod") else {"": adata}
     columns = () if path.suffix.lower() == ".zarr" else ("obs", "var")  # whose names may have a slash
     bad = [f"{prefix}{name}" for prefix, part in parts.items() for name in _unwritable(part, columns)]
     if bad:
-        remedy = "remove them, or make them numbers, text or categories"
-        raise FormatError(f"{path.name} cannot hold {some(bad, 9)}", remedy)
+        remedy = "remove them, or convert them to numbers, text or categories"
+        raise FormatError(f"{path.name} cannot store {some(bad, 9)}", remedy)
     if path.suffix.lower() == ".zarr":  # a folder, with a folder for each column
         for prefix, part in parts.items():
             for store in ("obs", "var", "obsm", "varm", "layers", "obsp", "varp", "uns"):
@@ -71,7 +71,7 @@ def refuse_unwritable(adata: Any, path: Path) -> None:
 
 
 def _kind(values: pd.Series) -> str | None:
-    """What must be noted of a column; None where files hold it as it is."""
+    """The type to record for a column; None if files can store it."""
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         return TIME if values.dt.tz is None else f"{TIME} {values.dt.tz}"
     plain = values.dtype == object or isinstance(values.dtype, pd.StringDtype)
@@ -86,7 +86,7 @@ def _as_was(values: pd.Series, kind: str) -> pd.Series:
         return text
     zone = kind.partition(" ")[2]
     times = pd.to_datetime(text, utc=bool(zone), errors="coerce", format="ISO8601")
-    if not (times.notna() == values.notna()).all():  # someone else has written there since
+    if not (times.notna() == values.notna()).all():  # changed since by other code
         return values
     return times.dt.tz_convert(zone) if zone else times
 
@@ -107,7 +107,7 @@ def _unwritable(adata: Any, slashes: tuple[str, ...]) -> Iterator[str]:
 
 
 def _elements(adata: Any) -> Iterator[tuple[tuple[str, Any], Any]]:
-    """Name and value of what may be of a kind that files do not hold: not the plain matrices, which they do."""
+    """Names and values of elements that files may not be able to store, without plain matrices."""
     for where in ("obs", "var"):
         frame = getattr(adata, where)
         repeated = [name for name, n in Counter(frame.columns).items() if n > 1]
@@ -121,7 +121,7 @@ def _elements(adata: Any) -> Iterator[tuple[tuple[str, Any], Any]]:
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns without the names of the rows. Text is tried as what it becomes when AnnData writes it."""
+    """The columns without the row names. Text is tested in the form in which AnnData writes it."""
     frame = frame.reset_index(drop=True).set_axis(frame.columns.map(str), axis=1)
     return frame.astype({name: "category" for name in frame if pd.api.types.infer_dtype(frame[name]) == "string"})
 

@@ -1,4 +1,4 @@
-"""The files of 10x Genomics' Cell Ranger and of tools that write alike, also as GEO has them: folders and .h5."""
+"""Reads the folders and .h5 files of 10x Genomics' Cell Ranger and similar tools, also as deposited in GEO."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def read_folder(path: Path) -> AnnData:
     """matrix.mtx (gene, cell), barcodes.tsv and features.tsv or genes.tsv, each gzipped or not (STARsolo's are not).
 
     Names may have a prefix, as in GEO: GSM123_matrix.mtx.gz; with several in one folder, path is FOLDER/PREFIX. A
-    first line with names of columns is left out, and a matrix of cells x genes is told by the numbers of lines. Raises
-    FormatError where these do not fit.
+    header line is skipped, and a matrix of cells x genes is recognized by the numbers of lines. Raises FormatError if
+    these do not match.
     """
     folder, prefix = _prefixed(path)
     counts = sp.csr_matrix(mmread(_one_of(folder, prefix, "matrix.mtx")))
@@ -38,7 +38,7 @@ def read_folder(path: Path) -> AnnData:
     if shape == counts.shape:
         counts = counts.T
     elif shape == counts.shape[::-1]:
-        warnings.warn(f"the matrix in {path} has cells as rows; it was read so", ScduetWarning, stacklevel=4)
+        warnings.warn(f"the matrix in {path} has cells as rows and was read accordingly", ScduetWarning, stacklevel=4)
     else:
         lines = f"{shape[0]} features and {shape[1]} barcodes"
         raise FormatError(f"{path} has {lines} for a matrix of {counts.shape[0]} x {counts.shape[1]}", "copy it again")
@@ -57,7 +57,7 @@ def is_folder(path: Path) -> bool:
 
 
 def read_h5(path: Path) -> AnnData:
-    """Cell Ranger's .h5 of any version, with the genes of all genomes; or an .h5ad that is called .h5."""
+    """Read Cell Ranger's .h5 of any version, with the genes of all genomes; or an .h5ad named .h5."""
     import h5py
 
     with h5py.File(path, "r") as root:
@@ -65,12 +65,12 @@ def read_h5(path: Path) -> AnnData:
             return anndata.read_h5ad(path)
         groups = ["matrix"] if "matrix" in root else [name for name in root if "barcodes" in root[name]]
         if not groups:
-            raise FormatError(f"{path} is neither of 10x nor AnnData: it holds {some(root)}", "is it another format?")
+            raise FormatError(f"{path} is neither 10x nor AnnData: it contains {some(root)}", "is it another format?")
         parts = [_matrix(root[name], None if name == "matrix" else name) for name in groups]
     cells = parts[0].obs_names
     if any(not part.obs_names.equals(cells) for part in parts):
         remedy = "read one, with scanpy.read_10x_h5(genome=...), and write an .h5ad"
-        raise FormatError(f"{path} has other cells for each of the genomes {some(groups, 9)}", remedy)
+        raise FormatError(f"{path} has different cells for the genomes {some(groups, 9)}", remedy)
     var = pd.concat([part.var for part in parts])
     adata = AnnData(sp.hstack([part.X for part in parts], "csr"), obs=parts[0].obs, var=var)
     adata.var_names = make_index_unique(adata.var_names)
@@ -78,7 +78,7 @@ def read_h5(path: Path) -> AnnData:
 
 
 def genes_first(adata: AnnData) -> AnnData:
-    """Genes as X, and features of each other kind (antibodies, peaks, guides, ...) as an entry of obsm."""
+    """Genes in X, and features of each other type (antibodies, peaks, guides, ...) in obsm."""
     kinds = adata.var["feature_types"].astype(str) if "feature_types" in adata.var else None
     if kinds is None or set(kinds) <= {GENES} or GENES not in set(kinds):
         return adata
@@ -114,17 +114,17 @@ def _prefixes(folder: Path) -> list[str]:
 
 
 def _prefixed(path: Path) -> tuple[Path, str]:
-    """The folder, and what stands before the names of its files."""
+    """The folder, and the prefix of its file names."""
     if not path.is_dir():
         return path.parent, path.name
     prefixes = _prefixes(path)
     if len(prefixes) > 1 and "" not in prefixes:
-        raise FormatError(f"{path} holds several samples: {some(prefixes, 9)}", f"give one, e.g. {path / prefixes[0]}")
+        raise FormatError(f"{path} contains several samples: {some(prefixes, 9)}", f"pass e.g. {path / prefixes[0]}")
     return path, "" if "" in prefixes else prefixes[0]
 
 
 def _one_of(folder: Path, prefix: str, *names: str) -> Path:
-    """The first of `names`, gzipped or not, that is in `folder`."""
+    """The first of `names`, gzipped or not, that exists in `folder`."""
     found = [folder / f"{prefix}{name}{ending}" for name in names for ending in ("", ".gz")]
     if not any(path.exists() for path in found):
         raise FormatError(
@@ -134,6 +134,6 @@ def _one_of(folder: Path, prefix: str, *names: str) -> Path:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """The lines of a table, without one of names of columns."""
+    """The lines of a table, without a header."""
     table = pd.read_csv(path, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
     return table.iloc[1:] if table.iloc[0, 0].strip('"').lower() in HEADERS else table

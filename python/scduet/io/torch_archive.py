@@ -1,7 +1,7 @@
-"""Reads the weights in a file of `torch.save`, and runs nothing: the zip here, its pickle in `unpickle.py`.
+"""Reads weights from `torch.save` files without executing code: the zip here, its pickle in `safe_pickle.py`.
 
-Tensors are views of the file, mapped into memory, so a forged size costs no memory: every storage must lie inside its
-entry of the zip, every tensor inside its storage.
+Tensors are views of the memory-mapped file, so a forged size costs no memory: every storage must lie within its zip
+entry, and every tensor within its storage.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _FORGED = "the file is damaged or forged: download it again from its publisher"
 
 
 def read_torch(path: str | Path) -> Any:
-    """What `torch.save` was given: tensors (on the CPU), numpy arrays, containers, numbers and text.
+    """Read the saved object: tensors (on the CPU), numpy arrays, containers, numbers and text.
 
-    Raises `FormatError` for TorchScript programs, for torch's formats before 1.6, and for whatever is not data.
+    Raises `FormatError` for TorchScript programs, for torch's formats before 1.6, and for anything that is not data.
     """
     path = Path(path)
     with _opened(path) as archive:
@@ -53,7 +53,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile:
         raise FormatError(
-            f"{path.name!r} {_not_a_zip(path)}", "download it again, or save it with a torch of today"
+            f"{path.name!r} {_not_a_zip(path)}", "download it again, or save it with a recent version of torch"
         ) from None
 
 
@@ -64,11 +64,11 @@ def _not_a_zip(path: Path) -> str:
         return "is in torch's format from before 1.6, which cannot be checked before it is read"
     if start[257:262] == b"ustar":
         return "is a tar archive, torch's format from before 0.4"
-    return "is no archive of torch, or was cut off"
+    return "is not a torch archive, or is truncated"
 
 
 class _Archive:
-    """A zip file as torch writes it: every entry stored plainly under one folder."""
+    """A zip file as torch writes it: every entry uncompressed, under one folder."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile):
         self.path = path
@@ -76,12 +76,12 @@ class _Archive:
         self.entries = {info.filename: info for info in archive.infolist()}
         programs = [name for name in self.entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(self.entries) != len(archive.infolist()) or len(programs) != 1:
-            raise FormatError(f"{path.name!r} is a zip, but not one of torch", _FORGED)
+            raise FormatError(f"{path.name!r} is a zip file, but not a torch archive", _FORGED)
         self.folder = programs[0].removesuffix("data.pkl")
         if any(name.removeprefix(self.folder).startswith(("code/", "constants.pkl")) for name in self.entries):
             raise FormatError(f"{path.name!r} is a TorchScript program, not weights", "ask its author for a state dict")
         if f"{self.folder}byteorder" in self.entries and bytes(self.bytes("byteorder")) != b"little":
-            raise FormatError(f"{path.name!r} was written by a big-endian machine", "save it again on a common one")
+            raise FormatError(f"{path.name!r} was written by a big-endian machine", "save it on a little-endian one")
         self.storages: dict[str, Tensor] = {}
 
     def program(self) -> bytes:
@@ -108,7 +108,7 @@ class _Archive:
         kind, storage_class, entry, _, length = key
         known = _DTYPES.get(getattr(storage_class, "name", "").removeprefix("torch.").removesuffix("Storage"))
         if kind != "storage" or known is None or type(entry) is not str or type(length) is not int:
-            raise FormatError(f"{self.path.name!r} refers to {key!r}, no storage of torch", _FORGED)
+            raise FormatError(f"{self.path.name!r} refers to {key!r}, which is not a torch storage", _FORGED)
         raw = self.bytes(f"data/{entry}")
         if length < 0 or length * np.dtype(known[0]).itemsize > raw.size:
             raise FormatError(f"storage {entry!r} of {self.path.name!r} claims {length:,} numbers", _FORGED)
@@ -127,18 +127,18 @@ class _Storage:
 
 
 def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    """A view of a storage. It must not leave it, nor be larger (a stride of 0 could ask for any size)."""
+    """A view within a storage, and no larger than it (a stride of 0 could request any size)."""
     numbers = (offset, *shape, *stride)
     if (
         not isinstance(storage, _Storage)
         or len(shape) != len(stride)
         or any(type(n) is not int or n < 0 for n in numbers)
     ):
-        raise FormatError(f"a tensor of shape {shape}, stride {stride}, offset {offset} cannot be", _FORGED)
+        raise FormatError(f"invalid tensor of shape {shape}, stride {stride}, offset {offset}", _FORGED)
     size = math.prod(shape)
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) if size else offset
     if size > len(storage.flat) or last > len(storage.flat) - bool(size):
-        raise FormatError(f"a tensor of shape {shape} leaves its storage of {len(storage.flat):,} numbers", _FORGED)
+        raise FormatError(f"a tensor of shape {shape} exceeds its storage of {len(storage.flat):,} numbers", _FORGED)
     return storage.flat.as_strided(shape, stride, offset)
 
 

@@ -11,7 +11,7 @@ Group = Literal["bio", "batch"]
 
 @dataclass(frozen=True)
 class Metric:
-    """What a column of the table of integration metrics means."""
+    """A column of the table of integration metrics."""
 
     group: Group
     function: str  # module.function in this package

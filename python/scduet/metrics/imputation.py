@@ -1,4 +1,4 @@
-"""Held-out counts: hide some, ask the model for them, and see how far off it is."""
+"""Imputation error on held-out counts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from scduet.metrics.core.inputs import dense
 def hide_counts(
     counts: ArrayLike, share: float = 0.1, how: Literal["zero", "thin"] = "zero", seed: int = 0
 ) -> tuple[Float[np.ndarray, "cell gene"], Bool[np.ndarray, "cell gene"]]:
-    """Counts with a `share` of the non-zero entries hidden, 0 or thinned to Binomial(count, 0.1); and where.
+    """Hide a `share` of the nonzero counts (set to 0, or thinned to Binomial(count, 0.1)); also return the mask.
 
-    scVI's paper meant to thin (Lopez et al. 2018), but its code draws one scalar for all entries; here both work.
+    scVI's paper describes thinning (Lopez et al. 2018), but its code draws one scalar for all entries.
 
     Raises:
         ValueError: counts that are negative or not whole, or a share outside (0, 1).

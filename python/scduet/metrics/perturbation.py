@@ -1,11 +1,11 @@
-"""Predicted responses to a perturbation: of the mean expression (with `control` for changes) and of the distribution.
+"""Metrics of predicted perturbation responses: mean expression, changes relative to `control`, and distributions.
 
-Correlations of raw means are close to 1 for any prediction, "no change" included; read the delta metrics, and always
-beside the baselines "no change" and "mean of the training perturbations".
+Correlations of raw means are close to 1 for any prediction, even "no change". Use the delta metrics, and compare with
+the baselines "no change" and "mean of the training perturbations".
 
-Means of log-normalized cells are compared with the same of predicted cells. Counts have to be sampled from a model of
-counts, and log-normalized, before the mean is taken: log1p of expected counts is another quantity. Of stimulated CD4 T
-cells of Kang et al., predicted by scVI and `shift`, r2 is .94 with sampled counts and .70 with log1p of expected ones.
+Means of log-normalized cells are compared with those of predicted cells. For count models, sample counts and
+log-normalize them before taking the mean: log1p of expected counts is a different quantity. For stimulated CD4 T cells
+of Kang et al., predicted by scVI and `shift`, r2 is .94 with sampled counts and .70 with log1p of expected counts.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def explained_variance_r2(observed: ArrayLike, predicted: ArrayLike, genes: Arra
 def direction_accuracy(
     observed: ArrayLike, predicted: ArrayLike, control: ArrayLike, genes: ArrayLike | None = None
 ) -> float:
-    """Share of the genes that change whose predicted change has the right sign.
+    """Fraction of changed genes whose predicted change has the correct sign.
 
     Range [0, 1], 0.5 is chance, higher is better; a predicted change of 0 is wrong.
 
@@ -88,7 +88,7 @@ def top_genes(perturbed: ArrayLike, control: ArrayLike, n: int = 20) -> Int[np.n
 
 
 def gene_overlap(observed: ArrayLike, predicted: ArrayLike, control: ArrayLike, n: int = 100) -> float:
-    """Share of the `n` most differential genes of observed cells that are so in predicted cells (all (cell, gene)).
+    """Fraction of the `n` most differential genes of observed cells shared with predicted cells (all (cell, gene)).
 
     Range [0, 1], n / genes is chance, higher is better. Both are compared with `control` by `top_genes`.
     """

@@ -1,4 +1,4 @@
-"""Label transfer: how right, how balanced and how honest about its confidence is a prediction of cell types."""
+"""Label transfer: accuracy, balance and calibration of predicted cell types."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ if TYPE_CHECKING:
 
 
 def accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Share of cells with the right label (= micro-F1). Range [0, 1], higher is better; common types decide it."""
+    """Fraction of correct labels (micro-F1). Range [0, 1], higher is better; dominated by common types."""
     truth, predicted = _pair(truth, predicted)
     return float((truth == predicted).mean())
 
 
 def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean over the true classes of the share of their cells found (recall). Range [0, 1], higher is better."""
+    """Mean recall over the true classes. Range [0, 1], higher is better."""
     return float(per_class(truth, predicted)["recall"].mean())
 
 
 def macro_f1(truth: ArrayLike, predicted: ArrayLike, union: bool = False) -> float:
     """Unweighted mean of F1 over the true classes. Range [0, 1], higher is better.
 
-    `union=True` counts classes that are only predicted as F1 = 0 too, which is what scikit-learn's and openproblems'
-    macro average does without saying so.
+    `union=True` counts classes that are only predicted as F1 = 0 too, as scikit-learn and openproblems do.
     """
     f1 = per_class(truth, predicted)["f1"]
     extra = len(np.setdiff1d(*_pair(predicted, truth))) if union else 0
@@ -41,7 +40,7 @@ def weighted_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def per_class(truth: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
-    """A row for each true class: n_cells, n_predicted, precision (0 where never predicted), recall, f1."""
+    """One row per true class: n_cells, n_predicted, precision (0 if never predicted), recall, f1."""
     import pandas as pd
 
     table = confusion(truth, predicted)
@@ -92,7 +91,7 @@ def expected_calibration_error(
 
 
 def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"]]:
-    """Both as strings, so that categories, integers and strings compare as a reader would.
+    """Convert both to strings, so that categories, integers and strings can be compared.
 
     Raises:
         ValueError: different lengths, no cells, or a cell without a label.

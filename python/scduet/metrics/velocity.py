@@ -1,4 +1,4 @@
-"""RNA velocity: do neighbours agree, and do cells at a boundary between types move the known way?"""
+"""RNA velocity: consistency between neighbors, and direction across cell-type boundaries."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors
 def velocity_confidence(
     velocity: ArrayLike, x: ArrayLike | None = None, n_neighbors: int = 30, neighbors: Neighbors | None = None
 ) -> float:
-    """Mean over cells of the mean Pearson correlation of a cell's velocity with those of its nearest neighbours.
+    """Mean over cells of the mean Pearson correlation of a cell's velocity with those of its nearest neighbors.
 
-    Range [-1, 1], higher is better; smooth is not right: a constant field scores 1. `velocity`: (cell, gene); `x`: the
-    space to look for neighbours in. A cell with a constant velocity counts 0. Source: scVelo (Bergen et al. 2020).
+    Range [-1, 1], higher is better. Consistent does not mean correct: a constant field scores 1. `velocity`: (cell,
+    gene); `x`: the space to look for neighbors in. A cell with a constant velocity counts 0. Source: scVelo (Bergen et
+    al. 2020).
     """
     velocity = points(velocity, "velocity")
     if neighbors is None:
         if x is None:
-            raise ValueError("give x, the space to look for neighbours in, or neighbors")
+            raise ValueError("give x, the space to look for neighbors in, or neighbors")
         neighbors = nearest_neighbors(points(x), n_neighbors)
     neighbors = neighbors.first(n_neighbors)
     unit = _unit(velocity - velocity.mean(1, keepdims=True))
@@ -38,13 +39,13 @@ def cross_boundary_direction(
     n_neighbors: int = 30,
     neighbors: Neighbors | None = None,
 ) -> float:
-    """Cosine of the velocity of cells of type a with the way to neighbours of type b, where a is known to become b.
+    """Cosine between the velocity of cells of type a and the direction to neighbors of type b, for known a to b.
 
-    Mean over the neighbours, over the cells that have some, then over transitions. Range [-1, 1], higher is better.
+    Mean over the neighbors, over the cells that have some, then over transitions. Range [-1, 1], higher is better.
     `velocity` and `x`: the same space (cell, dim). Source: CBDir, VeloAE (Qiao and Huang 2021).
 
     Raises:
-        Undefined: no cell of a transition has a neighbour across.
+        Undefined: no cell of a transition has a neighbor across.
         ValueError: a label of `transitions` that no cell has, or velocity and x of different shape.
     """
     velocity, x = points(velocity, "velocity"), points(x, "x")
@@ -60,7 +61,7 @@ def cross_boundary_direction(
     scores = [_across(velocity, x, names == str(a), names == str(b), neighbors) for a, b in transitions]
     scores = [score for score in scores if score is not None]
     if not scores:
-        raise Undefined("no cell has a neighbour across any of the transitions")
+        raise Undefined("no cell has a neighbor across any of the transitions")
     return float(np.mean(scores))
 
 

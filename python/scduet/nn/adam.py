@@ -1,4 +1,4 @@
-"""Adam with little to do around the arithmetic: for a small model torch's bookkeeping takes longer than that."""
+"""Adam with minimal overhead: for small models, torch's bookkeeping takes longer than the arithmetic."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class Adam(torch.optim.Adam):
-    """torch's fused Adam (Kingma & Ba 2015), with the same results to the bit and the same state.
+    """torch's fused Adam (Kingma & Ba 2015), with bit-exact results and the same state.
 
-    On a CPU, while all weights are moved in every step, one call moves them and one counter counts for all.
+    On a CPU, if every step updates all weights, one call updates them with a common step counter.
     """
 
     _together: tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]] | None = None  # counter, weights, both means
@@ -32,7 +32,7 @@ class Adam(torch.optim.Adam):
         torch._fused_adam_(weights, gradients, first, second, [], steps, **options, **rest)
         return None
 
-    step.hooked = True  # type: ignore[attr-defined]  # torch's wrapper, which looks for hooks, takes a tenth of the time
+    step.hooked = True  # type: ignore[attr-defined]  # torch's wrapper, which checks for hooks, takes a tenth of the time
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         for group in self.param_groups:
@@ -52,7 +52,7 @@ class Adam(torch.optim.Adam):
         self._together = None
 
     def _usual(self, closure):
-        """A step in torch's own way, after which the next may be a lean one."""
+        """Take a step with torch's implementation, after which the next may use the fast path."""
         self._settle()
         self._together = None
         result = super().step(closure)
@@ -65,14 +65,14 @@ class Adam(torch.optim.Adam):
         return result
 
     def _fits(self, gradients: list[Tensor | None]) -> bool:
-        """Whether all weights have a gradient, and nobody has moved the state or scales the gradients."""
+        """Whether all weights have gradients, the state is unchanged from outside, and gradients are not scaled."""
         assert self._together is not None
         _, weights, first, _ = self._together
         stays = self.state[weights[0]]["exp_avg"] is first[0] and getattr(self, "grad_scale", None) is None
         return stays and all(gradient is not None for gradient in gradients)
 
     def _settle(self) -> None:
-        """Write the common counter into the state of each weight."""
+        """Write the common step counter to the state of each weight."""
         if self._together is not None:
             for weight in self._together[1]:
                 self.state[weight]["step"].copy_(self._together[0])

@@ -1,7 +1,7 @@
-"""Distributions of what is measured in a cell, as decoders give them: mean, draws, log-probabilities entry by entry.
+"""Distributions returned by decoders: mean, samples and elementwise log-probabilities.
 
 Parameters are (cell, feature) and broadcast. `scale` is the mean per unit of library. Densities are those of
-`likelihoods`; training has faster ones where counts are sparse, `sparse_likelihoods`.
+`likelihoods`; training on sparse counts uses the faster `sparse_likelihoods`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Shared = Float[Tensor, "*#cell feature"]
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What every analysis of a decoded modality can rely on."""
+    """The interface that analyses of a decoded modality use."""
 
     @property
     def mean(self) -> Values: ...
@@ -30,22 +30,22 @@ class Distribution(Protocol):
     def sample(self) -> Values: ...
 
     def log_prob(self, x: Values) -> Values:
-        """Of each entry. NaN in `x` gives NaN."""
+        """Elementwise log-probability. NaN in `x` gives NaN."""
         ...
 
 
 @runtime_checkable
 class HasRates(Protocol):
-    """A distribution of counts around a rate that itself varies between cells in the same state."""
+    """A distribution of counts whose rate varies between cells in the same state."""
 
     def sample_rates(self, library: float) -> Values:
-        """Rates, before the noise of counting, of cells with this library size."""
+        """Sample rates, without count noise, for cells with this library size."""
         ...
 
 
 @runtime_checkable
 class HasParameters(Protocol):
-    """A distribution whose parameters have names of their own, those of scvi-tools."""
+    """A distribution with named parameters, as in scvi-tools."""
 
     @property
     def parameters(self) -> dict[str, Shared]: ...
@@ -172,7 +172,7 @@ class NegativeBinomialMixture:
         return _negative_binomial(self._drawn_rate(), self.dispersion)
 
     def sample_rates(self, library: float) -> Values:
-        """Proteins have no library size: their own rates, in which `library` plays no part."""
+        """Sample protein rates; `library` is ignored, since proteins have no library size."""
         return _gamma(self._drawn_rate(), self.dispersion)
 
     def log_prob(self, x: Values) -> Values:
@@ -208,6 +208,6 @@ def _negative_binomial(rate: Values, dispersion: Shared) -> Values:
 
 
 def _gamma(mean: Values, shape: Shared) -> Values:
-    """A draw from the gamma distribution of this mean and shape; the arithmetic of torch.distributions.Gamma."""
+    """Sample from a gamma distribution with this mean and shape, computed as in torch.distributions.Gamma."""
     drawn = torch._standard_gamma(shape.expand_as(mean)) / (shape / mean.clamp(min=1e-30))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     return drawn.clamp_(min=torch.finfo(drawn.dtype).tiny)

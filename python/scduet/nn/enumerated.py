@@ -1,7 +1,7 @@
-"""Two linear heads of an MLP of every cell with every level of a covariate, e.g. with every cell type it might be.
+"""Two linear heads of an MLP applied to every cell with every level of a covariate, e.g. every possible cell type.
 
-Written out, all pairs would pass the first product. But a linear layer of a cell and a level is the sum of two parts,
-of which only the sum has the size of all pairs.
+The first linear layer of a cell and a level is the sum of two parts, so that only the sum, not the product, has to be
+computed for all pairs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from scduet.nn.layers import MLP
 def each_level(
     mlp: MLP, heads: tuple[nn.Linear, nn.Linear], x: Float[Tensor, "#level cell in"], n_levels: int
 ) -> Float[Tensor, "level cell both"]:
-    """Both heads, side by side, of the hidden units of `mlp`, whose one covariate has `n_levels`.
+    """Concatenated outputs of both heads on the hidden units of `mlp`, whose only covariate has `n_levels`.
 
-    x: of the cells, (1, cell, in), or of each cell as each level. Equal to the MLP of all pairs as rows, the levels one
-    after the other.
+    x: (1, cell, in), or (level, cell, in). Equal to the MLP of all pairs as rows, level by level.
     """
     first: Any = mlp.linear[0]
     shift: Any = sum(first.covariate.values(), first.bias.expand(n_levels, -1))

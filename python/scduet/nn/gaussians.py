@@ -1,4 +1,4 @@
-"""Diagonal Gaussians whose means and log-variances lie side by side, as two linear heads give them together.
+"""Diagonal Gaussians with concatenated means and log-variances, as returned by two linear heads.
 
 On a CPU each function is one compiled pass forward and one back: `kernels.gaussians`.
 """
@@ -22,9 +22,9 @@ Heads = Float[Tensor, "*row both"]  # means, then as many log-variances
 
 
 def draw(heads: Heads) -> tuple[Float[Tensor, "*row latent"], Float[Tensor, "*row"]]:
-    """A draw from each Gaussian that gradients pass through, and its KL divergence from the standard normal.
+    """Reparameterized sample from each Gaussian, and its KL divergence from the standard normal.
 
-    To the variance the floor of posteriors is added.
+    Adds the minimum posterior variance to each variance.
     """
     mean, log_variance = heads.chunk(2, -1)
     noise = torch.randn_like(mean)
@@ -48,7 +48,7 @@ def softmax_mean(
 def log_density(
     x: Float[Tensor, "cell latent"], heads: Float[Tensor, "level cell both"]
 ) -> Float[Tensor, "level cell"]:
-    """log density of each cell's x under its Gaussian of each level, summed over dimensions."""
+    """Log density of each cell's x under its Gaussian for each level, summed over dimensions."""
     if jit.usable(heads):
         return kernels.LogDensity.apply(x.contiguous(), heads.contiguous())  # pyright: ignore[reportReturnType]
     mean, log_variance = heads.chunk(2, -1)
@@ -56,5 +56,5 @@ def log_density(
 
 
 def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Float[Tensor, "*cell"]:
-    """log density of a diagonal normal, summed over dimensions."""
+    """Log density of a diagonal normal, summed over dimensions."""
     return -0.5 * ((x - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi)).sum(-1)

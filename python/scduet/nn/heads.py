@@ -1,7 +1,7 @@
-"""The last linear layer of a decoder, left to the likelihood to multiply out.
+"""The last linear layer of a decoder, evaluated by the likelihood.
 
-The likelihood can then write the gradients of the logits over the logits, and fold the weights of the cells into small
-factors of the matrix products, which saves a few passes over (cell, gene) in each step.
+The likelihood can then overwrite the logits with their gradients and fold cell weights into the smaller factors of the
+matrix products, which saves a few passes over (cell, gene) per step.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def head(layer: nn.Module, hidden: Float[Tensor, "cell hidden"], codes: Codes = 
 def write_logits(
     out: Float[Tensor, "cell gene"], layer: nn.Module, hidden: Float[Tensor, "cell hidden"]
 ) -> Float[Tensor, "cell gene"]:
-    """Logits of `layer`, if no gradient is asked for; at `out`, where the layer is plainly linear."""
+    """Logits of `layer` without gradients; written to `out` if it is a plain linear layer."""
     parts = head(layer, hidden)
     if not isinstance(parts, LazyLinear):
         return parts
-    # The bias is the weight of one more unit, which is always one: to fill `out` with it first takes a pass more.
+    # The bias is the weight of an additional unit equal to one; filling `out` with it first would take another pass.
     weight = torch.cat([parts.weight, parts.bias[:, None]], 1)
     return torch.mm(F.pad(parts.hidden, (0, 1), value=1.0), weight.t(), out=out)
 
@@ -62,17 +62,17 @@ def parts_of(logits: Logits) -> tuple[Tensor, Tensor | None, Tensor | None]:
 
 
 class Matrix(NamedTuple):
-    """Logits, and memory for their gradients, which is that of the logits where we multiplied them out ourselves."""
+    """Logits, and memory for their gradients: that of the logits if they were computed here."""
 
     value: Float[Tensor, "cell gene"]
     grads: Float[Tensor, "cell gene"]
-    bias: Float[Tensor, " gene"] | None = None  # that has still to be added to the value
+    bias: Float[Tensor, " gene"] | None = None  # still to be added to the value
 
     @classmethod
     def of(
         cls, logits: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, add_bias: bool = True
     ) -> Matrix:
-        """add_bias: adding it here is one more pass; else it is handed on in `bias`."""
+        """add_bias: add the bias here, in another pass, or pass it on in `bias`."""
         if weight is None or bias is None:
             logits = logits.contiguous()
             return cls(logits, torch.empty_like(logits))
@@ -83,7 +83,7 @@ class Matrix(NamedTuple):
 def head_backward(
     grads: Tensor | None, each: Tensor, hidden: Tensor | None, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients by the logits, or by the parts of a head."""
+    """Gradients with respect to the logits, or to the parts of a head."""
     if grads is None or hidden is None:
         return None, None, None
     if weight is None:

@@ -1,4 +1,4 @@
-"""Layers that know nothing of biology: covariates enter by picking rows of a table, not by one-hot products."""
+"""Generic layers; categorical covariates are embedding tables instead of one-hot products."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categori
 
 
 class CovariateLinear(nn.Module):
-    """A linear layer of `x` and of categorical covariates, each a table (level, out) of which a cell picks its row.
+    """A linear layer of `x` and categorical covariates, each an embedding table (level, out).
 
     Equal to one `nn.Linear` over `[x, one_hot(code), ...]`, and initialised like it. A covariate of one level has no
     table: it says nothing. A table is a parameter of its own, so that new levels are new rows.
@@ -68,7 +68,7 @@ class CovariateLinear(nn.Module):
             return F.linear(to_dense(x, x.data), self.weight, self.bias)
         state = (id(self.weight), self.weight._version, self.weight.data_ptr())
         if self._turned is None or self._turned[0] != state:
-            self._turned = (state, self.weight, padded(self.weight.t()))  # holding the weight keeps its id its own
+            self._turned = (state, self.weight, padded(self.weight.t()))  # holding the weight keeps its id unique
         return product(x, self._turned[2], self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias)
 
 
@@ -117,7 +117,7 @@ class MLP(nn.Module):
     def units(
         self, i: int, x: Float[Tensor, "*#level cell hidden"], shift: Float[Tensor, "level hidden"] | None = None
     ) -> Float[Tensor, "row hidden"]:
-        """What the hidden units of layer `i` make of the linear layer before them.
+        """Hidden units of layer `i`, given the output of its linear layer.
 
         shift: what each level of a covariate adds to x; the rows are then all cells with the first level, and so on.
         """
@@ -154,7 +154,7 @@ class GaussianEncoder(nn.Module):
 
 
 def to_dense(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
-    """`x.dense(values)`, for values that need no gradient; on a CPU in one compiled pass."""
+    """`x.dense(values)` without gradients; on a CPU in one compiled pass."""
     if not KERNELS.get() or values.device.type != "cpu" or values.dtype != torch.float32:
         return x.dense(values)
     out = torch.empty(x.shape)
@@ -176,7 +176,7 @@ def rows_beside(x: SparseRows, more: Float[Tensor, "row more"]) -> SparseRows:
 
 
 def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """A draw from Normal(mean, variance) that gradients pass through."""
+    """Reparameterized sample from Normal(mean, variance)."""
     return mean + variance.sqrt() * torch.randn_like(mean)
 
 
@@ -185,7 +185,7 @@ def kl_to_normal(
     variance: Float[Tensor, "cell latent"],
     prior: tuple[Float[Tensor, "*#cell latent"], Float[Tensor, "*#cell latent"]] | None = None,
 ) -> Float[Tensor, " cell"]:
-    """KL divergence of Normal(mean, variance) from a prior of given mean and variance, or the standard normal."""
+    """KL divergence of Normal(mean, variance) from a normal prior, by default the standard normal."""
     if prior is None:
         return 0.5 * (variance + mean * mean - 1 - variance.log()).sum(-1)
     ratio = variance / prior[1]

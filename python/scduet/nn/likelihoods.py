@@ -1,7 +1,7 @@
-"""log p(counts) of the count distributions of the field, entry by entry, in their textbook form.
+"""Elementwise log p(counts) of the usual count distributions, in their textbook form.
 
-`mean` and `dispersion` broadcast against the counts. The constants inside the logarithms are those of scvi-tools, so
-that values agree with it. Training uses `sparse_likelihoods`, which is tested to be equal to these.
+`mean` and `dispersion` broadcast against the counts. Small constants inside logarithms are those of scvi-tools, so that
+values agree. Training uses `sparse_likelihoods`, which is tested against these.
 """
 
 from __future__ import annotations

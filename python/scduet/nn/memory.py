@@ -8,7 +8,7 @@ import os
 
 
 def keep_freed_blocks() -> None:
-    """Let blocks of up to 31 MB be used again once freed, on Linux; up to 62 MB may then stay with the process.
+    """On Linux, let the allocator reuse freed blocks of up to 31 MB; up to 62 MB may then stay with the process.
 
     glibc at first returns every freed block above 128 kB to the system, and a training step on a CPU then spends up to
     a third of its time on page faults. Whenever it frees such a block of up to 32 MB, it raises that limit to the

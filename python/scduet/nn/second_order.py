@@ -1,4 +1,4 @@
-"""Gradients of gradients, as a gradient penalty needs them: compiled functions refuse, `uncompiled` layers can."""
+"""Second-order gradients, e.g. for gradient penalties: only `uncompiled` layers support them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from scduet.nn.kernels.jit import KERNELS
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Inside, layers run in plain torch: slower on a CPU, but they can be differentiated twice.
+    """Run layers in plain torch inside this context: slower on a CPU, but twice differentiable.
 
-    SCDUET_KERNELS=0 in the environment does the same throughout.
+    The environment variable SCDUET_KERNELS=0 does the same globally.
     """
     before = KERNELS.set(False)
     try:
@@ -29,9 +29,9 @@ def uncompiled() -> Iterator[None]:
 
 
 def once_differentiable(backward: Callable[..., tuple]) -> Callable[..., tuple]:
-    """The `backward` of a Function whose gradients have no graph: to differentiate these is an error.
+    """Decorate the `backward` of a Function whose gradients have no graph, so that differentiating them is an error.
 
-    torch's own decorator lets them pass for constants where what comes from above needs no gradient.
+    torch's own decorator treats them as constants if the incoming gradients need no gradient.
     """
 
     @wraps(backward)
@@ -48,7 +48,7 @@ def once_differentiable(backward: Callable[..., tuple]) -> Callable[..., tuple]:
 
 
 class _End(Function):
-    """The values as they are; differentiating them is an error."""
+    """Identity; differentiating it is an error."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, *values: Tensor) -> tuple[Tensor, ...]:

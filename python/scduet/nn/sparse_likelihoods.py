@@ -1,14 +1,14 @@
-"""log p(counts) of a cell as training needs it: from the decoder's logits, sparse-aware, with analytic gradients.
+"""log p(counts) of each cell for training: from the decoder's logits, sparse, with analytic gradients.
 
-Nearly all counts are zero, and log p(0) needs no `lgamma`. So each likelihood is a dense part that takes every entry
-for a zero, plus a sparse part: what the stored counts add to that. The gradients are worked out in the same passes, so
-autograd keeps one gradient per input in place of a dozen dense intermediates. Equal to the textbook forms of
-`likelihoods` (tested), and worked out in float32 or better also under autocast.
+Nearly all counts are zero, and log p(0) needs no `lgamma`. Each likelihood is therefore a dense part that treats every
+entry as zero plus a sparse correction for the stored counts. Gradients are computed in the same passes, so autograd
+keeps one gradient per input instead of a dozen dense intermediates. Equal to the textbook forms in `likelihoods`
+(tested), and computed in float32 or better even under autocast.
 
 On a CPU most NB and ZINB go through `kernels.likelihoods`, Poisson through `kernels.accessibility`: one compiled pass.
 With the mean m = library · link(logits), the dispersion r and a = m / r:
     -log NB(0)   = r log(1 + a)         its gradient w.r.t. log m is r a / (1 + a)
-    -log ZINB(0) = log(d / π)           d = sigmoid(logit π - log NB(0)): how likely this zero is a dropout
+    -log ZINB(0) = log(d / π)           d = sigmoid(logit π - log NB(0)): probability that this zero is a dropout
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def poisson(
 
 
 class _NegativeBinomial(Function):
-    """NB, or ZINB where dropout logits are given. Works with the cost -log p, which spares the passes that negate."""
+    """NB, or ZINB if dropout logits are given. Computes the cost -log p, which saves negations."""
 
     @staticmethod
     def forward(ctx: Any, x: SparseRows, link: Link, log_library: Tensor, log_r: Tensor, *parts: Any) -> Tensor:
@@ -135,7 +135,7 @@ def _nb_cost(
     dropout: Tensor | None,
     grads: _Grads,
 ) -> Float[Tensor, " cell"]:
-    """-log p of some cells, with its gradients written into `grads`, whose memory may be that of the logits."""
+    """-log p of some cells; writes its gradients to `grads`, which may share memory with the logits."""
     mean = _Mean.of(logits, log_library, link, grads.logits)
     ratio = (mean.shape * (1 / (r + EPS))).mul_(mean.scale)
     at = ratio.view(-1).index_select(0, x.flat_index)  # before `ratio` is overwritten
@@ -154,7 +154,7 @@ def _nb_zeros(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """-log p as if every count were zero, summed over genes, and its gradient w.r.t. the log-mean; overwrites `ratio`.
 
-    With dropout, the positive counts are known not to be dropouts: what that adds to their cost comes third.
+    With dropout, also returns the cost that positive counts add because they are not dropouts.
     """
     total = ratio + 1
     grad_r = torch.log(total, out=grads.log_dispersion).mul_(r)  # -log NB(0)
@@ -175,18 +175,18 @@ def _nb_zeros(
 
 
 def _zero_cost(logit: Tensor, nb_cost: Tensor, dropout: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """-log ZINB(0) summed over genes, and how likely it is a dropout (in `logit`); writes sigmoid(dropout) to `prior`.
+    """-log ZINB(0) summed over genes, and P(dropout) (in `logit`); writes sigmoid(dropout) to `prior`.
 
-    It is log(dropped / prior), or where that may underflow the same from the logits.
+    Computed as log(dropped / prior), or from the logits where that may underflow.
     """
-    robust = dropout.device.type != "cpu" or dropout.amin() < -80  # elsewhere the question would stall the device
+    robust = dropout.device.type != "cpu" or dropout.amin() < -80  # elsewhere this check would stall the device
     cost = (F.softplus(-dropout) - F.softplus(-logit)).sum(1) if robust else None
     dropped, prior = logit.sigmoid_(), torch.sigmoid(dropout, out=prior)
     return (dropped / prior).log_().sum(1) if cost is None else cost, dropped
 
 
 def _nb_entries(x: SparseRows, a: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the stored counts add to log NB, and to the gradients of the cost by log-mean and log-dispersion."""
+    """Contribution of the stored counts to log NB, and to the gradients w.r.t. log-mean and log-dispersion."""
     count = x.data
     r = r.index_select(0, x.indices) if r.dim() == 1 else r.view(-1).index_select(0, x.flat_index)
     guarded, total = r + EPS, a + 1
@@ -201,7 +201,7 @@ def _nb_entries(x: SparseRows, a: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Te
 def _log_rising_factorial(
     count: Float[Tensor, " entry"], r: Float[Tensor, " entry"]
 ) -> tuple[Float[Tensor, " entry"], Float[Tensor, " entry"]]:
-    """log Γ(count + r) / (Γ(r) count!) and its derivative by r."""
+    """log Γ(count + r) / (Γ(r) count!) and its derivative w.r.t. r."""
     kind = count.dtype
     if count.device.type != "mps":  # which has no float64; the differences of large numbers need it
         count, r = count.double(), r.double()
@@ -211,7 +211,7 @@ def _log_rising_factorial(
 
 
 class _Grads(NamedTuple):
-    """Slopes of the cost -log p, entry by entry; that by the log-library is the one by the log-mean, summed."""
+    """Elementwise gradients of the cost -log p; for the log-library, the sum of those w.r.t. the log-mean."""
 
     logits: Float[Tensor, "cell gene"]
     log_library: Float[Tensor, "cell 1"]
@@ -220,7 +220,7 @@ class _Grads(NamedTuple):
 
 
 class _Mean(NamedTuple):
-    """Mean of the counts as shape · scale; for the softmax, shape / norm are the expected shares of the genes."""
+    """Mean of the counts as shape · scale; for the softmax, shape / norm is the normalized expression."""
 
     shape: Float[Tensor, "cell gene"]
     scale: Float[Tensor, "cell 1"]
@@ -236,7 +236,7 @@ class _Mean(NamedTuple):
         return cls(shape, log_library.exp() / norm, norm)
 
     def log_at(self, x: SparseRows, logits: Tensor) -> Float[Tensor, " entry"]:
-        """Logarithm of the mean at the stored counts, also where the mean underflows."""
+        """Log-mean at the stored counts, robust to underflow of the mean."""
         scale = self.scale.log().squeeze(1).take(x.row)
         if self.norm is None:
             return self.shape.take(x.flat_index).clamp_(min=torch.finfo(scale.dtype).tiny).log_() + scale
@@ -269,7 +269,7 @@ def _row_sums(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "
 def _outside_autocast(
     function: type[Function], x: SparseRows, link: Link, *inputs: Tensor | None
 ) -> Float[Tensor, " cell"]:
-    """The function at full precision: autocast off, half precision widened."""
+    """Run the function in full precision: autocast off, half precision cast up."""
     with torch.autocast(x.data.device.type, enabled=False):
         wide = [t.float() if t is not None and t.dtype in (torch.float16, torch.bfloat16) else t for t in inputs]
         return function.apply(x, link, *wide)  # pyright: ignore[reportReturnType]

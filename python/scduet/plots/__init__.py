@@ -1,4 +1,4 @@
-"""Figures: one function, one matplotlib Figure, made without touching pyplot's state; imported on first use."""
+"""Plotting functions that return a matplotlib Figure without changing pyplot's state; imported on first use."""
 
 from importlib import import_module
 

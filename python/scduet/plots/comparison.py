@@ -1,4 +1,4 @@
-"""Predictions beside the truth: the confusion of labels, and predicted against observed responses."""
+"""Predictions compared with the truth: confusion matrices, and predicted against observed responses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from scduet.plots.style import STYLE, Figure
 
 
 def confusion(truth: Sequence, predicted: Sequence) -> Figure:
-    """Share of each true class (row) that was called each class (column), number of cells inside, F1 as bars beside.
+    """Plot a confusion matrix: fraction of each true class (row) predicted as each class (column), with F1.
 
-    truth, predicted: one label a cell. Raises ValueError for missing labels or different lengths.
+    truth, predicted: one label per cell. Raises ValueError for missing labels or different lengths.
     """
     counts, f1 = transfer.confusion(truth, predicted), transfer.per_class(truth, predicted)["f1"]
     share = (counts.div(counts.sum(axis=1), axis=0)).to_numpy()
@@ -55,14 +55,13 @@ def perturbation(
     n_top: int = 20,
     n_named: int = 8,
 ) -> Figure:
-    """Predicted against observed change of mean expression; the top genes in colour; error beside simple baselines.
+    """Plot predicted against observed changes of mean expression, with top genes in color and errors of baselines.
 
     observed, control: (cell, gene), log-normalized; predicted: cells or their mean. Counts models predict cells by
     sampled counts, log-normalized like the others (`sample_states`, `posterior_predictive_sample`), not by log1p of
     expected counts, which lies above the mean of log1p of counts. baselines: name -> mean expression, e.g. of the
-    training perturbations; "no change" (the control) is always there. The bars are mean squared errors on the `n_top`
-    most differential genes: a model that is not below the baselines has learned nothing. Raises DataError
-    where genes do not match.
+    training perturbations; "no change" (the control) is always included. The bars are mean squared errors on the
+    `n_top` most differential genes: a useful model is below the baselines. Raises DataError where genes do not match.
     """
     observed, control = np.asarray(observed, float), np.asarray(control, float)
     if not observed.shape[1] == control.shape[1] == len(genes) == np.shape(predicted)[-1]:

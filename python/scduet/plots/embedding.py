@@ -1,4 +1,4 @@
-"""Cells in two dimensions: one column of panels an embedding, one row an annotation."""
+"""Scatter plots of two-dimensional embeddings, one column per embedding and one row per annotation."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def embedding_panels(
     size: float = 2.7,
     legend: bool = True,
 ) -> Figure:
-    """Scatter plots of every embedding (column) coloured by every annotation (row).
+    """Scatter plots of every embedding (column) colored by every annotation (row).
 
-    `coordinates`: title -> (cell, 2). `annotations`: title -> one value a cell; numbers get a colour bar, all else a
-    legend outside the panels, which `legend=False` leaves out. `size`: of one panel, in inches. Cells are drawn in
-    random order, so that no group hides another, and as bitmaps, so that a PDF of a million cells opens.
+    `coordinates`: title -> (cell, 2). `annotations`: title -> one value per cell; numbers get a color bar, others a
+    legend outside the panels unless `legend=False`. `size`: of one panel, in inches. Cells are drawn in random order,
+    so that no group hides another, and rasterized, so that a PDF of a million cells can be opened.
     """
     _check(coordinates, annotations)
     entries = [legend_entries(values) for values in annotations.values()]
@@ -51,7 +51,7 @@ def embedding_panels(
 
 
 def legend_entries(values: Sequence[Any]) -> dict[str, str]:
-    """What the legend of `values` says: level -> colour, in the order of the categories; empty for numbers."""
+    """The legend of `values`: level -> color, in the order of the categories; empty for numbers."""
     if _numeric(values):
         return {}
     categories = pd.Categorical(values)
@@ -60,7 +60,7 @@ def legend_entries(values: Sequence[Any]) -> dict[str, str]:
 
 
 def _grid(n_rows: int, n_columns: int, size: float, legend: float) -> tuple[Figure, list[list[Axes]]]:
-    """Square panels of `size` inches with room for titles, names of axes, and a legend at the right."""
+    """Square panels of `size` inches with space for titles, axis labels, and a legend on the right."""
     gap, left, top, bottom = 0.15, 0.3, 0.3, 0.3
     width = left + n_columns * (size + gap) + legend
     height = top + n_rows * (size + gap) - gap + bottom
@@ -98,12 +98,12 @@ def _scatter(axes: Axes, points: Float[np.ndarray, "cell 2"], values: Sequence[A
 
 
 def _point_size(n_cells: int) -> float:
-    """Points shrink as cells grow in number; about scanpy's rule, bounded so that none is invisible."""
+    """Point size decreases with the number of cells as in scanpy, with a minimum."""
     return float(np.clip(9000 / n_cells, 0.6, 14))
 
 
 def _explain(axes: Axes, drawn: Any, levels: dict[str, str], title: str) -> None:
-    """The legend of levels, or the colour bar of numbers, to the right of a row's last panel."""
+    """The legend of levels, or the color bar of numbers, to the right of a row's last panel."""
     if not levels:
         axes.figure.colorbar(drawn, cax=axes.inset_axes((1.06, 0.15, 0.05, 0.7)), label=title)
         return
@@ -131,7 +131,7 @@ def _columns(levels: dict[str, str]) -> int:
 
 
 def _legend_width(title: str, levels: dict[str, str]) -> float:
-    """Inches that the legend takes: known before drawing, from the outlines of its longest text."""
+    """Width of the legend in inches, from the extent of its longest text."""
     if not levels:
         return 0.8
     return 0.25 + max(_text_width(title), _columns(levels) * (max(map(_text_width, levels)) + 0.35))

@@ -1,4 +1,4 @@
-"""A gene network as a drawing: genes as dots, the strongest links by the model, told apart from co-expression."""
+"""Plots a gene network: the strongest links, colored by whether co-expression also finds them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from matplotlib.collections import LineCollection
 from scduet.errors import DataError, some
 from scduet.plots.style import STYLE, Figure, categorical_colors
 
-KNOWN, NEW = "#777777", "#D55E00"  # links that co-expression has too, and those of the model alone
-LONGEST = 45  # letters of a term that is shown
-N_COLORED = 6  # programs with a colour of their own
+KNOWN, NEW = "#777777", "#D55E00"  # links also found by co-expression, and only by the model
+LONGEST = 45  # maximum length of a displayed term
+N_COLORED = 6  # maximum number of colored programs
 
 
 def gene_network(
@@ -29,11 +29,11 @@ def gene_network(
     n_links: int = 150,
     seed: int = 0,
 ) -> Figure:
-    """The `n_links` strongest links of `scduet.gene_network`, or those of `genes`.
+    """Plot the `n_links` strongest links of `scduet.gene_network`, or those of `genes`.
 
-    Orange links are the model's alone, grey ones co-expression has too; the wider, the stronger. group: the group of
-    cells, where there are several. programs: `scduet.gene_programs` of it, to colour genes by.
-    Raises DataError for genes or groups without links.
+    Gray links are also found by co-expression, orange links only by the model; width shows strength. group: the group
+    of cells, if there are several. programs: result of `scduet.gene_programs`, to color genes. Raises DataError for
+    genes or groups without links.
     """
     links = strongest(network, genes, group, n_links)
     place = positions(links, seed)
@@ -49,7 +49,7 @@ def gene_network(
 
 
 def strongest(network: pd.DataFrame, genes=None, group: str | None = None, n_links: int = 150) -> pd.DataFrame:
-    """The model's strongest links, with their `size`: the weight, or how much it differs from the control's."""
+    """The model's strongest links, with their `size`: the weight, or its difference from the control."""
     groups = list(network["group"].unique())
     if group is None and len(groups) == 1:
         group = groups[0]
@@ -66,7 +66,7 @@ def strongest(network: pd.DataFrame, genes=None, group: str | None = None, n_lin
 
 
 def positions(links: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Where each gene is drawn: x and y, by the forces of the links (Fruchterman and Reingold 1991)."""
+    """Layout of the genes: x and y, force-directed (Fruchterman and Reingold 1991)."""
     import igraph
 
     codes, names = pd.factorize(pd.concat([links["gene"], links["other"]]))
@@ -80,7 +80,7 @@ def positions(links: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 def _draw_links(axes: Axes, links: pd.DataFrame, place: pd.DataFrame) -> None:
     width = 0.4 + 2.2 * _scaled(links["size"].to_numpy(float))
-    for known, color, name in ((True, KNOWN, "link by co-expression too"), (False, NEW, "link by the model alone")):
+    for known, color, name in ((True, KNOWN, "link by model and co-expression"), (False, NEW, "link by model only")):
         here = (links["by_coexpression"] == known).to_numpy()
         ends = [place.loc[links.loc[here, end]].to_numpy() for end in ("gene", "other")]
         if here.any():
@@ -100,7 +100,7 @@ def _draw_genes(axes: Axes, place: pd.DataFrame, program: list[str]) -> None:
 
 
 def _programs_of(programs: pd.DataFrame | None, genes: list[str]) -> list[str]:
-    """A name for the program of each gene; "" for none, or for one that few of these genes are of."""
+    """A name for the program of each gene; "" for none, or for a program with few of these genes."""
     if programs is None:
         return [""] * len(genes)
     own = programs[programs["method"] == "model"]
@@ -111,7 +111,7 @@ def _programs_of(programs: pd.DataFrame | None, genes: list[str]) -> list[str]:
 
 
 def _title(row) -> str:
-    """The term that a program is enriched in, if it is (FDR below 0.05), without the database's number."""
+    """The term that a program is enriched in (FDR below 0.05), if any, without the database's id."""
     if getattr(row, "fdr", 1) < 0.05:
         term = str(row.term).split("_Homo sapiens")[0].split(" (GO:")[0]
         return term if len(term) <= LONGEST else f"{term[: LONGEST - 3]}..."

@@ -1,4 +1,4 @@
-"""The score table as a figure: a circle for each metric, a bar for each mean; and batch mixing against biology."""
+"""Plots of the score table: circles and bars, and batch mixing against biology."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ _LETTER, _LINE = 0.062, 0.15  # inches of a letter and a line of the notes
 
 
 def scores(table: pd.DataFrame, starred: Sequence[str] = ()) -> Figure:
-    """Circles and bars of a table from `scduet.score`, the best total on top, the numbers inside.
+    """Plot a table from `scduet.score` as circles (metrics) and bars (means), best total first.
 
-    table: one row an embedding (wide, not long). starred: embeddings whose method saw the labels, marked with a star,
-    since label metrics flatter them. Circles grow and darken with the value within the metric's range, so that equal
-    values look equal; "–" where there is no value, and the reason below. Baselines are in italics.
-    Raises DataError for another table.
+    table: one row per embedding (wide, not long). starred: embeddings of methods that used the labels, marked with a
+    star, because label metrics favor them. Circles grow and darken with the value within the metric's range; missing
+    values are "–", with the reason below. Baselines are in italics. Raises DataError for another table.
     """
     _check(table)
     table = table.sort_values("total", ascending=False) if table["total"].notna().any() else table
@@ -60,10 +59,10 @@ def scores(table: pd.DataFrame, starred: Sequence[str] = ()) -> Figure:
 
 
 def tradeoff(table: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
-    """Mean of the batch metrics (across) against mean of the bio metrics (up); up and right is better.
+    """Plot the mean of the batch metrics (x) against that of the bio metrics (y); higher is better.
 
     table: from `scduet.score`. errors: standard deviations over seeds, same index, columns "bio" and "batch", drawn as
-    bars. Baselines are grey squares. Raises DataError where a mean is missing in every row.
+    bars. Baselines are gray squares. Raises DataError if no row has both means.
     """
     _check(table)
     shown = table.dropna(subset=["bio", "batch"])
@@ -80,7 +79,7 @@ def tradeoff(table: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
             end, place = tuple(shown.loc[name, ["batch", "bio"]]), (shown.loc[name, "batch"] + 0.03, height)
             line = {"arrowstyle": "-", "color": NEUTRAL, "lw": 0.6}
             axes.annotate(str(name), end, xytext=place, va="center", arrowprops=line, parse_math=False)
-        axes.set(xlim=(0, 1), ylim=(0, 1))  # the whole range: a difference in the third digit is none
+        axes.set(xlim=(0, 1), ylim=(0, 1))  # the full range, so that tiny differences look tiny
     return figure
 
 
@@ -95,7 +94,7 @@ def _apart(heights: np.ndarray, least: float = 0.06) -> np.ndarray:
 def _check(table: pd.DataFrame) -> None:
     missing = [column for column in _MEANS if column not in table]
     if missing or not len(table):
-        raise DataError(f"this is no table of scores: {missing or 'it has no row'}", "pass what scduet.score returns")
+        raise DataError(f"this is not a table of scores: {missing or 'it has no row'}", "pass that of scduet.score")
 
 
 def _is(column: str, group: str) -> bool:

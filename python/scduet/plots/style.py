@@ -1,4 +1,4 @@
-"""What all figures share: type sizes, colours that colour-blind readers can tell apart, and how a figure is saved."""
+"""Common style of all figures: font sizes, color-blind safe colors, and saving."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "figure.dpi": 110,
 }
-NEUTRAL = "#c8c8c8"  # what has no label
+NEUTRAL = "#c8c8c8"  # color for missing labels
 
-# Okabe & Ito 2008 (black and yellow left out: they vanish in small points), then Petroff 2021, arXiv:2107.02270.
+# Okabe & Ito 2008 (without black and yellow, which are hard to see in small points), then Petroff 2021,
+# arXiv:2107.02270.
 _FEW = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _TEN = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
@@ -38,9 +39,9 @@ _TEN = (
 
 
 class Figure(matplotlib.figure.Figure):
-    """A matplotlib Figure that a notebook shows, once, when it is the value of a cell.
+    """A matplotlib Figure that a notebook displays once if it is the value of a cell.
 
-    IPython draws plain Figures only after `%matplotlib inline`, or when pyplot has made one.
+    IPython displays plain Figures only after `%matplotlib inline` or once pyplot has created one.
     """
 
     def _repr_png_(self) -> bytes:
@@ -50,9 +51,9 @@ class Figure(matplotlib.figure.Figure):
 
 
 def categorical_colors(levels: Sequence[str], neutral: Sequence[str] = ("Unknown", "nan")) -> dict[str, str]:
-    """A colour for each level; grey for those in `neutral`.
+    """A color for each level; gray for those in `neutral`.
 
-    Up to 10 levels stay apart for colour-blind readers; beyond that hue and lightness both vary, but no palette can.
+    Up to 10 levels are distinguishable for color-blind readers; beyond that, hue and lightness both vary.
     """
     named = [level for level in levels if level not in neutral]
     palette = _FEW if len(named) <= len(_FEW) else _TEN if len(named) <= len(_TEN) else _many(len(named))
@@ -60,16 +61,16 @@ def categorical_colors(levels: Sequence[str], neutral: Sequence[str] = ("Unknown
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
-    """Write `figure` as PNG, PDF or SVG, by the ending of `path`; text stays text, points are bitmaps."""
+    """Write `figure` as PNG, PDF or SVG, by the suffix of `path`; text stays text, points are rasterized."""
     path = Path(path)
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise OptionError(f"cannot write a figure to {path.name!r}", "end its name in .png, .pdf or .svg")
+        raise OptionError(f"cannot write a figure to {path.name!r}", "use the suffix .png, .pdf or .svg")
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
         place_whole(path, lambda new: figure.savefig(new, dpi=dpi, facecolor="white"))
     return path
 
 
 def _many(n: int) -> list[str]:
-    """`n` colours: the golden angle around the circle of hues, in three lightnesses."""
+    """`n` colors: the golden angle around the circle of hues, in three lightnesses."""
     shades = [((0.04 + i * 0.618034) % 1, (0.40, 0.58, 0.74)[i % 3]) for i in range(n)]
     return [to_hex(colorsys.hls_to_rgb(hue, light, 0.65)) for hue, light in shades]

@@ -1,4 +1,4 @@
-"""How training went: each term of the loss over the epochs, in training and in validation cells."""
+"""Plots training curves: each term of the loss by epoch, for training and validation cells."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SCHEDULES = {"kl_weight": "KL weight", "lr": "learning rate"}
 
 
 def training_curves(history: pd.DataFrame, *, size: float = 2.4, legend: bool = True) -> Figure:
-    """One panel a term of the loss, then the KL weight and the learning rate where they changed.
+    """Plot one panel per term of the loss, then the KL weight and the learning rate if they changed.
 
-    `history`: `model.history`, one row an epoch, columns "<term>_train" and "<term>_validation". A dotted line marks
+    `history`: `model.history`, one row per epoch, columns "<term>_train" and "<term>_validation". A dotted line marks
     the epoch of the lowest validation loss. Terms of the autoencoders are per cell, in nats. `size`: height of a panel
-    in inches. `legend=False` leaves the legend to the caller.
+    in inches. `legend=False` omits the legend.
     """
     terms = [column.removesuffix("_train") for column in history.columns if column.endswith("_train")]
     if not terms or not len(history):
-        raise DataError("the history holds no epoch", "train the model first")
+        raise DataError("the history has no epoch", "train the model first")
     schedules = [name for name in _SCHEDULES if name in history and history[name].nunique() > 1]
     n_panels = len(terms) + len(schedules)
     with matplotlib.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about an integration: the data, the training, pictures, scores, how to repeat it."""
+"""Self-contained HTML reports of an integration: data, training, figures, scores, reproducibility."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def report(
     max_cells: int = 20_000,
     seed: int = 0,
 ) -> Path:
-    """Write the page to `path` and return the path. It opens from disk: pictures are inside, nothing is fetched.
+    """Write a self-contained HTML report to `path` and return the path.
 
-    adata: AnnData whose obsm holds the embeddings; it is not changed.
-    model: the Model that made them, for its options, its training curves and the names of its columns. Of several, a
-        list or a mapping from the names to show, the first one gives the columns.
-    batch_key, labels_key, layer: as for `fit`; by default those of `model`.
-    embeddings: obsm keys; None for all that are no drawings. The unintegrated PCA is always shown beside them.
-    scores: the table that `score` returned; None to compute it.
-    max_cells: draw a random sample of so many.
+    adata: AnnData with the embeddings in obsm; not modified.
+    model: the Model of the embeddings, for its options, training curves and column names; or several, as a list or a
+        mapping from display names, of which the first provides the column names.
+    batch_key, labels_key, layer: as in `fit`; by default those of `model`.
+    embeddings: obsm keys; None for all except 2D layouts. The unintegrated PCA is always included.
+    scores: the table returned by `score`; None to compute it.
+    max_cells: maximum number of cells to plot, sampled at random.
 
-    Raises DataError for names that are not there, FormatError when `path` exists (unless `overwrite`).
+    Raises DataError for missing names, FormatError if `path` exists (unless `overwrite`).
     """
     check_cells(adata)
     seed = seed_of(seed)
@@ -91,7 +91,7 @@ def report(
 
 
 def _named(model: Model | Sequence[Model] | Mapping[str, Model] | None) -> dict[str, Model]:
-    """The models by the names they are shown by; a second scvi is "scvi 2"."""
+    """The models by display name; a second scvi is "scvi 2"."""
     if isinstance(model, Mapping):
         return dict(model)
     several = [] if model is None else list(model) if isinstance(model, Sequence) else [model]

@@ -1,4 +1,4 @@
-"""Sections -> one HTML page. Whatever comes from the data is escaped by the template engine."""
+"""Renders sections as an HTML page. The template engine escapes all text from the data."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
     groups: dict[int, str] = field(default_factory=dict)
-    folded: str = ""  # if given, the table is shown on a click on this text
-    prose: bool = False  # the last column is sentences
+    folded: str = ""  # if given, the table is collapsed under this text
+    prose: bool = False  # the last column is prose
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, with its legend (level -> colour) as text beside it."""
+    """A figure, with its legend (level -> color) as text."""
 
     png: str  # base64
     alt: str
 
     @classmethod
     def of(cls, figure: Figure, alt: str) -> Picture:
-        """Draw `figure` as PNG, at twice the size at which it is shown."""
+        """Render `figure` as PNG at twice its display size."""
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=160, facecolor="white")
         return cls(base64.b64encode(file.getvalue()).decode("ascii"), alt)
@@ -55,7 +55,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side where there is room, with one legend."""
+    """Figures side by side if space permits, with a common legend."""
 
     pictures: Sequence[Picture]
     title: str = ""
@@ -64,7 +64,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what follows it: paragraphs, then tables, galleries and code."""
+    """A section: heading, paragraphs, then tables, galleries and code."""
 
     title: str
     text: Sequence[str] = ()
@@ -75,7 +75,7 @@ class Section:
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
-    """The page, complete: pictures and style inside, no script, nothing to fetch."""
+    """Render the complete page, with embedded figures and style, without scripts."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,4 +1,4 @@
-"""What the page says of the data, the model, the training, the pictures, the scores, and how to repeat it all."""
+"""Sections of the report: data, model, training, figures, scores, reproducibility."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from scduet.api import Model
 
 _PACKAGES = ("torch", "numpy", "scipy", "anndata", "scanpy", "scikit-learn")
-_LARGEST = 40  # rows of a table of cell types
+_LARGEST = 40  # maximum rows of the table of cell types
 _GROUPS = {"bio": "Cell types kept apart", "batch": "Batches mixed"}
 _MEANS = {
-    "bio": "Mean of the metrics of cell types.",
-    "batch": "Mean of the metrics of batches.",
+    "bio": "Mean of the cell-type metrics.",
+    "batch": "Mean of the batch metrics.",
     "total": "0.6 x cell types + 0.4 x batches (Luecken et al. 2022).",
 }
 
@@ -49,7 +49,7 @@ def data(adata, layer: str | None, batch_key: str | None, labels_key: str | None
 
 
 def model(model, name: str = "") -> Section:
-    """Which model, and what its options were; those that differ from the default first. name: of one of several."""
+    """The model and its options, non-default ones first. name: display name, if there are several models."""
     given = {**_values(model.config), **_values(model.training), **_values(model.schema.fields)}
     rows = {o.name: [o.name, _shown(given[o.name]), o.help] for o in options_of(model.name) if o.name in given}
     changed = [name for name in rows if name in _changed(model)]
@@ -70,33 +70,31 @@ def model(model, name: str = "") -> Section:
 
 
 def training(model, name: str = "") -> Section:
-    """Curves of the loss and of its terms."""
+    """Training curves of the loss and its terms."""
     history: pd.DataFrame = model.history
     if not len(history):
-        return Section(_titled("Training", name), ["The history holds no epoch."])
+        return Section(_titled("Training", name), ["The history has no epochs."])
     terms = [name.removesuffix("_train") for name in history.columns if name.endswith("_train")]
     curves = {term: history[_columns_of(history, term)] for term in terms}
-    shown = [
-        Picture.of(training_curves(values, legend=False), f"{term} over the epochs") for term, values in curves.items()
-    ]
+    shown = [Picture.of(training_curves(values, legend=False), f"{term} by epoch") for term, values in curves.items()]
     text = f"{len(history)} epochs" + (f" in {history['seconds'].sum():.0f} s" if "seconds" in history else "")
     legend = {f"{split} cells": color for split, (color, _) in SPLITS.items() if f"loss_{split}" in history}
-    told = f"{text}. Terms of the loss per cell; lower is better. Dotted: the epoch of the lowest validation loss."
+    told = f"{text}. Loss terms per cell; lower is better. Dotted line: epoch with the lowest validation loss."
     return Section(_titled("Training", name), [told], galleries=[Gallery(shown, legend=legend)])
 
 
 def pictures(adata, drawing: Drawing, keys: Sequence[str]) -> Section:
-    """UMAP before and after, coloured by batch and by cell type."""
+    """UMAP before and after, colored by batch and by cell type."""
     galleries = []
     for key in keys:
         values = drawing.annotation(adata, key)
         shown = [
-            Picture.of(embedding_panels({title: xy}, {key: values}, legend=False), f"UMAP of {title} coloured by {key}")
+            Picture.of(embedding_panels({title: xy}, {key: values}, legend=False), f"UMAP of {title} colored by {key}")
             for title, xy in drawing.places.items()
         ]
         galleries.append(Gallery(shown, key, legend_entries(values)))
     sample = f"A random sample of {len(drawing.rows):,} cells. " if len(drawing.rows) < adata.n_obs else ""
-    text = f"{sample}UMAP distorts distances and areas: read it as an illustration, and judge by the scores."
+    text = f"{sample}UMAP distorts distances and areas: treat it as an illustration and rely on the scores."
     return Section("Before and after", [text], galleries=galleries)
 
 
@@ -126,7 +124,7 @@ def scores(table: pd.DataFrame) -> Section:
 
 
 def repeat(models: Mapping[str, Model], batch_key: str | None, labels_key: str | None) -> Section:
-    """Versions, and the calls that give the same again."""
+    """Versions and code to reproduce the results."""
     versions = {"scduet": __version__, "python": platform.python_version(), "system": platform.platform()}
     versions |= {name: metadata.version(name) for name in _PACKAGES}
     table = Table(["software", "version"], [[name, value] for name, value in versions.items()], folded="Versions")
@@ -135,12 +133,12 @@ def repeat(models: Mapping[str, Model], batch_key: str | None, labels_key: str |
     calls = "\n".join(_call(name, one) for name, one in models.items())
     keys = "".join(f", {name}={key!r}" for name, key in (("batch_key", batch_key), ("labels_key", labels_key)) if key)
     code = f"import scduet as sd\n\n{calls}\nsd.score(adata{keys})"
-    text = "On a CPU with the same versions and number of threads this gives the same numbers, up to rounding."
+    text = "On a CPU with the same versions and number of threads, this reproduces the results up to rounding."
     return Section("How to repeat this", [text], [table], code=code)
 
 
 def _call(name: str, model: Model) -> str:
-    """The call that trains this model; of two of a kind the second needs another place for its embedding."""
+    """The call that trains this model; a second model of the same kind needs another obsm key."""
     options = _changed(model) | ({} if name == model.name else {"key_added": f"X_{name}"})
     said = "".join(f",\n    {option}={value!r}" for option, value in options.items())
     return f"model = sd.integrate(adata, {model.name!r}{said})"
@@ -182,13 +180,13 @@ def _values(config: Any) -> dict[str, Any]:
 
 
 def _changed(model) -> dict[str, Any]:
-    """Options whose value is not the default, as the recipe and the user decided them."""
+    """Options with non-default values, set by the recipe or the user."""
     given = {**_values(model.schema.fields), **_values(model.training), **_values(model.config)}
     return {o.name: given[o.name] for o in options_of(model.name) if o.name in given and given[o.name] != o.default}
 
 
 def _columns_of(history: pd.DataFrame, term: str) -> list[str]:
-    """The columns of one term, and the one that tells the best epoch."""
+    """The columns of one term, and the one that determines the best epoch."""
     wanted = (f"{term}_train", f"{term}_validation", "loss_validation")
     return [name for name in history.columns if name in wanted]
 

@@ -1,4 +1,4 @@
-"""How to train: the options, and the recipes that choose what the user leaves open."""
+"""Training options, and the recipes that set options left at None."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from scduet.errors import OptionError
 @dataclass(frozen=True)
 class TrainConfig:
     recipe: Literal["auto", "scvi-tools"] = "auto"
-    """What decides the options left at None: "auto" is our choice, "scvi-tools" copies theirs."""
+    """Defaults for options left at None: "auto" is scduet's own, "scvi-tools" reproduces scvi-tools."""
     max_epochs: int | None = None
-    """Passes over the cells at most; None lets the recipe decide by the number of cells."""
+    """Maximum number of epochs; None lets the recipe choose by the number of cells."""
     batch_size: int | None = None
-    """Cells in a minibatch."""
+    """Number of cells per minibatch."""
     lr: float | None = None
     """Learning rate of Adam."""
     weight_decay: float | None = None
     """L2 penalty of Adam."""
     adam_eps: float | None = None
-    """Term that Adam adds to its denominator."""
+    """Term added to Adam's denominator for numerical stability."""
     kl_warmup_epochs: int | None = None
     """Epochs over which the weight of the KL terms grows from 0 to max_kl_weight."""
     kl_warmup_steps: int | None = None
-    """Steps over which that weight grows, in place of epochs."""
+    """Steps over which the weight of the KL terms grows, instead of kl_warmup_epochs."""
     max_kl_weight: float = 1.0
     """Final weight of the KL terms: the beta of a beta-VAE (Higgins et al. 2017)."""
     clip_gradient: float | None = None
-    """Largest norm of the gradient; None for no limit."""
+    """Maximum gradient norm; None for no limit."""
     train_size: float | None = None
     """Share of the cells to train on; the rest are held out for validation."""
     validate_every: int | None = None
-    """Epochs from one validation to the next; 0 for none but at the end."""
+    """Number of epochs between validations; 0 to validate only at the end."""
     early_stopping: bool | None = None
-    """Stop when the validation loss no longer falls, and keep the best weights."""
+    """Stop when the validation loss no longer decreases, and restore the best weights."""
     early_stopping_patience: int | None = None
     """Epochs without improvement before training stops."""
     early_stopping_min_delta: float = 0.0
@@ -52,23 +52,23 @@ class TrainConfig:
     reduce_lr_on_plateau: bool | None = None
     """Lower the learning rate when the validation loss no longer falls."""
     lr_patience: int = 30
-    """Epochs without improvement before the learning rate is lowered."""
+    """Epochs without improvement before the learning rate is reduced."""
     lr_factor: float = 0.6
-    """Factor by which the learning rate is lowered."""
+    """Factor by which the learning rate is reduced."""
     lr_min: float = 0.0
-    """Learning rate below which it is not lowered."""
+    """Minimum learning rate."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    """Device; "auto" takes a CUDA GPU if there is one, else the CPU."""
+    """Device; "auto" uses a CUDA GPU if available, otherwise the CPU."""
     devices: int = 1
-    """Processes on this machine that share each minibatch, one for each GPU; torchrun, if used, decides instead."""
+    """Number of processes on this machine that share each minibatch, one per GPU; ignored under torchrun."""
     precision: Literal["32", "bf16", "16"] = "32"
-    """Number format of matrix products; the likelihood is always computed in 32 bit."""
+    """Precision of matrix products; likelihoods are always computed in 32 bit."""
     accumulate_grad_batches: int = 1
-    """Minibatches whose gradients are added up for one step: a batch_size too large for memory, in parts."""
+    """Number of minibatches whose gradients are accumulated per optimizer step."""
     shuffle_block: int | None = None
-    """Neighbouring rows of a file that stay together when the order is shuffled; None for what suits the file."""
+    """Number of adjacent rows of a file that stay together when shuffling; None to choose it by the file."""
     seed: int = 0
-    """Seed of initial weights, split, shuffles and draws."""
+    """Random seed for initialization, data splits, shuffling and sampling."""
 
     def __post_init__(self):
         for name, (allowed, remedy) in RANGES.items():
@@ -87,7 +87,7 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "kl_warmup_steps": (lambda v: v >= 0, "it cannot be below 0"),
     "max_kl_weight": (lambda v: v >= 0, "it cannot be below 0"),
     "clip_gradient": (lambda v: v > 0, "it must be above 0"),
-    "train_size": (lambda v: 0 < v <= 1, "it is a share: above 0, at most 1"),
+    "train_size": (lambda v: 0 < v <= 1, "it must be above 0 and at most 1"),
     "validate_every": (lambda v: v >= 0, "it cannot be below 0"),
     "early_stopping_patience": (lambda v: v >= 1, "it must be at least 1"),
     "early_stopping_warmup_epochs": (lambda v: v >= 0, "it cannot be below 0"),
@@ -106,9 +106,9 @@ Own = Mapping[str, Recipe | Mapping[str, Any]]  # recipe -> options, or a functi
 
 
 def resolved(config: TrainConfig, n_cells: int, own: Own | None = None) -> TrainConfig:
-    """`config` with every option that was left open decided by its recipe.
+    """Return `config` with all options left at None set by its recipe.
 
-    own: what the model decides otherwise than the recipe of that name.
+    own: the model's overrides of the recipe.
     """
     if config.kl_warmup_epochs is not None and config.kl_warmup_steps is not None:
         raise OptionError("kl_warmup_epochs and kl_warmup_steps are both given", "choose one of them")
@@ -129,15 +129,15 @@ def resolved(config: TrainConfig, n_cells: int, own: Own | None = None) -> Train
     if watches and filled.train_size == 1:
         raise OptionError("early_stopping and reduce_lr_on_plateau need held-out cells", "pass train_size=0.9")
     if filled.reduce_lr_on_plateau and filled.lr_schedule == "cosine":
-        raise OptionError("reduce_lr_on_plateau and lr_schedule='cosine' both move the rate", "choose one of them")
+        raise OptionError("reduce_lr_on_plateau and lr_schedule='cosine' both set the learning rate", "choose one")
     return replace(filled, validate_every=1) if watches and filled.validate_every == 0 else filled
 
 
 def on_all_cells(config: TrainConfig) -> TrainConfig:
-    """`config` for a model with parameters of each cell, which learns nothing of a cell that is held out."""
+    """Return `config` for a model with per-cell parameters, which cannot hold out cells."""
     if config.train_size not in (None, 1) or config.early_stopping or config.reduce_lr_on_plateau:
-        held_out = "train_size, early_stopping and reduce_lr_on_plateau hold cells out"
-        raise OptionError(f"{held_out}, and this model has parameters of each cell", "leave them out")
+        held_out = "train_size, early_stopping and reduce_lr_on_plateau hold out cells"
+        raise OptionError(f"{held_out}, but this model has parameters for each cell", "leave them out")
     return replace(config, train_size=1.0, early_stopping=False)
 
 
@@ -160,10 +160,10 @@ def _scvi_tools(n_cells: int, max_epochs: int | None) -> dict:
 
 
 def _auto(n_cells: int, max_epochs: int | None) -> dict:
-    """Our choice: a high rate that falls, a short warm-up, and half as many epochs as scvi-tools takes.
+    """scduet's default: a high, decaying learning rate, a short KL warm-up, and half as many epochs as scvi-tools.
 
-    The held-out loss is at its best before half of them, but batches mix further: to stop there leaves them apart. See
-    benchmarks/ for what the recipe gains and costs.
+    The held-out loss reaches its minimum before half of the epochs, but batches continue to mix, so it does not stop
+    early. See benchmarks/ for a comparison.
     """
     epochs = max_epochs or max(min(round(20_000 / n_cells * 200), 200), 10)
     return dict(

@@ -1,4 +1,4 @@
-"""Defaults as help shows them, on the command line, in Python and in R: by recipe where the recipe decides."""
+"""Defaults for help texts on the command line, in Python and in R, by recipe where the recipe sets them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from scduet.models import MODELS
 from scduet.options import Option, options_of
 from scduet.train.config import RECIPES
 
-N_CELLS = 10_000  # of the data set whose recipes are looked at
-COMPUTED: Mapping[tuple[str, str], str] = {  # (recipe, option) -> words for what depends on the data
+N_CELLS = 10_000  # size of the data set for which recipes are evaluated
+COMPUTED: Mapping[tuple[str, str], str] = {  # (recipe, option) -> description of defaults that depend on the data
     ("auto", "max_epochs"): "200 (fewer above 20,000 cells)",
     ("auto", "kl_warmup_epochs"): "20 (at most a fifth of max_epochs)",
     ("scvi-tools", "max_epochs"): "400 (fewer above 20,000 cells)",
 }
-GROUPS = {"data": "Options of the data", "training": "Options of training", "model": "Options of the model 'scvi'"}
+GROUPS = {"data": "Data options", "training": "Training options", "model": "Options of the model 'scvi'"}
 Function = TypeVar("Function", bound=Callable)
 
 
 def default_text(option: Option) -> str:
-    """The default of an option, e.g. "10", or "auto: 0.005; scvi-tools: 0.001" of one that the recipe decides."""
+    """The default of an option, e.g. "10", or "auto: 0.005; scvi-tools: 0.001" if the recipe sets it."""
     if option.default is None:
         chosen = {recipe: _chosen(recipe, option.name) for recipe in RECIPES}
         if "" in chosen.values():
@@ -33,11 +33,11 @@ def default_text(option: Option) -> str:
 
 
 def lists_options(function: Function) -> Function:
-    """`function`, with every option of every model and its default in the docstring."""
+    """Add every option of every model, with its default, to the docstring of `function`."""
     common = options_of("scvi")
     groups = [(title, [o for o in common if o.group == group]) for group, title in GROUPS.items()]
     for model in MODELS:
-        title = f"Options of the model {model!r} that scvi does not have, or not alike"
+        title = f"Options of the model {model!r} that differ from scvi"
         groups.append((title, [option for option in options_of(model) if option not in common]))
     parts = ["", *(_section(title, options) for title, options in groups if options)]
     function.__doc__ = (function.__doc__ or "").rstrip() + "\n".join(parts)

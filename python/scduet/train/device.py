@@ -1,4 +1,4 @@
-"""Which device to use, and in which precision."""
+"""Selects the device and the precision."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 def choose(accelerator: str, number: int = 0) -> torch.device:
-    """The device called `accelerator`, the one with this `number` of several; "auto" is a CUDA GPU, else the CPU.
+    """Return the device of kind `accelerator` with this `number`; "auto" is a CUDA GPU if available, otherwise the CPU.
 
-    Raises DeviceError when the device asked for is not there.
+    Raises DeviceError if the device is not available.
     """
     name = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name not in there:
-        raise OptionError(f"option 'accelerator' cannot be {accelerator!r}", "it is 'auto', 'cpu', 'gpu' or 'mps'")
+        raise OptionError(f"option 'accelerator' cannot be {accelerator!r}", "it must be 'auto', 'cpu', 'gpu' or 'mps'")
     if not there[name]:
         build = "torch was built without it" if name == "cuda" and not torch.version.cuda else "no driver or no card"
-        raise DeviceError(f"no {accelerator!r} device here ({build})", "use accelerator='cpu' or 'auto'")
+        raise DeviceError(f"no {accelerator!r} device is available ({build})", "use accelerator='cpu' or 'auto'")
     if name != "cuda" or number == 0:
         return torch.device(name)
     if number >= torch.cuda.device_count():
-        raise DeviceError(f"{number + 1} processes, but {torch.cuda.device_count()} GPUs", "start one process a GPU")
+        raise DeviceError(f"{number + 1} processes, but {torch.cuda.device_count()} GPUs", "start one process per GPU")
     torch.cuda.set_device(number)
     return torch.device(name, number)
 
 
 def check_precision(device: torch.device, precision: str) -> None:
-    """Raise OptionError for a number format that the device cannot train in."""
+    """Raise OptionError for a precision that the device does not support in training."""
     if precision == "16" and device.type == "cpu":
         raise OptionError("precision '16' needs a GPU", "use 'bf16' or '32' on a CPU")
 
 
 def autocast(device: torch.device, precision: str):
-    """A context in which matrix products run in `precision`."""
+    """Context manager that runs matrix products in `precision`."""
     return torch.autocast(device.type, dtype=DTYPES.get(precision), enabled=precision in DTYPES)

@@ -1,4 +1,4 @@
-"""What a process sees of the cells: the minibatches of an epoch or of a validation, on its device."""
+"""Minibatches of one process for an epoch or a validation, on its device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batches = Iterator[CellBatch | TokenBatch]
 
 
 class BatchFeeder:
-    """Minibatches of some cells; on a GPU cut from a copy there, where it fits."""
+    """Minibatches of some cells; on a GPU, taken from a cached copy if it fits."""
 
     def __init__(self, cells: Cells, config: TrainConfig, device: torch.device, make_batch: MakeBatch | None):
         self.cells, self.config, self.device, self.make_batch = cells, config, device, make_batch
@@ -29,7 +29,7 @@ class BatchFeeder:
         self.device_cache = device_cache(cells, device) if device.type == "cuda" and make_batch is None else None
 
     def training(self, module: nn.Module, rows: np.ndarray, epoch: int, shard: Shard) -> tuple[Batches, int]:
-        """The share of `rows` that one process trains on in an epoch, in strata where the module wants such.
+        """The shard of `rows` that one process trains on in an epoch, stratified if the module requires it.
 
         Returns the minibatches, and how many there are.
         """
@@ -47,7 +47,7 @@ class BatchFeeder:
         return (self._beside(batches, parts) if parts else batches), n
 
     def validation(self, rows: np.ndarray, shard: Shard) -> Batches:
-        """The share of `rows` that one process validates, in the order in which they are stored."""
+        """The shard of `rows` that one process validates, in storage order."""
         mine = shared(np.sort(rows), shard, together=True)
         return self._cut(mine, boundaries(len(mine), self.size))
 

@@ -1,8 +1,8 @@
-"""The processes that train one module together: who they are, and what they exchange.
+"""Collective communication between the processes that train one module.
 
-Each process takes its shard of every minibatch and computes gradients; the mean over cells moves the weights of all, so
-these stay equal. Process 0 reports, keeps the state and saves. Either torchrun starts the processes (on one or several
-machines), or `devices=n` starts n - 1 further ones beside this one: see `launcher`.
+Each process computes gradients on its shard of every minibatch; all apply the mean over cells, so their weights stay
+equal. Process 0 reports progress and saves. The processes are started by torchrun (on one or several machines) or by
+`devices=n`, which starts n - 1 workers: see `launcher`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch import nn
 from scduet.data.samplers import Shard
 from scduet.errors import OptionError
 
-TIMEOUT = timedelta(minutes=10)  # how long a process waits for the others at a step before it gives up
+TIMEOUT = timedelta(minutes=10)  # how long a process waits for the others in a step
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together, seen from one of them. A single process is a group of size one."""
+    """The process group, as seen by one process. A single process is a group of size one."""
 
     rank: int = 0
     world_size: int = 1
@@ -37,7 +37,7 @@ class Group:
         return Shard(self.rank, self.world_size)
 
     def mean_gradients(self, parameters: Iterable[nn.Parameter], n_cells: int) -> None:
-        """Replace each gradient, a mean over the `n_cells` of this process, by the mean over the cells of all."""
+        """Average each gradient, a mean over the `n_cells` of this process, over the cells of all processes."""
         if self.world_size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None] or [torch.zeros(0)]
@@ -48,7 +48,7 @@ class Group:
             gradient.copy_(part.view_as(gradient))
 
     def mean_buffers(self, module: nn.Module) -> None:
-        """Make the running means of all processes equal: their mean."""
+        """Average the running statistics over all processes."""
         if self.world_size > 1:
             for buffer in module.buffers():
                 if buffer.is_floating_point():
@@ -56,13 +56,13 @@ class Group:
                     buffer.div_(self.world_size)
 
     def same_weights(self, module: nn.Module) -> None:
-        """Give every process the weights of the first."""
+        """Copy the weights of the first process to all others."""
         if self.world_size > 1:
             for value in module.state_dict().values():
                 dist.broadcast(value, 0)
 
     def broadcast(self, value: Any) -> Any:
-        """The value of the first process, in all of them."""
+        """Return the value of the first process in all processes."""
         if self.world_size == 1:
             return value
         sent = [value]
@@ -70,7 +70,7 @@ class Group:
         return sent[0]
 
     def all_gather(self, value: Any) -> list[Any]:
-        """The values of all processes, in all of them."""
+        """Return the values of all processes in all processes."""
         if self.world_size == 1:
             return [value]
         found: list[Any] = [None] * self.world_size
@@ -82,17 +82,17 @@ SINGLE_PROCESS = Group()
 
 
 def is_first() -> bool:
-    """Whether this process is the one that reports and saves; so is every process that torchrun did not start."""
+    """Whether this process reports and saves; true for every process not started by torchrun."""
     return not dist.is_torchelastic_launched() or int(os.environ["RANK"]) == 0
 
 
 def local_rank() -> int:
-    """Rank of this process on its machine: which of several GPUs is its own."""
+    """Rank of this process on its machine, which selects its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0)) if dist.is_torchelastic_launched() else 0
 
 
 def joined(device: torch.device) -> Group:
-    """The group that torchrun made this process a member of, or this process alone."""
+    """The group created by torchrun, or a group of size one."""
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         return SINGLE_PROCESS
     if not dist.is_initialized():
@@ -102,18 +102,20 @@ def joined(device: torch.device) -> Group:
 
 
 def check_shares(n_processes: int, batch_size: int, n_cells: int) -> None:
-    """Raise OptionError when a process would get fewer than two cells of a minibatch."""
+    """Raise OptionError if a process would get fewer than two cells of a minibatch."""
     if n_processes > 1 and min(batch_size, n_cells) < 2 * n_processes:
-        remedy = f"take {min(batch_size, n_cells) // 2} processes at most, or a larger batch_size"
+        remedy = f"use at most {min(batch_size, n_cells) // 2} processes, or increase batch_size"
         raise OptionError(
             f"{n_processes} processes cannot share minibatches of {batch_size} from {n_cells} cells", remedy
         )
 
 
 def init_process_group(device: torch.device, **where: Any) -> None:
-    """Make the group of torch. torch.optim imports torch._dynamo, some of whose functions take the group of that moment
-    as a default argument: imported after the group was made, it keeps the group's threads alive past the interpreter's
-    end, where one that still has a tensor to free aborts the process."""
+    """Initialize torch's process group.
+
+    torch._dynamo must be imported first: some of its functions take the current group as a default argument, which
+    keeps the group's threads alive at interpreter exit, where one that still frees a tensor aborts the process.
+    """
     import torch._dynamo  # noqa: F401
 
     dist.init_process_group(_backend(device), timeout=TIMEOUT, **where)

@@ -1,4 +1,4 @@
-"""Starts further processes on this machine, which train with this one (`devices=n`), and stops them."""
+"""Starts and stops the worker processes of `devices=n` on this machine."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from scduet.train.group import SINGLE_PROCESS, Group, init_process_group, leave
 if TYPE_CHECKING:
     from scduet.train.loop import Trainer
 
-START = timedelta(minutes=10)  # how long the first process waits until the others have started
-LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # network interface by which processes of one machine talk
+START = timedelta(minutes=10)  # how long the first process waits for the workers to start
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # network interface for processes on one machine
 
 
 @contextmanager
 def launch_workers(trainer: Trainer) -> Iterator[None]:
-    """Inside, `trainer` is one of `devices` processes of this machine; the further ones end when the block does."""
+    """Make `trainer` one of `devices` processes on this machine; the workers stop when the context exits."""
     n = trainer.config.devices
     if n == 1 or trainer.group.world_size > 1:
         yield
@@ -60,10 +60,10 @@ def launch_workers(trainer: Trainer) -> Iterator[None]:
 
 
 def serve() -> None:
-    """What a further process does: take a trainer from standard input and train with the others."""
+    """Entry point of a worker: read a trainer from standard input and train with the others."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which then ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process handles Ctrl-C and stops this one
     order = pickle.load(sys.stdin.buffer)
     sys.path[:] = order["path"]
     torch.set_num_threads(order["threads"])
@@ -77,7 +77,7 @@ def serve() -> None:
 
 
 class _Worker:
-    """One further process, and what it wrote before it ended."""
+    """A worker process and its output."""
 
     def __init__(self, rank: int):
         self.rank, self.errors = rank, tempfile.TemporaryFile()  # noqa: SIM115 closed in `stop`
@@ -103,7 +103,7 @@ class _Worker:
             raise TrainingError(self.ending()) from None
 
     def ending(self) -> str:
-        """How it ended, with the last line that it wrote."""
+        """Describe how it ended, with the last line of its output."""
         lines = _text(self.errors).strip().splitlines()
         return f"process {self.rank} ended with code {self.process.returncode}: {lines[-1] if lines else 'no message'}"
 
@@ -118,9 +118,9 @@ def _wait_until_ready(workers: list[_Worker], store: dist.TCPStore) -> None:
     while not store.check([f"ready {worker.rank}" for worker in workers]):
         for worker in workers:
             if worker.process.poll() is not None:
-                raise TrainingError(worker.ending(), "devices=1 trains in this process alone")
+                raise TrainingError(worker.ending(), "devices=1 uses only this process")
         if time.monotonic() > until:
-            raise TrainingError(f"the further processes were not ready in {START}", "is the machine overloaded?")
+            raise TrainingError(f"the worker processes did not start within {START}", "is the machine overloaded?")
         time.sleep(0.05)
 
 
@@ -131,13 +131,13 @@ def _enter(trainer: Trainer, store: dist.TCPStore, member: Group) -> None:
 
 
 def _explain(workers: list[_Worker], error: RuntimeError) -> None:
-    """Raise what made a worker end, or that one is silent, when that is why `error` came up here."""
+    """Raise an error if `error` was caused by a worker that ended or stopped responding."""
     if isinstance(error, ScduetError):
         return
-    remedy = "the last kept state is safe: with checkpoint=, run again to go on from there"
-    if "timed out" in str(error).lower():  # before asking the workers, which end because this process gave up
-        raise TrainingError(f"training stopped: a process was silent for {group.TIMEOUT}", remedy) from error
-    for _ in range(50):  # the network may tell of the end before the system does
+    remedy = "with checkpoint=, run again to resume from the last checkpoint"
+    if "timed out" in str(error).lower():  # checked before the workers, which end because this process timed out
+        raise TrainingError(f"training stopped: a process did not respond for {group.TIMEOUT}", remedy) from error
+    for _ in range(50):  # the network may report the end before the system does
         for worker in workers:
             if worker.process.poll() is not None:
                 raise TrainingError(f"training stopped: {worker.ending()}", remedy) from error
@@ -147,11 +147,11 @@ def _explain(workers: list[_Worker], error: RuntimeError) -> None:
 def _refuse_missing_devices(device: torch.device, n: int) -> None:
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, n)
     if there < n:
-        raise DeviceError(f"devices={n}, but there are {there} of kind {device.type!r}", f"pass devices={there}")
+        raise DeviceError(f"devices={n}, but {there} of type {device.type!r} are available", f"pass devices={there}")
 
 
 def _environment() -> dict[str, str]:
-    """The environment of a worker: no trace of the parent's `__main__`, loopback for the network."""
+    """The environment of a worker: without the parent's `__main__`, with the loopback network."""
     return {**os.environ, **_network()}
 
 

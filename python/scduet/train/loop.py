@@ -1,4 +1,4 @@
-"""The training loop, for every model: epochs of minibatches, validation, stopping."""
+"""The training loop shared by all models: epochs of minibatches, validation, stopping."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ Rows = tuple[np.ndarray, np.ndarray]  # of the cells to train on, and of those h
 
 @dataclass
 class TrainingResult:
-    """What training left beside the weights."""
+    """Results of training other than the weights."""
 
-    history: list[Row] = field(default_factory=list)  # one row an epoch
+    history: list[Row] = field(default_factory=list)  # one row per epoch
     stop_reason: str = "finished"  # or "early", "callback", "interrupted"
     best_epoch: int | None = None  # the epoch whose weights the module holds, when they are not the last
     train_rows: list[int] | None = None  # of the cells, where the caller chose them; None for those of `split`
@@ -46,18 +46,18 @@ class TrainingResult:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> TrainingResult:
-        """The result in a manifest; FormatError for entries of a newer version. Version 0.1.0 says "stopped"."""
+        """Read the result from a manifest; FormatError for unknown entries. Version 0.1.0 uses "stopped"."""
         saved = {"stop_reason" if name == "stopped" else name: value for name, value in saved.items()}
         refuse_newer(saved, {f.name for f in fields(cls)}, "outcome")
         return cls(**saved)
 
     def table(self) -> pd.DataFrame:
-        """One row an epoch: mean loss and its terms, per cell, for training and held-out cells."""
+        """One row per epoch: mean loss and its terms per cell, for training and held-out cells."""
         return pd.DataFrame(self.history).set_index("epoch") if self.history else pd.DataFrame()
 
 
 class Trainer:
-    """Fits one module to some cells: the state of a run, advanced epoch by epoch."""
+    """Trains a module on some cells; holds the state of a run, advanced epoch by epoch."""
 
     def __init__(
         self,
@@ -83,10 +83,10 @@ class Trainer:
         self.best, self.outcome, self.number = BestWeights(config), TrainingResult(**chosen), 0
 
     def run(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> TrainingResult:
-        """Train until the recipe, the listener or the keyboard ends it; leave the module in evaluation mode.
+        """Train until the last epoch, early stopping, the listener or Ctrl-C; leave the module in evaluation mode.
 
-        keep: called after each epoch with the trainer and whether that was the last one. Of several processes only the
-        first calls `listener` and `keep`.
+        keep: called after each epoch with the trainer and whether it was the last. Only the first of several processes
+        calls `listener` and `keep`.
         """
         try:
             with launch_workers(self):
@@ -97,13 +97,13 @@ class Trainer:
         return self.outcome
 
     def epochs(self, listener: Listener, keep: Callable[[Trainer, bool], None] | None = None) -> None:
-        """The epochs that are left to do."""
+        """The remaining epochs."""
         first, last = len(self.outcome.history), self.config.max_epochs or 1
         self.group.same_weights(self.module)
         for epoch in range(first, last if self.outcome.stop_reason == "finished" else first):
             row = self.epoch(epoch)
             self.outcome.history.append(row)
-            pace = float(np.median([row["seconds"] for row in self.outcome.history[-20:]]))  # the first loads loops
+            pace = float(np.median([row["seconds"] for row in self.outcome.history[-20:]]))  # the first compiles
             reports = self.group.rank == 0
             ends = self._ends(epoch, self.group.broadcast(reports and listener(_event(row, epoch, last, pace))))
             if keep is not None and reports:
@@ -112,7 +112,7 @@ class Trainer:
                 break
 
     def epoch(self, epoch: int) -> Row:
-        """One pass over the training cells, and the validation that is due after it; returns the history's row."""
+        """One pass over the training cells, and a validation if due; returns a row of the history."""
         begun = time.monotonic()
         row = {"epoch": epoch, "kl_weight": self._kl_weight(epoch), "lr": self._rate(epoch)}
         row |= _named(self._pass(epoch), "train")
@@ -127,14 +127,14 @@ class Trainer:
         return row | {"seconds": time.monotonic() - begun}
 
     def _kl_weight(self, epoch: int) -> float:
-        """The weight of the KL terms now: it grows by epochs, or if the options say so by steps."""
+        """The current weight of the KL terms, which increases by epoch or, with kl_warmup_steps, by step."""
         if self.config.kl_warmup_steps:
             return self.config.max_kl_weight * min(1.0, self.number / self.config.kl_warmup_steps)
         warmup = self.config.kl_warmup_epochs or 0
         return self.config.max_kl_weight * (min(1.0, epoch / warmup) if warmup else 1.0)
 
     def _rate(self, epoch: int) -> float:
-        """The learning rate of the first player in an epoch, after the optimizers were set to theirs."""
+        """Set the learning rates of all optimizers for an epoch; return that of the first player."""
         if self.config.lr_schedule == "cosine":
             fallen = 0.5 + 0.5 * math.cos(math.pi * epoch / (self.config.max_epochs or 1))
             for player in self.players:
@@ -168,7 +168,7 @@ class Trainer:
         return BatchFeeder(self.cells, self.config, self.device, self.make_batch)
 
     def move(self, device: torch.device) -> None:
-        """Put all of the run's tensors on `device`."""
+        """Move all tensors of the run to `device`."""
         self.device = device
         self.module.to(device)
         self.best.weights = {name: value.to(device) for name, value in self.best.weights.items()}
@@ -178,7 +178,7 @@ class Trainer:
 
     def _pass(self, epoch: int) -> Row:
         self.module.train()
-        if self.group.rank:  # draws of its own; those of the first process are part of the state that is kept
+        if self.group.rank:  # separate random state; that of the first process is part of the checkpoint
             torch.manual_seed(int(np.random.default_rng((self.config.seed, epoch, self.group.rank)).integers(2**62)))
         sums, generator = _Means(), self._generator(epoch)
         batches, n_batches = self.feed.training(self.module, self.train_rows, epoch, self.group.shard)
@@ -194,12 +194,12 @@ class Trainer:
         return sums.means(self.group)
 
     def _generator(self, epoch: int) -> torch.Generator:
-        """For draws that are no part of the model: its own in each epoch and process, so that a run can be resumed."""
+        """Random generator for each epoch and process, independent of the model, so that a run can be resumed."""
         draw = np.random.default_rng((self.config.seed, epoch, self.group.rank, 2))
         return torch.Generator(self.device).manual_seed(int(draw.integers(2**62)))
 
     def _step(self, batches: list, step: Step, sums: _Means) -> None:
-        """Move a player's weights once, by the mean gradient over the cells of `batches` in all processes."""
+        """Update a player's weights with the mean gradient over the cells of `batches` in all processes."""
         optimizer = self.optimizers[step.player]
         optimizer.zero_grad(set_to_none=True)
         n_cells = sum(len(cells) for cells in batches)
@@ -230,7 +230,7 @@ class Trainer:
         return self.outcome.stop_reason != "finished"
 
     def _finish(self) -> None:
-        """Keep the best weights where they were watched for; end with a validation of what is kept."""
+        """Restore the best weights with early stopping, and validate the final weights."""
         if self.config.early_stopping and self.best.weights:
             self.best.restore(self.module)
             self.outcome.best_epoch = self.best.epoch
@@ -241,21 +241,21 @@ class Trainer:
 
 
 class _Means:
-    """Means over cells of the terms of a loss, accumulated on the device: no wait for it at each step."""
+    """Means over cells of the terms of a loss, accumulated on the device to avoid synchronization at each step."""
 
     def __init__(self):
         self.sums: dict[tuple[str, str], Tensor] = {}
         self.weights: dict[tuple[str, str], int] = {}
 
     def add(self, loss: Loss, player: str = "") -> None:
-        """Note a loss; `player` is empty for the first one."""
+        """Add a loss; `player` is empty for the first player."""
         for name, value in {"loss": loss.total, **loss.terms}.items():
             key, weighted = (player, name), value.detach() * loss.n_cells
             self.sums[key] = self.sums[key] + weighted if key in self.sums else weighted
             self.weights[key] = self.weights.get(key, 0) + loss.n_cells
 
     def means(self, group: Group) -> Row:
-        """Over the cells of all processes; the name of a later player goes before what the first one reports too."""
+        """Means over the cells of all processes; duplicated terms are prefixed with the player's name."""
         parts = group.all_gather({key: (float(total), self.weights[key]) for key, total in self.sums.items()})
         found = {key: [part[key] for part in parts if key in part] for part in parts for key in part}
         first, row = {"loss", *(name for player, name in found if not player)}, {}
@@ -274,7 +274,7 @@ OPTIMIZERS = {
 
 
 def _optimizer(module: nn.Module, player: Player, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of the weights of `player`; a module with several players says which weights are whose."""
+    """The optimizer of the weights of `player`; `parameters_of` assigns weights if there are several players."""
     owned = module.parameters() if len(module.players) == 1 else module.parameters_of(player.name)  # type: ignore[attr-defined, operator]
     trained = [parameter for parameter in owned if parameter.requires_grad]
     decay = config.weight_decay if player.weight_decay is None else player.weight_decay
@@ -308,7 +308,7 @@ def _refuse_nan(row: Row, epoch: int) -> None:
 def _event(row: Row, epoch: int, max_epochs: int, pace: float) -> Event:
     watched = "loss_validation" if "loss_validation" in row else "loss_train"
     left = pace * (max_epochs - epoch - 1)
-    shown = row.get(watched, math.nan)  # missing where the first player had no turn in this epoch
+    shown = row.get(watched, math.nan)  # missing if the first player had no turn in this epoch
     message = f"{watched.replace('_', ' ')} {shown:.2f}"
     return Event("progress", message, epoch + 1, max_epochs, "epoch", left, row)
 

@@ -13,13 +13,13 @@ from scduet.errors import ScduetWarning
 from scduet.events import Event, Listener, RaiseLater, silent
 from scduet.train.group import is_first
 
-LINE_AFTER = 30.0  # seconds without a line before one is written between two tenths of the way
+LINE_AFTER = 30.0  # maximum seconds between two lines
 DOING = {"epoch": "training", "cell": "embedding", "metric": "scoring", "file": "downloading"}
-DRAWN_EVERY = 0.2  # seconds between two updates of the bar in a notebook
+DRAWN_EVERY = 0.2  # minimum seconds between two updates of a notebook's bar
 
 
 def default_listener() -> Listener:
-    """A progress bar in a terminal or notebook, now and then a line elsewhere; silence in R, which has its own."""
+    """A progress bar in a terminal or notebook, occasional lines elsewhere; nothing in R, which has its own."""
     if "rpytools" in sys.modules:
         return silent
     from rich.console import Console
@@ -30,7 +30,7 @@ def default_listener() -> Listener:
 
 
 class SilentOnError:
-    """A progress display of ours. An error in it is reported once, as a warning, and never ends the work it shows."""
+    """A progress display. Errors in it are reported once, as a warning, and never stop the work."""
 
     def __init__(self, display: Listener):
         self._display, self._failed = display, False
@@ -52,13 +52,13 @@ class SilentOnError:
             return
         self._failed = True
         with warnings.catch_warnings():
-            warnings.simplefilter("always", ScduetWarning)  # a filter "error" would end the work after all
+            warnings.simplefilter("always", ScduetWarning)  # the warning filter "error" would stop the work
             what = f"{type(error).__name__}: {error}"
             warnings.warn(f"the progress display failed and is switched off ({what})", ScduetWarning, stacklevel=2)
 
 
 class ProgressBar:
-    """Shows how much is done, the message and the time left with rich; removed when the work ends."""
+    """Shows progress, message and time left with rich; removed when the work ends."""
 
     def __init__(self, console):
         self._console, self._progress, self._task = console, None, None
@@ -106,7 +106,7 @@ class Lines:
 
 
 class NotebookBar:
-    """One output of a notebook cell, updated in place. rich draws its bar with ipywidgets, which many have not."""
+    """A notebook output, updated in place. rich would need ipywidgets, which are often not installed."""
 
     def __init__(self) -> None:
         self._output: Any = None
@@ -121,7 +121,7 @@ class NotebookBar:
             self._draw(event)
 
     def close(self) -> None:
-        """Show the last event, which may have come too soon after the one before."""
+        """Show the last event, which may have been skipped."""
         if self._waiting is not None:
             self._draw(self._waiting)
 
@@ -138,20 +138,20 @@ class NotebookBar:
 
 
 def in_words(event: Event) -> str:
-    """What is done, the message and the time left, e.g. "epoch 20/200, loss validation 512.33, 40 s left"."""
+    """Progress, message and time left, e.g. "epoch 20/200, loss validation 512.33, 40 s left"."""
     left = f", {duration(event.seconds_left)} left" if event.done < event.total else ""
     return f"{event.unit} {event.done:,}/{event.total:,}, {event.message}{left}"
 
 
 def duration(seconds: float) -> str:
-    """Rounded for a reader: seconds below 90, then minutes, then hours."""
+    """Format a duration: seconds below 90, then minutes, then hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def reporter(callback: Listener | None) -> RaiseLater:
-    """`callback` (None: the progress bar) in the process that reports; in the others a callback that says nothing."""
+    """`callback` (None: the progress bar) in the process that reports; a silent callback in the others."""
     if isinstance(callback, RaiseLater):
         return callback
     if not is_first():

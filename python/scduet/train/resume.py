@@ -26,14 +26,14 @@ SECONDS_BETWEEN = 30.0
 
 
 class Checkpoint:
-    """Where the state of one run is kept; `run` says which run it is (options, cells)."""
+    """The checkpoint of one run; `run` identifies it by options and cells."""
 
     def __init__(self, folder: str | Path, run: dict):
         self.folder, self.run, self.saved = Path(folder), run, time.monotonic()
         _refuse_unwritable(self.folder)
 
     def keep(self, trainer: Trainer, last: bool) -> None:
-        """Called between two epochs: writes the state if it is time to, or if this was the `last` epoch."""
+        """Write the state between two epochs if it is due or this was the `last` epoch."""
         if last or time.monotonic() - self.saved >= SECONDS_BETWEEN:
             save(trainer, self.folder, self.run)
             self.saved = time.monotonic()
@@ -63,9 +63,9 @@ def save(trainer: Trainer, folder: Path, run: dict) -> None:
 
 
 def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
-    """Put `trainer` where the run in `folder` stopped; False when there is none.
+    """Restore `trainer` from the checkpoint in `folder`; return False if there is none.
 
-    Raises FormatError when the folder holds another run (naming what differs) or a damaged file.
+    Raises FormatError if the folder holds another run (naming the differences) or a damaged file.
     """
     path = checkpoint.folder / FILE
     reads = trainer.group.rank == 0 and path.exists()  # other machines may not see the folder
@@ -79,13 +79,13 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
     for (player, optimizer), schedule in zip(trainer.optimizers.items(), trainer.schedules, strict=True):
         _restore_optimizer(optimizer, _part(f"adam.{player}.", tensors), rates[player])
         schedule.load_state_dict(schedules[player])
-    trainer.number = state.get("number", 0)  # version 0.1.0 did not count, and had no use for it
+    trainer.number = state.get("number", 0)  # not stored by version 0.1.0, which did not need it
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.best.loss, trainer.best.epoch = state["best"]
     trainer.best.weights = {name: value.to(trainer.device) for name, value in _part("best.", tensors).items()}
     trainer.outcome = type(trainer.outcome).from_json(state["outcome"])
     if trainer.outcome.stop_reason in ("interrupted", "callback"):
-        trainer.outcome.stop_reason = "finished"  # asked to go on after all
+        trainer.outcome.stop_reason = "finished"  # resumed after an interruption
     torch.set_rng_state(tensors["random"])
     if trainer.device.type == "cuda" and "random_cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random_cuda"], trainer.device)
@@ -93,9 +93,9 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> bool:
 
 
 def fingerprint(cells: Cells, index, about_features: tuple[dict, dict] = ({}, {})) -> str:
-    """A short sign of the cells trained on and of all inputs, so that a run does not go on with others.
+    """A fingerprint of the training cells and all inputs, so that a run cannot be resumed with others.
 
-    index: names of the cells. about_features: the inputs that are not about cells, arrays and tables.
+    index: names of the cells. about_features: inputs not aligned with cells, arrays and tables.
     """
     digest = hashlib.sha256(cells.total.tobytes())
     digest.update("\n".join(map(str, index)).encode())
@@ -110,10 +110,10 @@ def fingerprint(cells: Cells, index, about_features: tuple[dict, dict] = ({}, {}
 
 
 def _by_player(saved: dict | list, trainer: Trainer, path: Path) -> dict:
-    """What was saved of each player; version 0.1.0 kept it in their order."""
+    """The saved state of each player; version 0.1.0 stored them in order."""
     named = dict(zip(trainer.optimizers, saved, strict=False)) if isinstance(saved, list) else saved
     if set(named) != set(trainer.optimizers):
-        there = f"{path} is of a model with the players {some(named)}, not {some(trainer.optimizers)}"
+        there = f"{path} is from a model with players {some(named)}, not {some(trainer.optimizers)}"
         raise FormatError(there, "pass another checkpoint folder, or delete it")
     return named
 
@@ -143,13 +143,13 @@ def _replace(folder: Path, tensors: dict[str, Tensor], state: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         place_whole(folder / FILE, lambda new: save_file(tensors, new, metadata={"state": state}), durable=True)
     except (OSError, SafetensorError) as error:
-        kept = "the last good state is kept there" if (folder / FILE).exists() else "no state is kept yet"
-        remedy = f"{kept}; make room (or choose another folder) and run again"
-        raise TrainingError(f"cannot write the state of training to {folder} ({error})", remedy) from error
+        kept = "the last checkpoint is kept" if (folder / FILE).exists() else "there is no checkpoint yet"
+        remedy = f"{kept}; free disk space (or choose another folder) and run again"
+        raise TrainingError(f"cannot write the checkpoint to {folder} ({error})", remedy) from error
 
 
 def _refuse_unwritable(folder: Path) -> None:
-    """Tell before training, not after its first half minute."""
+    """Fail before training rather than at the first checkpoint."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe(folder)
@@ -164,7 +164,7 @@ def _refuse_other(path: Path, saved: dict, run: dict) -> None:
     differ = [f"{key}: {saved.get(key)!r} there, {now!r} now" for key, now in run.items() if saved.get(key) != now]
     if differ:
         remedy = "pass another checkpoint folder, or delete it"
-        raise FormatError(f"{path} is of another run ({some(differ)})", remedy)
+        raise FormatError(f"{path} is from another run ({some(differ)})", remedy)
 
 
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -172,5 +172,5 @@ def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _plain(state: dict) -> dict:
-    """The part of a scheduler's state that JSON holds."""
+    """The part of a scheduler's state that JSON can store."""
     return {k: v for k, v in state.items() if isinstance(v, (int, float, str, bool, list, type(None)))}

@@ -1,4 +1,4 @@
-"""When to stop, and which weights to keep."""
+"""Early stopping and learning-rate reduction."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class BestWeights:
         return epoch - max(self.epoch, self.warmup) >= self.patience
 
     def restore(self, module: nn.Module) -> None:
-        """Put the best weights back, if any were seen."""
+        """Restore the best weights, if any were recorded."""
         if self.weights:
             module.load_state_dict(self.weights)
 
 
 def plateau_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig):
-    """Lowers the learning rate when the validation loss no longer falls."""
+    """Reduces the learning rate when the validation loss no longer decreases."""
     return torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer,
         factor=config.lr_factor,

@@ -1,4 +1,4 @@
-"""A trained model in a few lines: what its repr shows in a notebook or at a prompt."""
+"""The repr of a trained model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from scduet.train.config import TrainConfig, resolved
 
 
 def summary(model: Any) -> str:
-    """Lines of name and value for a `Model`; options are those that neither default nor recipe chose."""
+    """Lines of name and value for a `Model`, with the options that were set by the user."""
     n_cells, genes = model.reference.n_cells, f"{len(model.genes):,} genes"
-    size = f"{n_cells:,} cells x {genes}" if n_cells else genes  # scvi-tools does not say how many cells it saw
+    size = f"{n_cells:,} cells x {genes}" if n_cells else genes  # scvi-tools does not save the number of cells
     columns = [f"{len(levels)} levels of {key!r}" for key, levels in model.schema.levels.items()]
     changed = _changed(model.schema.fields, model.config, model.training, n_cells)
     options = [f"{key}={value!r}" for key, value in changed]
@@ -30,7 +30,7 @@ def summary(model: Any) -> str:
 
 def _epochs(history: pd.DataFrame, stopped: str) -> str:
     if not len(history):
-        return "none, or their history is not in the file"
+        return "none, or the file has no history"
     watched = next(name for name in ("loss_validation", "loss_train") if name in history)
     last = history[watched].dropna()
     loss = f", {watched.replace('_', ' ')} {last.iloc[-1]:.2f}" if len(last) else ""
@@ -38,7 +38,7 @@ def _epochs(history: pd.DataFrame, stopped: str) -> str:
 
 
 def _changed(fields: Any, config: Any, training: TrainConfig, n_cells: int) -> Iterator[tuple[str, Any]]:
-    """Options and their values, without genes and epochs, which other lines tell."""
+    """Options and their values, without genes and epochs, which other lines show."""
     chosen = resolved(TrainConfig(recipe=training.recipe, max_epochs=training.max_epochs), max(n_cells, 1))
     if training.recipe != TrainConfig.recipe:
         yield "recipe", training.recipe
@@ -51,4 +51,4 @@ def _changed(fields: Any, config: Any, training: TrainConfig, n_cells: int) -> I
 
 def _width(config: Any) -> str:
     n = getattr(config, "n_latent", None)
-    return "" if n is None else f"{n} numbers a cell; "
+    return "" if n is None else f"{n} dimensions; "

@@ -1,1 +1,1 @@
-"""The encoder that Geneformer, scGPT and scFoundation share, and what each adds to it."""
+"""The encoder shared by Geneformer, scGPT and scFoundation, and the parts specific to each."""

@@ -123,7 +123,7 @@ test_that("real objects of others can be converted", {
   if (!is_v5()) { # names some cells twice, which SeuratObject 5 refuses
     load(file.path(folder, "seurat", "cider_pancreas_v4.0.3.RData"), space)
     object <- Filter(function(x) inherits(x, "Seurat"), as.list(space))$pancreas
-    expect_message(adata <- as_anndata(object), "more than once", class = "scduet_message")
+    expect_message(adata <- as_anndata(object), "duplicated", class = "scduet_message")
     expect_identical(sum(counts_in(as_seurat(adata, verbose = FALSE))), sum(counts_in(object)))
   }
   skip_if(!is_v5(), "Assay5 needs SeuratObject 5")

@@ -142,7 +142,7 @@ def test_the_figure_draws_the_links_that_it_says(planted, fitted):
     lines = [part for part in figure.axes[0].collections if isinstance(part, LineCollection)]
     drawn = {part.get_label(): len(part.get_segments()) for part in lines}
     assert sum(drawn.values()) == 40
-    assert drawn.get("link by the model alone", 0) == (~top["by_coexpression"]).sum()
+    assert drawn.get("link by model only", 0) == (~top["by_coexpression"]).sum()
     with pytest.raises(DataError, match=named("'x'", "group=")):
         sd.pl.gene_network(network, group="x")
     with pytest.raises(DataError, match=named("'zz'")):

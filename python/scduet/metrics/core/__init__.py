@@ -1,1 +1,1 @@
-"""What the metrics share."""
+"""Shared by the metrics."""

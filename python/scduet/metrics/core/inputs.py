@@ -1,4 +1,4 @@
-"""What every metric accepts: finite points, labels of any type, and the error for a metric without a value."""
+"""Validation of inputs: finite points and labels of any type; the error for an undefined metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 
 class Undefined(ValueError):
-    """The metric has no value on these data; the message says why."""
+    """The metric is undefined on these data, for the reason in the message."""
 
 
 def points(x: ArrayLike, name: str = "embedding") -> Float[np.ndarray, "cell dim"]:

@@ -1,4 +1,4 @@
-"""The one nearest-neighbour search that LISI, kBET, entropy, Leiden and connectivity share."""
+"""The nearest-neighbor search shared by LISI, kBET, entropy, Leiden and connectivity."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Neighbors:
 def nearest_neighbors(
     x: ArrayLike, n_neighbors: int = 90, queries: Int[np.ndarray, " query"] | None = None
 ) -> Neighbors:
-    """Exact euclidean neighbours among all cells, of all cells or of `queries`.
+    """Exact euclidean neighbors among all cells, of all cells or of `queries`.
 
-    `n_neighbors` counts the cell itself, as scanpy and scib-metrics do; with fewer cells, all others are neighbours.
+    `n_neighbors` counts the cell itself, as scanpy and scib-metrics do; with fewer cells, all others are neighbors.
 
     Raises:
         Undefined: all cells are in the same place.
@@ -51,9 +51,9 @@ def nearest_neighbors(
 
 
 def from_graph(distances: ArrayLike | sparse.spmatrix) -> Neighbors:
-    """Neighbours from a graph of distances (cells x cells, 0 = no edge), such as scanpy's `obsp["distances"]`.
+    """Neighbors from a graph of distances (cells x cells, 0 = no edge), such as scanpy's `obsp["distances"]`.
 
-    Rows may have different numbers of edges. Connectivities, which grow with nearness, are no distances.
+    Rows may have different numbers of edges. Connectivities are not distances: they increase with proximity.
     """
     graph = sparse.csr_array(distances, dtype=np.float64, copy=True)
     graph.setdiag(0)
@@ -74,7 +74,7 @@ def from_graph(distances: ArrayLike | sparse.spmatrix) -> Neighbors:
 
 
 def _without_self(index: np.ndarray, distance: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drop the cell itself, or the farthest where more duplicates than neighbours pushed it out."""
+    """Drop the cell itself, or the farthest where more duplicates than neighbors pushed it out."""
     own = index == queries[:, None]
     own[~own.any(1), -1] = True
     shape = (len(index), index.shape[1] - 1)
@@ -87,7 +87,7 @@ def neighbor_counts(
     weights: Float[np.ndarray, "query neighbor"] | None = None,
     n_groups: int | None = None,
 ) -> Float[np.ndarray, "query group"]:
-    """How many (or how much weight of) the neighbours of each query belong to each group."""
+    """Number (or total weight) of the neighbors of each query in each group."""
     there = neighbors.index >= 0
     n_groups = n_groups or int(groups.max()) + 1
     cell = np.arange(len(neighbors.index))[:, None] * n_groups + groups[neighbors.index]

@@ -1,4 +1,4 @@
-"""Work shared out over threads."""
+"""Thread pools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cells of one embedding with what several metrics share: neighbours, silhouettes, clusters, each computed once."""
+"""The cells of one embedding, with neighbors, silhouettes and clusters that are computed once for all metrics."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class SamplingPlan:
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """What the conservation metrics look at beside the embedding; absent parts are None."""
+    """Inputs of the conservation metrics other than the embedding; None if absent."""
 
     phase_scores: Float[np.ndarray, "cell phase"] | None = None  # S and G2M, see `phase_scores`
     pseudotime: Float[np.ndarray, " cell"] | None = None  # before integration, NaN off the trajectory
-    expression: object | None = None  # (cell, gene) log-normalised, before integration
+    expression: object | None = None  # (cell, gene) log-normalized, before integration
     corrected: object | None = None  # the same cells and genes after integration
 
 
@@ -80,12 +80,12 @@ class EmbeddingCells:
 
     @cached_property
     def clustered(self) -> Int[np.ndarray, " cell"]:
-        """The cells whose graph and clusters are looked at."""
+        """The cells used for graphs and clusters."""
         return np.arange(self.n) if self.n <= self.plan.exact_up_to else self._draw(self.n, self.plan.n_clustered)
 
     @cached_property
     def neighbors(self) -> Neighbors:
-        """The 90 nearest neighbours (with self) of the queries, or the graph that was given."""
+        """The 90 nearest neighbors (with self) of the queries, or the graph that was given."""
         if self.graph is not None:
             return self.graph
         return nearest_neighbors(self.need("x")[0], 90, self.queries)

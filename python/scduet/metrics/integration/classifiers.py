@@ -1,4 +1,4 @@
-"""The CELLxGENE Census set: how well classifiers on the embedding tell the label, and how badly the batch."""
+"""The CELLxGENE Census metrics: accuracy of classifiers for labels and batches on the embedding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scduet.metrics.core.inputs import Undefined, at_least_two, codes, points
 
 Classifier = Literal["svm", "forest", "logistic"]
-MAX_CELLS = 20_000  # of a table's embedding that classifiers see; a kernel SVM is quadratic in cells
+MAX_CELLS = 20_000  # cells used for classifiers; a kernel SVM is quadratic in cells
 
 
 def svm_label(x: ArrayLike, labels: ArrayLike, stratify: bool = False, seed: int = 42) -> float:

@@ -1,4 +1,4 @@
-"""Do clusters found without labels match the labels: NMI and ARI of k-means and of Leiden over a resolution grid."""
+"""Agreement of clusters with labels: NMI and ARI of k-means and of Leiden over a resolution grid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Clusters = Int[np.ndarray, " cell"]
 
 
 def nmi_kmeans(x: ArrayLike, labels: ArrayLike, seed: int = 0) -> float:
-    """Normalised mutual information of the labels and k-means (k = number of labels, best of 10 starts).
+    """Normalized mutual information of the labels and k-means (k = number of labels, best of 10 starts).
 
     Range [0, 1], higher is better. One start, as in scib-metrics, is luck: 0.965 or 0.999 on the same data.
     """
@@ -34,7 +34,7 @@ def ari_kmeans(x: ArrayLike, labels: ArrayLike, seed: int = 0) -> float:
 
 
 def nmi_leiden(x: ArrayLike, labels: ArrayLike, seed: int = 0, neighbors: Neighbors | None = None) -> float:
-    """Normalised mutual information of the labels and Leiden clusters, the best over resolutions 0.2 to 2.0.
+    """Normalized mutual information of the labels and Leiden clusters, the best over resolutions 0.2 to 2.0.
 
     Range [0, 1], higher is better; optimistic, since the labels choose the resolution (as in scIB).
     """
@@ -54,7 +54,7 @@ def ari_leiden(x: ArrayLike, labels: ArrayLike, seed: int = 0, neighbors: Neighb
 
 
 def nmi(labels: Clusters, clusters: Clusters) -> float:
-    """Normalised mutual information, arithmetic mean of the entropies (scikit-learn's)."""
+    """Normalized mutual information, arithmetic mean of the entropies (scikit-learn's)."""
     from sklearn.metrics import normalized_mutual_info_score
 
     at_least_two(labels, "NMI", "labels")
@@ -83,7 +83,7 @@ def kmeans_clusters(x: Float[np.ndarray, "cell dim"], labels: Clusters, seed: in
 
 
 def leiden_clusters(neighbors: Neighbors, seed: int = 0, resolutions: Sequence[float] = RESOLUTIONS) -> list[Clusters]:
-    """Leiden (modularity, two iterations, igraph) on UMAP's weights of the 15-neighbour graph, one per resolution."""
+    """Leiden (modularity, two iterations, igraph) on UMAP's weights of the 15-neighbor graph, one per resolution."""
     import igraph
     from scipy.sparse import triu
 

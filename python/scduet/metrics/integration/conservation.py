@@ -1,4 +1,4 @@
-"""Is biology that labels do not name still there after integration: cell cycle, variable genes, trajectories."""
+"""Conservation of biology other than labels: cell cycle, variable genes, trajectories."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def hvg_overlap(
 ) -> float:
     """Share of the highly variable genes of each batch that stay so in the corrected expression, mean over batches.
 
-    Range [0, 1], higher is better. Both (cell, gene), log-normalised, same genes; at most half of the genes are called
+    Range [0, 1], higher is better. Both (cell, gene), log-normalized, same genes; at most half of the genes are called
     variable. For methods that return expression only. Source: scIB (Luecken et al. 2022), scanpy's "cell_ranger" genes.
 
     Raises:
@@ -99,7 +99,7 @@ def known_genes(genes: ArrayLike) -> int:
 def phase_scores(
     x: np.ndarray | sparse.spmatrix, genes: ArrayLike, batch: ArrayLike
 ) -> Float[np.ndarray, "cell phase"]:
-    """S and G2M scores of log-normalised data (cell, gene): mean of the phase's genes minus the mean of all, per batch.
+    """S and G2M scores of log-normalized data (cell, gene): mean of the phase's genes minus the mean of all, per batch.
 
     `genes`: symbols, human or mouse. Gene lists: Tirosh et al. 2016.
 

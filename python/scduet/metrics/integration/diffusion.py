@@ -16,7 +16,7 @@ from scduet.metrics.integration.graph import umap_weights
 def kbet_diffusion(
     x: ArrayLike, labels: ArrayLike, batch: ArrayLike, n_neighbors: int = 50, neighbors: Neighbors | None = None
 ) -> float:
-    """kBET acceptance inside each label, on neighbours in diffusion space (as in scIB; 100 components of UMAP's graph).
+    """kBET acceptance inside each label, on neighbors in diffusion space (as in scIB; 100 components of UMAP's graph).
 
     Range [0, 1], higher is better; unweighted mean over labels; comparable with other graph methods, not with `kbet`.
     A label of which components too small to test hold more than a quarter of the cells counts 0. Every label has its

@@ -1,4 +1,4 @@
-"""Entropy of batch mixing: how many batches a cell sees among its neighbours."""
+"""Entropy of batch mixing: the diversity of batches among a cell's neighbors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors, neighbor
 def batch_entropy(
     x: ArrayLike, batch: ArrayLike, n_neighbors: int = 51, normalize: bool = True, neighbors: Neighbors | None = None
 ) -> float:
-    """Entropy of the batches among the nearest neighbours (the cell left out), mean over all cells.
+    """Entropy of the batches among the nearest neighbors (the cell left out), mean over all cells.
 
     Divided by the entropy of the batches over all cells unless `normalize=False` (then in nats: 0 to log n_batches).
     Range 0 to 1 (a little above where small batches are locally enriched), higher is better. Blind to cell types:
     true differences in composition lower it. `n_neighbors` counts the cell itself. Source: Haghverdi et al. 2018;
-    scVI (Lopez et al. 2018, 50 neighbours, two batches, nats); the Census benchmark takes 200.
+    scVI (Lopez et al. 2018, 50 neighbors, two batches, nats); the Census benchmark takes 200.
 
     Raises:
         Undefined: only one batch.
@@ -31,7 +31,7 @@ def batch_entropy(
 def entropy_samples(
     neighbors: Neighbors, batch: Int[np.ndarray, " cell"], normalize: bool
 ) -> Float[np.ndarray, " query"]:
-    """Entropy of each query's neighbourhood."""
+    """Entropy of each query's neighborhood."""
     at_least_two(batch, "batch entropy", "batches")
     local = _entropy(neighbor_counts(neighbors, batch))
     return local / _entropy(np.bincount(batch)[None]) if normalize else local

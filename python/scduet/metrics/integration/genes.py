@@ -1,4 +1,4 @@
-"""Highly variable genes of log-normalised data by the dispersion in bins of the mean ("cell_ranger" in scanpy)."""
+"""Highly variable genes of log-normalized data by the dispersion in bins of the mean ("cell_ranger" in scanpy)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def mean_and_variance(x: np.ndarray | sparse.spmatrix) -> tuple[Float[np.ndarray
 
 
 def variable_genes(x: np.ndarray | sparse.spmatrix, n_top: int) -> Int[np.ndarray, " gene"]:
-    """The `n_top` genes with the highest dispersion (variance / mean), standardised by median and MAD in 20 bins of the
-    mean. `x`: log-normalised (cell, gene). Source: Zheng et al. 2017, as in scanpy's "cell_ranger".
+    """The `n_top` genes with the highest dispersion (variance / mean), standardized by median and MAD in 20 bins of the
+    mean. `x`: log-normalized (cell, gene). Source: Zheng et al. 2017, as in scanpy's "cell_ranger".
     """
     mean, variance = mean_and_variance(x)
     mean = np.where(mean == 0, 1e-12, mean)

@@ -1,4 +1,4 @@
-"""The k-nearest-neighbour graph: UMAP's edge weights and the connectivity of labels."""
+"""The k-nearest-neighbor graph: UMAP's edge weights and the connectivity of labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def graph_connectivity(
     """Share of each label's cells in its largest connected component of the undirected kNN graph, mean over labels.
 
     Range (0, 1], higher is better; a low bar. scib-metrics 0.5.10 counts strongly connected components of the directed
-    graph instead, which punishes every cell that no one names as its neighbour; this is scIB's definition.
+    graph instead, which penalizes every cell that no one names as its neighbor; this is scIB's definition.
     Source: scIB (Luecken et al. 2022).
     """
     neighbors = neighbors or nearest_neighbors(points(x), n_neighbors)
@@ -37,7 +37,7 @@ def connected_shares(neighbors: Neighbors, labels: Int[np.ndarray, " cell"]) -> 
 
 
 def adjacency(neighbors: Neighbors, weights: Float[np.ndarray, "query neighbor"] | None = None) -> sparse.csr_array:
-    """Directed graph from each cell to its neighbours; edges weigh 1 unless `weights` are given."""
+    """Directed graph from each cell to its neighbors; edges weigh 1 unless `weights` are given."""
     there = neighbors.index >= 0
     row = np.broadcast_to(neighbors.queries[:, None], there.shape)[there]
     data = np.ones(len(row)) if weights is None else weights[there]
@@ -47,7 +47,7 @@ def adjacency(neighbors: Neighbors, weights: Float[np.ndarray, "query neighbor"]
 def umap_weights(neighbors: Neighbors) -> sparse.csr_array:
     """Symmetric fuzzy weights of UMAP (McInnes et al. 2018): local_connectivity 1, union of both directions.
 
-    exp(-(d - nearest) / sigma) with sigma such that a row's weights sum to log2 of the number of neighbours with self.
+    exp(-(d - nearest) / sigma) with sigma such that a row's weights sum to log2 of the number of neighbors with self.
     """
     distance = neighbors.distance
     positive = np.where((distance > 0) & np.isfinite(distance), distance, np.inf)

@@ -1,4 +1,4 @@
-"""Isolated labels: are the cell types that few batches share still apart from the others?"""
+"""Isolated labels: separation of cell types that occur in few batches."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def isolated_labels(x: ArrayLike, labels: ArrayLike, batch: ArrayLike, threshold
     """Silhouette of the isolated labels: mean (s + 1) / 2 of each label's cells, unweighted mean over labels.
 
     Isolated: present in at most `threshold` batches, by default the fewest batches that any label is in. Range [0, 1],
-    higher is better. Where every label is in every batch there is none (scib-metrics then scores all labels and does
-    not say so). Source: scIB (Luecken et al. 2022).
+    higher is better. Undefined if every label is in every batch (scib-metrics then silently scores all labels). Source:
+    scIB (Luecken et al. 2022).
 
     Raises:
         Undefined: no label is isolated.

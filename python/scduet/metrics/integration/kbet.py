@@ -1,4 +1,4 @@
-"""kBET: does a cell's neighbourhood hold the batches in the proportions of all cells (chi-squared test)?"""
+"""kBET: chi-squared test of batch proportions in a cell's neighborhood against those of all cells."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ALPHA = 0.05
 
 
 def kbet(x: ArrayLike, labels: ArrayLike, batch: ArrayLike) -> float:
-    """kBET acceptance inside each label, on neighbours searched in the embedding among the label's cells.
+    """kBET acceptance inside each label, on neighbors searched in the embedding among the label's cells.
 
-    Share of cells whose neighbourhood passes the chi-squared test at 0.05, unweighted mean over labels. Range [0, 1],
-    higher is better (the R package prints the rejection rate); strict: small shifts are rejected. Neighbours: a quarter
+    Share of cells whose neighborhood passes the chi-squared test at 0.05, unweighted mean over labels. Range [0, 1],
+    higher is better (the R package prints the rejection rate); strict: small shifts are rejected. Neighbors: a quarter
     of the label's mean batch size, 10 to 70, and the cell. Labels with fewer than 10 cells or one batch are left out.
     `kbet_diffusion` is scIB's variant; the values are not comparable. Source: Buettner et al. 2019.
 
@@ -72,7 +72,7 @@ def neighborhood_size(batch: Int[np.ndarray, " cell"]) -> int:
 def accepted(
     neighbors: Neighbors, batch: Int[np.ndarray, " cell"], share: Float[np.ndarray, " group"] | None = None
 ) -> Float[np.ndarray, " query"]:
-    """1 where the batches among the neighbours and the cell itself fit `share`, by default that of all cells."""
+    """1 where the batches among the neighbors and the cell itself fit `share`, by default that of all cells."""
     from scipy.special import chdtrc
 
     share = np.bincount(batch) / len(batch) if share is None else share

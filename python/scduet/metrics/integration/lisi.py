@@ -1,4 +1,4 @@
-"""LISI: the effective number of batches (iLISI, CiLISI) or of labels (cLISI) in a cell's neighbourhood."""
+"""LISI: the effective number of batches (iLISI, CiLISI) or of labels (cLISI) in a cell's neighborhood."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors, neighbor
 def ilisi(x: ArrayLike, batch: ArrayLike, n_neighbors: int = 90, neighbors: Neighbors | None = None) -> float:
     """Integration LISI: (median LISI of batches - 1) / (n_batches - 1).
 
-    Range [0, 1], higher is better; 1 only where every batch is in every neighbourhood, so cell types missing in a batch
+    Range [0, 1], higher is better; 1 only where every batch is in every neighborhood, so cell types missing in a batch
     keep it low (then read `cilisi`). Perplexity n_neighbors / 3. Source: Korsunsky et al. 2019; scaled as in scIB, on
-    the embedding's neighbours as in scib-metrics (scIB's on graph paths is not comparable).
+    the embedding's neighbors as in scib-metrics (scIB's on graph paths is not comparable).
 
     Raises:
         Undefined: only one batch.
@@ -30,7 +30,7 @@ def ilisi(x: ArrayLike, batch: ArrayLike, n_neighbors: int = 90, neighbors: Neig
 def clisi(x: ArrayLike, labels: ArrayLike, n_neighbors: int = 90, neighbors: Neighbors | None = None) -> float:
     """Cell-type LISI: (n_labels - median LISI of labels) / (n_labels - 1).
 
-    Range [0, 1], higher is better; near 1 for almost any method, so it tells little. Source: as `ilisi`.
+    Range [0, 1], higher is better; near 1 for almost any method, so hardly informative. Source: as `ilisi`.
 
     Raises:
         Undefined: only one label.
@@ -81,20 +81,20 @@ def lisi_within(
 
 
 def lisi_samples(neighbors: Neighbors, groups: Int[np.ndarray, " cell"]) -> Float[np.ndarray, " query"]:
-    """LISI of each query: 1 / sum over groups of (share of the neighbourhood's weight) squared, 1 to n_groups."""
+    """LISI of each query: 1 / sum over groups of (share of the neighborhood's weight) squared, 1 to n_groups."""
     return lisi_of_weights(neighbors, neighborhood_weights(neighbors), groups)
 
 
 def lisi_of_weights(
     neighbors: Neighbors, weights: Float[np.ndarray, "query neighbor"], groups: Int[np.ndarray, " cell"]
 ) -> Float[np.ndarray, " query"]:
-    """LISI from weights that may be shared between batches and labels; 1 for a cell without neighbours."""
+    """LISI from weights that may be shared between batches and labels; 1 for a cell without neighbors."""
     simpson = np.square(neighbor_counts(neighbors, groups, weights)).sum(1)
     return 1 / np.where(simpson > 0, simpson, 1)
 
 
 def neighborhood_weights(neighbors: Neighbors, rows: int = 65536) -> Float[np.ndarray, "query neighbor"]:
-    """Weights exp(-beta * distance), beta by row such that their perplexity is a third of the neighbours with self."""
+    """Weights exp(-beta * distance), beta by row such that their perplexity is a third of the neighbors with self."""
     target = np.log(max((neighbors.index.shape[1] + 1) // 3, 1))
     parts = [neighbors.distance[i : i + rows] for i in range(0, len(neighbors.distance), rows)]
     return np.concatenate([_weights(part, target) for part in parts])

@@ -36,6 +36,6 @@ def explained_variance(x: Float[np.ndarray, "cell dim"], design: Float[np.ndarra
     total = np.square(x).sum()
     if total <= 0:
         return 0.0
-    # the design has few columns: its small Gram matrix is cheaper than any factorisation of x
+    # the design has few columns: its small Gram matrix is cheaper than any factorization of x
     cross = design.T @ x
     return float(np.sum(cross * (np.linalg.pinv(design.T @ design, 1e-10, hermitian=True) @ cross)) / total)

@@ -1,4 +1,4 @@
-"""Silhouettes: how well labels are apart, and how well batches overlap inside each label."""
+"""Silhouettes: separation of labels, and overlap of batches within each label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All integration metrics of one embedding at once, sharing one neighbour search; a reason where one has no value."""
+"""All integration metrics of one embedding, with a shared neighbor search and a reason for undefined metrics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def evaluate(
         before: data before integration (cells x features), for the PCR comparison.
         neighbors: your own graph (see `from_graph`), used instead of a search.
         metrics: "default", "scib" (the paper's), "census", "all", or names of `METRICS`.
-        plan: exact up to how many cells, and how many are sampled above.
+        plan: up to how many cells metrics are exact, and how many are sampled above.
         extra: cell-cycle scores, pseudotime and expression, for the conservation metrics.
         callback: called with the name of each metric before it is computed.
 

@@ -1,4 +1,4 @@
-"""Every loop that numba compiles, each beside its plain form. `SCDUET_KERNELS=0` switches all of them off.
+"""All numba kernels, each with a plain equivalent. `SCDUET_KERNELS=0` disables them.
 
-To debug a model, or to see what a kernel gains, run the same code without them.
+Disable them to debug a model or to measure the gain of a kernel.
 """

@@ -1,4 +1,4 @@
-"""Draws and densities of diagonal Gaussians, each one compiled pass forward and one back; the plain forms are in
+"""Samples and densities of diagonal Gaussians, one compiled pass forward and one backward; the plain forms are in
 `scduet.nn.gaussians`."""
 
 from __future__ import annotations

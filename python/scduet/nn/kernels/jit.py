@@ -1,7 +1,7 @@
-"""Compile loops with numba, and pass them tensors by address.
+"""Compile kernels with numba and pass them tensors by address.
 
-The machine code is cached on disk where a folder can be written. With `SCDUET_KERNELS=0` in the environment, read when
-scduet is imported, everything runs without compiled loops: slower, with results equal up to rounding.
+The machine code is cached on disk if possible. If the environment variable `SCDUET_KERNELS=0` is set when scduet is
+imported, no kernels are used: slower, with results equal up to rounding.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 KERNELS = ContextVar("kernels", default=os.environ.get("SCDUET_KERNELS", "1") != "0")  # see `second_order.uncompiled`
-_not_kept: list[str] = []  # loops for whose compiled code no folder could be written
+_not_kept: list[str] = []  # kernels whose compiled code could not be cached
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether compiled loops may take these tensors: kernels are on, and all are float32 on a CPU."""
+    """Whether kernels can be used: they are enabled, and all tensors are float32 on a CPU."""
     return KERNELS.get() and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
 
 
 def compiled(signature: str | None = None, **options) -> Callable[[Callable], Callable]:
     """`numba.njit` that releases the GIL, follows numpy on division by zero, and caches on disk where it can.
 
-    With a signature the function is compiled (or read from the cache) at once, else at its first call.
+    With a signature, the function is compiled (or read from the cache) immediately, otherwise at its first call.
     """
 
     def decorated(function: Callable) -> Callable:
         always = {"nogil": True, "error_model": "numpy", **options}
         try:
             return numba.njit(signature, cache=True, **always)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        except RuntimeError:  # neither the package's folder nor the user's cache is writable
             _not_kept.append(function.__name__)
             return numba.njit(signature, **always)(function)
 
@@ -48,9 +48,9 @@ def compiled(signature: str | None = None, **options) -> Callable[[Callable], Ca
 
 @contextmanager
 def compilation_announced(tell: Callable[[str], object]) -> Iterator[None]:
-    """Inside, `tell` is called once if a loop of ours has to be compiled, with a sentence for the user.
+    """Call `tell` with a message for the user, at most once, if a kernel has to be compiled in this context.
 
-    Loops are compiled at their first call, unless an earlier process kept them: together that takes half a minute.
+    Kernels are compiled at their first call unless they are cached, which takes half a minute in total.
     """
     with event.install_listener("numba:compile", _FirstCompilation(tell)):
         yield
@@ -65,7 +65,7 @@ class _FirstCompilation(event.Listener):
         here = threading.current_thread() is threading.main_thread()  # R can be told from there alone
         if ours and here and not self.told:
             self.told = True
-            self.tell(f"compiling loops for this machine, which takes about half a minute; {_once()}")
+            self.tell(f"compiling kernels for this machine, which takes about half a minute; {_once()}")
 
     def on_end(self, event) -> None:
         pass
@@ -73,8 +73,8 @@ class _FirstCompilation(event.Listener):
 
 def _once() -> str:
     if _not_kept:
-        return "no folder can be written that keeps them for the next session (set NUMBA_CACHE_DIR to one)"
-    return "later sessions start at once"
+        return "they cannot be cached for the next session (set NUMBA_CACHE_DIR to a writable folder)"
+    return "later sessions use the cache"
 
 
 @intrinsic
@@ -91,7 +91,7 @@ def _integer_pointer(_, address):
 
 @compiled(inline="always")
 def floats(address, shape):
-    """A float32 array at an address. Asking a tensor for its address is faster than turning it into an array."""
+    """A float32 array at an address. Passing the address of a tensor is faster than converting it to an array."""
     return numba.carray(_float_pointer(address), shape)  # type: ignore[call-arg]
 
 
@@ -110,16 +110,16 @@ def address(tensor: Tensor, kind: torch.dtype = torch.float32) -> int:
 
 @contextmanager
 def threads_for(work: int, enough: int) -> Iterator[int]:
-    """How many of torch's threads to split `work` over; `enough` of it is worth one thread."""
+    """Number of torch threads to split `work` over; `enough` is the minimum work per thread."""
     allowed = torch.get_num_threads()
     yield min(allowed, 1 + work // enough) if _has_openmp() else 1
-    if torch.get_num_threads() != allowed:  # numba's OpenMP sets its own number at its first loop
+    if torch.get_num_threads() != allowed:  # numba's OpenMP sets its own number of threads at its first loop
         torch.set_num_threads(allowed)
 
 
 @cache
 def _has_openmp() -> bool:
-    """Whether numba has OpenMP, and so shares torch's threads: its own pool competes with them and is not reentrant."""
+    """Whether numba has OpenMP and shares torch's threads; its own pool competes with them and is not reentrant."""
     try:
         from numba.np.ufunc import omppool  # type: ignore[attr-defined] # noqa: F401
     except ImportError:

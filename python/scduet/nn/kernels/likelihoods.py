@@ -1,8 +1,8 @@
-"""log NB and log ZINB of sparse counts on a CPU, with gradients: one compiled pass over the genes of each cell.
+"""log NB and log ZINB of sparse counts on a CPU, with gradients, in one compiled pass over the genes of each cell.
 
 The plain form is `scduet.nn.sparse_likelihoods`, which takes a dozen passes over whole matrices. Same names:
 `a` is mean / r, `nb` is -log NB(0), and `u` its gradient w.r.t. the log-mean. The loops over genes have no branches, so
-that the compiler can work on 8 or 16 genes at a time.
+that the compiler can vectorize over 8 or 16 genes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from scduet.nn.kernels.math import REORDERED, exp, largest, log, log_gamma, sum_
 from scduet.nn.likelihoods import EPS
 
 f32 = np.float32
-MIN_PER_THREAD = 2**15  # entries that are worth a thread of their own
-SMALL = 12  # counts up to this are summed up one by one; of UMI counts above zero about one in fifty is larger
-LARGE = 500  # dispersion that to the power of SMALL is a float32
+MIN_PER_THREAD = 2**15  # minimum number of entries per thread
+SMALL = 12  # counts up to this use a sum; about one in fifty nonzero UMI counts is larger
+LARGE = 500  # dispersion whose power of SMALL is a float32
 ONE, GUARD, FAR = f32(1), f32(EPS), f32(-20)  # four factors of e^20 are a float32
 
 
@@ -60,7 +60,7 @@ def negative_binomial(
 
 
 def _matrix(matrix: Matrix) -> tuple[int, int, int]:
-    """Addresses of its values, of what is added to each of them (0 for nothing), and of the memory of its grads."""
+    """Addresses of its values, of the bias (0 for none), and of its gradients."""
     return address(matrix.value), 0 if matrix.bias is None else address(matrix.bias), address(matrix.grads)
 
 
@@ -79,9 +79,9 @@ def _nb_zero(a, r):
 
 @compiled(inline="always", fastmath=REORDERED)
 def _zinb_zero(nb, dropout):
-    """e^ of -log ZINB(0) but for what comes second, which is zero unless the chance of a dropout is tiny.
+    """e^ of -log ZINB(0) without the second value, which is zero unless the probability of a dropout is tiny.
 
-    Also the chance that the zero is no dropout, the gradient w.r.t. the dropout logit, and sigmoid(dropout).
+    Also the probability that the zero is not a dropout, the gradient w.r.t. the dropout logit, and sigmoid(dropout).
     """
     logit = nb + dropout
     near, near_logit = max(dropout, FAR), max(logit, FAR)
@@ -146,7 +146,7 @@ def _zinb_zeros(shape, scale, per_r, r, dropout, grad_mean, grad_r, grad_dropout
 
 @compiled()
 def _rising_factorial(count, r):
-    """log Γ(count + r) / (Γ(r) count!) and its derivative by r. For small counts a sum, which loses no digits."""
+    """log Γ(count + r) / (Γ(r) count!) and its derivative by r. For small counts a sum, which loses no precision."""
     if count > SMALL or count != math.floor(count):
         (above, rise), (below, start), (whole, _) = log_gamma(count + r), log_gamma(r), log_gamma(count + 1)
         return above - below - whole, rise - start
@@ -176,7 +176,7 @@ def _rising_factorials(count, r, factor, logs, grad):
 
 @compiled()
 def _positive(values, indices, shape, scale, per_r, r, gene, count, a, own_r):
-    """Copies out what is known of the counts above zero; returns how many there are, for a zero may be stored too."""
+    """Copy the values for nonzero counts; return their number, since zeros may be stored too."""
     n = 0
     for j in range(len(values)):
         if values[j] != 0:
@@ -188,7 +188,7 @@ def _positive(values, indices, shape, scale, per_r, r, gene, count, a, own_r):
 
 @compiled(fastmath=REORDERED)
 def _nb_counts(count, a, r, factor, logs, grad, grad_mean, grad_r):
-    """What these counts add to -log NB(0) of their cell; writes their grads."""
+    """Contribution of these counts to -log NB(0) of their cell; writes their gradients."""
     added = f32(0)
     for j in range(len(count)):
         nb, u = _nb_zero(a[j], r[j])
@@ -202,7 +202,7 @@ def _nb_counts(count, a, r, factor, logs, grad, grad_mean, grad_r):
 
 @compiled(fastmath=REORDERED)
 def _no_dropouts(a, r, dropout, grad_dropout):
-    """What is added to -log ZINB of a cell because these counts are not zero; writes their grads."""
+    """Contribution of these nonzero counts to -log ZINB of a cell; writes their gradients."""
     added = f32(0)
     for j in range(len(a)):
         nb, _ = _nb_zero(a[j], r[j])
@@ -214,7 +214,7 @@ def _no_dropouts(a, r, dropout, grad_dropout):
 
 @compiled()
 def _added(place, genes):
-    """What is added to each value of a matrix."""
+    """The bias added to each value of a matrix."""
     return floats(place, genes) if place else np.zeros(genes, np.float32)
 
 

@@ -18,7 +18,7 @@ f32, i32, u32 = np.float32, np.int32, np.uint32
 HALF_LOG_TAU = math.log(2 * math.pi) / 2
 ONE, HALF = f32(1), f32(0.5)
 FIRST, SECOND = u32(0x7FEB352D), u32(0x846CA68B)  # factors of the hash "lowbias32" (Wellons 2018)
-GOLDEN = u32(0x9E3779B9)  # which spreads neighbours over all numbers
+GOLDEN = u32(0x9E3779B9)  # which spreads neighbors over all numbers
 REORDERED = {"contract", "reassoc", "nsz", "arcp"}  # lets sums be reordered; NaN and infinity stay what they are
 
 

@@ -1,8 +1,8 @@
 """Rows of sparse counts times a dense matrix on a CPU: the first layer of an encoder, and its gradient.
 
-A stored entry adds a row of the matrix. Where that is larger than the processor's near caches, the genes are gone
-through in blocks: all cells have their entries of a block added while its rows are near. What they add up to stays in
-registers, which the compiler does not find out for itself.
+Each stored entry adds a row of the matrix. If the matrix exceeds the inner caches, genes are processed in blocks: the
+entries of all cells in a block are added while its rows are cached. Sums are kept in registers, which the compiler does
+not do by itself.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from scduet.nn.kernels.jit import address, compiled, floats, integers, threads_f
 from scduet.nn.kernels.math import widest
 from scduet.nn.second_order import once_differentiable
 
-WIDE, NARROW = 64, 16  # numbers of a row that are summed up together: four registers of 512 bits, or one
-BLOCK = 512  # genes whose rows of the matrix stay in the processor's second cache: 256 kB at 128 hidden units
-NEAR = 2**20  # numbers of a matrix that is left to torch's own loop: for that, nothing has to be loaded
+WIDE, NARROW = 64, 16  # numbers of a row that are summed together: four registers of 512 bits, or one
+BLOCK = 512  # genes per block, whose rows fit into the L2 cache: 256 kB for 128 hidden units
+NEAR = 2**20  # size of a matrix up to which torch's own loop is used, which needs no numba
 MIN_PER_THREAD = 2**11  # entries that are worth a thread of their own
 
 
@@ -88,7 +88,7 @@ def _product(
 
 
 def _adder(lanes: int) -> Callable:
-    """A function for compiled loops that adds to `lanes` numbers those of some rows of a matrix, each times its value.
+    """A function for kernels that adds to `lanes` numbers those of some rows of a matrix, each times its value.
 
     total, matrix: addresses of the first number of the sum, and of row 0. stride: bytes from row to row. value,
     indices: addresses of the `n` entries.
@@ -129,7 +129,7 @@ _add_wide, _add_narrow = _adder(WIDE), _adder(NARROW)
 
 @compiled(parallel=True)
 def _parallel(threads, sizes, addresses):
-    """The rows in as many parts as threads."""
+    """Split the rows over threads."""
     for k in numba.prange(threads):
         _add(k * sizes[0] // threads, (k + 1) * sizes[0] // threads, sizes, addresses)
 

@@ -23,7 +23,7 @@ from scduet.nn.second_order import once_differentiable
 
 f32, u32 = np.float32, np.uint32
 BITS = 32  # of a unit's number
-BLOCK = 32  # rows that are summed up in float32
+BLOCK = 32  # rows that are summed in float32
 
 
 def can_compile(x: Tensor, norm: nn.BatchNorm1d) -> bool:
@@ -74,10 +74,10 @@ class _Units(Function):
 
 @compiled(fastmath=REORDERED)
 def _forward(shape, own, addresses, momentum, eps, kept, seed, least):
-    """own: levels of x. kept: factor of the units that are not dropped, those whose number is `least` or more.
+    """own: levels of x. kept: scale of units that are not dropped, whose random number is at least `least`.
 
-    Turns `apart`, the shift of each level, into what takes x to its distance from the mean; `each` is to be one over
-    the standard deviation.
+    Turn `apart`, the shift of each level, into the offset that centers x; `each` becomes one over the standard
+    deviation.
     """
     levels, cells, width = shape
     to_x, to_apart, to_weight, to_bias, to_mean, to_variance, to_out, to_each, to_n_tracked = addresses
@@ -173,7 +173,7 @@ def _add_products(grad, x, apart, total):
 
 @compiled()
 def _settle(part, total):
-    """Moves sums over a few rows to those over all, which are float64."""
+    """Add sums over a few rows to the float64 totals."""
     for k in range(len(total)):
         total[k] += part[k]
         part[k] = 0
@@ -196,7 +196,7 @@ def _drop(units, place, seed, least):
 
 @compiled(fastmath=REORDERED)
 def _clear(grad, out, kept, grad_unit):
-    """Slopes by the units: zero for those that are zero."""
+    """Gradients w.r.t. the units: zero for inactive ones."""
     widest()
     for k in range(len(out)):
         grad_unit[k] = grad[k] * kept if out[k] > f32(0) else f32(0)
@@ -204,7 +204,7 @@ def _clear(grad, out, kept, grad_unit):
 
 @compiled(fastmath=REORDERED)
 def _pass_on(grad_unit, x, apart, factor, move, along):
-    """Turns gradients w.r.t. the units into gradients w.r.t. what is normalised."""
+    """Turn gradients w.r.t. the units into gradients w.r.t. the normalized input."""
     widest()
     for k in range(len(x)):
         grad_unit[k] = grad_unit[k] * factor[k] + move[k] + (x[k] + apart[k]) * along[k]

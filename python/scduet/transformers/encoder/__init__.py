@@ -1,1 +1,1 @@
-"""The encoder that the transformers share, and what is added to it."""
+"""The shared encoder and its extensions."""

@@ -55,7 +55,7 @@ class PerformerBlock(nn.Module):
         return ((q @ (k.transpose(-1, -2) @ v)) * weight).transpose(1, 2).flatten(-2)
 
     def _features(self, x: Tensor, largest_over: tuple[int, ...]) -> Float[Tensor, "cell head gene feature"]:
-        """The largest exponent is taken out; of keys that of the cell, so that batch mates do not matter."""
+        """The maximum exponent is subtracted; for keys, that of the cell, independent of the minibatch."""
         x = x * x.shape[-1] ** -0.25
         exponent = x @ self.directions.T
         shifted = exponent - x.square().sum(-1, keepdim=True) / 2 - exponent.amax(largest_over, keepdim=True)

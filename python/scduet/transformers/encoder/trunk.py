@@ -1,7 +1,7 @@
-"""The bidirectional transformer that Geneformer, scGPT and scFoundation share, all of it.
+"""The bidirectional transformer shared by Geneformer, scGPT and scFoundation.
 
-Cells have different numbers of tokens. They are laid end to end, so that no work and no rounding is spent on padding,
-and a cell's result depends on no other cell. A family adds only its tokenizer, its embedding of tokens, and its heads.
+Cells have different numbers of tokens and are concatenated without padding, so that the result of a cell does not
+depend on other cells. A model family only adds its tokenizer, token embedding and heads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-SHORT = 128  # tokens up to which one call of attention beats one a cell on a CPU, where some tokens are unknown
+SHORT = 128  # tokens up to which a single attention call beats one per cell on a CPU, with unknown tokens
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class TrunkConfig:
     norm_eps: float = 1e-12
     """Added to the variance in each LayerNorm."""
     final_norm: bool = False
-    """One more LayerNorm after the last block."""
+    """Whether a LayerNorm follows the last block."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How the cells of a minibatch lie end to end."""
+    """Layout of the concatenated cells of a minibatch."""
 
     present: Bool[Tensor, "cell place"]  # where the padded minibatch holds a token
     lengths: tuple[int, ...]
-    known: Bool[Tensor, " token"] | None = None  # tokens that others may look at; each sees itself too. None: all
+    known: Bool[Tensor, " token"] | None = None  # tokens that others may attend to, besides itself. None: all
 
     @classmethod
     def of(cls, padding: Bool[Tensor, "cell place"], known: Bool[Tensor, "cell place"] | None = None) -> Packing:
@@ -53,7 +53,7 @@ class Packing:
 
     @cached_property
     def places(self) -> Int[Tensor, " token"]:
-        """Place of each token in the flattened padded minibatch."""
+        """Position of each token in the flattened padded minibatch."""
         return self.present.flatten().nonzero().squeeze(1)
 
     @cached_property
@@ -63,7 +63,7 @@ class Packing:
 
     @cached_property
     def cell(self) -> Int[Tensor, " token"]:
-        """The cell that each token is of."""
+        """The cell of each token."""
         lengths = torch.tensor(self.lengths, device=self.present.device)
         return torch.repeat_interleave(lengths, output_size=sum(self.lengths))
 
@@ -82,7 +82,7 @@ class Packing:
 
     @cached_property
     def sees_padded(self) -> Bool[Tensor, "cell head query key"]:
-        """Which place looks at which: at those known, and at itself. Where all are known one query stands for all."""
+        """Attention mask: known positions, and the position itself. If all are known, one query represents all."""
         if self.known is None:
             return self.present[:, None, None, :]
         itself = torch.eye(self.present.shape[1], dtype=torch.bool, device=self.present.device)
@@ -96,7 +96,7 @@ def attend_by_cell(
     packing: Packing,
     dropout: float = 0.0,
 ) -> Float[Tensor, "query head dim"]:
-    """Attention within each cell, cell after cell. Queries are all tokens, or the first of each cell."""
+    """Attention within each cell, one cell at a time. Queries are all tokens, or the first of each cell."""
     queries = packing.split(q) if len(q) == len(k) else q.split(1)
     cells = list(zip(queries, packing.split(k), packing.split(v), strict=True))
     if packing.known is not None:
@@ -112,7 +112,7 @@ def attend_by_cell(
 
 
 def _attend_known(q: Tensor, k: Tensor, v: Tensor, known: Tensor, dropout: float) -> Float[Tensor, "token head dim"]:
-    """Attention of the tokens of a cell at those known and at themselves. Unknown ones never meet: that spares work."""
+    """Attention of the tokens of a cell to the known ones and to themselves, without pairs of unknown tokens."""
     there, rest = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
     q, k, v = (x.transpose(0, 1) for x in (q, k, v))  # (head, token, dim)
     k_there, v_there, q_rest = k[:, there], v[:, there], q[:, rest]
@@ -132,7 +132,7 @@ def attend_padded(
     packing: Packing,
     dropout: float = 0.0,
 ) -> Float[Tensor, "query head dim"]:
-    """The same in one call, for devices on which many small calls are slow."""
+    """The same in one call, for devices where many small calls are slow."""
     one_each = len(q) != len(k)
     padded = (q[:, None] if one_each else packing.unpack(q), packing.unpack(k), packing.unpack(v))
     whole = len(set(packing.lengths)) == 1 and packing.known is None
@@ -152,12 +152,12 @@ class Block(nn.Module):
         self.expand, self.contract = nn.Linear(c.width, c.feedforward), nn.Linear(c.feedforward, c.width)
         self.norm_1, self.norm_2 = nn.LayerNorm(c.width, eps=c.norm_eps), nn.LayerNorm(c.width, eps=c.norm_eps)
         self.dropout = nn.Dropout(c.dropout)
-        self.low_rank = nn.ModuleDict()  # what fine-tuning adds to a layer, by its name: see lora.py
+        self.low_rank = nn.ModuleDict()  # fine-tuning's additions by layer name: see lora.py
 
     def forward(
         self, x: Float[Tensor, "token width"], packing: Packing, first_only: bool = False
     ) -> Float[Tensor, "query width"]:
-        """New states of all tokens, or of the first of each cell only, which spares most of a last block."""
+        """New states of all tokens, or only of the first of each cell, which saves most of the last block."""
         asking = x[packing.starts] if first_only else x
         x = self.norm_1(asking + self.dropout(self._attend(asking, x, packing)))
         hidden = self.dropout(F.relu(self._linear("expand", x)))
@@ -173,10 +173,10 @@ class Block(nn.Module):
         projected = self._linear("project", mixed)
         if packing.known is None or len(asking) < len(x):
             return projected
-        return torch.where(packing.known[:, None], projected, mixed)  # scGPT's code does not project the unknown
+        return torch.where(packing.known[:, None], projected, mixed)  # scGPT's code does not project unknown tokens
 
     def _linear(self, name: str, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Some outputs of a layer, with what fine-tuning added to it."""
+        """Some outputs of a layer, including fine-tuning's additions."""
         layer = self.get_submodule(name)
         out = F.linear(x, layer.weight[rows], layer.bias[rows])  # pyright: ignore[reportIndexIssue]
         return out + self.low_rank[name](x, rows) if name in self.low_rank else out
@@ -187,7 +187,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.final_norm else nn.Identity()
-        self.recomputes = False  # in training, work a block out again for its gradient: less memory, more time
+        self.recomputes = False  # in training, recompute a block for its gradient: less memory, more time
 
     def forward(
         self, x: Float[Tensor, "token width"], packing: Packing, depth: int | None = None, first_only: bool = False

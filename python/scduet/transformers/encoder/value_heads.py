@@ -1,4 +1,4 @@
-"""What scGPT predicts values with: from the state of a gene in a cell, or from the vectors of a cell and of a gene."""
+"""scGPT's heads that predict values from the state of a gene in a cell, or from a cell and a gene embedding."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def value_head(width: int, n_in: int | None = None) -> nn.Sequential:
 
 
 class CellValueHead(nn.Module):
-    """value(gene, cell) = (W sigmoid(Q gene + b)) . cell: predictions from the vector of the cell, which it teaches.
+    """value(gene, cell) = (W sigmoid(Q gene + b)) . cell: predictions from the cell embedding, which it trains.
 
-    With `zeros` a second W gives the logit of not being zero.
+    With `zeros`, a second W predicts the logit of being nonzero.
     """
 
     def __init__(self, width: int, n_in: int | None = None, zeros: bool = False):
         super().__init__()
         self.query = nn.Linear(width, width)
         self.mix = nn.Linear(width, n_in or width, bias=False)
-        nn.init.zeros_(self.mix.weight)  # a long sum: at first it would be far off
+        nn.init.zeros_(self.mix.weight)  # a long sum, which would start far off
         self.zero = nn.Linear(width, n_in or width, bias=False) if zeros else None
 
     def forward(
         self, gene: Float[Tensor, "token width"], cell: Float[Tensor, "cell in"], packing: Packing
     ) -> tuple[Float[Tensor, " token"], Float[Tensor, " token"] | None]:
-        """The value of each token, and the logit of not being zero."""
+        """The value of each token, and the logit of being nonzero."""
         query, whose = self.query(gene).sigmoid(), cell[packing.cell]
         value = (self.mix(query) * whose).sum(-1)
         return value, None if self.zero is None else (self.zero(query) * whose).sum(-1)

@@ -1,1 +1,1 @@
-"""What each published transformer adds to the encoder."""
+"""The published transformers, built on the shared encoder."""

@@ -27,23 +27,23 @@ class Config:
     n_tokens: int = 25_426
     """Genes and special tokens."""
     length: int = 2_048
-    """Most tokens of a cell: there are this many positions."""
+    """Maximum number of tokens per cell (number of positions)."""
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     """The encoder."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a cell becomes a vector. The defaults are those of the official extractor."""
+    """How to embed a cell. The defaults are those of the official extractor."""
 
     emb_layer: int = -1
-    """Blocks left out at the end, as a negative number: -1 is the last but one, 0 the last."""
+    """Layer to embed by, counted from the end: 0 is the last, -1 the second to last."""
     pooling: Literal["auto", "mean", "cls"] = "auto"
     """Mean over the genes, or the state of `<cls>`; "auto" is `<cls>` where the checkpoint has it (V2)."""
     max_length: int | None = None
-    """Most tokens of a cell; None for as many as the checkpoint takes."""
+    """Maximum number of tokens per cell; None for the checkpoint's maximum."""
     ties: Literal["stable", "reference"] = "stable"
-    """Order of genes with equal values: that of the data, or whatever the official code's sort makes of it."""
+    """Order of genes with equal values: that of the data, or that of the official code's sort."""
 
 
 class Geneformer(nn.Module):

@@ -1,4 +1,4 @@
-"""scFoundation (Hao et al., Nature Methods 2024): a cell is its expressed genes with their log-normalised counts.
+"""scFoundation (Hao et al., Nature Methods 2024): a cell is its expressed genes with their log-normalized counts.
 
 state of a token before the first block = gene[token] + sum_b softmax(f(value))_b bin[b] (100 soft bins b), with
 f(v) = a h + W2 h + b2, h = LeakyReLU(W1 v + b1); two more tokens say the read depth. Then the trunk, post-norm, ReLU,
@@ -45,12 +45,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Options:
-    """How a cell becomes a vector. The defaults are those of the official script."""
+    """How to embed a cell. The defaults are those of the official script."""
 
     pooling: Literal["all", "max"] = "all"
-    """Both depth tokens, the maximum and the mean over genes, joined; or the maximum over all tokens."""
+    """Concatenation of both depth tokens, maximum and mean over genes; or the maximum over all tokens."""
     resolution: str = "t4"
-    """Read depth wished for: "t4" is 10^4 counts, "f2" twice the cell's, "a5" 10^5 times the cell's."""
+    """Target read depth: "t4" is 10^4 counts, "f2" twice the cell's, "a5" 10^5 times the cell's."""
 
 
 class ScFoundation(nn.Module):
@@ -110,7 +110,7 @@ class ScFoundation(nn.Module):
         return self.decoder_norm(self.decoder(self.to_decoder(x)))[:, : self.config.n_genes]
 
     def expression(self, tokens: TokenBatch) -> Float[Tensor, "cell gene"]:
-        """Log-normalised expression of every gene, as the decoder predicts it."""
+        """Log-normalized expression of every gene, as the decoder predicts it."""
         return self.to_expression(self.decode(tokens)).squeeze(-1)
 
     def genes(self) -> Float[Tensor, "token width"]:

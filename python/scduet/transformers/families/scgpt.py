@@ -42,20 +42,20 @@ class Config:
 
 @dataclass(frozen=True)
 class Options:
-    """How a cell becomes a vector. The defaults are those of the official `embed_data`."""
+    """How to embed a cell. The defaults are those of the official `embed_data`."""
 
     pooling: Literal["cls", "mean"] = "cls"
     """The state of `<cls>`, or the mean over the genes."""
     normalize: bool = True
     """Scale each vector to length 1."""
     max_length: int = 1_200
-    """Most tokens of a cell; of a longer one a random choice of genes is kept."""
+    """Maximum number of tokens per cell; longer cells keep a random subset of their genes."""
     ties: Literal["random", "midpoint"] = "random"
-    """Bin of a count that lies on many edges: a random one of them, as in the official code, or the middle one."""
+    """Bin of a count that equals several edges: a random one, as in the official code, or the middle one."""
     seed: int = 0
-    """Seed of the random bins and choices; together with the names of the cells it decides all of them."""
+    """Random seed of bins and subsets, which depend only on it and the cell names."""
     zeros: bool = False
-    """Also give genes of the data without counts a token, with bin 0: the official recipe for integration does."""
+    """Whether genes without counts also get a token, with bin 0, as in the official recipe for integration."""
 
 
 class ScGPT(nn.Module):
@@ -104,7 +104,7 @@ class ScGPT(nn.Module):
         return self.gene_norm(self.gene(gene))
 
     def valued(self, value: Float[Tensor, " token"]) -> Float[Tensor, "token width"]:
-        """The embedding of values. There are few different ones, so each is worked out once."""
+        """The embedding of values, computed once per distinct value."""
         distinct, which = value.clamp(max=LARGEST_VALUE).unique(return_inverse=True)
         hidden = F.relu(self.value_1(distinct[:, None].to(self.value_1.weight.dtype)))
         return self.dropout(self.value_norm(self.value_2(hidden))[which])

@@ -1,4 +1,4 @@
-"""A transformer with no training yet, of the size asked for, and a vocabulary of the genes of the user's data."""
+"""Untrained transformers of a given size, with the genes of the user's data as vocabulary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scduet.transformers.encoder.trunk import TrunkConfig
 from scduet.transformers.families import geneformer, scgpt
 from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
-MEDIAN_CELLS = 20_000  # cells that the usual counts of genes are taken from
+MEDIAN_CELLS = 20_000  # maximum number of cells for the median counts of genes
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Size:
     width: int = 128
     """Dimensions of a token."""
     n_layers: int = 4
-    """Blocks of the transformer."""
+    """Number of transformer blocks."""
     n_heads: int = 4
     """Attention heads of each block."""
     feedforward: int = 256
     """Width of the hidden layer of each block."""
     dropout: float = 0.0
-    """Dropout rate, in training; above 0 attention is several times as slow on a CPU."""
+    """Dropout rate in training; above 0, attention is several times slower on a CPU."""
     max_length: int = 1_024
-    """Most tokens of a cell."""
+    """Maximum number of tokens per cell."""
     gradient_checkpointing: bool = False
-    """Work each block out again for its gradient: the memory of one block in place of all, a third more time."""
+    """Recompute each block for its gradient: memory of one block, a third more time."""
 
     def __post_init__(self):
         if self.width % self.n_heads:
@@ -49,7 +49,7 @@ class Size:
 
 
 def new_geneformer(names: pd.Index, cells: Cells, size: Size) -> geneformer.Geneformer:
-    """Special tokens as in Geneformer V2; initialised like BERT."""
+    """Special tokens as in Geneformer V2; initialized like BERT."""
     special = {name: i for i, name in enumerate(("<pad>", "<mask>", "<cls>", "<eos>"))}
     median = usual_counts(cells)
     kept = np.flatnonzero(median > 0)
@@ -67,7 +67,7 @@ def new_geneformer(names: pd.Index, cells: Cells, size: Size) -> geneformer.Gene
 
 
 def new_scgpt(names: pd.Index, cells: Cells, size: Size) -> scgpt.ScGPT:
-    """Special tokens after the genes, and initialised, as in scGPT's code."""
+    """Special tokens after the genes, and initialized, as in scGPT's code."""
     kept = np.flatnonzero(usual_counts(cells) > 0)
     token = {str(names[gene]): i for i, gene in enumerate(kept)}
     special = {name: len(token) + i for i, name in enumerate(("<pad>", "<cls>", "<eoc>"))}

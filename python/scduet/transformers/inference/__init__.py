@@ -1,1 +1,1 @@
-"""What trained transformers are asked."""
+"""Inference with trained transformers."""

@@ -1,4 +1,4 @@
-"""Which genes look at which: attention between genes as ranks, averaged over the cells that express both.
+"""Rank-based attention between genes, averaged over the cells that express both.
 
 Source: scGPT (Cui et al., Nature Methods 2024), where in each cell the scores q.k of one block are ranked along each
 row, the ranks are ranked along each column, and both are averaged over the heads and then over the cells. Here a rank
@@ -24,9 +24,9 @@ from scduet.transformers.encoder.trunk import Packing
 
 @dataclass(frozen=True)
 class Attention:
-    """Of each group of cells: how much one gene (row) looks at another (column), and in how many cells both were."""
+    """Attention from one gene (row) to another (column) by group of cells, and the number of cells with both."""
 
-    weight: Float[np.ndarray, "group gene gene"]  # mean quantile, 0 to 1; NaN where no cell has both
+    weight: Float[np.ndarray, "group gene gene"]  # mean quantile, 0 to 1; NaN if no cell has both
     cells: Int[np.ndarray, "group gene gene"]
 
 
@@ -42,7 +42,7 @@ def attention(
     """Attention in `block` (-1 is the last) among the genes with these tokens, by group of cells (codes from 0).
 
     model: a `Transformer`. how: arguments of its `map`: layer, accelerator, precision, and the family's options.
-    Raises OptionError for a block that the model does not have.
+    Raises OptionError for a block that does not exist.
     """
     encoder = model.encoder
     blocks = encoder.trunk.blocks
@@ -85,7 +85,7 @@ def quantiles(scores: Float[Tensor, "head gene gene"]) -> Float[Tensor, "head ge
 
 
 def _quantiles(values: Float[Tensor, "head row column"]) -> Float[Tensor, "head row column"]:
-    """Place of each value in its row, in (0, 1); equal values share the mean of their places."""
+    """Quantile of each value in its row, in (0, 1); ties share their mean."""
     values = values.contiguous()
     ordered = values.sort(-1).values
     below, up_to = (torch.searchsorted(ordered, values, right=right) for right in (False, True))

@@ -1,4 +1,4 @@
-"""From cells to vectors: tokens in windows of cells, minibatches of like lengths, results in the order of the cells."""
+"""Batched inference: cells are tokenized in windows, batched by length, and returned in their original order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from scduet.data.sources import Source
 from scduet.errors import OptionError
 from scduet.transformers.tokenizers.tokens import Tokenizer, Tokens
 
-WINDOW = 4_096  # cells tokenised together: bounds memory, and is enough to find cells of like lengths
+WINDOW = 4_096  # cells tokenized together: bounds memory, and is enough to find cells of similar length
 TOKENS_AT_ONCE = {"cpu": 8_192, "cuda": 131_072}
-SAME = 0.01  # spread below which cells are as good as the same: a <cls> that attends to nothing yet has less
+SAME = 0.01  # spread below which cells are practically identical, as for an untrained <cls>
 DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
 Precision = Literal["32", "bf16", "16"]
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a computation may use."""
+    """Computational resources."""
 
     device: torch.device
     precision: Precision = "32"
@@ -37,12 +37,12 @@ class Resources:
 
     def __post_init__(self):
         if self.precision not in ("32", *DTYPES):
-            raise OptionError(f"option 'precision' cannot be {self.precision!r}", "it is '32', 'bf16' or '16'")
+            raise OptionError(f"option 'precision' cannot be {self.precision!r}", "it must be '32', 'bf16' or '16'")
         if self.tokens_at_once is not None and self.tokens_at_once < 1:
-            raise OptionError(f"option 'tokens_at_once' cannot be {self.tokens_at_once}", "it is at least 1")
+            raise OptionError(f"option 'tokens_at_once' cannot be {self.tokens_at_once}", "it must be at least 1")
 
     def each(self, function: Callable[[TokenBatch], Tensor], cut: inference.Cut, n_cells: int, progress: bool = True):
-        """`data.inference.each` with these resources: indices of cells, and what `function` makes of them."""
+        """`data.inference.each` with these resources: indices of cells, and the results of `function`."""
         size, dtype = self.tokens_at_once or TOKENS_AT_ONCE.get(self.device.type, 8_192), DTYPES.get(self.precision)
         told = self.progress if progress else None
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
@@ -64,7 +64,7 @@ def embed_cells(
 
 
 def spread(vectors: Float[np.ndarray, "cell width"]) -> float:
-    """How far cells are from their mean (root mean square), as a share of the mean's length; 0 if all are the same."""
+    """Root mean square distance of cells from their mean, relative to the mean's length; 0 if all are equal."""
     mean = vectors.mean(0, dtype=np.float64)
     return float(np.sqrt(np.square(vectors - mean).sum(1).mean()) / max(np.linalg.norm(mean), 1e-30))
 
@@ -72,7 +72,7 @@ def spread(vectors: Float[np.ndarray, "cell width"]) -> float:
 def batches(
     function: Callable[[TokenBatch], Tensor], tokenizer: Tokenizer, source: Source, pad: int, resources: Resources
 ) -> Iterator[tuple[Int[np.ndarray, " cell"], Tensor]]:
-    """Rows of some cells and what `function` makes of them, until all cells are done."""
+    """Yield rows of some cells and the result of `function`, until all cells are done."""
 
     def cut(done: int, size: int) -> Iterator[TokenBatch]:
         first = done // WINDOW * WINDOW
@@ -86,7 +86,7 @@ def batches(
 def of_tokens(
     function: Callable[[TokenBatch], Tensor], tokens: Tokens, pad: int, resources: Resources
 ) -> Iterator[tuple[Int[np.ndarray, " cell"], Tensor]]:
-    """Places of some cells among `tokens` and what `function` makes of them, until all are done."""
+    """Yield positions of some cells in `tokens` and the result of `function`, until all are done."""
     placed = replace(tokens, index=np.arange(len(tokens.index)))
 
     def cut(done: int, size: int) -> Iterator[TokenBatch]:
@@ -96,22 +96,22 @@ def of_tokens(
 
 
 def windows(tokenizer: Tokenizer, source: Source, first: int = 0) -> Iterator[Tokens]:
-    """The tokens of all cells from number `first` on, some thousand cells at a time."""
+    """The tokens of all cells from index `first`, some thousand cells at a time."""
     for start in range(first, source.n_cells, WINDOW):
         yield tokenizer.tokens(in_order(source, start, min(start + WINDOW, source.n_cells)))
 
 
 def in_order(source: Source, start: int, stop: int) -> Rows:
-    """Cells `start` to `stop`; without a copy of their counts where they lie in memory."""
+    """Cells `start` to `stop`; without copying counts that are in memory."""
     index = np.arange(start, stop)
     counts = source.rows(index)
     return Rows(counts.data, counts.indices, counts.indptr, source.n_genes, index, np.zeros_like(index))
 
 
 def alike(lengths: Int[np.ndarray, " cell"], budget: int, done: int = 0) -> list[Int[np.ndarray, " cell"]]:
-    """Groups of cells of like lengths, the longest first, with at most `budget` tokens when padded, or one cell.
+    """Groups of cells of similar length, longest first, with at most `budget` tokens after padding, or one cell.
 
-    done: leave out so many cells, those that come first.
+    done: number of cells to skip at the start.
     """
     order, groups = np.argsort(-lengths, kind="stable")[done:], []
     while len(order):

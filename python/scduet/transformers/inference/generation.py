@@ -1,4 +1,4 @@
-"""Values of genes that scGPT predicts, from genes that are known or from the vector of a cell."""
+"""Generation of expression values by scGPT, from known genes or from a cell embedding."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from scduet.errors import FormatError, some
 from scduet.transformers.encoder.trunk import Packing
 from scduet.transformers.objectives.pretraining import Generative, GenerativeConfig, head_weights
 
-PIECE = 1_024  # genes asked for together: they do not see each other, so that pieces change nothing
+PIECE = 1_024  # genes predicted together; they do not attend to each other, so splitting does not change the result
 
 
 def generator(name: str, encoder: Any, weights_of_heads: Mapping[str, Tensor]) -> Generative:
-    """The encoder of the family `name` with the heads that it was trained with.
+    """The encoder of the family `name` with its trained heads.
 
-    Raises FormatError for a model that was not trained to generate, or whose checkpoint leaves the heads out.
+    Raises FormatError for a model that was not trained to generate, or a checkpoint without the heads.
     """
     if name != "scgpt":
-        raise FormatError(f"{name} does not predict values", "generate with a scGPT, e.g. from pretrain()")
+        raise FormatError(f"{name} does not predict values", "use a scGPT model, e.g. from pretrain()")
     module = Generative(encoder, np.zeros(0, np.int64), GenerativeConfig())
     weights = head_weights(module, "scgpt", weights_of_heads)
     needed = [name for name in module.state_dict() if not name.startswith("encoder.")]
     missing = [name for name in needed if name not in weights]
     if missing:
         message = f"the checkpoint has no weights to generate with: {some(missing)} are missing"
-        raise FormatError(message, "take one that was trained to generate, or train it further with pretrain()")
+        raise FormatError(message, "use a model trained to generate, or train it further with pretrain()")
     module.load_state_dict({name: weights[name] for name in needed}, strict=False)
     return module.eval()
 
@@ -46,7 +46,7 @@ def values_by_genes(
 
 
 def vectors(module: Generative, tokens: TokenBatch) -> Float[Tensor, "cell width"]:
-    """The vector of each cell that a cell prompt takes: the state of `<cls>`."""
+    """Cell embeddings for a cell prompt: the state of `<cls>`."""
     packing = Packing.of(tokens.padding)
     return module.encoder(tokens, packing, first_only=True).float()
 
@@ -54,7 +54,7 @@ def vectors(module: Generative, tokens: TokenBatch) -> Float[Tensor, "cell width
 def values_by_cell(
     module: Generative, cell: Float[Tensor, "cell width"], asked: Int[Tensor, " gene"]
 ) -> Float[Tensor, "cell gene"]:
-    """Cell prompt: bins of the genes `asked`, from vectors of cells alone."""
+    """Cell prompt: bins of the genes `asked`, from cell embeddings only."""
     cls, n = module.encoder.vocabulary.special["<cls>"], len(cell)
     gene = torch.full((n, 1), cls, device=cell.device)
     value = torch.full((n, 1), module.encoder.config.cls_value, device=cell.device)
@@ -74,7 +74,7 @@ def _values(module: Generative, tokens: TokenBatch, asked: Tensor, cell: Tensor 
 
 
 def _piece(module: Generative, tokens: TokenBatch, asked: Tensor, cell: Tensor | None) -> Tensor:
-    """The genes asked for follow the known ones of each cell, whose predictions are the same with or without them."""
+    """Append the genes to predict to the known genes of each cell, whose states do not depend on them."""
     assert tokens.value is not None
     more = asked.expand(len(tokens), -1)
     none = torch.zeros_like(more, dtype=torch.bool)

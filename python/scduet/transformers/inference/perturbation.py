@@ -1,9 +1,9 @@
-"""What taking genes away from a cell, or putting them first, does to its vector: Geneformer's in-silico perturbation.
+"""Geneformer's in-silico perturbation: the effect of deleting or overexpressing genes on a cell's embedding.
 
-Source: Theodoris et al., Nature 2023. "delete" takes the tokens out, so that later genes move up a rank; "overexpress"
-puts them first, whether the cell had them or not (what no longer fits falls off the end). The cosine between before
-and after is that of <cls> where the model pools by it, else the mean over the other genes of the cosine of each one's
-state before and after.
+Source: Theodoris et al., Nature 2023. "delete" removes the tokens, so that later genes move up a rank; "overexpress"
+moves them to the front, whether or not the cell expresses them, and truncates at the end. The cosine between before and
+after is that of <cls> if the model pools by it, otherwise the mean over the other genes of the cosine between their
+states.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from scduet.transformers.inference.embedding import Resources, of_tokens
 from scduet.transformers.tokenizers.tokens import Tokens, joined
 
 How = Literal["delete", "overexpress"]
-CELLS_AT_ONCE = 32  # whose states before are kept in memory
+CELLS_AT_ONCE = 32  # maximum number of cells whose original states are kept in memory
 
 
 @dataclass(frozen=True)
 class Change:
-    """Genes perturbed together, and the cells (places among the tokens) in which they are."""
+    """Genes perturbed together, and the cells (indices into the tokens) that contain them."""
 
     genes: Int[np.ndarray, " gene"]  # tokens
     how: How
@@ -40,9 +40,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a change does to each of its cells."""
+    """The effect of a change on each of its cells."""
 
-    cosine: Float[np.ndarray, " cell"]  # of before and after: 1 is no effect
+    cosine: Float[np.ndarray, " cell"]  # between before and after: 1 is no effect
     towards: Float[np.ndarray, "cell state"]  # cosine with each state, after minus before
 
 
@@ -54,7 +54,7 @@ def effects(
     options: Options,
     resources: Resources,
 ) -> list[Effect]:
-    """The effects of `changes` on the cells of `tokens`, each cell computed once before and once after each change."""
+    """The effects of `changes` on the cells of `tokens`; each cell is computed once, and once per change."""
     found = [Effect(np.empty(len(c.cells)), np.empty((len(c.cells), len(states)))) for c in changes]
     goals = torch.from_numpy(np.asarray(states, np.float32))
     everything = np.unique(np.concatenate([np.empty(0, np.int64), *(change.cells for change in changes)]))
@@ -87,7 +87,7 @@ def rearranged(
 
 @dataclass(frozen=True)
 class _State:
-    """A cell: its genes by rank, the state of each (where they are compared one by one), and the cell's vector."""
+    """A cell: its ranked genes, their states (if they are compared individually), and its embedding."""
 
     genes: Int[np.ndarray, " place"]
     states: Float[Tensor, "place width"] | None
@@ -96,7 +96,7 @@ class _State:
 
 @dataclass(frozen=True)
 class _Runner:
-    """A model, and how it makes a vector of a cell."""
+    """A model, and how it embeds a cell."""
 
     module: Geneformer
     options: Options
@@ -108,7 +108,7 @@ class _Runner:
 
     @property
     def inner(self) -> slice:
-        """Places of the genes between the special tokens."""
+        """Positions of the genes between the special tokens."""
         return slice(1, -1) if self.module.has_cls else slice(None)
 
     def each(self, tokens: Tokens) -> Iterator[_State]:

@@ -1,1 +1,1 @@
-"""What transformers are trained for."""
+"""Training objectives of transformers."""

@@ -1,4 +1,4 @@
-"""A transformer with a head that tells the type of a cell, and what of the transformer learns with the head."""
+"""A transformer with a cell-type classification head, and the choice of weights to fine-tune."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scduet.transformers.families.scfoundation import ScFoundation
 from scduet.transformers.families.scgpt import ScGPT
 
 Encoder = Geneformer | ScGPT | ScFoundation
-VECTOR: dict[type, Any] = {  # how fine-tuning makes a vector of a cell: by <cls> of the last layer, else the mean
+VECTOR: dict[type, Any] = {  # cell embedding in fine-tuning: <cls> of the last layer, or the mean
     Geneformer: Geneformer.Options(emb_layer=0),
     ScGPT: ScGPT.Options(normalize=False),
     ScFoundation: ScFoundation.Options(),
@@ -28,16 +28,16 @@ VECTOR: dict[type, Any] = {  # how fine-tuning makes a vector of a cell: by <cls
 
 @dataclass(frozen=True)
 class Tuning:
-    """What of the transformer learns."""
+    """Which weights of the transformer to train."""
 
     tuning: Literal["lora", "full", "last", "frozen"] = "lora"
-    """Small matrices beside those of attention (LoRA), all weights, the last layers, or none: then only the head."""
+    """Weights to train besides the head: low-rank adapters of attention (LoRA), all, the last layers, or none."""
     rank: int = 8
-    """LoRA: rank of the small matrices."""
+    """LoRA: rank of the adapters."""
     alpha: float = 16.0
-    """LoRA: what they add is multiplied by alpha / rank."""
+    """LoRA: adapters are scaled by alpha / rank."""
     n_last_layers: int = 2
-    """Layers that learn with tuning="last"."""
+    """Number of layers to train with tuning="last"."""
 
     def __post_init__(self):
         for name, value in {"rank": self.rank, "alpha": self.alpha, "n_last_layers": self.n_last_layers}.items():
@@ -48,7 +48,7 @@ class Tuning:
 @dataclass(frozen=True)
 class Config(Tuning):
     head_layers: int = 2
-    """Layers of the head: the last gives the logits, those before keep the width (scGPT's classifier has 3)."""
+    """Number of layers of the head (scGPT's classifier has 3)."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -57,7 +57,7 @@ class Config(Tuning):
 
 
 class Annotator(nn.Module):
-    """p(type | cell) = softmax(head(vector of the cell)), trained by cross-entropy."""
+    """p(type | cell) = softmax(head(cell embedding)), trained by cross-entropy."""
 
     Config = Config
     players = ("model",)
@@ -90,12 +90,12 @@ def classifier(width: int, n_labels: int, n_layers: int) -> nn.Sequential:
 
 
 def vector_width(encoder: Encoder) -> int:
-    """Numbers in the vector of a cell."""
+    """Dimensions of a cell embedding."""
     return encoder.config.trunk.width * (4 if isinstance(encoder, ScFoundation) else 1)
 
 
 def choose_trained(encoder: Encoder, tuning: Tuning) -> None:
-    """Let the weights of `encoder` learn that `tuning` names, and no others."""
+    """Make only the weights of `encoder` selected by `tuning` trainable."""
     encoder.requires_grad_(tuning.tuning == "full")
     blocks = encoder.trunk.blocks
     if tuning.tuning == "last":
@@ -108,12 +108,12 @@ def choose_trained(encoder: Encoder, tuning: Tuning) -> None:
 
 
 def trained_share(module: nn.Module) -> float:
-    """Share of the weights that learn."""
+    """Fraction of trainable weights."""
     sizes = [(weight.numel(), weight.requires_grad) for weight in module.parameters()]
     return sum(n for n, learns in sizes if learns) / sum(n for n, _ in sizes)
 
 
 def changed_weights(module: nn.Module) -> dict[str, Tensor]:
-    """All that training may have changed: what must be saved beside the transformer."""
+    """All tensors that training may have changed, to save in addition to the original transformer."""
     fixed = {name for name, weight in module.named_parameters() if not weight.requires_grad}
     return {name: value for name, value in module.state_dict().items() if name not in fixed}

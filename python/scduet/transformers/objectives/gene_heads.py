@@ -1,9 +1,9 @@
-"""Linear heads on vectors of genes: to tell classes of genes, or to predict a number of each.
+"""Linear heads on gene embeddings, to classify genes or predict a number for each.
 
     class:   p(class | gene) = softmax(W x + b), least cross-entropy + penalty / 2 |W|^2
     number:  y = w x + b, least squares + penalty |w|^2
 
-x: the vector, each dimension standardised over the genes trained on. Both have one best solution, which is found to
+x: the vector, each dimension standardized over the genes trained on. Both have one best solution, which is found to
 numerical accuracy, so neither a learning rate nor a seed decides the result.
 """
 
@@ -25,7 +25,7 @@ INNER = 0.25  # share of these genes
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A linear map of standardised vectors."""
+    """A linear map of standardized vectors."""
 
     mean: Float[Tensor, " width"]
     spread: Float[Tensor, " width"]
@@ -38,14 +38,14 @@ class LinearProbe:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a head is for: how it is fitted, and how wrong it is (smaller is better)."""
+    """The task of a head: how to fit it, and its error (lower is better)."""
 
     fit: Callable[[Tensor, Tensor, float], LinearProbe]
     loss: Callable[[Tensor, Tensor], Tensor]
 
 
 def classes(n: int) -> Goal:
-    """Tells `n` classes; the target is a code."""
+    """Predicts `n` classes; the target is a code."""
     return Goal(lambda x, y, penalty: _classifier(x, y, penalty, n), F.cross_entropy)
 
 
@@ -55,7 +55,7 @@ NUMBER = Goal(lambda x, y, penalty: _regressor(x, y, penalty), lambda out, y: F.
 def cross_validated(
     x: Float[np.ndarray, "gene width"], y: np.ndarray, fold: Int[np.ndarray, " gene"], goal: Goal, seed: int = 0
 ) -> Float[np.ndarray, "gene out"]:
-    """What a head says of each gene that was fitted on the other folds, penalty and all."""
+    """Cross-validated predictions for each gene; the penalty is also chosen on the other folds."""
     vectors, target = _tensors(x, y)
     out: list[tuple[np.ndarray, Tensor]] = []
     for number in np.unique(fold):
@@ -69,7 +69,7 @@ def cross_validated(
 
 
 def fitted(x: Tensor, y: Tensor, goal: Goal, seed: int = 0) -> LinearProbe:
-    """The head with the penalty that does best on a quarter of these genes, then fitted on all of them."""
+    """Fit a head on all genes, with the penalty that performs best on a held-out quarter of them."""
     order = np.random.default_rng(seed).permutation(len(x))
     held, shown = np.split(order, [max(1, int(INNER * len(x)))])
     losses = [float(goal.loss(goal.fit(x[shown], y[shown], p)(x[held]), y[held])) for p in PENALTIES]
@@ -93,7 +93,7 @@ def _classifier(x: Tensor, y: Tensor, penalty: float, n: int) -> LinearProbe:
 
 
 def _regressor(x: Tensor, y: Tensor, penalty: float) -> LinearProbe:
-    """By the smaller of both normal equations."""
+    """Solve the smaller of the primal and dual normal equations."""
     standard, mean, spread = _standardised(x)
     centre, n, width = y.mean(), *standard.shape
     if width <= n:

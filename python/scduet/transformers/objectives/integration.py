@@ -1,4 +1,4 @@
-"""scGPT trained to integrate batches (Cui et al. 2024): it restores masked values, from vectors that hide the batch."""
+"""scGPT fine-tuned for batch integration (Cui et al. 2024): predicts masked values from batch-invariant embeddings."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ MASKED = -1.0  # value shown in the place of one to be predicted
 @dataclass(frozen=True)
 class Config(Tuning):
     tuning: Literal["lora", "full", "last", "frozen"] = "full"
-    """All weights learn, as in the paper; or LoRA, the last layers, or none but the new ones."""
+    """Weights to train: all, as in the paper, LoRA adapters, the last layers, or only new weights."""
     mask_ratio: float = 0.4
-    """Share of the genes of a cell whose values are to be predicted."""
+    """Fraction of the genes of a cell whose values are masked and predicted."""
     zero_probability: bool = True
-    """Also predict whether a gene has any count: most have none."""
+    """Also predict whether a gene has any counts; most do not."""
     by_cell: bool = True
-    """GEPC: also predict values from the vector of the cell alone."""
+    """GEPC: also predict values from the cell embedding."""
     similarity_weight: float = 10.0
     """Weight of elastic cell similarity."""
     similarity_threshold: float = 0.8
-    """Cosines above it are drawn towards 1, those below away from it."""
+    """Cosine threshold of elastic cell similarity: larger cosines are increased, smaller ones decreased."""
     adversary_weight: float = 1.0
-    """Weight of the discriminator of batches, whose gradient is reversed; 0 for none."""
+    """Weight of the adversarial batch discriminator; 0 for none."""
     domain_norm: bool = True
-    """Normalise the embedded tokens of each batch with statistics of its own (DSBN)."""
+    """Normalize the embedded tokens of each batch separately (DSBN)."""
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.mask_ratio < 1:
-            raise OptionError(f"option 'mask_ratio' cannot be {self.mask_ratio}", "it is a share: between 0 and 1")
+            raise OptionError(f"option 'mask_ratio' cannot be {self.mask_ratio}", "it must be between 0 and 1")
         for name in ("similarity_weight", "adversary_weight"):
             if getattr(self, name) < 0:
                 raise OptionError(f"option {name!r} cannot be {getattr(self, name)}", "it cannot be below 0")
@@ -54,8 +54,8 @@ class Integrator(nn.Module):
     """total = GEP + GEPC + similarity_weight ECS + adversary_weight DAB, and zero terms of the first two.
 
     GEP: mean square of masked values, predicted from [state of the gene, token of the batch]; GEPC: the same from
-    [vector of the cell, token of the batch] by `CellValueHead`. The token of the batch enters after the trunk, so that
-    the vector of the cell need not say the batch. DAB: cross-entropy of the batch, gradient reversed.
+    [vector of the cell, token of the batch] by `CellValueHead`. The batch token enters after the trunk, so that the
+    cell embedding need not encode the batch. DAB: cross-entropy of the batch, gradient reversed.
     """
 
     Config = Config
@@ -102,7 +102,8 @@ class Integrator(nn.Module):
         else:
             assert tokens.batch is not None
             normed = self.norm(x, tokens.batch[packing.cell])
-            # The official code normalises <cls>, too; it is the same in all cells, so only the batch is left of it.
+            # The official code also normalizes <cls>; it is the same in all cells, so only batch information would
+            # remain.
             x = normed.index_copy(0, packing.starts, x[packing.starts])
         return self.encoder.trunk(x, packing, first_only=first_only)
 
@@ -132,7 +133,7 @@ class Integrator(nn.Module):
 class DomainNorm(nn.Module):
     """Batch norm without scale and shift, with statistics for each domain (Chang et al. 2019).
 
-    A minibatch may hold several domains; the official code needs one of one.
+    A minibatch may contain several domains, unlike in the official code.
     """
 
     momentum = 0.1
@@ -149,7 +150,7 @@ class DomainNorm(nn.Module):
         return ((x - mean[domain]) / (variance[domain] + BATCH_NORM_EPS).sqrt()).to(x.dtype)
 
     def _seen(self, x: Tensor, domain: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the domains in this minibatch; the running ones move towards them."""
+        """Mean and variance of the domains in this minibatch; updates the running statistics."""
         n = torch.bincount(domain, minlength=len(self.mean))[:, None]
         mean = torch.zeros_like(self.mean).index_add(0, domain, x) / n.clamp(min=1)
         variance = torch.zeros_like(self.mean).index_add(0, domain, (x - mean[domain]).square()) / n.clamp(min=1)
@@ -161,7 +162,7 @@ class DomainNorm(nn.Module):
 
 
 def choose_masked(tokens: TokenBatch, ratio: float) -> Bool[Tensor, "cell token"]:
-    """That share of the genes of each cell, at random, <cls> never."""
+    """A random fraction of the genes of each cell, never <cls>."""
     gene = ~tokens.padding
     gene[:, 0] = False
     rank = torch.rand(gene.shape, device=gene.device).masked_fill(~gene, 2.0).argsort(1).argsort(1)

@@ -1,4 +1,4 @@
-"""The losses by which transformers of cells are trained, each a formula."""
+"""Loss functions of transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-MASKED, SWAPPED = 0.8, 0.1  # of the chosen tokens, as in BERT; the rest stay as they are
+MASKED, SWAPPED = 0.8, 0.1  # of the chosen tokens, as in BERT; the rest are unchanged
 
 
 def bert_masking(
@@ -18,7 +18,7 @@ def bert_masking(
     mask: int,
     share: float,
 ) -> tuple[Int[Tensor, "cell token"], Bool[Tensor, "cell token"]]:
-    """What the encoder is shown, and which tokens it must restore (Devlin et al. 2019).
+    """Mask tokens: the input of the encoder, and the tokens to predict (Devlin et al. 2019).
 
     Each maskable token is chosen with probability `share`. Of those chosen 80 % become `mask`, 10 % one of `genes`.
     """
@@ -30,19 +30,19 @@ def bert_masking(
 
 
 def mean_square(predicted: Float[Tensor, " token"], value: Float[Tensor, " token"]) -> Float[Tensor, ""]:
-    """Mean of (predicted - value)^2; 0 of nothing."""
+    """Mean of (predicted - value)^2; 0 if empty."""
     return (predicted - value).square().sum() / max(len(value), 1)
 
 
 def zero_nll(logit: Float[Tensor, " token"], value: Float[Tensor, " token"]) -> Float[Tensor, ""]:
-    """-log p of being zero or not, p(not zero) = sigmoid(logit): mean over tokens; 0 of nothing."""
+    """Binary cross-entropy of being nonzero, p(nonzero) = sigmoid(logit): mean over tokens; 0 if empty."""
     return F.binary_cross_entropy_with_logits(logit, (value > 0).to(logit.dtype), reduction="sum") / max(len(value), 1)
 
 
 def elastic_similarity(cell: Float[Tensor, "cell width"], threshold: float) -> Float[Tensor, ""]:
     """Elastic cell similarity (Cui et al. 2024): mean over all pairs (i, j) of 1 - (max(0, s_ij) - threshold)^2.
 
-    s is the cosine, with zeros on the diagonal. It drives similarities away from the threshold, to either side.
+    s is the cosine, with zeros on the diagonal. It pushes similarities away from the threshold.
     """
     cell = F.normalize(cell, dim=1)
     cosine = (cell @ cell.t()).masked_fill(torch.eye(len(cell), dtype=torch.bool, device=cell.device), 0.0)
@@ -50,5 +50,5 @@ def elastic_similarity(cell: Float[Tensor, "cell width"], threshold: float) -> F
 
 
 def reversed_gradient(x: Float[Tensor, "*shape"], scale: float = 1.0) -> Float[Tensor, "*shape"]:
-    """x itself; its gradient comes back times -scale (Ganin et al. 2016): what follows learns against what precedes."""
+    """Gradient reversal (Ganin et al. 2016): the identity, whose gradient is multiplied by -scale."""
     return x.detach() * (1 + scale) - scale * x

@@ -1,4 +1,4 @@
-"""How transformers learn from cells without labels: Geneformer restores masked genes, scGPT predicts unseen values."""
+"""Pre-training objectives: Geneformer predicts masked genes, scGPT predicts masked values."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from scduet.transformers.objectives.losses import bert_masking, mean_square
 @dataclass(frozen=True)
 class MaskedConfig:
     mask_share: float = 0.15
-    """Share of the genes of a cell to be restored."""
+    """Fraction of the genes of a cell to mask."""
 
     def __post_init__(self):
         if not 0 < self.mask_share < 1:
-            raise OptionError(f"option 'mask_share' cannot be {self.mask_share}", "it is a share: between 0 and 1")
+            raise OptionError(f"option 'mask_share' cannot be {self.mask_share}", "it must be between 0 and 1")
 
 
 class MaskedGenes(nn.Module):
@@ -61,7 +61,7 @@ class MaskedGenes(nn.Module):
         return Loss(loss, {"cross_entropy": loss, "accuracy": accuracy}, len(tokens))
 
     def restored(self, tokens: TokenBatch, where: Bool[Tensor, "cell token"]) -> Float[Tensor, "chosen token"]:
-        """Logits of the genes at some places; only these are worked out."""
+        """Logits of the genes at the given positions only."""
         packing = Packing.of(tokens.padding)
         states = self.encoder(tokens, packing)[packing.pack(where)]
         return F.linear(self.norm(F.relu(self.transform(states))), self.encoder.gene.weight, self.bias)
@@ -73,9 +73,9 @@ class MaskedGenes(nn.Module):
 @dataclass(frozen=True)
 class GenerativeConfig:
     asked_shares: tuple[float, ...] = (0.25, 0.5, 0.75)
-    """Shares of the expressed genes whose values are to be predicted; one of them is drawn for each minibatch."""
+    """Fractions of the expressed genes to predict; one is drawn for each minibatch."""
     zeros: float = 1.0
-    """Unexpressed genes to predict, too, for each expressed one; 0 as in the official code, which knows no zeros."""
+    """Number of unexpressed genes to predict per expressed gene; 0 as in the official code."""
 
     def __post_init__(self):
         if not self.asked_shares or not all(0 < share < 1 for share in self.asked_shares):
@@ -85,12 +85,12 @@ class GenerativeConfig:
 
 
 class Generative(nn.Module):
-    """Cui et al. 2024: some genes of a cell are known with their values, those of the others are to be predicted.
+    """Cui et al. 2024: the values of some genes of a cell are known, and those of the others are predicted.
 
-    Every token looks at the known ones and at itself, so that a prediction depends on no other prediction. The loss is
-    the sum of three mean squares over the asked genes: from their states (gene prompt), from the vector of the cell,
-    which is the state of <cls>, by `CellValueHead` (MVC), and from states again where nothing is known but <cls>, which
-    then enters as that vector (cell prompt; the official code leaves the known genes there).
+    Every token attends to the known tokens and itself, so that predictions are independent of each other. The loss is
+    the sum of three mean squared errors over the genes to predict: from their states (gene prompt), from the cell
+    embedding (the state of <cls>) by `CellValueHead` (MVC), and from states when only <cls> is known and set to the
+    cell embedding (cell prompt; the official code keeps the known genes).
     """
 
     Config = GenerativeConfig
@@ -101,7 +101,7 @@ class Generative(nn.Module):
     def __init__(self, encoder: ScGPT, genes: Int[np.ndarray, " gene"], config: GenerativeConfig):
         super().__init__()
         width, self.encoder, self.config = encoder.config.trunk.width, encoder, config
-        self.flag = nn.Embedding(2, width)  # row 1 stands where the value of an asked gene would
+        self.flag = nn.Embedding(2, width)  # row 1 replaces the value of a gene to predict
         self.value, self.cell_value = value_head(width), CellValueHead(width)
         self.unit = encoder.config.n_bins - 1.0  # the heads predict values as a share of the highest bin
         self.cell_unit = self.unit / width**0.5  # and a sum over the width
@@ -127,7 +127,7 @@ class Generative(nn.Module):
     def states(
         self, tokens: TokenBatch, packing: Packing, cell: Float[Tensor, "cell width"] | None = None
     ) -> Float[Tensor, "token width"]:
-        """States of all tokens, of which `packing` knows some; `cell` in the place of the embedding of <cls>."""
+        """States of all tokens, some known by `packing`; `cell` replaces the embedding of <cls>."""
         assert tokens.value is not None
         assert packing.known is not None
         valued = self.encoder.valued(packing.pack(tokens.value))
@@ -172,7 +172,7 @@ def with_unexpressed(tokens: TokenBatch, genes: Int[Tensor, " gene"], each: floa
 
 
 def choose_asked(tokens: TokenBatch, share: Float[Tensor, "1"]) -> Bool[Tensor, "cell token"]:
-    """Tokens to predict: of each cell, that share of the expressed genes at random, and every gene that is zero."""
+    """Tokens to predict: a random fraction of the expressed genes of each cell, and all genes with value 0."""
     assert tokens.value is not None
     gene = ~tokens.padding
     gene[:, 0] = False  # <cls>
@@ -200,7 +200,7 @@ HEADS: dict[str, dict[str, str]] = {  # official names of the weights beside the
 
 
 def head_weights(module: nn.Module, family: str, aside: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the heads of `module`, ours or official ones, among those that a checkpoint set aside."""
+    """Select the weights of the heads of `module`, in scduet's or official names, from a checkpoint's head weights."""
     units = {"value.4.weight": "unit", "value.4.bias": "unit", "cell_value.mix.weight": "cell_unit"}
     found = {}
     for name, weight in aside.items():

@@ -1,1 +1,1 @@
-"""From cells to tokens."""
+"""Tokenizers."""

@@ -1,8 +1,8 @@
-"""scGPT's tokens: genes in any order, each beside the bin of its count among the counts of the cell.
+"""scGPT's tokens: genes in any order, each with the bin of its count among the counts of the cell.
 
 Cui et al., Nature Methods 2024. The 50 edges of the bins are quantiles of the cell's non-zero counts. Most counts are 1
-and lie on many edges at once; the official code gives each of them one of these bins at random, so that its embeddings
-differ between runs. Here the draw belongs to (seed, cell, gene) and is the same wherever and whenever it is made.
+and equal many edges; the official code assigns one of these bins at random, so that its embeddings differ between runs.
+Here the choice is a deterministic function of (seed, cell, gene).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scduet.transformers.tokenizers.tokens import Room, Tokens, piecewise, summe
 
 @dataclass(frozen=True)
 class BinTokenizer:
-    """Binned values behind a `<cls>` token. A longer cell keeps a random choice of its genes."""
+    """Binned values after a `<cls>` token. Cells that are too long keep a random subset of their genes."""
 
     token: Int[np.ndarray, " gene"]  # of each gene of the data, -1 for none
     cell: Int[np.ndarray, " cell"]  # a number for each cell of the data set, from its name: its own random draws

@@ -1,7 +1,7 @@
-"""scFoundation's tokens: the expressed genes with their log-normalised counts, then two tokens on read depth.
+"""scFoundation's tokens: the expressed genes with their log-normalized counts, then two tokens on read depth.
 
-Hao et al., Nature Methods 2024. The last two tokens are T, the depth that is wished for, and S, the depth that the cell
-has, both as log10 of a total count.
+Hao et al., Nature Methods 2024. The last two tokens are T, the target depth, and S, the depth of the cell, both as
+log10 of a total count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scduet.transformers.tokenizers.tokens import Room, Tokens, piecewise, summe
 
 @dataclass(frozen=True)
 class DepthTokenizer:
-    """Log-normalised counts of the expressed genes, then T and S."""
+    """Log-normalized counts of the expressed genes, then T and S."""
 
     token: Int[np.ndarray, " gene"]  # of each gene of the data, -1 for none
     n_genes: int = 19_264  # T has this number, S the next
@@ -42,7 +42,7 @@ class DepthTokenizer:
     def _fill(self, rows: Rows, made: Tokens, token: np.ndarray) -> np.ndarray:
         counts, depths = (rows.data, rows.indices, rows.indptr), (self.n_genes, self.n_genes + 1)
         lengths, total = log_normalize(*counts, token, depths, made.gene, made.value)
-        with np.errstate(divide="ignore"):  # a cell without counts, which the caller refuses
+        with np.errstate(divide="ignore"):  # a cell without counts, which the caller rejects
             held = np.log10(total)
         wished = {
             "total": np.full_like(held, self.amount),

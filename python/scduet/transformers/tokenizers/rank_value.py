@@ -1,7 +1,7 @@
-"""Geneformer's tokens: a cell is its genes in the order of their counts, each divided by the gene's usual count.
+"""Geneformer's tokens: the genes of a cell ranked by their counts relative to the gene's median count.
 
-Theodoris et al., Nature 2023. The usual count is the median over the cells of the pre-training corpus that express the
-gene. The total of the cell divides all its genes alike, so it does not change their order and is left out.
+Theodoris et al., Nature 2023. The median is taken over the cells of the pre-training corpus that express the gene. The
+total of the cell does not change the order of its genes and is omitted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RankTokenizer:
     as the official code does, whose order of equal values depends on the processor."""
 
     token: Int[np.ndarray, " gene"]  # of each gene of the data, -1 for none
-    median: Float[np.ndarray, " token"]  # usual count of each token
+    median: Float[np.ndarray, " token"]  # median count of each token
     length: int = 2048  # most tokens, special ones included
     cls: int | None = None  # token put first
     eos: int | None = None  # token put last
@@ -36,7 +36,7 @@ class RankTokenizer:
 
     def tokens(self, rows: Rows) -> Tokens:
         counts, token = summed(rows, self.token) if self.repeated else (rows, self.token)
-        # beside an infinite usual count every count is 0: genes without a token are not expressed
+        # relative to an infinite median every count is 0: genes without a token are not expressed
         usual = np.where(token >= 0, self.median[token], np.inf)
         if self.ties == "reference":
             counts, usual = _as_official(counts, usual, rows.counts.sum(1).A1), np.where(token >= 0, 1.0, np.inf)
@@ -53,7 +53,7 @@ def _fill(rows: Rows, made: Tokens, token: np.ndarray, usual: np.ndarray, specia
 
 
 def _as_official(rows: Rows, usual: Float[np.ndarray, " gene"], total: Float[np.ndarray, " cell"]) -> Rows:
-    """Numbers in place of the counts, in the order that the official code's arithmetic and sort give."""
+    """Numbers that replace the counts and have the order given by the official code's arithmetic and sort."""
     factor = np.repeat(1 / np.maximum(total, 1), np.diff(rows.indptr))
     scaled = rows.data * factor * 10_000 * (1 / usual[rows.indices])
     known, numbers = np.flatnonzero(scaled > 0), np.zeros(len(scaled), np.float32)

@@ -1,4 +1,4 @@
-"""Cells as sequences of tokens of different lengths, end to end; and the minibatch that a module takes."""
+"""Cells as concatenated token sequences of different lengths, and their minibatches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tokens:
     """The tokens of some cells, one cell after the other."""
 
     gene: Int[np.ndarray, " token"]
-    value: Float[np.ndarray, " token"] | None  # what the family puts beside a gene; None if the order says it
+    value: Float[np.ndarray, " token"] | None  # value of each gene; None if the order encodes it
     indptr: Int[np.ndarray, " cell+1"]
     index: Int[np.ndarray, " cell"]  # row of each cell in the data set
 
@@ -57,7 +57,7 @@ class Tokens:
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """A way from counts to tokens. Calling it makes a minibatch, so that it serves the loader as `make_batch`."""
+    """Converts counts to tokens. Calling it makes a minibatch, so that it can be the loader's `make_batch`."""
 
     def tokens(self, rows: Rows) -> Tokens: ...
 
@@ -66,7 +66,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class WithCodes:
-    """Makes minibatches that also say the label and the batch of each cell, for training."""
+    """Makes minibatches with the label and batch of each cell, for training."""
 
     tokenizer: Tokenizer
 
@@ -75,13 +75,13 @@ class WithCodes:
         return replace(self.tokenizer(rows), label=label, batch=torch.from_numpy(rows.batch))
 
 
-SMALL = 1 << 16  # counts that are worth a thread
+SMALL = 1 << 16  # minimum number of counts per thread
 
 
 def piecewise(fill: Callable[[Rows, Tokens], np.ndarray], rows: Rows, room: Room, valued: bool) -> Tokens:
-    """The tokens of all cells. `fill` writes those of some cells, end to end, and returns how many each of them has.
+    """The tokens of all cells. `fill` writes those of some cells and returns the number of each.
 
-    Several threads do so at once if there are many counts, for compiled code lets them.
+    Uses several threads if there are many counts.
     """
     n = min(torch.get_num_threads(), max(1, len(rows.data) // SMALL))
     parts, at_most = pieces(rows, n), np.concatenate([[0], np.cumsum(room.of(np.diff(rows.indptr)))])
@@ -102,7 +102,7 @@ class Room:
 
     more: int
     most: int | None = None
-    least: int = 0  # where genes that are not expressed have tokens too
+    least: int = 0  # if unexpressed genes also have tokens
 
     def of(self, n_counts: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
         wanted = n_counts + self.least + self.more
@@ -110,7 +110,7 @@ class Room:
 
 
 def _closed(array: np.ndarray, starts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """What lies from each of `starts` on, moved to where it is wanted, without gaps; in the same memory."""
+    """Move the ranges that begin at `starts` together without gaps, in place."""
     view = memoryview(array)  # type: ignore[arg-type]
     for start, (begin, end) in zip(starts, pairwise(wanted), strict=False):
         view[begin:end] = view[start : start + end - begin]
@@ -143,7 +143,7 @@ def joined(parts: list[Tokens]) -> Tokens:
 
 
 def summed(rows: Rows, token: Int[np.ndarray, " gene"]) -> tuple[Rows, Int[np.ndarray, " gene"]]:
-    """The counts of genes that share a token added up: rows over tokens, and the token of each of their columns."""
+    """Sum the counts of genes that share a token: rows over tokens, and the token of each column."""
     n_tokens = int(token.max(initial=0)) + 1
     known = token[rows.indices] >= 0
     indptr = np.concatenate([[0], np.cumsum(known)])[rows.indptr]
@@ -155,7 +155,7 @@ def summed(rows: Rows, token: Int[np.ndarray, " gene"]) -> tuple[Rows, Int[np.nd
 
 
 def ranges(starts: Int[np.ndarray, " range"], lengths: Int[np.ndarray, " range"]) -> Int[np.ndarray, " place"]:
-    """The numbers from each start on, end to end: ranges([5, 0], [2, 3]) is [5, 6, 0, 1, 2]."""
+    """Concatenated ranges from each start: ranges([5, 0], [2, 3]) is [5, 6, 0, 1, 2]."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
 

@@ -1,4 +1,4 @@
-"""The genes that a checkpoint knows, and how the genes of a user's data are found among them."""
+"""The vocabulary of a checkpoint, and matching of the user's genes to it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Genes of a checkpoint and their tokens, bound to it: its number of rows decides whether they belong together."""
+    """Genes and tokens of a checkpoint; the number of rows verifies that they belong together."""
 
     token: Mapping[str, int]  # gene -> token
     identifiers: Identifiers
     special: Mapping[str, int] = field(default_factory=dict)  # "<pad>", "<cls>", ... -> token
-    median: Mapping[str, float] | None = None  # usual count of each gene, where a family ranks by it
-    alias: Mapping[str, str] = field(default_factory=dict)  # other name of a gene -> its name here
+    median: Mapping[str, float] | None = None  # median count of each gene, if the family ranks by it
+    alias: Mapping[str, str] = field(default_factory=dict)  # alias of a gene -> its name here
 
     def __len__(self) -> int:
         return len(self.token) + len(self.special)
@@ -43,7 +43,7 @@ class Vocabulary:
         return np.nan_to_num(np.asarray(found, dtype=float), nan=-1).astype(np.int64)
 
     def medians(self, n_tokens: int) -> Float[np.ndarray, " token"]:
-        """Usual count of each token; 1 for those without."""
+        """Median count of each token; 1 if there is none."""
         out = np.ones(n_tokens)
         for gene, median in (self.median or {}).items():
             out[self.token[gene]] = median
@@ -55,15 +55,17 @@ class Vocabulary:
         totals: Float[np.ndarray, " gene"],
         min_share: float = MIN_SHARE,
     ) -> Match:
-        """Find the data's genes. `columns`: places where their names may be (var_names, columns of var); the place
-        with most of the counts on known genes is taken. `totals`: sum of each gene's counts.
+        """Match the data's genes.
 
-        Raises DataError when less than `min_share` of the counts are on genes known.
+        columns: candidate names (var_names, columns of var); uses those with most counts on known genes.
+        totals: sum of each gene's counts.
+
+        Raises DataError if less than `min_share` of the counts are on known genes.
         """
         matches = [Match.of(place, names, self.tokens(names), totals) for place, names in columns.items()]
         best = max(matches, key=lambda match: (match.share, match.n_found))
         if best.n_found == 0 or best.share < min_share:
-            raise DataError(f"{best}, less than the {min_share:.0%} asked for", self._advice(columns))
+            raise DataError(f"{best}, less than the required {min_share:.0%}", self._advice(columns))
         return best
 
     def _advice(self, columns: Mapping[str, pd.Index]) -> str:
@@ -71,18 +73,18 @@ class Vocabulary:
         share = {kind: float(names.str.match(pattern).mean()) for kind, pattern in _LOOKS.items()}
         kind = max(share, key=share.__getitem__) if share and max(share.values()) > 0.4 else "other"
         example = some(list(self.token)[:400:100])
-        return f"{_ADVICE[kind][self.identifiers]}. The checkpoint knows names like {example}"
+        return f"{_ADVICE[kind][self.identifiers]}. The checkpoint uses names like {example}"
 
 
 @dataclass(frozen=True)
 class Match:
-    """Which of the data's genes a checkpoint knows."""
+    """The data's genes that are in the vocabulary of a checkpoint."""
 
     place: str  # where the names were found: "var_names" or a column of var
     token: Int[np.ndarray, " gene"]  # of each gene of the data, -1 for unknown
     n_found: int
     share: float  # of the counts
-    repeated: bool  # several genes of the data have one token: their counts are added
+    repeated: bool  # several genes of the data share a token: their counts are added
 
     @classmethod
     def of(cls, place: str, names, token: np.ndarray, totals: np.ndarray) -> Match:
@@ -101,7 +103,7 @@ _LOOKS = {  # what names look like -> pattern
     "symbol": r"[A-Z][A-Z0-9-]*$",
     "number": r"\d+$",
 }
-_HUMAN = "the checkpoint was trained on human cells: translate to human orthologues first"
+_HUMAN = "the checkpoint was trained on human cells: translate to human orthologs first"
 _ADVICE: dict[str, dict[str, str]] = {
     "mouse": dict.fromkeys(("symbol", "ensembl"), f"these look like mouse genes; {_HUMAN}"),
     "ensembl": {
@@ -109,7 +111,7 @@ _ADVICE: dict[str, dict[str, str]] = {
         "ensembl": "few of these Ensembl ids are known: are they ids of human genes?",
     },
     "symbol": {
-        "symbol": "few of these symbols are known: are they human, and of this decade?",
+        "symbol": "few of these symbols are known: are they human, and up to date?",
         "ensembl": "these look like symbols, and the checkpoint needs Ensembl ids: put them in a column of var",
     },
     "number": dict.fromkeys(("symbol", "ensembl"), "these are numbers: put the names of the genes in var"),

@@ -32,9 +32,8 @@ from scduet.train import device as devices
 from scduet.train import resume
 from scduet.train.config import TrainConfig, on_all_cells, resolved
 from scduet.train.defaults import lists_options
-from scduet.train.group import local_rank
+from scduet.train.group import local_rank, reporter
 from scduet.train.loop import Rows, Trainer, TrainingResult
-from scduet.train.progress import reporter
 
 _GROWS_FROM = {"scanvi": "scvi"}  # model -> the model it can be initialized from
 _CORRECTED = ("batch_key", "categorical_covariate_keys", "continuous_covariate_keys", "size_factor_key")

@@ -173,8 +173,9 @@ assay_cells <- function(assay, object) if (is_v5()) intersect(colnames(object), 
 
 put_reductions <- function(adata, object, genes, cells) {
   names <- SeuratObject::Reductions(object)
-  keys <- rlang::set_names(make.unique(as.character(embedding_name(names))), names)
-  lapply(rlang::set_names(names), function(name) {
+  keys <- make.unique(as.character(embedding_name(names)))
+  names(keys) <- names
+  lapply(set_names(names), function(name) {
     reduction <- object[[name]]
     embedding <- SeuratObject::Embeddings(reduction)
     whole <- matrix(NA_real_, length(cells), ncol(embedding), dimnames = list(cells, NULL))
@@ -198,7 +199,7 @@ loadings_name <- function(reduction) if (reduction == "pca") "PCs" else reductio
 
 put_assays <- function(adata, object, main, cells, verbose) {
   names <- setdiff(SeuratObject::Assays(object), main)
-  lapply(rlang::set_names(names), function(name) {
+  lapply(set_names(names), function(name) {
     assay <- object[[name]]
     layer <- if (length(layers_named(assay, "counts"))) "counts" else "data"
     blocks <- lapply(need_layer(assay, layer, raw = FALSE), function(block) block[, colnames(block) %in% cells, drop = FALSE])
@@ -216,7 +217,7 @@ put_assays <- function(adata, object, main, cells, verbose) {
 
 put_graphs <- function(adata, object, cells) {
   names <- SeuratObject::Graphs(object)
-  lapply(rlang::set_names(names), function(name) {
+  lapply(set_names(names), function(name) {
     graph <- methods::as(object[[name]], "CsparseMatrix")
     if (!setequal(rownames(graph), cells)) {
       return(NULL)

@@ -109,3 +109,9 @@ some <- function(x, most = 3) {
   shown <- paste0("\"", x[seq_len(min(most, length(x)))], "\"", collapse = ", ")
   if (length(x) > most) sprintf("%s and %d more", shown, length(x) - most) else shown
 }
+
+# Names each element by itself; rlang's function of this name refuses NULL, as an object without reductions gives it.
+set_names <- function(x) {
+  names(x) <- x
+  x
+}

@@ -4,7 +4,7 @@
 parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env()) {
   if (methods::is(object, "SingleCellExperiment")) {
     names <- SingleCellExperiment::reducedDimNames(object)
-    embeddings <- lapply(rlang::set_names(names), function(name) as.matrix(SingleCellExperiment::reducedDim(object, name)))
+    embeddings <- lapply(set_names(names), function(name) as.matrix(SingleCellExperiment::reducedDim(object, name)))
     cells <- plain_frame(SummarizedExperiment::colData(object), names_or(colnames(object), ncol(object), "cell"))
     names(embeddings) <- sce_reduction(names(embeddings))
     counts <- need_assay(object, layer, call)
@@ -16,7 +16,7 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
   }
   main <- object[[default_assay(object, assay, call)]]
   cells <- assay_cells(main, object)
-  embeddings <- lapply(rlang::set_names(SeuratObject::Reductions(object)), function(name) {
+  embeddings <- lapply(set_names(SeuratObject::Reductions(object)), function(name) {
     embedding <- SeuratObject::Embeddings(object, name)
     embedding[intersect(cells, rownames(embedding)), , drop = FALSE]
   })
@@ -82,7 +82,7 @@ anndata_for <- function(parts, model, columns = character(), call = rlang::calle
   columns <- unique(c(intersect(model$columns, names(parts$cells)), columns))
   adata <- anndata_of(parts, own[here], columns, model$genes[here])
   assays <- as.character(intersect(model$assays, assays_of(parts$object))) # the engine says what it cannot do without
-  put_inputs(adata, lapply(rlang::set_names(assays), function(name) assay_matrix(parts$object, name)), model$genes[here])
+  put_inputs(adata, lapply(set_names(assays), function(name) assay_matrix(parts$object, name)), model$genes[here])
   adata
 }
 

@@ -19,7 +19,7 @@ layers_named <- function(assay, layer) {
 # The matrices (genes x cells) of `layer`, one per part, restricted to `features` if given.
 layer_blocks <- function(assay, layer, features = NULL) {
   parts <- layers_named(assay, layer)
-  lapply(rlang::set_names(parts), function(part) {
+  lapply(set_names(parts), function(part) {
     pick(if (is_layered(assay)) v5("LayerData")(assay, layer = part) else slot_of(assay, part), features)
   })
 }

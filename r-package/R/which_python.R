@@ -18,7 +18,7 @@ which_python <- function() {
 # The user's choice. RETICULATE_PYTHON is returned even if it does not exist: reticulate uses no other then, so it is an
 # error.
 chosen_python <- function() {
-  set <- Sys.getenv(rlang::set_names(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV")))
+  set <- Sys.getenv(set_names(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV")))
   required <- bridge_state("required_python_version")
   if (!set[["RETICULATE_PYTHON"]] %in% c("", "managed")) { # "managed": a temporary environment created by reticulate
     path <- path.expand(set[["RETICULATE_PYTHON"]])

@@ -21,6 +21,8 @@ from torch import nn
 
 from scduet.data.samplers import Shard
 from scduet.errors import OptionError
+from scduet.events import Listener, RaiseLater, silent
+from scduet.train.progress import default_listener
 
 TIMEOUT = timedelta(minutes=10)  # how long a process waits for the others in a step
 
@@ -128,3 +130,12 @@ def leave() -> None:
 
 def _backend(device: torch.device) -> str:
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+
+
+def reporter(callback: Listener | None) -> RaiseLater:
+    """`callback` (None: the progress bar) in the process that reports; a silent callback in the others."""
+    if isinstance(callback, RaiseLater):
+        return callback
+    if not is_first():
+        return RaiseLater(silent)
+    return RaiseLater(callback or default_listener(), takes_warnings=callback is not None)

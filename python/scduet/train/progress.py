@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scduet.errors import ScduetWarning
-from scduet.events import Event, Listener, RaiseLater, silent
-from scduet.train.group import is_first
+from scduet.events import Event, Listener, silent
 
 LINE_AFTER = 30.0  # maximum seconds between two lines
 DOING = {"epoch": "training", "cell": "embedding", "metric": "scoring", "file": "downloading"}
@@ -148,12 +147,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def reporter(callback: Listener | None) -> RaiseLater:
-    """`callback` (None: the progress bar) in the process that reports; a silent callback in the others."""
-    if isinstance(callback, RaiseLater):
-        return callback
-    if not is_first():
-        return RaiseLater(silent)
-    return RaiseLater(callback or default_listener(), takes_warnings=callback is not None)

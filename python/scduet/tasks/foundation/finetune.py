@@ -28,7 +28,7 @@ from scduet.nn.random import own_random_numbers
 from scduet.options import build, refuse_unknown
 from scduet.train import resume
 from scduet.train.config import TrainConfig
-from scduet.train.progress import reporter
+from scduet.train.group import reporter
 from scduet.train.resume import Checkpoint
 from scduet.transformer_model import Transformer
 from scduet.transformers.objectives import integration

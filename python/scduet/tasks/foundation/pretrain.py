@@ -25,7 +25,7 @@ from scduet.nn.random import own_random_numbers
 from scduet.options import build, refuse_unknown
 from scduet.tasks.foundation.finetune import option_names, run_in
 from scduet.train.config import TrainConfig
-from scduet.train.progress import reporter
+from scduet.train.group import reporter
 from scduet.transformer_model import Transformer
 from scduet.transformers.families.scratch import NEW, Size
 from scduet.transformers.inference.embedding import SAME, spread

@@ -33,8 +33,8 @@ from scduet.nn.random import own_random_numbers
 from scduet.options import build, check_arguments, options_of, refuse_unknown
 from scduet.tasks.quality.provenance import made_by, note
 from scduet.train.config import TrainConfig
+from scduet.train.group import reporter
 from scduet.train.loop import Rows, TrainingResult
-from scduet.train.progress import reporter
 
 
 def map_query(

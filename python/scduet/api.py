@@ -78,7 +78,8 @@ def fit(
     adata, listener = on_disk(adata), reporter(callback)
     try:
         with own_random_numbers(training.seed), warnings_to(listener), _compilation_to(listener):
-            schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None))
+            main, *_ = getattr(cls, "modalities", ("rna",))
+            schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None), main)
             if getattr(cls, "per_cell", False):
                 schema, training = replace(schema, cells=mark_of(adata.obs_names)), on_all_cells(training)
             schema = schema if start is None else schema.as_in(start.schema)

@@ -17,6 +17,7 @@ from scduet.capabilities import Classifier
 from scduet.checkpoints import model_folder, scvi_export
 from scduet.contract import Reference
 from scduet.data import inference
+from scduet.data.feature_names import places_of
 from scduet.data.schema import Schema, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError
@@ -120,8 +121,8 @@ class Model:
             return torch.cat([result for _, result in found])
 
     def gene_rows(self, adata) -> np.ndarray:
-        """Index of each gene of `adata` among the model's genes, -1 for unknown genes."""
-        return pd.Index(self.genes).get_indexer(adata.var_names)
+        """Row of each gene of `adata` among the model's genes, -1 for an unknown one."""
+        return places_of(adata.var_names, pd.Index(self.genes))
 
     def encode(self, adata=None) -> Cells:
         """The cells of `adata` as the model sees them; None: the cells it was trained on.

@@ -75,8 +75,8 @@ def test_an_rds_of_a_single_cell_experiment_holds_what_r_finds(host_r, real_file
     file = real_file("sce/rds2py_simple_sce.rds")
     said = subprocess.run(["Rscript", "-e", EXPERIMENT.format(file=file)], capture_output=True, text=True, check=True)
     truth = json.loads(said.stdout)
-    with pytest.warns(ScduetWarning, match=named("'ERCC'")):
-        adata = scduet.read_rds(file)
+    adata = scduet.read_rds(file)
+    assert len(adata.uns["ERCC_names"]) == adata.obsm["ERCC"].shape[1] > 0
     per_cell, per_gene = (np.asarray(adata.X.sum(axis)).ravel().astype(float) for axis in (1, 0))
     np.testing.assert_allclose([per_cell.sum(), (per_cell**2).sum(), (per_gene**2).sum()], truth["sums"])
     assert list(adata.shape) == truth["shape"]
@@ -226,3 +226,46 @@ def test_a_file_that_is_none_says_so(tmp_path):
         read_rds(tmp_path / "x.rds")
     with pytest.raises(FormatError, match=named("y.rds")):
         read_rds(tmp_path / "y.rds")
+
+
+CHROMATIN = """
+suppressPackageStartupMessages(library(Seurat))
+setClass("ChromatinAssay", contains = "Assay", slots = c(ranges = "ANY", motifs = "ANY", fragments = "list"))
+made <- function(from, n, names) {
+  x <- matrix(seq_len(n * 4) + from, n, dimnames = list(names, letters[1:4]))
+  methods::as(x, "CsparseMatrix")
+}
+o <- CreateSeuratObject(made(0, 3, c("CD4", "g", "h")))
+peaks <- as(CreateAssayObject(made(100, 2, c("chr1-1-2", "chr1-3-4"))), "ChromatinAssay")
+peaks@fragments <- list("fragments.tsv.gz")
+o[["peaks"]] <- peaks
+o[["ADT"]] <- CreateAssayObject(counts = made(200, 2, c("CD4", "CD8")))
+saveRDS(o, commandArgs(TRUE))
+"""
+
+
+def test_proteins_and_signacs_peaks_are_read_where_their_class_is_unknown(host_r, tmp_path):
+    subprocess.run(["Rscript", "-e", CHROMATIN, tmp_path / "x.rds"], capture_output=True, check=True)
+    with pytest.warns(ScduetWarning, match=named("'peaks'", "'fragments'")):
+        adata = read_rds(tmp_path / "x.rds")
+    assert adata.obsm["peaks"].toarray().tolist() == (100 + np.arange(1, 9).reshape(4, 2)).tolist()
+    assert list(adata.uns["peaks_names"]) == ["chr1-1-2", "chr1-3-4"]
+    assert adata.obsm["ADT"].toarray().tolist() == (200 + np.arange(1, 9).reshape(4, 2)).tolist()
+    assert list(adata.uns["ADT_names"]) == ["CD4", "CD8"]
+
+
+ALTERNATIVE = """
+suppressPackageStartupMessages(library(SingleCellExperiment))
+made <- function(names) SingleCellExperiment(list(counts = matrix(1:6, 2, dimnames = list(names, letters[1:3]))))
+o <- made(c("CD4", "g")); altExp(o, "ADT") <- made(c("CD4", "CD8"))
+altExp(o, "HTO") <- SummarizedExperiment(list(counts = matrix(7:9, 1, dimnames = list("tag", letters[1:3]))))
+saveRDS(o, commandArgs(TRUE))
+"""
+
+
+def test_alternative_experiments_are_read_beside_the_genes(host_r, tmp_path):
+    subprocess.run(["Rscript", "-e", ALTERNATIVE, tmp_path / "x.rds"], capture_output=True, check=True)
+    adata = read_rds(tmp_path / "x.rds")
+    assert adata.obsm["ADT"].toarray().tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert adata.obsm["HTO"].toarray().tolist() == [[7], [8], [9]]
+    assert (list(adata.uns["ADT_names"]), list(adata.uns["HTO_names"])) == (["CD4", "CD8"], ["tag"])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scduet.contract import Input, Table
 from scduet.data import checks, locate
+from scduet.data.feature_names import places_of
 from scduet.data.locate import Found
 from scduet.data.sources import Cells, DenseSource, Source, gathered, in_memory
 from scduet.errors import DataError, OptionError, ScduetWarning, some
@@ -148,7 +149,7 @@ def _columns(found: Found, wanted: Names, given: Input) -> np.ndarray | None:
             raise DataError(unnamed, "give the same columns, or name them: a DataFrame in obsm")
         return None
     _names(found)  # are they unique?
-    column = found.names.get_indexer(pd.Index(wanted))
+    column = places_of(pd.Index(wanted), found.names)
     if (column < 0).any() and not given.may_miss:
         absent = [name for name, place in zip(wanted, column, strict=True) if place < 0]
         raise DataError(f"{found.where} lacks {len(absent)} of {n} columns: {some(absent)}", "the model needs them all")
@@ -189,6 +190,6 @@ def joined(parts: list[Any], fields: Any, given: Input) -> tuple[Any, pd.Index]:
         raise DataError(f"the data sets share no column of {there[0].where}", "are they named alike?")
     rows = []
     for data, one in zip(parts, there, strict=True):
-        place = one.columns.get_indexer(names)
+        place = places_of(names, one.columns)
         rows.append(gathered(locate.as_source(one, data.obs_names, place, given)[0]))
     return (sp.vstack(rows, format="csr") if given.sparse else np.concatenate(rows)), names

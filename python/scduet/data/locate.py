@@ -2,14 +2,15 @@
 
 A place is written as in an .h5ad file: "X", "raw", "layers/spliced", "obsm/protein", "varm/programs", "varp/graph",
 "obsp/graph", "uns/edges"; "obs/panel" for a category as a column of zeros and ones for each level; in a modality of a
-MuData "mod/rna", "mod/rna/layers/counts"; "var/feature_types=Peaks" for the features of one kind in X; the path of a
-.gmt, .csv or .tsv file; or a DataFrame or dict of sets. `data`: AnnData, MuData, or a file on disk (`schema.on_disk`).
+MuData "mod/rna", "mod/rna/layers/counts"; "var/feature_types=Peaks" for the features of one kind in X, for which the
+bare "Peaks" will do; the path of a .gmt, .csv or .tsv file; or a DataFrame or dict of sets. `data`: AnnData, MuData, or
+a file on disk (`schema.on_disk`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scduet.contract import Input
+from scduet.data.found import Found, in_table, row_order
 from scduet.data.on_disk import CellsOnDisk, FileSource
 from scduet.data.raw import var_of_raw
 from scduet.data.sources import DenseSource, Source, in_memory, reordered
-from scduet.data.tables import read_table
+from scduet.data.tables import filled, read_table
 from scduet.errors import DataError, OptionError, some
 
 Place = str | Path | pd.DataFrame | dict  # what users may give; a bare name is looked up, see `resolve`
@@ -33,47 +35,17 @@ LOOK_IN: Mapping[str, tuple[str, ...]] = {  # stores in which a bare name is loo
     "cell-cell": ("obsp",),
     "table": ("uns",),
 }
+FEATURE_TYPES = "feature_types"  # column of var that says of what kind a feature is: that of 10x and scanpy
 RAW = ("raw", "raw/X")  # adata.raw, by its name or its place in an .h5ad
 TABLES = (".gmt", ".gmt.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A matrix with the names of its rows and, as far as it has any, of its columns."""
-
-    values: Any  # (row, column): an array, a scipy matrix, a FileSource, or the DataFrame of a table
-    rows: pd.Index
-    names: pd.Index | None
-    where: str  # what the user calls it, e.g. "obsm['protein']"
-    var: pd.DataFrame | None = None  # what is known of the columns of X and layers
-    others: float | None = None  # value of rows that are not listed; None where all must be
-
-    @property
-    def numbers(self) -> Any:
-        """The values; of a DataFrame as an array. Raises DataError where they are no numbers."""
-        if not isinstance(self.values, pd.DataFrame):
-            return self.values
-        try:
-            return self.values.to_numpy(np.float32)
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{self.where} does not hold numbers alone ({error})", "leave other columns out") from error
-
-    @property
-    def columns(self) -> pd.Index:
-        """Names of the columns, or their numbers as text."""
-        return pd.Index([str(i) for i in range(self.n_columns)]) if self.names is None else self.names
-
-    @property
-    def n_columns(self) -> int:
-        return self.values.shape[1] if self.names is None else len(self.names)
 
 
 def locate(data: Any, place: Place) -> Found:
     """The matrix at `place` of `data`. Raises DataError that lists what there is."""
     if not isinstance(place, (str, Path)):
-        return _in_table(place, "the table given")
+        return in_table(place, "the table given")
     if str(place).endswith(TABLES):
-        return _in_table(read_table(Path(place)), str(place))
+        return in_table(read_table(Path(place)), str(place))
     store, _, key = str(place).partition("/")
     if store == "mod":
         name, _, inner = key.partition("/")
@@ -126,13 +98,12 @@ def resolve(data: Any, name: Place, given: Input) -> Place:
     """
     if not isinstance(name, str) or _is_place(name):
         return name
-    stores = given.look_in or LOOK_IN[given.axis]
-    for store in stores:
-        if name in _keys(data, store):
-            return f"{store}/{name}"
-    raise DataError(
-        f"no {stores[0]}[{name!r}]", f"{listed(data, stores)}; pass {given.option}= with one of these, or a place"
-    )
+    place, stores = _looked_up(data, name, given), given.look_in or LOOK_IN[given.axis]
+    if place is not None:
+        return place
+    there, kinds = listed(data, stores), _kinds(data) if given.axis == "cell" else []
+    there += f", var[{FEATURE_TYPES!r}] has {kinds}" if kinds else ""
+    raise DataError(f"no {stores[0]}[{name!r}]", f"{there}; pass {given.option}= with one of these, or a place")
 
 
 def is_there(data: Any, name: Place | None, given: Input) -> bool:
@@ -140,43 +111,68 @@ def is_there(data: Any, name: Place | None, given: Input) -> bool:
     if not isinstance(name, str):
         return name is not None
     if not _is_place(name):
-        return any(name in _keys(data, store) for store in given.look_in or LOOK_IN[given.axis])
+        return _looked_up(data, name, given) is not None
     store, _, key = name.partition("/")
     if store == "mod":
         first, _, inner = key.partition("/")
-        return first in _modalities(data) and is_there(modality(data, first), inner or "X", given)
+        return first in modalities_of(data) and is_there(modality(data, first), inner or "X", given)
     return store not in STORES or key in _keys(data, store)
 
 
 def features_of(data: Any, layer: str | None) -> Any:
     """What holds varm, varp and var of the features of the main matrix: the data, or a modality of it."""
-    if not _modalities(data):
-        return data
-    place = str(layer or "").split("/")
-    return modality(data, place[1] if place[0] == "mod" else _main_modality(data))
+    name, _ = main_part(data, layer)
+    return data if name is None else modality(data, name)
+
+
+def main_part(data: Any, layer: str | None) -> tuple[str | None, str | None]:
+    """The modality with the main matrix, None where `data` is no MuData; and the layer within it, None for X."""
+    if not modalities_of(data):
+        place = _place_of_main(data, layer)
+        return None, None if place == "X" else layer if layer is None or not layer.startswith("mod/") else place
+    _, name, *inner = _place_of_main(data, layer).split("/", 2)
+    return name, None if inner in ([], ["X"]) else inner[0].removeprefix("layers/")
 
 
 def modality(data: Any, name: str) -> Any:
     """The AnnData of a modality. Raises DataError that names those there are."""
-    known = _modalities(data)
+    known = modalities_of(data)
     if name not in known:
         remedy = f"the MuData has modalities {known}" if known else "this is no MuData: use obsm, layers or X"
         raise DataError(f"no modality {name!r}", remedy)
     return data.modality(name) if isinstance(data, CellsOnDisk) else data.mod[name]
 
 
-def column(data: Any, key: str) -> pd.Series:
-    """A column of obs; of a MuData, also one that only a modality has."""
+def main_modality(data: Any) -> str:
+    names = modalities_of(data)
+    if "rna" in names or len(names) == 1:
+        return "rna" if "rna" in names else names[0]
+    raise DataError("which modality holds the main matrix?", f"pass layer='mod/NAME'; there are {names}")
+
+
+def modalities_of(data: Any) -> list[str]:
+    """Names of the modalities of a MuData or .h5mu; empty for anything else."""
+    return list(data.modalities if isinstance(data, CellsOnDisk) else getattr(data, "mod", ()))
+
+
+def column(data: Any, key: str | None) -> pd.Series:
+    """A column of obs; of a MuData, also one that only modalities have, each of which may know other cells.
+
+    Raises DataError where there is none, or modalities do not agree on a cell.
+    """
     if key in data.obs:
         return data.obs[key]
-    for part in (modality(data, name) for name in _modalities(data)):
-        if key in part.obs:
-            return part.obs[key].reindex(data.obs_names)
-    raise DataError(f"no column {key!r} in adata.obs", f"it has {some(data.obs.columns, 12)}")
+    parts = [part.obs[key] for part in (modality(data, name) for name in modalities_of(data)) if key in part.obs]
+    if not parts:
+        raise DataError(f"no column {key!r} in adata.obs", f"it has {some(data.obs.columns, 12)}")
+    found = parts[0].reindex(data.obs_names)
+    for part in parts[1:]:
+        found = filled(found, part.reindex(data.obs_names), str(key))
+    return found
 
 
-def has_column(data: Any, key: str) -> bool:
-    return key in data.obs or any(key in modality(data, name).obs for name in _modalities(data))
+def has_column(data: Any, key: str | None) -> bool:
+    return key in data.obs or any(key in modality(data, name).obs for name in modalities_of(data))
 
 
 def as_source(found: Found, cells: pd.Index, columns: np.ndarray | None, given: Input) -> tuple[Source, Any]:
@@ -204,23 +200,13 @@ def as_source(found: Found, cells: pd.Index, columns: np.ndarray | None, given: 
     return DenseSource(sp.csr_matrix(values) if sp.issparse(values) else np.asarray(values), columns), known
 
 
-def row_order(found: Found, names: pd.Index) -> np.ndarray | None:
-    """The row of each of `names`, -1 where there is none; None where rows and names are the same."""
-    if found.rows is names or found.rows.equals(names):
-        return None
-    if not found.rows.is_unique:
-        twice = found.rows[found.rows.duplicated()]
-        raise DataError(f"{found.where} names rows more than once: {some(twice)}", "make their names unique")
-    return found.rows.get_indexer(names)
-
-
 def _in_store(data: Any, store: str, key: str) -> Found:
     where, rows = f"{store}[{key!r}]", data.obs_names if store in ("layers", "obsm", "obsp") else data.var_names
     if store == "layers":
         return Found(_matrix(data, f"layers/{key}"), rows, data.var_names, where, data.var)
     values = data.stored(f"{store}/{key}") if isinstance(data, CellsOnDisk) else getattr(data, store)[key]
     if store == "uns":
-        return _in_table(values, where)
+        return in_table(values, where)
     if isinstance(values, pd.DataFrame):
         return Found(values, rows, values.columns.astype(str), where)
     names = _names_beside(data, key, values.shape[1]) if store in ("obsm", "varm") else rows
@@ -272,19 +258,6 @@ def _column_of_var(data: Any, key: str) -> Found:
     return Found(data.var[[key]].to_numpy(np.float32), data.var_names, pd.Index([key]), f"var[{key!r}]")
 
 
-def _in_table(table: Any, where: str) -> Found:
-    """A table by the names of its rows. Of sets, name -> features: a row for each feature, a column for each set."""
-    if isinstance(table, pd.DataFrame):
-        return Found(table, table.index.astype(str), table.columns.astype(str), where)
-    if not isinstance(table, Mapping):
-        raise DataError(f"{where} is no table but {type(table).__name__}", "give a DataFrame, or a dict of sets")
-    pairs = [(str(feature), str(name)) for name, features in table.items() for feature in features]
-    features, names = pd.Index(sorted({feature for feature, _ in pairs})), pd.Index([str(name) for name in table])
-    values = np.zeros((len(features), len(names)), np.float32)
-    values[features.get_indexer([f for f, _ in pairs]), names.get_indexer([n for _, n in pairs])] = 1
-    return Found(values, features, names, where, others=0.0)
-
-
 def _is_place(name: str) -> bool:
     store, inside, _ = name.partition("/")
     return (
@@ -293,34 +266,39 @@ def _is_place(name: str) -> bool:
 
 
 def _place_of_main(data: Any, layer: str | None) -> str:
+    """As an .h5ad has it. A model of a modality of a MuData also takes an AnnData, which is that modality alone."""
     if layer is not None and not isinstance(layer, str):
         raise OptionError(f"layer={layer!r}", "it is the name of a layer, or a place such as mod/rna")
     bare = layer is not None and (layer in _keys(data, "layers") or not _is_place(layer))
     place = f"layers/{layer}" if bare else layer or "X"
-    if _modalities(data) and place.partition("/")[0] in ("X", "layers", "var", "raw"):
-        return f"mod/{_main_modality(data)}/{place}"
+    if place.startswith("mod/") and not modalities_of(data):
+        return place.split("/", 2)[2] if place.count("/") > 1 else "X"
+    if modalities_of(data) and place.partition("/")[0] in ("X", "layers", "var", "raw"):
+        return f"mod/{main_modality(data)}/{place}"
     return place
 
 
-def _modalities(data: Any) -> list[str]:
-    """Names of the modalities of a MuData or .h5mu; empty for anything else."""
-    return list(data.modalities if isinstance(data, CellsOnDisk) else getattr(data, "mod", ()))
+def _looked_up(data: Any, name: str, given: Input) -> str | None:
+    """The place that a bare name stands for, if it is anywhere."""
+    for store in given.look_in or LOOK_IN[given.axis]:
+        if name in _keys(data, store):
+            return f"{store}/{name}"
+    return f"var/{FEATURE_TYPES}={name}" if given.axis == "cell" and name in _kinds(data) else None
 
 
-def _main_modality(data: Any) -> str:
-    names = _modalities(data)
-    if "rna" in names or len(names) == 1:
-        return "rna" if "rna" in names else names[0]
-    raise DataError("which modality holds the main matrix?", f"pass layer='mod/NAME'; there are {names}")
+def _kinds(data: Any) -> list[str]:
+    """The kinds of features in X, where these are told."""
+    known = FEATURE_TYPES in data.var and not modalities_of(data)
+    return [str(kind) for kind in data.var[FEATURE_TYPES].unique()] if known else []
 
 
 def _keys(data: Any, store: str) -> list[str]:
     if store == "mod":
-        return _modalities(data)
+        return modalities_of(data)
     if store in ("obs", "var"):
         return [str(name) for name in getattr(data, store)]
     found = data.keys(store) if isinstance(data, CellsOnDisk) else sorted(map(str, getattr(data, store, None) or ()))
-    return [key for key in found if key not in _modalities(data)]  # obsm of a MuData also says which cells these have
+    return [key for key in found if key not in modalities_of(data)]  # obsm of a MuData also says which cells these have
 
 
 def listed(data: Any, stores: tuple[str, ...]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from scduet.contract import Input, Reference
-from scduet.data import checks, locate
+from scduet.data import checks, feature_names, locate
+from scduet.data.gene_choice import genes_of, in_inputs, place_for
 from scduet.data.inputs import Names, arrays_of_features, columns_of, rows_of_cells, tables
 from scduet.data.levels import absent, coded, kind_of, places_of, refuse_missing, values_of
 from scduet.data.on_disk import opened
@@ -62,13 +62,20 @@ class Schema:
 
     @classmethod
     def learn(
-        cls, adata, fields: Fields, expects: str = "counts", declared: Mapping[str, Input] | None = None
+        cls,
+        adata,
+        fields: Fields,
+        expects: str = "counts",
+        declared: Mapping[str, Input] | None = None,
+        modality: str = "rna",
     ) -> Schema:
         """Record genes and levels of `adata` (AnnData, MuData or a path), and the columns of the inputs `declared`.
 
-        Refuses what no model could use.
+        modality: what the main matrix is; where var["feature_types"] tells several kinds, those of other kinds are not
+        used. Refuses what no model could use.
         """
         adata = on_disk(adata)
+        fields = replace(fields, layer=place_for(locate.modalities_of(adata), fields.layer, modality))
         var = locate.var_of_main(adata, fields.layer)
         checks.check_names(adata.obs_names, "cell")
         checks.check_names(var.index, "gene")
@@ -86,7 +93,7 @@ class Schema:
         if fields.batch_key is not None and len(levels[fields.batch_key]) < 2:
             only = levels[fields.batch_key]
             raise DataError(f"batch_key {fields.batch_key!r} has one batch only: {some(only)}", "leave batch_key out")
-        genes = _genes(var, fields.genes, _in_inputs(fields, further))
+        genes = genes_of(var, fields.genes, in_inputs(adata, fields, further) if further else {}, modality)
         features = columns_of(adata, fields, further) if further else {}
         kinds = {key: kind for key, kind in kinds.items() if kind != "text"}
         return cls(fields, genes, levels, expects, dict(declared or {}), features, kinds=kinds)
@@ -199,7 +206,7 @@ class Schema:
     def _columns(self, names: pd.Index, max_missing: float = 0.0) -> np.ndarray | None:
         """Column of each gene of the schema among `names`; None where they are the same already."""
         checks.check_names(names, "gene")
-        column = names.get_indexer(pd.Index(self.genes))
+        column = feature_names.places_of(pd.Index(self.genes), names)
         if (column < 0).sum() > max_missing * len(column):
             missing = [gene for gene, place in zip(self.genes, column, strict=True) if place < 0]
             remedy = "every gene is needed; are names symbols in one and Ensembl ids in the other?"
@@ -229,16 +236,6 @@ def _without_main(inputs: Mapping[str, Input]) -> dict[str, Input]:
     return {name: given for name, given in inputs.items() if name != "x"}
 
 
-def _in_inputs(fields: Fields, further: Mapping[str, Input]) -> dict[str, set[str]]:
-    """Columns of var, and their values, that inputs take from X: such features are no genes."""
-    claimed: dict[str, set[str]] = {}
-    for place in (getattr(fields, given.option) for given in further.values()):
-        if isinstance(place, str) and place.startswith("var/") and "=" in place:
-            name, _, kind = place.removeprefix("var/").partition("=")
-            claimed.setdefault(name, set()).add(kind)
-    return claimed
-
-
 def _levels(values: pd.Series, key: str, fields: Fields) -> tuple[tuple[str, ...], str]:
     """The levels that occur, without the unlabeled one, and their kind."""
     found = coded(values, key, required=key != fields.labels_key)
@@ -255,23 +252,6 @@ def _numbers(adata, key: str, positive: bool = False) -> np.ndarray:
         cells = adata.obs_names[values <= 0]
         raise DataError(f"{len(cells)} size factors are not above zero: {some(cells)}", f"mend obs[{key!r}]")
     return values.to_numpy(np.float32)
-
-
-def _genes(var: pd.DataFrame, wanted: str | tuple[str, ...] | None, claimed: dict[str, set[str]]) -> tuple[str, ...]:
-    """Names of the genes to use, in the order of the data (or as listed)."""
-    for name, kinds in claimed.items():
-        var = var[~var[name].astype(str).isin(kinds)] if name in var else var
-    if wanted is None:
-        wanted = "highly_variable" if "highly_variable" in var else tuple(var.index)
-    if not isinstance(wanted, str):
-        repeated = [gene for gene, n in Counter(wanted).items() if n > 1]
-        if repeated:
-            raise DataError(f"genes= lists {some(repeated)} more than once", "list each gene once")
-        return tuple(str(gene) for gene in wanted)
-    chosen = tuple(var.index[checks.flags(var, wanted)])
-    if not chosen:
-        raise DataError(f"var[{wanted!r}] chooses no gene", "pass genes= with names")
-    return chosen
 
 
 def _stack(columns: list[np.ndarray], dtype) -> np.ndarray | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from scduet.errors import DataError, FormatError
+from scduet.errors import DataError, FormatError, some
 
 
 def read_gmt(path: str | Path) -> dict[str, frozenset[str]]:
@@ -48,3 +48,17 @@ def _whole(lines: list[list[str]], path: Path) -> list[list[str]]:
     if short:
         raise FormatError(f"{path}: line {short[0]} has no genes", "a line is: name, description, genes, by tabs")
     return lines
+
+
+def filled(first: pd.Series, second: pd.Series, key: str) -> pd.Series:
+    """`first`, with the values of `second` where it has none."""
+    a, b = first.astype(object), second.astype(object)
+    differ = first.index[a.notna() & b.notna() & (a.astype(str) != b.astype(str))]
+    if len(differ):
+        raise DataError(f"modalities differ in {key!r} of {len(differ)} cells: {some(differ)}", "put it into mdata.obs")
+    if a.notna().all() or b.isna().all():
+        return first
+    categorical = all(isinstance(one.dtype, pd.CategoricalDtype) for one in (first, second))
+    levels = list(dict.fromkeys([*first.cat.categories, *second.cat.categories])) if categorical else None
+    filled = a.where(a.notna(), b)
+    return filled.astype(pd.CategoricalDtype(levels)) if categorical else filled.infer_objects()

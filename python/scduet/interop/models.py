@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import scduet
 from scduet.capabilities import Classifier, Decodes, HasLoadings, part_with
-from scduet.errors import FormatError, OptionError, some
+from scduet.errors import OptionError, some
 from scduet.interop import codec, objects
+from scduet.interop.kept_models import Saved, digest, keep, saved
 from scduet.interop.options import Options, call
-from scduet.io.atomic import sha256 as checksum
 from scduet.models import find
 from scduet.tasks.genes.gene_parameters import loadings
 from scduet.tasks.quality import provenance
 from scduet.train.progress import SilentOnError
 
 Made = dict[str, dict[str, str]]  # what `scduet.tasks.quality.provenance` notes of embeddings
-Saved = dict[str, str]  # "folder" and "sha256" of a saved model
 CALLS_A_SECOND = 5  # more slow the console of R down
 noted: list[str] = []  # warnings that came as events during a call; `reticulate.ask` empties it
 
@@ -261,47 +257,6 @@ def _columns(schema) -> list[str]:
     named += [getattr(fields, given.option) for given in further if given.look_in == ("obs",)]
     covariates = [*fields.categorical_covariate_keys, *fields.continuous_covariate_keys]
     return [key for key in [*named, *covariates] if key is not None]
-
-
-@lru_cache(maxsize=16)
-def _checksum(folder: str, stamps: tuple) -> str:
-    return checksum(Path(folder))
-
-
-def digest(folder: str) -> str:
-    """sha256 of a folder, worked out again only when its files have changed; "" where there is none."""
-    if not os.path.isdir(folder):
-        return ""
-    stamps = ((file.path, file.stat().st_size, file.stat().st_mtime_ns) for file in os.scandir(folder))
-    return _checksum(folder, tuple(sorted(stamps)))
-
-
-N_KEPT = 4  # models in memory, those last used
-_kept: dict[str, Any] = {}  # sha256 of a folder -> the model in it
-
-
-def keep(model, folder: str) -> Any:
-    """Keep a model that was just read from `folder`, or written there, for the next call of R; returns it."""
-    found = digest(folder)
-    _kept.pop(found, None)
-    _kept[found] = model
-    for oldest in list(_kept)[:-N_KEPT]:
-        del _kept[oldest]
-    return model
-
-
-def saved(folder: str, sha256: str | None = None):
-    """The model saved in `folder`, or at an address of the hub; a second call finds it in memory.
-
-    sha256: what R knows of it. Raises FormatError where another model is there now.
-    """
-    found = digest(folder)
-    if sha256 is not None and found != sha256:
-        what = "was changed since it was saved" if found else "is not there any more"
-        raise FormatError(f"the model in {folder!r} {what}", "load it again with LoadModel(), or train it again")
-    if not found:
-        return scduet.load(folder)
-    return keep(_kept[found] if found in _kept else scduet.load(folder), folder)
 
 
 def _history(model) -> list[codec.Column]:

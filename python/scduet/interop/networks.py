@@ -9,7 +9,7 @@ import pandas as pd
 
 import scduet
 from scduet.interop import codec
-from scduet.interop.models import saved
+from scduet.interop.kept_models import saved
 from scduet.interop.options import Options, call
 
 

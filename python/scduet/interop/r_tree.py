@@ -69,7 +69,7 @@ class Node:
         return [None if s.value is None else _decoded(s) for s in self.raw.value]  # type: ignore[misc]
 
     def is_empty(self) -> bool:
-        return self.raw.value is None or self.kind == Kind.NILVALUE or np.size(self.raw.value) == 0
+        return self.raw.value is None or self.kind in (Kind.NILVALUE, Kind.SYM) or np.size(self.raw.value) == 0
 
     @property
     def is_column(self) -> bool:

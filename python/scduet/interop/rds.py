@@ -23,10 +23,11 @@ def read_rds(path: str | Path, name: str | None = None) -> AnnData:
     path: .rds, .rda or .RData. name: of the object, where an .rda holds several.
 
     Gives counts (else normalised values) in X, normalised values in layers["data"], metadata in obs and var, variable
-    features in var["highly_variable"], reductions and other assays in obsm, loadings in varm, graphs in obsp, the
-    active identity in obs["ident"]. Dates and times keep their zone. Images, alternative experiments, columns and
-    matrices that cannot be read are left out, which a ScduetWarning says; of a Seurat object whose active assay is a
-    sketch, the cells of that. Raises FormatError for a file that holds no such object.
+    features in var["highly_variable"], reductions, other assays and alternative experiments in obsm, loadings in varm,
+    graphs in obsp, the active identity in obs["ident"]. Dates and times keep their zone. Images, columns and matrices
+    that cannot be read are left out, which a ScduetWarning says, as are the ranges and fragments of Signac's
+    ChromatinAssay; of a Seurat object whose active assay is a sketch, the cells of that. Raises FormatError for a file
+    that holds no such object.
     """
     found = {key: node for key, node in open_file(str(path)).items() if _class(node) in READERS}
     if not found or (name is not None and name not in found):
@@ -64,6 +65,7 @@ def _seurat(node: Node) -> AnnData:
     obs = _frame(node.slot("meta.data"), "obs")
     ident = _free("ident", obs)
     obs[ident] = node.slot("active.ident").vector()
+    _tell_parts(assays)
     adata = _assay(assays.pop(active), obs)
     for name, reduction in node.slot("reductions").items.items():
         _embed(adata, name, reduction.slot("cell.embeddings"))
@@ -80,9 +82,7 @@ def _seurat(node: Node) -> AnnData:
         except FormatError as error:
             failed.append(f"{name}: {error.message}")
     _tell_left_out("assays", failed)
-    adata.obsm.update({name: part.X for name, part in others.items()})
-    notes = {name: {"layer": _layer(part.X), "features": list(part.var_names)} for name, part in others.items()}
-    told = {"assay": active, "x": _layer(adata.X), "ident": ident, "assays": notes}
+    told = {"assay": active, "x": _layer(adata.X), "ident": ident, "assays": _beside(adata, others)}
     put(adata, "uns", NOTES, told)
     if adata.n_obs < len(obs):
         warnings.warn(
@@ -90,6 +90,20 @@ def _seurat(node: Node) -> AnnData:
         )
     _tell_left_out("images", node.slots["images"].items if "images" in node.slots else ())
     return adata
+
+
+def _beside(adata: AnnData, others: dict[str, AnnData]) -> dict[str, dict]:
+    """Put further assays into obsm; returns the notes of their features."""
+    for name, part in others.items():
+        put(adata, "obsm", name, part.X, names=list(part.var_names))
+    return {name: {"layer": _layer(part.X), "features": list(part.var_names)} for name, part in others.items()}
+
+
+def _tell_parts(assays: dict[str, Node]) -> None:
+    """Say what assays of a class that extends Seurat's hold beside counts and data."""
+    for name, assay in assays.items():
+        more = [slot for slot in EXTENSIONS & assay.slots.keys() if not assay.slot(slot).is_empty()]
+        _tell_left_out(f"of assay {name!r} ({_class(assay)})", sorted(more))
 
 
 def _free(name: str, obs: pd.DataFrame) -> str:
@@ -166,9 +180,15 @@ def _experiment(node: Node) -> AnnData:
     obs.index = _named(obs.index, node.slot("colData"), "cell")
     names = _row_names(node)
     adata = _assembled(layers, obs, _row_data(node, names), [], names)
-    internal = node.slot("int_colData").items
-    if "altExps" in internal:
-        _tell_left_out("alternative experiments", internal["altExps"].items)
+    internal = node.slots["int_colData"].items if "int_colData" in node.slots else {}
+    others, failed = {}, []
+    for name, part in internal["altExps"].items.items() if "altExps" in internal else ():
+        try:
+            others[name] = _experiment(part.slot("se"))
+        except FormatError as error:
+            failed.append(f"{name}: {error.message}")
+    _tell_left_out("alternative experiments", failed)
+    _beside(adata, others)
     reductions = internal["reducedDims"] if "reducedDims" in internal else node.slots.get("reducedDims")
     for name, matrix in reductions.items.items() if reductions is not None else ():
         _embed(adata, name.lower() if name.isupper() else name, matrix)
@@ -274,4 +294,7 @@ def _embed(adata: AnnData, name: str, matrix: Node) -> None:
     adata.obsm[key if key not in adata.obsm else f"X_{name}.1"] = value
 
 
+EXTENSIONS = {  # slots of Signac's assays, which extend those of Seurat
+    *("ranges", "motifs", "fragments", "seqinfo", "annotation", "bias", "positionEnrichment", "links"),
+}
 READERS = {"seurat": _seurat2, "Seurat": _seurat, "SingleCellExperiment": _experiment}

@@ -12,7 +12,8 @@ import pandas as pd
 import scduet
 from scduet.errors import FormatError, OptionError
 from scduet.interop import codec, objects
-from scduet.interop.models import Genes, Scored, keep, listener, saved, scored
+from scduet.interop.kept_models import keep, saved
+from scduet.interop.models import Genes, Scored, listener, scored
 from scduet.interop.options import Options, call
 
 R_NAMES = {"geneformer": "RunGeneformer", "scgpt": "RunScGPT", "scfoundation": "RunScFoundation"}

@@ -20,7 +20,12 @@ GENES = "Gene Expression"
 MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 HEADERS = {"", "x", "v1", "id", "index", "barcode", "barcodes", "cell", "cells", "cell_id", "cellid", "gene", "genes",
            "gene_id", "gene_ids", "geneid", "gene_name", "symbol", "feature", "features", "feature_id"}  # fmt: skip
-OF_FEATURES = {"id": "gene_ids", "feature_type": "feature_types", "genome": "genome"}  # in the file, and in var
+OF_FEATURES = {
+    "id": "gene_ids",
+    "feature_type": "feature_types",
+    "genome": "genome",
+    "interval": "interval",
+}  # in the file, and in var
 
 
 def read_folder(path: Path) -> AnnData:
@@ -43,9 +48,12 @@ def read_folder(path: Path) -> AnnData:
         lines = f"{shape[0]} features and {shape[1]} barcodes"
         raise FormatError(f"{path} has {lines} for a matrix of {counts.shape[0]} x {counts.shape[1]}", "copy it again")
     symbols = features[1] if features.shape[1] > 1 else features[0]
-    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=make_index_unique(pd.Index(symbols.to_numpy())))
+    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=pd.Index(symbols.to_numpy()))
     if features.shape[1] > 2:
         var["feature_types"] = features[2].to_numpy()
+    if features.shape[1] > 5:  # of Cell Ranger ARC
+        places = features[[3, 4, 5]].to_numpy()
+        var["interval"] = [f"{chromosome}:{start}-{end}" for chromosome, start, end in places]
     return genes_first(
         AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var)
     )
@@ -72,21 +80,33 @@ def read_h5(path: Path) -> AnnData:
         remedy = "read one, with scanpy.read_10x_h5(genome=...), and write an .h5ad"
         raise FormatError(f"{path} has different cells for the genomes {some(groups, 9)}", remedy)
     var = pd.concat([part.var for part in parts])
-    adata = AnnData(sp.hstack([part.X for part in parts], "csr"), obs=parts[0].obs, var=var)
-    adata.var_names = make_index_unique(adata.var_names)
-    return genes_first(adata)
+    return genes_first(AnnData(sp.hstack([part.X for part in parts], "csr"), obs=parts[0].obs, var=var))
 
 
 def genes_first(adata: AnnData) -> AnnData:
-    """Genes in X, and features of each other type (antibodies, peaks, guides, ...) in obsm."""
-    kinds = adata.var["feature_types"].astype(str) if "feature_types" in adata.var else None
+    """Genes as X, and features of each other kind (antibodies, peaks, guides, ...) as an entry of obsm.
+
+    Names are made unique within a kind, as a protein may be called like its gene. What is known of the features of
+    another kind is in uns, e.g. uns["Antibody Capture_var"].
+    """
+    kinds = adata.var["feature_types"].astype(str).to_numpy() if "feature_types" in adata.var else None
     if kinds is None or set(kinds) <= {GENES} or GENES not in set(kinds):
+        adata.var_names = make_index_unique(adata.var_names)
         return adata
-    genes = adata[:, (kinds == GENES).to_numpy()].copy()
-    for kind in sorted(set(kinds) - {GENES}):
-        part = adata[:, (kinds == kind).to_numpy()]
-        genes.obsm[kind], genes.uns[f"{kind}_names"] = part.X.tocsr(), np.array(make_index_unique(part.var_names))
+    genes, *others = (_of_kind(adata, kinds == kind) for kind in (GENES, *sorted(set(kinds) - {GENES})))
+    for part in others:
+        kind = part.var["feature_types"].iloc[0]
+        genes.obsm[kind], genes.uns[f"{kind}_names"] = part.X.tocsr(), part.var_names.to_numpy(str)
+        genes.uns[f"{kind}_var"] = part.var
     return genes
+
+
+def _of_kind(adata: AnnData, chosen: np.ndarray) -> AnnData:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Variable names are not unique")
+        part = adata[:, chosen].copy()
+    part.var_names = make_index_unique(part.var_names)
+    return part
 
 
 def _matrix(group: Any, genome: str | None) -> AnnData:

@@ -57,6 +57,8 @@ def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any]
     known = [option.name for option in options_of(name) if option.group == "model"]
     refuse_unknown(options, known, f"model {name!r}")
     cls = find(name)
+    if not adata.n_vars:
+        raise DataError("there are no genes", "check how the data were filtered")
     genes = tuple(adata.var_names.astype(str)) if start is None else start.schema.genes
     schema = _schema(adata, replace(fields, genes=genes, allow_non_integer=True, allow_empty_cells=True), cls)
     if start is not None:

@@ -105,6 +105,21 @@ def test_h5_with_other_features_keeps_them_beside_the_genes(tmp_path):
     assert set(adata.var["genome"]) == {"GRCh38"}
 
 
+def test_a_protein_keeps_the_name_of_its_gene_in_h5_and_folder(tmp_path):
+    kinds, names = (
+        ["Gene Expression"] * 4 + ["Antibody Capture", "Peaks", "Peaks"],
+        ["CD4", "G", "G", "H", "CD4", "p", "q"],
+    )
+    with h5py.File(tmp_path / "x.h5", "w") as root:
+        write_matrix(root.create_group("matrix"), features__id=IDS, features__name=names, features__feature_type=kinds)
+    genes = [list(row) for row in zip(IDS, names, kinds, strict=True)]
+    for adata in (read(tmp_path / "x.h5"), read(folder(tmp_path / "x", genes=genes))):
+        assert list(adata.var_names) == ["CD4", "G", "G-1", "H"]
+        assert list(adata.uns["Antibody Capture_names"]) == ["CD4"]
+        assert list(adata.uns["Peaks_var"]["gene_ids"]) == IDS[5:]
+        assert adata.obsm["Peaks"].toarray().tolist() == COUNTS[5:].T.tolist()
+
+
 def test_h5_with_two_genomes_has_the_genes_of_both(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as root:
         for genome, rows in (("hg19", slice(0, 4)), ("mm10", slice(4, 7))):

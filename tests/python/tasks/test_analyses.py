@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 import scduet as sd
 from scduet.errors import DataError, OptionError
 from scduet.tasks.comparison.abundance import _log_density
-from scduet.tasks.posterior.latent import cells_in_states
+from scduet.tasks.posterior.decode_states import cells_in_states
 from scduet.tasks.posterior.predictive_check import calibration_error, gene_statistics
 
 

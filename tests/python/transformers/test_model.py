@@ -10,7 +10,7 @@ from named import named
 import scduet as sd
 from scduet.capabilities import TrainedModel
 from scduet.errors import DeviceError, OptionError, ScduetWarning
-from scduet.interop import models, transformers
+from scduet.interop import kept_models, models, transformers
 from scduet.tasks.quality.provenance import learned_labels, made_by, note
 
 pytestmark = pytest.mark.filterwarnings("ignore::scduet.errors.ScduetWarning")  # few cells, little training
@@ -111,15 +111,15 @@ def test_r_uses_what_it_trained_without_reading_it_again(cells, tmp_path, monkey
     monkeypatch.undo()
     assert sd.load(taught).tuning.base.origin == to
     place = {"folder": str(tmp_path / "scvi"), "sha256": fitted.facts["sha256"]}
-    np.testing.assert_allclose(models.saved(**place).embed(cells), truth, atol=1e-6)
-    assert models.saved(**place) is models.saved(**place)
+    np.testing.assert_allclose(kept_models.saved(**place).embed(cells), truth, atol=1e-6)
+    assert kept_models.saved(**place) is kept_models.saved(**place)
 
 
 def test_a_model_that_was_changed_on_disk_is_read_again(cells, tmp_path):
     load("geneformer").save(tmp_path / "own")
-    first = models.saved(str(tmp_path / "own"))
+    first = kept_models.saved(str(tmp_path / "own"))
     load("scgpt").save(tmp_path / "own", overwrite=True)
-    assert (first.name, models.saved(str(tmp_path / "own")).name) == ("geneformer", "scgpt")
+    assert (first.name, kept_models.saved(str(tmp_path / "own")).name) == ("geneformer", "scgpt")
 
 
 def test_a_cell_that_does_not_fit_is_a_device_error_of_a_fitted_model_too(cells, monkeypatch):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scduet.data.levels import coded, places_of
+from scduet.data.locate import column
 from scduet.data.selection import selected
 from scduet.errors import DataError, OptionError, some
 
@@ -33,9 +34,7 @@ def comparisons(
 
 
 def _of_levels(adata, groupby, group1, group2) -> Iterator[tuple[tuple[Any, Any], np.ndarray, np.ndarray]]:
-    if groupby is None or groupby not in adata.obs:
-        raise DataError(f"no column {groupby!r} in adata.obs", f"it has {some(adata.obs.columns, 12)}")
-    levels = coded(adata.obs[groupby], groupby)
+    levels = coded(column(adata, groupby), groupby)
     if group1 is None and group2 is not None:
         raise OptionError(f"group2={group2!r} says what to compare with, but not which groups", "pass group1= too")
     if group1 is None and len(levels.names) < 2:

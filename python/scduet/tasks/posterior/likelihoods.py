@@ -121,7 +121,7 @@ def marginal_log_likelihood(
                     ll = fast.log_likelihood(z, part.cells, log_library)
                 total = torch.logaddexp(total, weight + ll)
             found.append((total - math.log(n_samples)).cpu())
-    return torch.cat(found).numpy()
+    return torch.cat([torch.zeros(0), *found]).numpy()
 
 
 @torch.inference_mode()
@@ -173,7 +173,7 @@ def latent_library_size(
                 mean, variance = learned.library_posterior(part.cells)
                 log_library = mean + 0.5 * variance if give_mean else rsample(mean, variance)
             found.append(log_library.exp().cpu())
-    return torch.cat(found).numpy()
+    return torch.cat([torch.zeros(0), *found]).numpy()
 
 
 def _learned_library(model: Model) -> LearnsLibrary | None:

@@ -16,12 +16,12 @@ from scduet.api import Model
 from scduet.errors import OptionError
 from scduet.nn.distributions import HasRates
 from scduet.options import check_arguments
+from scduet.tasks.posterior.decode_states import cells_in_states
 from scduet.tasks.posterior.latent import (
     BATCH_SIZE,
     Modality,
     as_batch,
     batch_codes,
-    cells_in_states,
     modality_of,
     opened,
     rows_of,

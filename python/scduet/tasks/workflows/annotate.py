@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +36,8 @@ FINE_TUNING = dict(max_epochs=20, n_samples_per_label=100)  # of scvi-tools' tut
 
 
 def annotate(
-    query: AnnData,
-    reference: AnnData | TrainedModel,
+    query,
+    reference,
     labels_key: str | None = None,
     model: str | Path | TrainedModel = "scanvi",
     *,
@@ -52,10 +51,10 @@ def annotate(
 ) -> pd.DataFrame:
     """Predict the cell types of `query` from those of `reference`, and return the table that says how well that works.
 
-    query: AnnData with raw counts; gains obs[key_added] (categorical), obs[key_added + "_score"] (probability of that
-        type, 0 to 1), obsm[key_added + "_probability"] (cell x type; "-" for "/", which no file may hold in a name),
-        and uns[key_added]: the method that gave the labels, and its accuracy and macro_f1.
-    reference: AnnData with raw counts and obs[labels_key]; or a trained scANVI onto which the query is mapped, or a
+    query: AnnData or MuData with raw counts; gains obs[key_added] (categorical), obs[key_added + "_score"] (probability
+        of that type, 0 to 1), obsm[key_added + "_probability"] (cell x type; "-" for "/", which no file may hold in a
+        name), and uns[key_added]: the method that gave the labels, and its accuracy and macro_f1.
+    reference: the same with obs[labels_key]; or a trained scANVI onto which the query is mapped, or a
         transformer that `finetune` taught.
     model: "scanvi", or a transformer (or its folder or "hf://" address) that is fine-tuned on the reference.
     batch_key: column of obs of both; None takes reference and query for two batches. Transformers do not use it.
@@ -78,10 +77,10 @@ def annotate(
     """
     checks.check_cells(query)
     seed = seed_of(seed)
-    labeled = reference if isinstance(reference, AnnData) else None
+    labeled = reference if hasattr(reference, "obs_names") else None
     _check_use(use, trained=labeled is None)
     check_arguments(**({} if unknown is None else {"unknown": unknown}))
-    if not isinstance(reference, AnnData):
+    if labeled is None:
         found, table = _by_model(query, reference, callback, options)
     elif not isinstance(model, str) or is_transformer(model):
         found, table = _by_transformer(query, reference, labels_key, model, seed, callback, options)
@@ -92,7 +91,7 @@ def annotate(
     method = _chosen(table, use)
     share = found[method]().set_axis(query.obs_names)
     if labeled is not None and labels_key is not None:  # names become the user's values again
-        own = coded(labeled.obs[labels_key], labels_key).own  # pyright: ignore[reportAttributeAccessIssue]
+        own = coded(locate.column(labeled, labels_key), labels_key).own  # pyright: ignore[reportAttributeAccessIssue]
         share.columns = pd.Index([own[name] for name in share.columns])
     _write(query, share, unknown, key_added)
     query.uns[key_added] = {"method": method, **{k: float(v) for k, v in table.loc[method].items() if k in DECIDES}}
@@ -218,21 +217,21 @@ def _split(labels: np.ndarray, seed: int) -> _Truth:
 def _joined(query: AnnData, reference: AnnData, truth: _Truth, batch_key, unlabeled: str, options: dict) -> AnnData:
     """Reference and query as one data set of their shared genes, with obs "batch" and "label"."""
     fields = build(Fields, {**options, "genes": options.pop("genes", None), "layer": options.pop("layer", None)})
+    given = reference, query
     (query, _), (reference, layer) = (with_layer(part, fields.layer) for part in (query, reference))
     for part in (query, reference):
         checks.check_names(part.var_names, "gene")
     genes = _shared_genes(query, reference, fields.genes)
     named = (*fields.categorical_covariate_keys, *fields.continuous_covariate_keys, fields.size_factor_key)
     columns = [key for key in named if key is not None]
-    for part, key in product((query, reference), columns):
-        locate.column(part, key)  # is it there?
+    tables = [pd.DataFrame({key: locate.column(part, key) for key in columns}, part.obs_names) for part in given]
     parts = [locate.locate_main(part[:, genes], layer).values for part in (reference, query)]
-    obs = pd.concat([reference.obs[columns], query.obs[columns]], ignore_index=True)
+    obs = pd.concat(tables, ignore_index=True)
     obs.index = [f"reference {name}" for name in reference.obs_names] + [f"query {name}" for name in query.obs_names]
     if batch_key is None:
         obs["batch"] = np.repeat(["reference", "query"], [reference.n_obs, query.n_obs])
     else:
-        obs["batch"] = np.concatenate([_batches(part, batch_key) for part in (reference, query)])
+        obs["batch"] = np.concatenate([_batches(part, batch_key) for part in given])
     label = np.full(len(obs), unlabeled, dtype=object)
     label[truth.shown] = truth.labels[truth.shown]
     obs["label"] = label
@@ -261,9 +260,9 @@ def _join_inputs(both: AnnData, reference: AnnData, query: AnnData, model: str, 
 
 
 def _batches(adata: AnnData, key: str) -> np.ndarray:
-    if not isinstance(key, str) or key not in adata.obs:
+    if not isinstance(key, str) or not locate.has_column(adata, key):
         raise DataError(f"no column {key!r} in obs of reference and query", "leave batch_key out, or add the column")
-    return coded(adata.obs[key], key, required=True).texts
+    return coded(locate.column(adata, key), key, required=True).texts
 
 
 def _shared_genes(query: AnnData, reference: AnnData, wanted) -> pd.Index:

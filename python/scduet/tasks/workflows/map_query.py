@@ -21,9 +21,10 @@ from torch.func import functional_call
 from scduet import api
 from scduet.api import Model
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
-from scduet.data import checks
+from scduet.data import checks, feature_names
 from scduet.data.levels import absent, coded, places_of
-from scduet.data.locate import locate_main, var_of_main
+from scduet.data.locate import column, has_column, locate_main, main_part, var_of_main
+from scduet.data.main_matrix import with_modality
 from scduet.data.schema import Schema, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, ScduetWarning, some
@@ -80,26 +81,29 @@ def map_query(
     return mapped
 
 
-def prepare_query(query: AnnData, model: Model, *, max_missing: float = 0.2) -> AnnData:
+def prepare_query(query, model: Model, *, max_missing: float = 0.2):
     """A copy of `query` with the genes of `model`, in its order; missing ones are zero, missing labels "unlabeled".
 
-    Further inputs of the model in obsm are copied as they are. Warns about missing genes. Raises DataError when their
-    share is above `max_missing` (0 to 1), and for a MuData or a model whose matrices are elsewhere.
+    query: AnnData, or MuData, of which the modality with the main matrix is changed. Further inputs of the model in
+    obsm and in other modalities are copied as they are. Warns about missing genes. Raises DataError when their share is
+    above `max_missing` (0 to 1), and for a model whose main matrix is neither X nor a layer.
     """
     check_arguments(max_missing=max_missing)
     checks.check_cells(query)
     names, fields = pd.Index(model.genes), model.schema.fields
-    if hasattr(query, "mod") or (fields.layer is not None and fields.layer not in query.layers):
-        raise DataError("prepare_query copies an AnnData with counts in X or a layer", "use map_query")
+    name, layer = main_part(query, fields.layer)
+    main = query if name is None else query.mod[name]
+    if layer is not None and layer not in main.layers:
+        raise DataError("prepare_query copies cells with counts in X or a layer", "use map_query")
     _check_genes(query, model, max_missing)
-    matrix = _picked(locate_main(query, fields.layer).values, query.var_names.get_indexer(names))
-    layers = {} if fields.layer is None else {fields.layer: matrix}
-    obs = query.obs.copy()
-    if fields.labels_key is not None:
-        obs[fields.labels_key] = _known_labels(obs, fields.labels_key, model.schema)
-    prepared = AnnData(matrix, obs=obs, var=pd.DataFrame(index=names), layers=layers)
+    matrix = _picked(locate_main(query, fields.layer).values, feature_names.places_of(names, main.var_names))
+    layers = {} if layer is None else {layer: matrix}
+    prepared = AnnData(matrix, obs=main.obs.copy(), var=pd.DataFrame(index=names), layers=layers)
     if model.schema.inputs:
-        prepared.obsm, prepared.uns = dict(query.obsm), dict(query.uns)
+        prepared.obsm, prepared.uns = dict(main.obsm), dict(main.uns)
+    prepared = prepared if name is None else with_modality(query, name, prepared)
+    if fields.labels_key is not None:
+        prepared.obs[fields.labels_key] = _known_labels(query, fields.labels_key, model.schema)
     return prepared
 
 
@@ -107,7 +111,7 @@ def _check_genes(data, model: Model, max_missing: float) -> None:
     """Warn about genes of the model that are missing, and raise DataError where these are too many."""
     names, var = pd.Index(model.genes), var_of_main(data, model.schema.fields.layer)
     checks.check_names(var.index, "gene")
-    missing = names[var.index.get_indexer(names) < 0]
+    missing = names[feature_names.places_of(names, var.index) < 0]
     _refuse_missing(var, missing, len(names), max_missing)
 
 
@@ -212,14 +216,15 @@ def train_new_rows(
     return listener.handed_over(replace(trained, module=mapped.module.requires_grad_(True).eval()))
 
 
-def _known_labels(obs: pd.DataFrame, key: str, schema: Schema) -> pd.Series:
+def _known_labels(query, key: str, schema: Schema) -> pd.Series:
     """The labels of the query that the model knows; the rest are unlabeled."""
     unlabeled = schema.fields.unlabeled_category
-    if key not in obs:
-        return pd.Series(unlabeled, index=obs.index)
-    labels = coded(obs[key], key)
+    if not has_column(query, key):
+        return pd.Series(unlabeled, index=query.obs_names)
+    values = column(query, key)
+    labels = coded(values, key)
     known = np.append(places_of(labels.names, schema.levels[key]), -1) >= 0
-    return obs[key].astype(object).where(known[labels.code], unlabeled)
+    return values.astype(object).where(known[labels.code], unlabeled)
 
 
 def _refuse_missing(var: pd.DataFrame, missing: pd.Index, of: int, most: float) -> None:
@@ -235,10 +240,10 @@ def _refuse_missing(var: pd.DataFrame, missing: pd.Index, of: int, most: float) 
 
 def _other_names(var: pd.DataFrame, missing: pd.Index) -> str:
     """A hint, where a column of var holds the names that are missing."""
-    for column in var.columns:
-        share = missing.isin(var[column].astype(str)).mean()
+    for key in var.columns:
+        share = missing.isin(var[key].astype(str)).mean()
         if share > 0.5:
-            return f"var[{column!r}] has {share:.0%} of them: set adata.var_names = adata.var[{column!r}]"
+            return f"var[{key!r}] has {share:.0%} of them: set adata.var_names = adata.var[{key!r}]"
     ensembl = missing.str.match(r"ENS[A-Z]*G\d{8,}").mean() > 0.5
     return "the model's genes are Ensembl ids and the query's are not: set var_names to Ensembl ids" if ensembl else ""
 

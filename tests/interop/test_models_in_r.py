@@ -63,7 +63,7 @@ how <- list(features = rownames(counts), max_epochs = 2, n_hidden = 16, n_latent
 run <- function(f, object, ...) suppressWarnings(do.call(f, c(list(object), how, list(...))))
 refused <- function(code) {
   e <- tryCatch(code, error = identity)
-  cat(class(e)[1], gsub("\\s+", " ", conditionMessage(e)), "\\n")
+  cat(class(e)[1], gsub("[[:space:]]+", " ", conditionMessage(e)), "\\n")
 }
 """
 
@@ -109,7 +109,7 @@ cat(scduet:::embedding_name("totalvi"), "\\n")
 """
 
 
-def cite_seq(n=90):
+def cite_seq(n=120):
     random = np.random.default_rng(0)
     cells = [f"cell{i}" for i in range(n)]
     rna = pd.DataFrame(random.poisson(2.0, (n, 20)), cells, [f"G{i}" for i in range(20)])

@@ -32,7 +32,7 @@ class TrainConfig:
     clip_gradient: float | None = None
     """Maximum gradient norm; None for no limit."""
     train_size: float | None = None
-    """Share of the cells to train on; the rest are held out for validation."""
+    """Fraction of the cells to train on; the rest are held out for validation."""
     validate_every: int | None = None
     """Number of epochs between validations; 0 to validate only at the end."""
     early_stopping: bool | None = None

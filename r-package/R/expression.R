@@ -27,7 +27,7 @@
 #' obj <- NormalizeExpression(obj)
 #' FeaturePlot(obj, "denoised_CD3E")
 #'
-#' obj <- NormalizeExpression(obj, reduction = "totalvi", modality = "protein", assay.name = "denoised_ADT")
+#' obj <- NormalizeExpression(obj, "totalvi", modality = "protein", assay.name = "denoised_ADT")
 #' }
 NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = "counts", assay.name = "denoised",
                                 features = NULL, batch = NULL, library.size = NULL, n.samples = 1,

@@ -136,18 +136,6 @@ def expression(folder: str, sha256: str, adata, options: Options, task: str = "n
     return Genes(codec.as_text(table.columns), objects.block(table.to_numpy()))
 
 
-def denoise(adata, method: str | None, options: Options, callback: Callable | None = None) -> Genes:
-    """Expected counts of the cells, as R's matrix of genes x cells."""
-    call(scduet.denoise, adata, method, callback=listener(callback), options=options)
-    return Genes(codec.as_text(adata.var_names), objects.block(adata.layers["denoised"]))
-
-
-def compare_denoisers(adata, options: Options, callback: Callable | None = None) -> list[codec.Column]:
-    """The table of `scduet.compare_denoisers`, its first column the names of the methods."""
-    table = call(scduet.compare_denoisers, adata, callback=listener(callback), options=options)
-    return codec.columns_of(_indexed(table, "method"))
-
-
 def annotate(query, reference, options: Options, callback: Callable | None = None) -> Annotated:
     """Cell types of the query by an annotated reference (or a taught model's folder), and how well that works."""
     known = saved(reference) if isinstance(reference, str) else reference

@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scduet.checkpoints import pretrained
+from scduet.checkpoints import geneformer, pretrained
 from scduet.contract import TokenBatch
 from scduet.transformers.families.geneformer import Options
 

@@ -12,7 +12,7 @@ from named import assert_named, named
 
 import scduet as sd
 from scduet.errors import DataError, OptionError, ScduetWarning
-from scduet.tasks.comparison.differential_expression import _Sampler
+from scduet.tasks.comparison.draws import Sampler
 from scduet.tasks.comparison.fold_changes import (
     Pairs,
     called,
@@ -101,7 +101,7 @@ def test_groups_may_be_given_in_every_way(planted, table):
 
 @torch.inference_mode()
 def test_draws_are_compared_that_are_decoded_as_the_same_batch(planted):
-    sampler = _Sampler(planted[0], modality_of(planted[0]), planted[1], 400, 64, np.random.default_rng(0))
+    sampler = Sampler(planted[0], modality_of(planted[0]), planted[1], 400, 64, np.random.default_rng(0))
     rows = np.arange(300), np.arange(300, 600)
     draws = sampler.draw((rows[0], [0, 1]), (rows[1], [0, 1]))
     pairs = draws.pairs()

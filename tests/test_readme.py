@@ -100,7 +100,7 @@ def test_the_table_of_tasks_names_what_there_is():
         for module in re.findall(r"from scduet import (\w+)", in_python):
             assert import_module(f"scduet.{module}")
         assert set(re.findall(r"\w+(?=\()|(?<== )\w+", in_r)) <= exported, task
-        for command, flags in re.findall(r"`scduet (\w+)([^`]*)`", in_shell):
+        for command, flags in re.findall(r"`scduet ([\w-]+)([^`]*)`", in_shell):
             told = CliRunner().invoke(build(), [command, "--help"])
             assert told.exit_code == 0, (task, command)
             assert all(flag in told.output for flag in re.findall(r"--[\w-]+", flags)), (task, flags)

@@ -82,7 +82,7 @@ def read(path: Path) -> Foreign:
         raise FormatError(f"{path} holds a {kind} of scvi-tools", f"those that can be read are {some(MODELS, 9)}")
     given = _flat(attributes.get("init_params_", {}))
     config = _config(name, given | (totalvi.options(given, known, weights) if name == "totalvi" else {}), path)
-    schema = _schema(name, known, _genes(names, known), weights)
+    schema = _schema(name, known, _genes(names, known, path), weights)
     reference = _reference(schema, known, weights)
     if name == "totalvi":
         schema, reference = totalvi.with_proteins(schema, reference, known)
@@ -116,9 +116,12 @@ def _content(path: Path) -> tuple[dict[str, Tensor], Any, dict[str, Any]]:
     return _tensors(content["model_state_dict"]), content["var_names"], content["attr_dict"]
 
 
-def _genes(names: Any, registry: Mapping[str, Any]) -> tuple[str, ...]:
+def _genes(names: Any, registry: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     """Names of the main matrix, among those of a MuData's modalities."""
     main = registry["field_registries"].get("X", {}).get("data_registry", {}).get("mod_key")
+    if isinstance(names, dict) and main not in names:
+        message = f"{path} is a model of the modalities {some(names)}, and does not say which is the main one"
+        raise FormatError(message, "save the model again with scvi-tools")
     return tuple(map(str, names[main] if isinstance(names, dict) else names))
 
 

@@ -98,7 +98,7 @@ test_that("a file holds what the object holds, and is never half written", {
   folder <- tempfile()
   dir.create(folder)
   path <- file.path(folder, "x.h5ad")
-  expect_message(WriteH5AD(object, path), "no dates.*day", class = "scduet_message")
+  expect_message(WriteH5AD(object, path), "Dates and times.*day", class = "scduet_message")
   expect_identical(list.files(folder, all.files = TRUE, no.. = TRUE), "x.h5ad")
   back <- ReadH5AD(path)
   expect_identical(counts_in(back), counts_in(object))

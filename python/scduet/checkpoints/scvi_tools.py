@@ -82,7 +82,7 @@ def read(path: Path) -> Foreign:
         raise FormatError(f"{path} holds a {kind} of scvi-tools", f"those that can be read are {some(MODELS, 9)}")
     given = _flat(attributes.get("init_params_", {}))
     config = _config(name, given | (totalvi.options(given, known, weights) if name == "totalvi" else {}), path)
-    schema = _schema(name, known, _genes(names, known, path), weights)
+    schema = _schema(name, known, _genes(names, known, path / "model.pt" if path.is_dir() else path), weights)
     reference = _reference(schema, known, weights)
     if name == "totalvi":
         schema, reference = totalvi.with_proteins(schema, reference, known)

@@ -10,15 +10,18 @@ from scduet._torch import torch
 import hashlib
 import json
 import time
+from dataclasses import fields
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from scduet.data.schema import Fields
 from scduet.data.sources import Cells, marks
 from scduet.errors import FormatError, TrainingError, some
 from scduet.io.atomic import place_whole, probe
+from scduet.train.config import TrainConfig
 from scduet.train.loop import Trainer
 
 FILE = "training.safetensors"
@@ -160,8 +163,11 @@ def _refuse_unwritable(folder: Path) -> None:
 
 
 def _refuse_other(path: Path, saved: dict, run: dict) -> None:
-    run = json.loads(json.dumps(run))
-    differ = [f"{key}: {saved.get(key)!r} there, {now!r} now" for key, now in run.items() if saved.get(key) != now]
+    run, usual = json.loads(json.dumps(run)), {f.name: f.default for cls in (TrainConfig, Fields) for f in fields(cls)}
+    before = {
+        key: saved.get(key, usual.get(key)) for key in run
+    }  # newer options had their defaults
+    differ = [f"{key}: {before[key]!r} there, {now!r} now" for key, now in run.items() if before[key] != now]
     if differ:
         remedy = "pass another checkpoint folder, or delete it"
         raise FormatError(f"{path} is from another run ({some(differ)})", remedy)

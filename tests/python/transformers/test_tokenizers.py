@@ -227,7 +227,7 @@ def test_pieces_and_explicit_zeros_change_nothing(tokenizer, monkeypatch):
     x = counts()
     whole = tokenizer.tokens(rows_of(x))
     rows = rows_of(x + 1)
-    with_zeros = dataclasses.replace(rows, values=rows.data - 1)
+    with_zeros = dataclasses.replace(rows, data=rows.data - 1)
     monkeypatch.setattr(tokens_module, "SMALL", 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert len(tokens_module.pieces(rows, 4)) == 4

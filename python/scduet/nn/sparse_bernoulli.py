@@ -49,7 +49,7 @@ def _plain(x: SparseRows, logits: Tensor, depth_logit: Tensor | None, factor_log
     log_missed = torch.logaddexp(log_u, log_d + log_v)
     rest = torch.logaddexp(log_missed, -logits) if factor_logit is not None or depth_logit is not None else -logits
     closed = (rest - F.softplus(-logits)).sum(1)
-    log_odds = (log_d + log_f - rest).expand_as(logits).reshape(-1).index_select(0, x.position)
+    log_odds = (log_d + log_f - rest).expand_as(logits).reshape(-1).index_select(0, x.flat_index)
     opened = torch.where(x.data != 0, log_odds, 0.0)
     return closed.index_add(0, x.row, opened)
 

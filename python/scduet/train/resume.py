@@ -164,9 +164,7 @@ def _refuse_unwritable(folder: Path) -> None:
 
 def _refuse_other(path: Path, saved: dict, run: dict) -> None:
     run, usual = json.loads(json.dumps(run)), {f.name: f.default for cls in (TrainConfig, Fields) for f in fields(cls)}
-    before = {
-        key: saved.get(key, usual.get(key)) for key in run
-    }  # newer options had their defaults
+    before = {key: saved.get(key, usual.get(key)) for key in run}  # newer options had their defaults
     differ = [f"{key}: {before[key]!r} there, {now!r} now" for key, now in run.items() if before[key] != now]
     if differ:
         remedy = "pass another checkpoint folder, or delete it"

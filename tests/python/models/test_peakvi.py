@@ -83,7 +83,7 @@ class Killed(BaseException):
 
 
 def killed(event):
-    if event.epoch == 3:
+    if event.done == 3:
         raise Killed
 
 

@@ -47,7 +47,7 @@ def test_the_trainer_gives_every_minibatch_labeled_cells_from_the_training_cells
     trainer = Trainer(SCANVI(schema.reference(cells), Config(n_samples_per_label=5)), cells, training)
 
     def epoch():
-        return list(trainer.feed.training(trainer.module, trainer.train_rows, 0, trainer.group.share)[0])
+        return list(trainer.feed.training(trainer.module, trainer.train_rows, 0, trainer.group.shard)[0])
 
     batches = epoch()
     assert sum(len(batch) for batch in batches) == 180

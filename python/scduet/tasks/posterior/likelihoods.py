@@ -19,7 +19,16 @@ from scduet.errors import DataError, OptionError
 from scduet.nn.distributions import HasParameters
 from scduet.nn.layers import rsample
 from scduet.options import check_arguments
-from scduet.tasks.posterior.latent import BATCH_SIZE, Modality, encoder_of, is_minified, modality_of, seeded, states
+from scduet.tasks.posterior.latent import (
+    BATCH_SIZE,
+    Modality,
+    encoder_of,
+    is_minified,
+    modality_of,
+    rows_of,
+    seeded,
+    states,
+)
 
 
 @torch.inference_mode()
@@ -86,17 +95,18 @@ def marginal_log_likelihood(
     batch_size: int = BATCH_SIZE,
     seed: int | None = 0,
     modality: str | None = None,
-    rows: np.ndarray | None = None,
+    rows=None,
 ) -> np.ndarray:
     """log p(x) of each cell, by importance sampling from the posterior with `n_samples` draws (biased downwards).
 
-    rows: places of the cells to use, None for all.
+    rows: the cells to use, as for `normalized_expression`; None for all.
     modality: of this matrix alone; None for all that the model decodes. What was not measured counts nothing.
     Source: Burda, Grosse and Salakhutdinov 2016.
     """
     check_arguments(n_samples=n_samples, batch_size=batch_size)
     _refuse_minified(adata)
-    chosen, encoder, found = _modalities(model, modality), encoder_of(model), []
+    rows, chosen = rows_of(model, adata, rows), _modalities(model, modality)
+    encoder, found = encoder_of(model), []
     decoder, learned = chosen[0].decoder, _learned_library(model)
     fast = decoder if modality is None and isinstance(decoder, HasLikelihood) else None
     with seeded(seed):

@@ -59,4 +59,4 @@ def _as_official(rows: Rows, usual: Float[np.ndarray, " gene"], total: Float[np.
     known, numbers = np.flatnonzero(scaled > 0), np.zeros(len(scaled), np.float32)
     for a, b in pairwise(np.searchsorted(known, rows.indptr)):
         numbers[known[a:b][np.argsort(-scaled[known[a:b]])]] = np.arange(b - a, 0, -1)
-    return replace(rows, values=numbers)
+    return replace(rows, data=numbers)

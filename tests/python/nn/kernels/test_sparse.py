@@ -78,7 +78,7 @@ def test_transposed_twice_is_the_same():
     turned = transposed(x)
     assert torch.equal(turned.dense(), dense.t())
     again = transposed(turned)
-    assert all(torch.equal(getattr(again, name), getattr(x, name)) for name in ("values", "column", "indptr"))
+    assert all(torch.equal(getattr(again, name), getattr(x, name)) for name in ("data", "indices", "indptr"))
 
 
 def test_a_layer_of_sparse_rows_trains_like_one_of_dense_rows():

@@ -24,9 +24,12 @@ LAYERS = [
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ROOMS = {  # the folders of a package: each may import the ones before it
     "metrics": ("core", "integration"),
-    "models": ("rna", "multimodal"),
+    "models": ("rna", "multimodal", "perturbation"),
     "nn": ("kernels",),
-    "tasks": ("quality", "posterior", "comparison", "genes", "perturbation", "multimodal", "foundation", "workflows"),
+    "tasks": (
+        *("quality", "posterior", "comparison", "genes", "perturbation", "generation", "multimodal", "foundation"),
+        "workflows",
+    ),
     "transformers": ("tokenizers", "encoder", "families", "objectives", "inference"),
 }
 ONLY_IN = {  # a package and the parts that may know it

@@ -110,9 +110,15 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> Float[Tensor, "cell hidden"]:
         hidden: Any = x
-        for i, linear in enumerate(self.linear):
-            hidden = self.units(i, linear(hidden, codes))
+        for i in range(len(self.linear)):
+            hidden = self.layer(i, hidden, codes)
         return hidden
+
+    def layer(
+        self, i: int, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()
+    ) -> Float[Tensor, "cell hidden"]:
+        """Hidden units of layer `i`, given those of the layer before."""
+        return self.units(i, self.linear[i](x, codes))
 
     def units(
         self, i: int, x: Float[Tensor, "*#level cell hidden"], shift: Float[Tensor, "level hidden"] | None = None

@@ -180,7 +180,13 @@ class SCVI(nn.Module):
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
     ) -> Float[Tensor, " cell"]:
         """log p(x | z, l), summed over genes."""
-        hidden, likelihood = self._hidden(z, cells, cells.batch), self.config.gene_likelihood
+        return self.log_likelihood_of_hidden(self._hidden(z, cells, cells.batch), cells, log_library)
+
+    def log_likelihood_of_hidden(
+        self, hidden: Float[Tensor, "cell hidden"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
+    ) -> Float[Tensor, " cell"]:
+        """The same, of the hidden units of the decoder's last layer."""
+        likelihood = self.config.gene_likelihood
         if likelihood == "normal" or self.counts is not None:
             return self._counts(hidden, cells, cells.batch, log_library).log_prob(cells.x.dense()).sum(-1)
         inputs = (cells.x, head(self.share, hidden), log_library)
@@ -256,6 +262,16 @@ class SCVI(nn.Module):
         if not self.config.encode_covariates:
             return x, ()
         return self._joined(x.dense(), cells, cells.batch), self._codes(cells, cells.batch)
+
+    def decoder_layers(
+        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]
+    ) -> tuple[Float[Tensor, "cell hidden"], Float[Tensor, "cell hidden"]]:
+        """Hidden units of the decoder's first and last layer."""
+        body, codes = self.decoder, self._codes(cells, batch)
+        first = hidden = body.layer(0, self._joined(z, cells, batch), codes)  # type: ignore[operator]
+        for i in range(1, self.config.n_layers):
+            hidden = body.layer(i, hidden, codes)  # type: ignore[operator]
+        return first, hidden
 
     def _hidden(
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]

@@ -44,6 +44,8 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "interpolate": "scduet.tasks.posterior.decode_states",
     "shift": "scduet.tasks.perturbation.shift",
     "decode_states": "scduet.tasks.posterior.decode_states",
+    "generate_cells": "scduet.tasks.generation.generate_cells",
+    "score_generated": "scduet.tasks.generation.score_generated",
     "embed_pretrained": "scduet.tasks.workflows.embed_pretrained",
     "finetune": "scduet.tasks.foundation.finetune",
     "evaluate": "scduet.tasks.foundation.finetune",

@@ -17,7 +17,7 @@ LAYERS = [
     {"train", "checkpoints", "count_model", "transformer_model"},
     {"api"},
     {"tasks", "plots"},
-    {"interop", "reports", "scvi"},
+    {"interop", "reports", "scvi", "scgen"},
     {"cli"},
     {"__main__"},
 ]
@@ -33,7 +33,7 @@ ROOMS = {  # the folders of a package: each may import the ones before it
     "transformers": ("tokenizers", "encoder", "families", "objectives", "inference"),
 }
 ONLY_IN = {  # a package and the parts that may know it
-    "anndata": {"data", "io", "tasks", "interop", "scvi"},
+    "anndata": {"data", "io", "tasks", "interop", "scvi", "scgen"},
     "scanpy": {"data", "io", "tasks", "interop", "scvi"},
     "matplotlib": {"plots"},
     "typer": {"cli"},

@@ -75,6 +75,9 @@ _OTHER = {  # module -> public names that are no column of the table
         "direction_accuracy", "energy_distance", "explained_variance_r2", "gene_overlap", "mmd", "mse", "pearson",
         "pearson_delta", "squared_pearson", "top_genes",
     ),
+    "generation": (
+        "copied_share", "correlation_agreement", "label_accuracy", "shuffled_within", "two_sample_auc",
+    ),
     "imputation": (
         "held_out_scores", "heldout_log_likelihood", "hide_counts", "importance_log_likelihood", "imputation_error",
         "molecular_cross_validation", "split_molecules",

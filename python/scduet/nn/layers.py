@@ -109,16 +109,14 @@ class MLP(nn.Module):
         self.activation: Activation = activation
 
     def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> Float[Tensor, "cell hidden"]:
-        hidden: Any = x
-        for i in range(len(self.linear)):
-            hidden = self.layer(i, hidden, codes)
-        return hidden
+        return self.layers(x, codes)[-1]
 
-    def layer(
-        self, i: int, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()
-    ) -> Float[Tensor, "cell hidden"]:
-        """Hidden units of layer `i`, given those of the layer before."""
-        return self.units(i, self.linear[i](x, codes))
+    def layers(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> list[Float[Tensor, "cell hidden"]]:
+        """Hidden units of each layer."""
+        found: list[Any] = []
+        for i, linear in enumerate(self.linear):
+            found.append(self.units(i, linear(found[-1] if found else x, codes)))
+        return found
 
     def units(
         self, i: int, x: Float[Tensor, "*#level cell hidden"], shift: Float[Tensor, "level hidden"] | None = None

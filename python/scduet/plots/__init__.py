@@ -9,6 +9,7 @@ _FIGURES = {  # name -> module that defines it
     "tradeoff": "scduet.plots.score_table",
     "confusion": "scduet.plots.comparison",
     "perturbation": "scduet.plots.comparison",
+    "mean_scatter": "scduet.plots.means",
     "gene_network": "scduet.plots.network",
     "categorical_colors": "scduet.plots.style",
     "save_figure": "scduet.plots.style",

@@ -64,8 +64,8 @@ def find_counts(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
 
 
 def recipe(n_cells: int, max_epochs: int | None) -> dict[str, object]:
-    """As many steps as 60 passes over 20,000 cells take, but no more than 60 and no fewer than 10 passes."""
-    epochs = max(min(round(20_000 / n_cells * 60), 60), 10)
+    """As many steps as 100 passes over 20,000 cells take, but no more than 100 and no fewer than 10 passes."""
+    epochs = max(min(round(20_000 / n_cells * 100), 100), 10)
     return {"lr": 1e-3, "batch_size": 64, "max_epochs": max_epochs or epochs}
 
 
@@ -75,7 +75,7 @@ class SCGEN(nn.Module):
     expects: Expects = "lognormal"
     measure = staticmethod(find_counts)
     modalities = ("rna",)
-    recipes = {"auto": recipe}
+    recipes = {"auto": recipe, "scvi-tools": {"kl_warmup_epochs": 0}}
     is_counts: Float[Tensor, " 1"]
 
     def __init__(self, reference: Reference, config: Config):

@@ -84,9 +84,9 @@ class TrVAE(nn.Module):
             return vae(cells, step)
         mean, variance = vae.posterior(cells)
         z, kl = rsample(mean, variance), kl_to_normal(mean, variance).mean()
-        first, hidden = vae.decoder_layers(z, cells, cells.batch)
-        error = -vae.log_likelihood_of_hidden(hidden, cells, vae.log_library(cells)).mean()
-        compared = first if self.config.mmd_on == "decoder" else z
+        layers = vae.decoder.layers(vae.joined(z, cells, cells.batch), vae.codes(cells, cells.batch))  # type: ignore[operator]
+        error = -vae.log_likelihood(z, cells, vae.log_library(cells), layers[-1]).mean()
+        compared = layers[0] if self.config.mmd_on == "decoder" else z
         mmd = mmd_between(compared, cells.batch, self.reference.n_batches)
         terms = {"reconstruction": error, "kl": kl, "mmd": mmd}
         return Loss(error + step.kl_weight * kl + weight * mmd, terms, len(cells))

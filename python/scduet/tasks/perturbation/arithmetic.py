@@ -14,8 +14,8 @@ from jaxtyping import Float
 from scduet.api import Model
 from scduet.data.levels import coded
 from scduet.errors import DataError, some
-from scduet.tasks.posterior.latent import BATCH_SIZE, modality_of
 from scduet.tasks.perturbation.shift import shift
+from scduet.tasks.posterior.latent import BATCH_SIZE, modality_of
 
 States = Float[np.ndarray, "cell latent"]
 Expression = Float[np.ndarray, "cell gene"]
@@ -35,7 +35,7 @@ def predict_by_arithmetic(
     residual: bool = False,
     clip: bool = True,
 ) -> tuple[Expression, States]:
-    """`control_cells` as they would be under `perturbation`: (cell, gene) of the model, and the shift of each (latent,).
+    """`control_cells` as they would be under `perturbation`: (cell, gene) of the model, and the shift (latent,).
 
     adata: cells of both conditions, by which the shift is measured. labels_key: cell types; the shift is the mean over
     those with cells of both conditions, or of `types` among them. weights: of the types, see `shift`.

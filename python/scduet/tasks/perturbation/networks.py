@@ -13,8 +13,8 @@ from scduet.api import Model, fit
 from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener
 from scduet.tasks.perturbation.arithmetic import decoded, predict_by_arithmetic
-from scduet.tasks.posterior.sampling import posterior_predictive_sample
 from scduet.tasks.perturbation.interface import CONTROL
+from scduet.tasks.posterior.sampling import posterior_predictive_sample
 
 N_SAMPLES = 20  # draws of each cell, whose log-normalized values are averaged
 Expression = Float[np.ndarray, "cell gene"]

@@ -110,6 +110,7 @@ def test_batches_of_a_type_meet_and_types_of_one_batch_stay(trained):
     assert np.array_equal(moved[rows], z[rows])
 
 
+@pytest.mark.filterwarnings("always:scGen:scduet.errors.ScduetWarning")
 def test_counts_are_log_normalized_and_not_mixed_up(counts):
     told: list[str] = []
     options = {"n_hidden": 8, "n_latent": 2, "max_epochs": 2, "callback": lambda event: told.append(event.message)}

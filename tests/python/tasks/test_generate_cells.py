@@ -46,7 +46,7 @@ def test_cells_of_a_type_have_its_expression_and_the_library_of_their_source(cel
     assert set(made.obs["kind"]) == {"A"}
     assert sp.issparse(made.X)
     assert (made.X.data == np.rint(made.X.data)).all()
-    source = cells[made.obs["source"]]
+    source = cells[made.obs["source"].to_numpy()]  # places among the cells trained on
     assert (source.obs["kind"] == "A").all()
     assert (source.obs["batch"].to_numpy() == made.obs["batch"]).all()
     expected, drawn = np.asarray(source.X.sum(1)).ravel(), np.asarray(made.X.sum(1)).ravel()
@@ -86,7 +86,7 @@ def test_a_loaded_model_makes_cells_of_cells_that_are_passed(cells, model, tmp_p
 def test_a_model_of_log_normalized_values_gives_these(cells):
     logged = cells.copy()
     logged.X = sp.csr_matrix(np.log1p(1e4 * cells.X.toarray() / cells.X.sum(1)).astype(np.float32))
-    trained = sd.fit(logged, "scgen", labels_key="kind", **{**SMALL, "lr": 1e-3, "max_epochs": 15})
+    trained = sd.fit(logged, "scgen", labels_key="kind", **{**SMALL, "lr": 3e-3, "max_epochs": 60})
     made = sd.generate_cells(trained, 300, label="B")
     real = logged[logged.obs["kind"] == "B"].X
     assert made.X.min() >= 0
@@ -123,17 +123,15 @@ def test_a_model_without_types_needs_to_be_told(cells):
 def test_the_table_ranks_what_is_generated(cells, model):
     """Copies are called copies; means are told from cells; real cells and the model's pass."""
     held_out, training = cells[:200], cells[200:]
-    copies = training[np.random.default_rng(0).choice(400, 200)].copy()
+    copies = training[np.random.default_rng(0).choice(400, 200, replace=False)].copy()
     mean = anndata.AnnData(np.repeat(np.log1p(1e4 * shares(training))[None], 200, 0), obs=training.obs[:200].copy())
     mean.var_names = training.var_names
     sets = {"scVI": sd.generate_cells(model, 300), "copies": copies, "mean": mean}
-    sets = {name: made[made.obs_names.notna()] for name, made in sets.items()}
-    for made in sets.values():
-        made.obs_names_make_unique()
     table = sd.score_generated(sets, held_out, training=training, labels_key="kind")
     assert list(table.index) == ["real cells", "genes shuffled within types", "scVI", "copies", "mean"]
     passing = ["real cells", "scVI", "copies", "genes shuffled within types"]
-    assert (table.loc[passing, "auc_forest"] < 0.65).all()
+    assert (table.loc[["real cells", "copies"], "auc_forest"] < 0.6).all()
+    assert (table.loc[passing, "auc_forest"] < 0.8).all()
     assert table.loc["mean", "auc_forest"] > 0.95
     assert table.loc["mean", "energy_distance"] > 10 * table.loc[passing, "energy_distance"].abs().max()
     assert table.loc["copies", "copied"] == 1
@@ -155,5 +153,5 @@ def test_cells_that_cannot_be_judged_are_refused(cells):
     other.var_names = [f"x{i}" for i in range(80)]
     with pytest.raises(DataError, match=named("genes")):
         sd.score_generated(other, cells)
-    with pytest.raises(OptionError, match=named("'real cells'")):
+    with pytest.raises(OptionError, match=named("generated=")):
         sd.score_generated({"real cells": cells}, cells)

@@ -57,8 +57,9 @@ def generate_cells(
     `score_generated`.
 
     Returns an AnnData (n, genes of the model): counts (CSR); of a model of log-normalized values the expected values,
-    not below 0, which vary less than cells. obs: "source", the name of the cell whose state was taken, and the columns
-    of the type and the batch. Raises OptionError for models that do not decode, DataError for unknown types.
+    not below 0, which vary less than cells. obs: "source", the name of the cell whose state was taken (its place, for
+    cells trained on), and the columns of the type and the batch. Raises OptionError for models that do not decode,
+    DataError for unknown types.
     """
     check_arguments(n=n)
     chosen, (code,) = modality_of(model), batch_codes(model, None if batch is None else [batch])
@@ -78,9 +79,7 @@ def generate_cells(
             pieces.append(sp.csr_matrix(_values(made).cpu().numpy(), dtype=np.float32))
             batches.append(where.cpu().numpy())
             done += len(part.cells)
-    obs = pd.DataFrame(
-        {"source": cell_names(model, adata)[rows].astype(str)}, index=[f"generated{i}" for i in range(n)]
-    )
+    obs = pd.DataFrame({"source": cell_names(model, adata)[rows].to_numpy()}, index=[f"generated{i}" for i in range(n)])
     if key is not None and labels is not None:
         obs[key] = pd.Categorical(labels[rows])
     if model.schema.fields.batch_key is not None:

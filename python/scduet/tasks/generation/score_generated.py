@@ -91,11 +91,10 @@ def score_generated(
     third = len(order) // 3
     n = min(max_cells, len(real.x), len(order) - third, *(len(cells.x) for cells in made.values()))
     if n < LEAST or third < LEAST:
-        raise DataError(
-            f"{n} cells of a set can be compared", "give at least 60 training, 20 real and 20 generated cells"
-        )
+        remedy = f"give {3 * LEAST} training, {LEAST} real and {LEAST} generated cells at least"
+        raise DataError(f"only {n} cells of each set can be compared", remedy)
     mean, axes = principal_axes(known.x[order[:third]], min(N_COMPONENTS, third - 1))
-    rest, real = known.at(order[third:]), real.at(draw.permutation(len(real.x))[:n])
+    real, rest = real.at(draw.permutation(len(real.x))[:n]), known.at(np.roll(order, -third))
     judge = _Judge(real, rest, (mean, axes), np.argsort(-known.x[order[:third]].var(0))[:N_MARKERS], seed)
     rows = {REAL: rest.at(np.arange(n))}
     labels = np.zeros(n, int) if rest.labels is None else pd.factorize(rest.labels[:n])[0]
@@ -109,7 +108,7 @@ def score_generated(
 
 @dataclass(frozen=True)
 class _Judge:
-    """Real cells that all sets are compared with, and training cells apart from those of the axes."""
+    """Real cells that all sets are compared with, and training cells, of which the last are those of the axes."""
 
     real: Sample
     training: Sample

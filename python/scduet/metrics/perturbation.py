@@ -95,8 +95,8 @@ def discrimination(
 ) -> float:
     """Share of other perturbations whose observed change is nearer to the prediction than the right one.
 
-    predicted, observed: changes (gene,); others: changes of other perturbations (perturbation, gene). Range [0, 1], 0 is
-    best, 0.5 is chance, ties count a half. Leave the targeted genes out by `genes`, as they are predicted by anyone.
+    predicted, observed: changes (gene,); others: changes of other perturbations (perturbation, gene). Range [0, 1], 0
+    is best, 0.5 is chance, ties count a half. Leave the targeted genes out by `genes`, as they are predicted by anyone.
     "No change" is not at chance where effects are weak: compare with it. Source: cell-eval (Adduri et al. 2025).
 
     Raises Undefined without other perturbations.
@@ -123,7 +123,7 @@ def ceiling(half_correlation: float) -> float:
 
 
 def shared_control_inflation(n_perturbed: int, n_control: int, n_others: float = np.inf) -> float:
-    """Expected `pearson_delta` between perturbations that do nothing, where both are measured against the same controls.
+    """Expected `pearson_delta` of perturbations that do nothing, where both are measured against the same controls.
 
     sqrt(n_p / (n_p + n_c)) for the mean of many other perturbations as the prediction, n_p / (n_p + n_c) for one of as
     many cells (`n_others=1`): the noise of the control mean is in both. Split the controls to be rid of it.

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from scduet.tasks.perturbation.embedding import GeneEmbedding
 from scduet.tasks.perturbation.screen import Means, dose_of
@@ -20,6 +21,28 @@ from scduet.tasks.perturbation.targets import Target
 
 Change = Float[np.ndarray, " gene"]
 FEWEST = {"context": 3, "gene": 5, "combination": 5}  # contexts, or perturbations, to learn more than means from
+
+
+@dataclass(frozen=True)
+class Source:
+    """Means of all pairs of context and perturbation, of which each prediction may see some."""
+
+    treated: Means  # (pair, gene) of perturbed cells
+    matched: Means  # (pair, gene) of control cells in the same batches
+    control: Means  # (pair, gene) of all control cells of the context
+
+    @cached_property
+    def change(self) -> Means:
+        return self.treated - self.matched
+
+    @cached_property
+    def centered(self) -> Means:
+        """Treated means less their mean over genes, for principal components of genes."""
+        return self.treated - self.treated.mean(1, keepdims=True)
+
+    @cached_property
+    def products(self) -> Float[np.ndarray, "pair pair"]:
+        return self.centered @ self.centered.T
 
 
 @dataclass(frozen=True)
@@ -32,12 +55,28 @@ class Evidence:
 
     target: Target
     base: Change  # mean of the control cells of the context
-    change: Means  # of each row against its controls
-    treated: Means  # mean of the perturbed cells of each row
-    control: Means  # mean of the control cells of the context of each row
-    rows: Sequence[Any]  # names of contexts, or targets
+    source: Source
+    index: Int[np.ndarray, " row"]  # pairs of the source that may be seen
+    rows: Sequence[Any]  # their contexts, or targets
     genes: pd.Index = field(default_factory=pd.Index)
     embedding: GeneEmbedding | None = None
+
+    @cached_property
+    def change(self) -> Means:
+        """Of each row against its controls."""
+        return self.source.change[self.index]
+
+    @cached_property
+    def mean(self) -> Change:
+        return self.change.mean(0)
+
+    @property
+    def treated(self) -> Means:
+        return self.source.treated[self.index]
+
+    @property
+    def control(self) -> Means:
+        return self.source.control[self.index]
 
     @property
     def singles(self) -> dict[str, int]:
@@ -56,7 +95,7 @@ def mean_of_contexts(seen: Evidence) -> Change:
 
 def additive_contexts(seen: Evidence) -> Change:
     """The mean of the changes of the other contexts, each counting once."""
-    return seen.change.mean(0)
+    return seen.mean
 
 
 def weighted_contexts(seen: Evidence) -> Change | None:
@@ -72,7 +111,7 @@ def nearest_context(seen: Evidence) -> Change:
 
 def mean_of_perturbations(seen: Evidence) -> Change:
     """The mean of the changes of all other perturbations, each counting once."""
-    return seen.change.mean(0)
+    return seen.mean
 
 
 def additive_parts(seen: Evidence) -> Change | None:
@@ -86,27 +125,34 @@ def additive_parts(seen: Evidence) -> Change | None:
 
 def matching_mean(seen: Evidence) -> Change:
     """The mean of the changes of the parts, of all perturbations for one not seen alone (Vinas Torne et al. 2025)."""
-    mean, singles = seen.change.mean(0), seen.singles
+    mean, singles = seen.mean, seen.singles
     return np.mean([seen.change[singles[part]] if part in singles else mean for part in seen.target], axis=0)
 
 
 def neighbors(seen: Evidence, temperature: float = 0.1) -> Change | None:
     """The mean change, moved toward those of perturbations that are more alike than most by the gene embedding."""
-    known = seen.embedding
-    if known is None or not known.knows(seen.target):
-        return None
-    alike = np.array([known.kernel(seen.target, row) if known.knows(row) else np.nan for row in seen.rows])
-    if np.isnan(alike).all():
-        return None
-    weight = np.nan_to_num(np.maximum(alike - np.nanmean(alike), 0))
-    mean = seen.change.mean(0)
-    return mean + weight / (weight.sum() + temperature) @ (seen.change - mean)
+    weight = _likeness_of_genes(seen)
+    return None if weight is None else _moved(seen, weight, temperature)
 
 
 def shuffled_neighbors(seen: Evidence) -> Change | None:
-    """`neighbors` with the changes dealt out anew: what is left does not come from knowledge of genes."""
-    order = np.random.default_rng(len(seen.rows)).permutation(len(seen.rows))
-    return neighbors(replace(seen, change=seen.change[order]))
+    """`neighbors` with the likeness dealt out anew: what is left does not come from knowledge of genes."""
+    weight = _likeness_of_genes(seen)
+    return None if weight is None else _moved(seen, np.random.default_rng(len(weight)).permutation(weight), 0.1)
+
+
+def _likeness_of_genes(seen: Evidence) -> Float[np.ndarray, " row"] | None:
+    """How much more alike each row is than the mean of the rows, 0 where it is less or unknown."""
+    known = seen.embedding
+    if known is None or not known.knows(seen.target):
+        return None
+    alike = known.alike(seen.target, seen.rows)
+    return None if np.isnan(alike).all() else np.nan_to_num(np.maximum(alike - np.nanmean(alike), 0))
+
+
+def _moved(seen: Evidence, weight: Float[np.ndarray, " row"], temperature: float) -> Change:
+    total = weight.sum()
+    return seen.mean + (weight @ seen.change - total * seen.mean) / (total + temperature)
 
 
 def linear(seen: Evidence, n_components: int = 10, ridge: float = 0.1) -> Change | None:
@@ -115,14 +161,14 @@ def linear(seen: Evidence, n_components: int = 10, ridge: float = 0.1) -> Change
     G: principal components of the genes over the training means, control among them. P: the gene embedding of the
     perturbed genes, or without one their rows of G, which takes genes that are measured; the control is 0 there.
     """
-    read_out = gene_scores(np.vstack([seen.treated, seen.base]).T, n_components)
+    read_out = _gene_scores(seen, n_components)
     vector = _rows_of_genes(read_out, seen.genes) if seen.embedding is None else _rows_of_embedding(seen.embedding)
-    own = vector(seen.target)
-    known = [i for i, row in enumerate(seen.rows) if vector(row) is not None]
+    own, rows = vector(seen.target), [vector(row) for row in seen.rows]
+    known = [i for i, row in enumerate(rows) if row is not None]
     if own is None or len(known) < 2:
         return None
-    embedded = np.array([vector(seen.rows[i]) for i in known]).T
-    weights, offset = linear_weights(seen.change[known].T, read_out, embedded, ridge)
+    change = seen.change if len(known) == len(rows) else seen.change[known]
+    weights, offset = linear_weights(change.T, read_out, np.array([rows[i] for i in known]).T, ridge)
     return read_out @ (weights @ own) + offset
 
 
@@ -136,16 +182,21 @@ def linear_weights(
     offset = change.mean(1)
     left = read_out.T @ read_out + ridge * np.eye(read_out.shape[1])
     right = embedded @ embedded.T + ridge * np.eye(len(embedded))
-    inner = (read_out.T @ (change - offset[:, None])) @ embedded.T
+    inner = (read_out.T @ change) @ embedded.T - np.outer(read_out.T @ offset, embedded.sum(1))
     return np.linalg.solve(right.T, np.linalg.solve(left, inner).T).T, offset
 
 
-def gene_scores(x: Float[np.ndarray, "gene mean"], k: int) -> Float[np.ndarray, "gene k"]:
-    """Leading principal components of the rows, columns centered and not scaled."""
-    centered = x - x.mean(0)
-    value, vector = np.linalg.eigh(centered.T @ centered)
+def _gene_scores(seen: Evidence, k: int) -> Float[np.ndarray, "gene k"]:
+    """Leading principal components of the genes over the treated means and the control, columns not scaled."""
+    base = seen.base - seen.base.mean()
+    beside = seen.source.centered @ base
+    product = np.zeros((len(seen.index) + 1,) * 2)
+    product[:-1, :-1] = seen.source.products[np.ix_(seen.index, seen.index)]
+    product[-1, :-1] = product[:-1, -1] = beside[seen.index]
+    product[-1, -1] = base @ base
+    value, vector = np.linalg.eigh(product)
     best = [i for i in np.argsort(-value)[:k] if value[i] > 1e-10 * max(value.max(), 1e-10)]
-    return centered @ vector[:, best]
+    return seen.source.centered[seen.index].T @ vector[:-1, best] + np.outer(base, vector[-1, best])
 
 
 def nearest_dose(seen: Evidence) -> Change | None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from scduet.errors import DataError, OptionError
-from scduet.tasks.perturbation.baselines import RULES, Change, Evidence
+from scduet.tasks.perturbation.baselines import RULES, Change, Evidence, Source
 from scduet.tasks.perturbation.embedding import GeneEmbedding
 from scduet.tasks.perturbation.pseudobulk import Controls, Pairs
 from scduet.tasks.perturbation.screen import Screen, dose_of
@@ -39,7 +39,7 @@ def case_of(screen: Screen, pairs: Pairs, context: int, target: Target) -> Case:
     sets = [set(screen.targets[i]) for i in pairs.target]
     same = np.array([screen.targets[i] == target for i in pairs.target])
     here = pairs.context == context
-    pair = next(iter(np.flatnonzero(same & here)), None)
+    pair = next(iter(np.flatnonzero(same & here).tolist()), None)
     if (same & ~here).any():
         return Case("context", context, target, np.flatnonzero(same & ~here), pair)
     own = dose_of(target)
@@ -70,23 +70,20 @@ def task_name(screen: Screen, pairs: Pairs, case: Case) -> str:
     return f"combination, {parts_seen(screen, pairs, case)} of {len(case.target)} seen"
 
 
+def source_of(pairs: Pairs, controls: Controls) -> Source:
+    """What is learned from, with these controls."""
+    return Source(pairs.trained, controls.matched, controls.of_context[pairs.context])
+
+
 def evidence(
-    screen: Screen, pairs: Pairs, case: Case, controls: Controls, embedding: GeneEmbedding | None
+    screen: Screen, pairs: Pairs, case: Case, base: Change, source: Source, embedding: GeneEmbedding | None
 ) -> Evidence:
-    """What a rule may see of the other cells."""
-    rows, of_context = case.rows, case.task == "context"
-    names = [screen.contexts[c] for c in pairs.context[rows]] if of_context else None
-    treated = pairs.trained[rows]
-    return Evidence(
-        target=case.target,
-        base=controls.of_context[case.context],
-        change=treated - controls.matched[rows],
-        treated=treated,
-        control=controls.of_context[pairs.context[rows]],
-        rows=names or [screen.targets[i] for i in pairs.target[rows]],
-        genes=screen.genes,
-        embedding=embedding,
-    )
+    """What a rule may see of the other cells. base: mean of the control cells of the context."""
+    if case.task == "context":
+        rows = [screen.contexts[i] for i in pairs.context[case.rows]]
+    else:
+        rows = [screen.targets[i] for i in pairs.target[case.rows]]
+    return Evidence(case.target, base, source, case.rows, rows, screen.genes, embedding)
 
 
 def by_rules(seen: Evidence, task: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Change]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from scduet.capabilities import TrainedModel
 from scduet.data.tables import read_table
 from scduet.errors import DataError, OptionError, some
-from scduet.tasks.genes.gene_vectors import learned_vectors
 from scduet.tasks.perturbation.targets import Target
 
 N_SET_DIMENSIONS = 5  # of gene sets: with 10 the linear model was worse on Norman and Papalexi alike
@@ -35,9 +33,11 @@ class GeneEmbedding:
         """The sum over the genes of a perturbation."""
         return self.vectors[[self.place[part] for part in target]].sum(0)
 
-    def kernel(self, a: Target, b: Target) -> float:
-        """Mean likeness of the genes of two perturbations."""
-        return float(self.likeness[np.ix_([self.place[x] for x in a], [self.place[y] for y in b])].mean())
+    def alike(self, target: Target, others: Sequence[Target]) -> Float[np.ndarray, " other"]:
+        """Mean likeness of the genes of a perturbation and of each other one; NaN for those unknown."""
+        own = self.likeness[[self.place[part] for part in target]].mean(0)
+        places = [[self.place[part] for part in other] if self.knows(other) else None for other in others]
+        return np.array([np.nan if place is None else sum(own[i] for i in place) / len(place) for place in places])
 
 
 def embedding_of(given: Any, perturbed: Iterable[str], adata: Any) -> GeneEmbedding | None:
@@ -54,11 +54,8 @@ def embedding_of(given: Any, perturbed: Iterable[str], adata: Any) -> GeneEmbedd
         found, known = _of_table(given, wanted), given.index
     elif isinstance(given, Mapping):
         found, known = _of_sets(given, wanted), next(iter(given.values()), ())
-    elif isinstance(given, TrainedModel):
-        row = given.gene_rows(adata)
-        names = np.asarray(adata.var_names)[row >= 0]
-        found = _of_table(pd.DataFrame(learned_vectors(given, row[row >= 0]), names), wanted)
-        known = given.features
+    elif hasattr(given, "gene_rows"):
+        found, known = _of_table(_of_model(given, adata), wanted), given.features
     else:
         kind = type(given).__name__
         raise OptionError(f"gene_embedding= cannot be a {kind}", "it is a DataFrame, gene sets, a path, or a model")
@@ -68,9 +65,18 @@ def embedding_of(given: Any, perturbed: Iterable[str], adata: Any) -> GeneEmbedd
     return found
 
 
+def _of_model(model: Any, adata: Any) -> pd.DataFrame:
+    from scduet.tasks.genes.gene_vectors import learned_vectors  # needs torch, and nothing else here does
+
+    row = model.gene_rows(adata)
+    return pd.DataFrame(learned_vectors(model, row[row >= 0]), np.asarray(adata.var_names)[row >= 0])
+
+
 def _of_table(table: pd.DataFrame, wanted: list[str]) -> GeneEmbedding:
     if not table.index.is_unique:
-        raise DataError(f"genes of gene_embedding repeat: {some(table.index[table.index.duplicated()])}", "one row each")
+        raise DataError(
+            f"genes of gene_embedding repeat: {some(table.index[table.index.duplicated()])}", "one row each"
+        )
     own = table.loc[[gene for gene in wanted if gene in table.index]]
     try:
         vectors = own.to_numpy(float)

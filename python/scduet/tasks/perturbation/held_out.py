@@ -9,26 +9,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scduet.tasks.perturbation.baselines import FEWEST, Change
-from scduet.tasks.perturbation.cases import Case, by_rules, case_of, evidence, task_name
+from scduet.tasks.perturbation.baselines import FEWEST, Change, Source
+from scduet.tasks.perturbation.cases import Case, by_rules, case_of, evidence, source_of, task_name
 from scduet.tasks.perturbation.embedding import GeneEmbedding
-from scduet.tasks.perturbation.pseudobulk import Controls, Pairs, Split, pairs_of, split_of
+from scduet.tasks.perturbation.pseudobulk import Pairs, Split, pairs_of, split_of
 from scduet.tasks.perturbation.screen import FEW_CELLS, FEWEST_CONTROLS, Screen
 from scduet.tasks.perturbation.table import (
     CEILING,
     MEASURABLE,
+    Truth,
+    Yardstick,
     averaged,
     ceiling_of,
     scores_of,
     spread_of,
     summarized,
-    truth_of,
     verdict_of,
+    yardstick_of,
 )
 
 MOST_TRAINED = 3  # held-out cases for which a model is trained anew
 
-Further = Callable[[Case, Split], Mapping[str, Change]]  # predictions of trained models, by name
+Further = Callable[[Case, Split, bool], Mapping[str, Change]]  # other predictions by name; whether to train for them
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,10 @@ class Study:
     def case(self, context: int, target) -> Case:
         return case_of(self.screen, self.pairs, context, target)
 
-    def predicted(self, case: Case, controls: Controls) -> dict[str, Change]:
-        return by_rules(evidence(self.screen, self.pairs, case, controls, self.embedding), case.task, self.options)
+    def predicted(self, case: Case, base: Change, source: Source) -> dict[str, Change]:
+        """By every rule of the task that can say something."""
+        seen = evidence(self.screen, self.pairs, case, base, source, self.embedding)
+        return by_rules(seen, case.task, self.options)
 
     def usable(self) -> np.ndarray:
         """Whether a context has controls enough."""
@@ -92,39 +96,41 @@ def evaluate(
     n_splits: int = 5,
     seed: int = 0,
     controls: str = "split",
+    splits: Sequence[Split] | None = None,
     further: Further | None = None,
-    told: Callable[[int, int], object] | None = None,
+    told: Callable[[int, int, float], object] | None = None,
 ) -> Evaluation:
     """Predict each case from the others, `n_splits` times with other halves of the controls, and score.
 
-    further: predictions of trained models, asked for in the first split and for the largest cases only.
+    splits: instead of random ones. further: other predictions of a case in a split, told whether a model may be trained
+        for them: in the first split, for the largest cases.
     """
     if not cases:
         return Evaluation(summarized(pd.DataFrame()), pd.DataFrame(), {})
     screen, pairs = study.screen, study.pairs
-    splits = [split_of(screen, pairs, seed + i, controls == "shared") for i in range(n_splits)]
-    shared, spread = split_of(screen, pairs, seed, shared=True), spread_of(screen, pairs)
+    splits = splits or [split_of(screen, pairs, seed + i, controls == "shared") for i in range(n_splits)]
+    rounds = [Round.of(study, split) for split in [*splits, split_of(screen, pairs, seed, shared=True)]]
+    spread = spread_of(screen, pairs)
     trained = set(sorted(range(len(cases)), key=lambda i: -int(pairs.n[cases[i].pair]))[:MOST_TRAINED])
     rows, ends, profiles = [], [], {}
     for number, case in enumerate(cases):
-        key = {
-            "task": task_name(screen, pairs, case), "context": screen.contexts[case.context], "target": case.name,
-        }  # fmt: skip
-        as_published = _scored(study, case, shared, spread, study.predicted(case, shared.seen))
-        for i, split in enumerate(splits):
-            changes = study.predicted(case, split.seen)
-            if further is not None and i == 0 and number in trained:
-                changes |= further(case, split)
-            for method, found in _scored(study, case, split, spread, changes).items():
-                was = as_published.get(method, {}).get("delta", np.nan)
-                rows.append({**key, "method": method, **found, "delta_shared": was})
-            if i == 0:
-                profiles[key["context"], key["target"]] = _profile(study, case, split, changes)
+        context = screen.contexts[case.context]
+        key = {"task": task_name(screen, pairs, case), "context": context, "target": case.name}
+        yardstick = yardstick_of(screen, pairs, case, spread)
+        *found, shared = (
+            _scored(study, case, each, yardstick, further, i == 0 and number in trained)
+            for i, each in enumerate(rounds)
+        )
+        for scores, _ in found:
+            for method, own in scores.items():
+                was = shared[0].get(method, {}).get("delta", np.nan)
+                rows.append({**key, "method": method, **own, "delta_shared": was})
+        profiles[context, case.name] = _profile(study, case, rounds[0], found[0][1])
         genes = np.flatnonzero(~screen.genes.isin(case.target))
         r, best = ceiling_of(pairs, case.pair, splits, genes)  # type: ignore[arg-type]
         ends.append({**key, "method": CEILING, "half_correlation": r, **best})
         if told is not None:
-            told(number + 1, len(cases))
+            told(number + 1, len(cases), 0.0)
     return _evaluation(averaged(rows), pd.DataFrame(ends), profiles)
 
 
@@ -133,25 +139,40 @@ def enough_to_learn(study: Study, case: Case) -> bool:
     return len(case.rows) >= FEWEST.get(case.task, 1)
 
 
-def _scored(study: Study, case: Case, split: Split, spread: Any, changes: Mapping[str, Change]) -> dict[str, dict]:
-    truth = truth_of(study.screen, study.pairs, case, split, spread)
-    base = split.seen.of_context[case.context]
-    reference = (study.pairs.trained[case.rows] - split.seen.matched[case.rows]).mean(0)
-    return {method: scores_of(truth, change, base, reference) for method, change in changes.items()}
+@dataclass(frozen=True)
+class Round:
+    """A split with what is learned from in it, and the truth."""
+
+    split: Split
+    source: Source
+    truth: Truth
+
+    @classmethod
+    def of(cls, study: Study, split: Split) -> Round:
+        return cls(split, source_of(study.pairs, split.seen), Truth.of(study.pairs, split))
 
 
-def _profile(study: Study, case: Case, split: Split, changes: Mapping[str, Change]) -> pd.DataFrame:
-    observed = study.pairs.observed[case.pair] - split.truth.matched[case.pair]
-    columns = {"observed": observed, **changes}
+def _scored(
+    study: Study, case: Case, each: Round, yardstick: Yardstick, further: Further | None, train: bool
+) -> tuple[dict[str, dict[str, float]], dict[str, Change]]:
+    """Scores by method, and the predicted changes."""
+    base = each.split.seen.of_context[case.context]
+    changes = study.predicted(case, base, each.source)
+    if further is not None:
+        changes |= further(case, each.split, train)
+    reference = each.source.change[case.rows].mean(0)
+    return scores_of(case, each.truth, yardstick, changes, base, reference), changes
+
+
+def _profile(study: Study, case: Case, each: Round, changes: Mapping[str, Change]) -> pd.DataFrame:
+    columns = {"observed": each.truth.change[case.pair], **changes}
     return pd.DataFrame({name: x.astype(np.float32) for name, x in columns.items()}, index=study.screen.genes)
 
 
 def _evaluation(rows: pd.DataFrame, ends: pd.DataFrame, profiles: Mapping) -> Evaluation:
     reliability = ends.set_index(["context", "target"])["half_correlation"]
     held_out = pd.concat([rows, ends.drop(columns="half_correlation")], ignore_index=True)
-    held_out["half_correlation"] = reliability.loc[
-        pd.MultiIndex.from_frame(held_out[["context", "target"]])
-    ].to_numpy()
+    held_out["half_correlation"] = reliability.loc[pd.MultiIndex.from_frame(held_out[["context", "target"]])].to_numpy()
     held_out["measurable"] = held_out["half_correlation"] >= MEASURABLE
     held_out["verdict"] = [
         "" if row["method"] == CEILING else verdict_of(row, row["measurable"])

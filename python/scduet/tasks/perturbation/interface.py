@@ -33,9 +33,7 @@ class PredictsPerturbed(Protocol):
 class Trains(Protocol):
     """A function of `MODELS`, called with named arguments."""
 
-    def __call__(
-        self, cells: AnnData, *, seed: int, callback: Listener | None, **options: Any
-    ) -> PredictsPerturbed:
+    def __call__(self, cells: AnnData, *, seed: int, callback: Listener | None, **options: Any) -> PredictsPerturbed:
         """Train on `cells`, those that are held out already removed.
 
         cells: X holds what the user gave (counts or log-normalized values), layers["lognormal"] always log1p of the

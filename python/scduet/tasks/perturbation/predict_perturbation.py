@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,23 +12,24 @@ import scipy.sparse as sp
 from anndata import AnnData, concat
 from jaxtyping import Float
 
-from scduet.data.levels import absent
-from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener, counted
 from scduet.options import check_arguments, listed, refuse_unknown, seed_of
 from scduet.tasks.perturbation import trained as networks
-from scduet.tasks.perturbation.baselines import FEWEST, RULES, Change
-from scduet.tasks.perturbation.cases import Case, check_case, parts_seen, task_name
+from scduet.tasks.perturbation.asked import cases_asked, what_is_asked, with_controls
+from scduet.tasks.perturbation.baselines import RULES, Change
+from scduet.tasks.perturbation.cases import Case, check_case, parts_seen, source_of, task_name
+from scduet.tasks.perturbation.choice import check_model, choose
 from scduet.tasks.perturbation.embedding import embedding_of
-from scduet.tasks.perturbation.held_out import Evaluation, Study, cases_to_hold_out, enough_to_learn, evaluate as scored
+from scduet.tasks.perturbation.held_out import Evaluation, Study, cases_to_hold_out
+from scduet.tasks.perturbation.held_out import evaluate as scored
 from scduet.tasks.perturbation.interface import MODELS
 from scduet.tasks.perturbation.pseudobulk import Controls, controls_of
 from scduet.tasks.perturbation.result import PredictedPerturbation, indexed, verdict_on
-from scduet.tasks.perturbation.screen import FEWEST_CONTROLS, Screen, dosed, read_screen, warn_of_few
-from scduet.tasks.perturbation.targets import Target
+from scduet.tasks.perturbation.screen import read_screen, warn_of_few
+from scduet.tasks.perturbation.targets import joined
 
 OF_RULES: Mapping[str, tuple[str, ...]] = {"linear": ("n_components", "ridge"), "neighbors": ("temperature",)}
-LEARNS = ("weighted", "linear")  # rules that take more contexts or perturbations than a mean
 
 
 def predict_perturbation(
@@ -83,7 +83,7 @@ def predict_perturbation(
         largest. None for no table. controls: "split" measures the truth against one half of the control cells and
         predicts from the other, over `n_splits` splits; "shared" inflates correlations, as in most papers.
     total_key: column of obs with the total count of each cell, where the genes are a selection.
-    drop_escaped: column of obs with the classes of Mixscape; cells that are "NP" are left out of training, not of truth.
+    drop_escaped: column of obs with the classes of Mixscape; "NP" cells are left out of training, not of the truth.
     options: n_components, ridge (linear), temperature (neighbors), or those of the model.
 
     Sources: Ahlmann-Eltze, Huber and Anders 2025, Nature Methods 22:1657 (linear); Vinas Torne et al. 2025 (matching
@@ -98,18 +98,18 @@ def predict_perturbation(
     screen = read_screen(
         adata, perturbation_key, control, context_key, batch_key, dose_key, layer, total_key, drop_escaped
     )
-    asked_targets, asked_contexts = _asked(screen, targets, contexts, context_key, dose_key)
-    screen = _with_controls(screen, asked_contexts, context_key)
+    asked_targets, asked_contexts = what_is_asked(screen, targets, contexts, context_key, dose_key)
+    screen = with_controls(screen, asked_contexts, context_key)
     warn_of_few(screen)
     parts = {part for target in [*screen.targets, *asked_targets] for part in target}
     study = Study.of(screen, embedding_of(gene_embedding, parts, adata), how)
-    cases = _cases(study, targets is not None, asked_targets, asked_contexts)
+    cases = cases_asked(study, targets is not None, asked_targets, asked_contexts)
     for case in cases:
         check_case(screen, study.pairs, case, study.embedding)
-        _check_model(study, case, model)
+        check_model(study, case, model)
     names = [name for name in dict.fromkeys([model, *compare]) if isinstance(name, str) and name in MODELS]
     evaluation = _evaluated(study, cases, names, rest, evaluate, model, controls, n_splits, seed, callback)
-    chosen = [_chosen(study, case, model, names, evaluation) for case in cases]
+    chosen = [choose(study, case, model, names, evaluation) for case in cases]
     every = controls_of(screen, study.pairs)
     fitted = _fitted(study, cases, chosen, model, rest, seed, callback)
     found = [_predicted(study, case, name, every, fitted) for case, name in zip(cases, chosen, strict=True)]
@@ -150,86 +150,6 @@ def _options(model: Any, compare: Sequence[str], options: Mapping[str, Any]):
     return how, rest
 
 
-def _asked(screen: Screen, targets, contexts, context_key, dose_key) -> tuple[list[Target], list[int] | None]:
-    """Targets by name, none twice, and codes of the contexts, or None for all."""
-    found: list[Target] = []
-    for name in [] if targets is None else listed("targets", targets):
-        plain, _, dose = str(name).partition("@") if dose_key is not None else (name, "", "")
-        target = screen.grammar.target(plain)
-        if not target:
-            raise OptionError(f"targets: {name!r} is the control", "name perturbations")
-        if dose_key is None:
-            found.append(target)
-        elif dose:
-            found.append(dosed(target, _number(name, dose)))
-        else:
-            same = [own for own in screen.targets if tuple(p.rpartition("@")[0] for p in own) == target]
-            if not same:
-                raise DataError(f"targets: {name!r} was seen at no dose", "write it with one: 'drug@0.5'")
-            found += same
-    if contexts is None:
-        return list(dict.fromkeys(found)), None
-    if context_key is None:
-        raise OptionError("contexts= without context_key=", "name the column of obs")
-    wanted = listed("contexts", contexts)
-    unknown = absent(wanted, screen.contexts)
-    if unknown or not wanted:
-        raise DataError(f"{some(unknown) or 'nothing'} is not in obs[{context_key!r}]", f"it has {some(screen.contexts, 9)}")
-    return list(dict.fromkeys(found)), [screen.contexts.index(str(name)) for name in wanted]
-
-
-def _number(name: Any, dose: str) -> float:
-    try:
-        return float(dose)
-    except ValueError:
-        raise OptionError(f"targets: {name!r} has no number after '@'", "write it as 'drug@0.5'") from None
-
-
-def _with_controls(screen: Screen, asked: list[int] | None, key: str | None) -> Screen:
-    """Without contexts that have too few control cells. Raises DataError where one of these is asked for."""
-    n = np.bincount(screen.context[screen.is_control], minlength=len(screen.contexts))
-    few = np.flatnonzero(n < FEWEST_CONTROLS)
-    if not len(few):
-        return screen
-    names = [f"{screen.contexts[i]} ({n[i]})" if key else f"the data ({n[i]})" for i in few]
-    wanted = sorted(set(few) & set(range(len(n)) if asked is None and len(few) == len(n) else asked or []))
-    if wanted:
-        what = f"fewer than {FEWEST_CONTROLS} control cells in {some([names[list(few).index(i)] for i in wanted])}"
-        raise DataError(what, "their mean would be noise: name other contexts, or other controls")
-    told = f"left out, with fewer than {FEWEST_CONTROLS} control cells: {some(names, 6)}"
-    warnings.warn(f"contexts {told}", ScduetWarning, stacklevel=3)
-    return screen.of(~np.isin(screen.context, few))
-
-
-def _cases(study: Study, named: bool, targets: list[Target], contexts: list[int] | None) -> list[Case]:
-    screen, pairs = study.screen, study.pairs
-    there = set(zip(pairs.context.tolist(), (screen.targets[i] for i in pairs.target), strict=True))
-    usable = [i for i in range(len(screen.contexts)) if study.usable()[i]]
-    if not named and len(usable) < 2:
-        return []
-    found = []
-    for target in targets if named else screen.targets[1:]:
-        lacking = [i for i in usable if (i, target) not in there]
-        for context in (lacking or usable if named else lacking) if contexts is None else contexts:
-            case = study.case(context, target)
-            if named or case.task == "context":
-                found.append(case)
-    return found
-
-
-def _check_model(study: Study, case: Case, model: Any) -> None:
-    """Raise for a model that does not suit the task, or has too little to learn from."""
-    rule = isinstance(model, str) and model not in MODELS and model != "auto"
-    if rule and model not in RULES[case.task]:
-        what = f"model={model!r} does not predict {case.name!r}, a task of kind {case.task!r}"
-        raise OptionError(what, f"choose from {', '.join(name for name in RULES[case.task] if ',' not in name)}")
-    learns = not rule and model != "auto" or model in LEARNS
-    if learns and not enough_to_learn(study, case):
-        kind = "contexts" if case.task == "context" else "perturbations"
-        what = f"{len(case.rows)} {kind} to learn {case.name!r} from; {str(model)!r} needs {FEWEST[case.task]}"
-        raise DataError(what, "use model='auto' or 'additive'")
-
-
 def _evaluated(study, cases, names, rest, evaluate, model, controls, n_splits, seed, callback) -> Evaluation:
     of_genes = [case for case in cases if case.task == "gene"]
     wanted = cases if evaluate else (of_genes if model == "auto" else [])
@@ -239,47 +159,6 @@ def _evaluated(study, cases, names, rest, evaluate, model, controls, n_splits, s
         study, held, n_splits=n_splits, seed=seed_of(seed), controls=controls, further=further,
         told=counted(callback, "predicting held-out perturbations", "metric"),
     )  # fmt: skip
-
-
-def _chosen(study: Study, case: Case, model: Any, names: Sequence[str], evaluation: Evaluation) -> str:
-    """The name of the rule or model for a case."""
-    if model != "auto":
-        return model if isinstance(model, str) else type(model).__name__
-    task, learns = task_name(study.screen, study.pairs, case), enough_to_learn(study, case)
-    if case.task == "gene":
-        rule = _best_for_genes(evaluation.table) if learns else "mean"
-    else:
-        rule = {"context": "weighted" if learns else "additive", "combination": "additive", "dose": "interpolation"}[
-            case.task
-        ]
-    return next((name for name in names if learns and _beats(evaluation.held_out, task, name, rule)), rule)
-
-
-def _best_for_genes(table: pd.DataFrame) -> str:
-    """ "linear" or "neighbors" where it beats the mean by size and by direction, and its own shuffle; else "mean"."""
-    if "gene" not in table.index.get_level_values(0):
-        return "mean"
-    rows = table.loc["gene"]
-    chance = max(rows["delta_vs_mean"].get("neighbors, shuffled", 0.0), 0.0)
-    good = [
-        name
-        for name in ("linear", "neighbors")
-        if name in rows.index
-        and rows.loc[name, "relative_error"] < rows.loc["mean", "relative_error"]
-        and rows.loc[name, "delta_vs_mean"] > chance
-    ]
-    return min(good, key=lambda name: rows.loc[name, "relative_error"], default="mean")
-
-
-def _beats(held_out: pd.DataFrame, task: str, name: str, rule: str) -> bool:
-    """Whether a model has the smaller error and the larger delta on the perturbations that it was asked for."""
-    if held_out.empty:
-        return False
-    rows = held_out[(held_out["task"] == task) & held_out["measurable"]].set_index(["context", "target"])
-    own = rows[rows["method"] == name]
-    other = rows[rows["method"] == rule].reindex(own.index)
-    better = own["relative_error"].mean() < other["relative_error"].mean() and own["delta"].mean() > other["delta"].mean()
-    return bool(len(own)) and bool(better)
 
 
 def _fitted(study: Study, cases, chosen, model, rest, seed, callback) -> Any:
@@ -294,7 +173,8 @@ def _fitted(study: Study, cases, chosen, model, rest, seed, callback) -> Any:
 
 def _predicted(study: Study, case: Case, name: str, every: Controls, fitted: Any) -> Change | np.ndarray:
     """The change of the mean by a rule (gene,), or of each control cell by a model (cell, gene)."""
-    rules = study.predicted(case, every) if name in RULES[case.task] else {}
+    base, source = every.of_context[case.context], source_of(study.pairs, every)
+    rules = study.predicted(case, base, source) if name in RULES[case.task] else {}
     if name in rules:
         return rules[name]
     if fitted is None:
@@ -337,11 +217,11 @@ def _nearest(study: Study, case: Case, every: Controls) -> str:
         far = np.square(every.of_context[rows] - every.of_context[case.context]).sum(1)
         return study.screen.contexts[rows[np.argmin(far)]]
     known = study.embedding
-    targets = [study.screen.targets[i] for i in rows]
-    known_rows = [t for t in targets if known is not None and known.knows(t)]
-    if known is None or not known.knows(case.target) or not known_rows:
+    if known is None or not known.knows(case.target):
         return ""
-    return "+".join(max(known_rows, key=lambda t: known.kernel(case.target, t)))
+    targets = [study.screen.targets[i] for i in rows]
+    alike = known.alike(case.target, targets)
+    return "" if np.isnan(alike).all() else joined(targets[int(np.nanargmax(alike))])
 
 
 def _verdict(study: Study, case: Case, name: str, evaluation: Evaluation) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from scduet.tasks.perturbation.screen import Means, Screen, means, sums
 
@@ -95,7 +95,11 @@ def split_of(screen: Screen, pairs: Pairs, seed: int, shared: bool = False) -> S
     """One random split. shared: measure and predict against the same, all controls, as most papers do."""
     rng = np.random.default_rng(seed)
     key = np.where(screen.is_control, strata_of(screen), strata_of(screen).max() + 1 + pairs.group)
-    half = half_of(key, rng)
+    return split_by(screen, pairs, half_of(key, rng), shared)
+
+
+def split_by(screen: Screen, pairs: Pairs, half: Bool[np.ndarray, " cell"], shared: bool = False) -> Split:
+    """The split into the cells of `half`, whose controls the truth is measured against, and the others."""
     sides = [controls_of(screen, pairs, half == side) for side in (True, False)]
     halves = [
         means(screen.values, np.where(half == side, pairs.group, -1), len(pairs.n)) - control.matched

@@ -84,7 +84,9 @@ def read_screen(
     order = sorted(set(with_dose))
     place = {target: i for i, target in enumerate(order)}
     if order[0] != () or len(order) < 2:
-        raise DataError(f"obs[{perturbation_key!r}] has nothing but {some(found.names)}", "it takes perturbed cells too")
+        raise DataError(
+            f"obs[{perturbation_key!r}] has nothing but {some(found.names)}", "it takes perturbed cells too"
+        )
     values, counts, notes = _log_normalized(main.values, layer, adata, total_key)
     if control is None:
         notes.append(f"the control is {grammar.control!r}")

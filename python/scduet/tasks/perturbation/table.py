@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from scduet.metrics import perturbation as metrics
 from scduet.metrics.core.inputs import Undefined
@@ -55,51 +55,85 @@ def spread_of(screen: Screen, pairs: Pairs) -> Spread:
 
 @dataclass(frozen=True)
 class Truth:
-    """The observed change of a held-out pair in one split, and what it is compared with."""
+    """Observed changes of all pairs in one split."""
 
-    change: Change
+    change: Float[np.ndarray, "pair gene"]
+    square: Float[np.ndarray, " pair"]  # sum over genes of the squared change
+
+    @classmethod
+    def of(cls, pairs: Pairs, split: Split) -> Truth:
+        change = pairs.observed - split.truth.matched
+        return cls(change, np.einsum("ij,ij->i", change, change))
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a held-out pair is compared with, whatever the split."""
+
     mean: Change  # observed mean expression
-    others: Float[np.ndarray, "pair gene"]  # observed changes of the other perturbations of the context
+    others: Int[np.ndarray, " pair"]  # the other perturbations of the context
     weights: Float[np.ndarray, " gene"] | None
-    genes: np.ndarray  # those that are scored: not the targets themselves
+    own: Int[np.ndarray, " gene"]  # the targets themselves, which are not scored
 
 
-def truth_of(screen: Screen, pairs: Pairs, case: Case, split: Split, spread: Spread) -> Truth:
+def yardstick_of(screen: Screen, pairs: Pairs, case: Case, spread: Spread) -> Yardstick:
     assert case.pair is not None
     others = np.flatnonzero((pairs.context == case.context) & (np.arange(len(pairs.n)) != case.pair))
-    genes = np.flatnonzero(~screen.genes.isin(case.target))
+    own = np.flatnonzero(screen.genes.isin(case.target))
     try:
-        weights = spread.weights(case.pair, others)[genes]
+        weights = spread.weights(case.pair, others)
+        weights[own] = 0
     except Undefined:
         weights = None
-    change = pairs.observed[[case.pair, *others]] - split.truth.matched[[case.pair, *others]]
-    return Truth(change[0][genes], pairs.observed[case.pair][genes], change[1:][:, genes], weights, genes)
+    return Yardstick(pairs.observed[case.pair], others, weights, own)
 
 
-def scores_of(truth: Truth, predicted: Change, base: Change, reference: Change) -> dict[str, float]:
-    """Scores of one predicted change. base: control mean that the prediction starts from; reference: the mean change
-    of what was trained on."""
-    guess, base, reference = predicted[truth.genes], base[truth.genes], reference[truth.genes]
-    zero = np.zeros_like(guess)
-    centered = truth.change - reference, guess - reference
-    return {
-        "relative_error": _or_nan(metrics.relative_error, truth.change, guess, zero),
-        "L2": float(np.linalg.norm(truth.change - guess)),
-        "delta": _or_nan(metrics.pearson, truth.change, guess),
-        "delta_vs_mean": _or_nan(metrics.pearson, *centered) if not np.allclose(centered[1], 0) else np.nan,
-        "discrimination": _or_nan(_rank, guess, truth.change, truth.others),
-        "weighted_r2": np.nan
-        if truth.weights is None
-        else _or_nan(metrics.weighted_r2, truth.change, guess, truth.weights, reference),
-        "size": float(np.linalg.norm(guess) / max(np.linalg.norm(truth.change), 1e-12)),
-        "r2": _or_nan(metrics.squared_pearson, truth.mean, base + guess),
+def scores_of(
+    case: Case, truth: Truth, yardstick: Yardstick, changes: Mapping[str, Change], base: Change, reference: Change
+) -> dict[str, dict[str, float]]:
+    """Scores of predicted changes, by method. base: control mean that the predictions start from; reference: the mean
+    change of what was trained on. Each score is that of `scduet.metrics` on the genes that are not targeted."""
+    kept = np.delete(np.arange(len(base)), yardstick.own)
+    guess = np.array(list(changes.values()))[:, kept]
+    own, expected = truth.change[case.pair][kept], reference[kept]
+    error, size = np.linalg.norm(own - guess, axis=1), np.linalg.norm(own)
+    weight = None if yardstick.weights is None else yardstick.weights[kept]
+    beyond = np.full(len(guess), np.nan) if weight is None else np.square(own - expected) @ weight
+    centered = guess - expected
+    informed = np.abs(centered).max(1) > 1e-9
+    found = {
+        "relative_error": error / size if size > 0 else np.full(len(guess), np.nan),
+        "L2": error,
+        "delta": _correlations(own, guess),
+        "delta_vs_mean": np.where(informed, _correlations(own - expected, centered), np.nan),
+        "discrimination": _ranks(truth, yardstick, changes, error),
+        "weighted_r2": np.nan if weight is None else 1 - np.square(own - guess) @ weight / beyond,
+        "size": np.linalg.norm(guess, axis=1) / max(size, 1e-12),
+        "r2": _correlations(yardstick.mean[kept], base[kept] + guess) ** 2,
     }
+    columns = {name: np.broadcast_to(values, len(guess)) for name, values in found.items()}
+    return {method: {name: float(x[i]) for name, x in columns.items()} for i, method in enumerate(changes)}
 
 
-def _rank(guess: Change, own: Change, others: np.ndarray) -> float:
-    if not len(others):
-        raise Undefined("no other perturbations")
-    return metrics.discrimination(guess, own, others)
+def _ranks(truth: Truth, yardstick: Yardstick, changes: Mapping[str, Change], error: np.ndarray) -> np.ndarray:
+    """`metrics.discrimination` of each prediction, by squared distances from products."""
+    if not len(yardstick.others):
+        return np.full(len(changes), np.nan)
+    guess = np.array(list(changes.values()))
+    guess[:, yardstick.own] = 0
+    square = truth.square[yardstick.others] - np.square(truth.change[np.ix_(yardstick.others, yardstick.own)]).sum(1)
+    products = (truth.change @ guess.T)[yardstick.others]
+    distance = np.maximum(square[:, None] - 2 * products + np.square(guess).sum(1), 0)
+    own = np.square(error)
+    same = np.isclose(distance, own, rtol=1e-7)
+    return ((distance < own) & ~same).mean(0) + same.mean(0) / 2
+
+
+def _correlations(own: Change, guess: Float[np.ndarray, "method gene"]) -> Float[np.ndarray, " method"]:
+    """Of each row with `own`; NaN for rows that are the same for all genes."""
+    a, b = own - own.mean(), guess - guess.mean(1, keepdims=True)
+    scale = np.linalg.norm(a) * np.linalg.norm(b, axis=1)
+    return np.where(scale > 1e-12, b @ a / np.maximum(scale, 1e-12), np.nan)
 
 
 def ceiling_of(pairs: Pairs, pair: int, splits: Sequence[Split], genes: np.ndarray) -> tuple[float, dict[str, float]]:
@@ -117,7 +151,11 @@ def ceiling_of(pairs: Pairs, pair: int, splits: Sequence[Split], genes: np.ndarr
         floor.append(np.sqrt((cells**2).sum() / 4 + (control**2).sum() / 2))
         size.append(np.linalg.norm(pairs.observed[pair][genes] - split.truth.matched[pair][genes]))
     reach = _or_nan(metrics.ceiling, r)
-    return r, {"relative_error": float(np.mean(floor) / max(np.mean(size), 1e-12)), "L2": float(np.mean(floor)), "delta": reach}
+    return r, {
+        "relative_error": float(np.mean(floor) / max(np.mean(size), 1e-12)),
+        "L2": float(np.mean(floor)),
+        "delta": reach,
+    }
 
 
 def summarized(held_out: pd.DataFrame) -> pd.DataFrame:

@@ -88,7 +88,7 @@ def refuse_guides(levels: Collection[str], key: str, grammar: Grammar) -> None:
     mostly = len(named) > 0.5 * len(levels)
     for base, of in guides.items():
         known = base in grammar.genes or base in levels
-        if known and (len(of) > 1 or base in levels) or mostly and len(set(of) & set(named)) > 1:
+        if (known and (len(of) > 1 or base in levels)) or (mostly and len(set(of) & set(named)) > 1):
             remedy = "name the column with the target genes: guides of one gene tell of each other"
             raise DataError(f"{key}: {some(sorted(of))} are guides of {base!r}", remedy)
 

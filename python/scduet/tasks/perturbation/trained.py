@@ -75,7 +75,9 @@ def shifts(
 def by_models(study: Study, names: Sequence[str], options: Mapping[str, Any], seed: int, callback: Listener | None):
     """A function of a held-out case and a split that trains each model anew and predicts the case."""
 
-    def predicted(case: Case, split: Split) -> dict[str, Change]:
+    def predicted(case: Case, split: Split, train_now: bool) -> dict[str, Change]:
+        if not train_now:
+            return {}
         controls = study.screen.is_control & (study.screen.context == case.context) & ~split.held
         found = {}
         for name in names:

@@ -3,8 +3,8 @@
 #' Makes new cells: the state of a random cell of the object with its posterior noise, decoded, and counts drawn of it, with
 #' the library size of that cell. States are not drawn from the prior, which covers parts that hold no cells.
 #'
-#' New cells add no information about the data, and are not anonymous. To add them to rare types before training a
-#' classifier helps less than weights do.
+#' New cells add no information about the data, and are not anonymous. Adding them to rare types before a classifier is
+#' trained is not recommended: weigh the types instead.
 #'
 #' @param object A Seurat object or SingleCellExperiment with a model that decodes expression, e.g. of [RunSCVI()] or
 #'   [RunTrVAE()].

@@ -20,6 +20,7 @@ from scduet.tasks.posterior.latent import (
     cell_names,
     modality_of,
     opened,
+    refuse_lognormal,
     rows_of,
     seeded,
     states,
@@ -73,6 +74,8 @@ def normalized_expression(
         raise OptionError(
             f"library_size={library_size!r} is of the main matrix, not of {chosen.name!r}", "leave it out"
         )
+    if library_size != 1:
+        refuse_lognormal(model, f"library_size={library_size!r}")
     if library_size == "latent" and part_with(model.module, HasLibrary) is None:
         raise OptionError(f"library_size='latent', and {model.name!r} has no library size", "give a number")
     rows, index = rows_of(model, adata, rows), cell_names(model, adata)

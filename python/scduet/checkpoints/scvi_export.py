@@ -84,7 +84,7 @@ def write(
     if name == "totalvi":
         parts = totalvi.write_proteins(attributes["registry_"], schema, module)
     elif name == "multivi":
-        parts = multivi.write_modalities(attributes["registry_"], schema, module.reference)
+        parts = multivi.write_modalities(attributes["registry_"], schema, module)
     content = {
         "model_state_dict": _weights(name, module),
         "var_names": {k: np.array(v, object) for k, v in parts.items()} if parts else np.array(schema.genes, object),

@@ -102,17 +102,17 @@ def init(config: Any, reference: Reference) -> dict[str, Any]:
     return {**given, "n_genes": reference.n_genes, "n_regions": reference.n_extra["peaks"]}
 
 
-def write_modalities(registry: dict[str, Any], schema: Schema, reference: Reference) -> Names:
+def write_modalities(registry: dict[str, Any], schema: Schema, module: Any) -> Names:
     """Say in the `registry` that the data are a MuData, as their setup_mudata does; the names of its modalities."""
-    f, fields = schema.fields, registry["field_registries"]
+    f, fields, n_cells = schema.fields, registry["field_registries"], module.reference.n_cells
     names = {"rna": schema.genes} | {name: _named(name, of) for name, of in schema.features.items()}
     places = {name: f.layer if name == "rna" else getattr(f, f"{name}_key") for name in names}
     summaries = {"rna": "n_vars", "peaks": "n_atac", "protein": "n_proteins"}
     found: Names = {}
     for name, of in names.items():
         where = registry_of(_in_mudata(name, places[name]))
-        state = {"n_obs": reference.n_cells, "n_vars": len(of), "column_names": np.array(of, object)}
-        sizes = {summaries[name]: len(of)} | ({"n_cells": reference.n_cells} if name == "rna" else {})
+        state = {"n_obs": n_cells, "n_vars": len(of), "column_names": np.array(of, object)}
+        sizes = {summaries[name]: len(of)} | ({"n_cells": n_cells} if name == "rna" else {})
         fields[FIELDS[name]] = {"data_registry": where, "state_registry": state, "summary_stats": sizes}
         found[where["mod_key"]] = of
     empty = {"data_registry": {}, "state_registry": {}, "summary_stats": {"n_size_factor": 0}}

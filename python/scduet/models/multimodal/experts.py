@@ -28,8 +28,9 @@ class Part:
     rows: Int[Tensor, " part"] | None  # of the minibatch; None for all
 
     @classmethod
-    def of(cls, cells: CellBatch, matrix: Any, known: Bool[Tensor, " cell"]) -> Part:
-        """Where it was measured nowhere, the first cell stands in, so that every weight has a gradient, of zero."""
+    def of(cls, cells: CellBatch, matrix: Any) -> Part:
+        """Measured is a cell with any count. If there is none, the first one stands in: each weight has a gradient."""
+        known = (matrix.sum(1) if isinstance(matrix, Tensor) else matrix.sum()) > 0
         if bool(known.all()):
             return cls(replace(cells, x=matrix), known, None)
         rows = known.nonzero()[:, 0]

@@ -22,7 +22,8 @@ from scduet._torch import torch
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -39,7 +40,7 @@ from scduet.models.multimodal.proteins import Proteins
 from scduet.nn.adversary import Adversary
 from scduet.nn.distributions import Bernoulli, Distribution
 from scduet.nn.gaussians import softmax_mean
-from scduet.nn.layers import Codes, kl_to_normal, rsample
+from scduet.nn.layers import kl_to_normal, rsample
 from scduet.options import check_network
 
 ADVERSARY = "adversary"
@@ -139,16 +140,17 @@ class MultiVI(nn.Module):
         n_cells, learned = reference.n_cells if self.per_cell(config) else None, config.modality_weights != "equal"
         self.mixture = Mixture(len(MODALITIES), n_cells, learned, config.as_in_scvi_tools)
         self._add_adversary()
+        self._encoded = partial(encoder_input, with_covariates=config.encode_covariates)
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
-        if step.player == ADVERSARY:
+        if step.player == ADVERSARY and self.adversary is not None:
             told = self.adversary.recognition(*self._told.pop(0))
             return Loss(told, {"recognition": told}, len(cells))
         each, z, parts = self._terms(cells)
         terms = {name: values.mean() for name, values in each.items()}
         total = sum((step.kl_weight if name.startswith("kl") else 1) * value for name, value in terms.items())
         if self.adversary is not None and self.training:
-            level = cells.batch if self.config.as_in_scvi_tools else self.level_of_code[code_of(parts)]
+            level = cells.batch if self.config.as_in_scvi_tools else self.level_of_code[code_of(parts)]  # pyright: ignore[reportIndexIssue]
             self._told.append((z.detach(), level))  # for the adversary's turn
             terms["deception"] = self.adversary.deception(z, level)
             total = total + terms["deception"]
@@ -197,7 +199,7 @@ class MultiVI(nn.Module):
         found = self._log_rna(z, parts["rna"], log_library) + self._log_peaks(z, parts["peaks"])
         if "protein" not in parts:
             return found
-        proteins = self.proteins(*decoder_input(z, cells))
+        proteins = self._proteins(z, cells)
         if self.config.as_in_scvi_tools:  # there is no prior of the background
             return found - self._protein_terms(proteins, cells, parts)["reconstruction_protein"]
         return found + parts["protein"].known * self.proteins.log_likelihood(proteins, cells)
@@ -280,25 +282,21 @@ class MultiVI(nn.Module):
         terms |= {"reconstruction_peaks": -self._log_peaks(z, parts["peaks"]), "kl": kl_to_normal(mean, variance)}
         if "protein" in parts:
             terms |= self._protein_terms(self._proteins(z, cells), cells, parts)
-        if self.config.modality_penalty != "None":
-            given = experts, parts, self.config.as_in_scvi_tools
-            terms["penalty"] = pair_penalty(self.config.modality_penalty, *given)
+        kind, as_theirs = self.config.modality_penalty, self.config.as_in_scvi_tools
+        terms |= {"penalty": pair_penalty(kind, experts, parts, as_theirs)} if kind != "None" else {}
         return terms, z, parts
 
     def _parts(self, cells: CellBatch) -> dict[str, Part]:
         """The cells in which each modality was measured: those with any count of it."""
-        parts = {"rna": Part.of(cells, cells.x, cells.x.sum() > 0)}
-        parts["peaks"] = Part.of(cells, cells.extra["peaks"], cells.extra["peaks"].sum() > 0)
+        matrices = {"rna": cells.x, "peaks": cells.extra["peaks"]}
         if "protein" in self.modalities:
-            counts = cells.extra["protein"].nan_to_num(0.0)
-            parts["protein"] = Part.of(cells, counts, counts.sum(1) > 0)
-        return parts
+            matrices["protein"] = cells.extra["protein"].nan_to_num(0.0)
+        return {name: Part.of(cells, matrix) for name, matrix in matrices.items()}
 
     def _experts(self, parts: Mapping[str, Part]) -> dict[str, Posterior]:
         """Mean and variance of q(z | one modality); 0 and 1 where it was not measured."""
-        encoders = {"rna": self.rna.encoder, "peaks": self.peaks_encoder}
+        encoders, found = {"rna": self.rna.encoder, "peaks": self.peaks_encoder}, {}
         encoders |= {"protein": self.protein_encoder} if "protein" in parts else {}
-        found = {}
         for name, part in parts.items():
             mean, variance = encoders[name](*self._encoded(part.cells, part.cells.x))
             found[name] = part.spread(mean), part.spread(variance) + ~part.known[:, None]
@@ -320,12 +318,9 @@ class MultiVI(nn.Module):
         wanted = ["reconstruction_protein"] if self.config.as_in_scvi_tools else list(found)
         return {name: parts["protein"].known * found[name] for name in wanted}
 
-    def _encoded(self, cells: CellBatch, x: Any) -> tuple[Any, Codes]:
-        return encoder_input(cells, x, self.config.encode_covariates)
-
     def _add_adversary(self) -> None:
-        r, of_batch, there = self.reference, self.config.as_in_scvi_tools, cells_measured(self.reference) > 0
-        n_levels = r.n_batches if of_batch else int(there.sum())
+        of_batch, there = self.config.as_in_scvi_tools, cells_measured(self.reference) > 0
+        n_levels = self.reference.n_batches if of_batch else int(there.sum())
         self.adversary, self._told = None, list[tuple[Tensor, Tensor]]()
         if self.config.adversarial_mixing and n_levels > 1:
             self.adversary = Adversary(self.n_latent, n_levels)

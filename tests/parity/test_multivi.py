@@ -111,7 +111,7 @@ def compare(model, mine, data):
     model.module.eval(), mine.module.eval()
     model.module.zero_grad(), mine.module.zero_grad()
     torch.manual_seed(7)
-    inferred, _, found = model.module(t, loss_kwargs={"kl_weight": 0.3})
+    inferred, decoded, found = model.module(t, loss_kwargs={"kl_weight": 0.3})
     torch.manual_seed(7)
     loss = mine.module(batch, Step(kl_weight=0.3))
     torch.manual_seed(7)
@@ -122,35 +122,40 @@ def compare(model, mine, data):
     for name, values in terms.items():
         group, key = TERMS[name]
         near(values.detach(), getattr(found, group)[key].detach())
+    z = inferred["z"].detach()
+    near(mine.module.normalized_expression(z, batch).detach(), decoded["px_scale"].detach())
+    near(mine.module.normalized_expression(z, batch, modality="peaks").detach(), decoded["p"].detach())
+    if "protein" in mine.module.modalities:
+        near(mine.module.foreground_probability(z, batch).detach(), (-decoded["py_"]["mixing"]).sigmoid().detach())
     near(loss.total.detach(), found.loss.detach())
     loss.total.backward()
     found.loss.backward()
     compare_gradients(model.module, mine.module)
-    factors = model.get_library_size_factors(data, batch_size=N)
+    there = None if mine.config.modality_weights == "cell" else data  # else they refuse any cells that are passed
+    factors = model.get_library_size_factors(there, batch_size=N)
     near(sd.cell_factors(mine, data), factors["accessibility"])
     near(mine.map(mine.module.log_library, data).ravel(), factors["expression"])
     if mine.config.region_factors:
         near(sd.region_factors(mine), model.get_region_factors())
-    compare_analyses(model, mine, data)
+    if mine.config.latent_distribution == "normal":  # of the other they take a draw
+        compare_analyses(model, mine, data, there)
 
 
-def compare_analyses(model, mine, data):
-    normal = mine.config.latent_distribution == "normal"
-    if normal:
-        near(mine.embed(data), model.get_latent_representation(data, batch_size=N))
-        for (name, part), other in zip(data.mod.items(), ("expression", "accessibility", "protein"), strict=False):
-            found = mine.embed(data, modality={"atac": "peaks"}.get(name, name))
-            there = np.asarray(part.X.sum(1)).ravel() > 0
-            assert np.array_equal(~np.isnan(found).any(1), there)
-            reference = model.get_latent_representation(data, modality=other, batch_size=N)
-            near(found[there], reference[there])
-        for normalized in (False, True) if mine.config.region_factors else (False,):
-            same = {"batch_size": N, "normalize_regions": normalized, "transform_batch": "b"}
-            reference = model.get_normalized_accessibility(data, **same)
-            near(sd.normalized_accessibility(mine, data, **same), reference)
-        reference = model.get_normalized_expression(data, batch_size=N, transform_batch="b")
-        decoded = mine.map(lambda c: mine.module.normalized_expression(mine.module.embed(c), c, c.batch * 0 + 1), data)
-        near(decoded, reference)
+def compare_analyses(model, mine, data, there):
+    near(mine.embed(data), model.get_latent_representation(there, batch_size=N))
+    for (name, part), other in zip(data.mod.items(), ("expression", "accessibility", "protein"), strict=False):
+        found = mine.embed(data, modality={"atac": "peaks"}.get(name, name))
+        measured = np.asarray(part.X.sum(1)).ravel() > 0
+        assert np.array_equal(~np.isnan(found).any(1), measured)
+        reference = model.get_latent_representation(there, modality=other, batch_size=N)
+        near(found[measured], reference[measured])
+    same = {"batch_size": N, "transform_batch": "b"}
+    for normalized in (False, True) if mine.config.region_factors else (False,):
+        reference = model.get_normalized_accessibility(there, normalize_regions=normalized, **same)
+        near(sd.normalized_accessibility(mine, data, normalize_regions=normalized, **same), reference)
+    decoded = mine.map(lambda c: mine.module.normalized_expression(mine.module.embed(c), c, c.batch * 0 + 1), data)
+    if not mine.config.encode_covariates:  # for genes, they then show the other batch to the encoder too
+        near(decoded, model.get_normalized_expression(there, **same))
 
 
 def compare_gradients(theirs, ours):

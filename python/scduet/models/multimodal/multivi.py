@@ -1,4 +1,4 @@
-"""MultiVI: RNA, peaks and proteins, of cells that may lack some of them (Ashuach et al. 2023, Nature Methods 20:1222).
+"""MultiVI: RNA, peaks and proteins of cells that may lack some of them (Ashuach et al. 2023, Nature Methods 20:1222).
 
     z     ~ Normal(0, I)                          state of the cell; with latent_distribution="ln" a softmax of it
     genes:    x ~ ZINB(l * softmax(genes(z, ...)), r, dropout)    log l = leaky ReLU of a network of the cell's genes
@@ -52,7 +52,7 @@ class Fields(schema.Fields):
     peaks_key: str | None = None
     """Where the counts of peaks are: a key of obsm, a modality of a MuData, or the feature_types of peaks in X."""
     protein_key: str | None = None
-    """Where the protein counts are, if there are any: as for the peaks; NaN where a protein was not measured."""
+    """Where the protein counts are: a key of obsm, or a modality of a MuData; NaN where a protein was not measured."""
 
 
 @dataclass(frozen=True)

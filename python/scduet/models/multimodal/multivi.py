@@ -161,7 +161,7 @@ class MultiVI(nn.Module):
         return [p for name, p in self.named_parameters() if name.startswith("adversary.") == (player == ADVERSARY)]
 
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
-        """The terms of each cell's negative evidence lower bound, at a draw of its state; the penalty is none."""
+        """The terms of each cell's negative evidence lower bound, at a draw of its state; without the penalty."""
         return {name: values for name, values in self._terms(cells)[0].items() if name != "penalty"}
 
     def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell latent"]:

@@ -181,7 +181,7 @@ def _category(kind: str, key: str | None, schema: Schema) -> dict[str, Any]:
 
 def _levels(schema: Schema, key: str) -> np.ndarray:
     """The levels as the user's column has them: scvi-tools tells 3 from "3"."""
-    return np.array(list(getattr(schema, "values", schema.levels.get)(key)), dtype=object)
+    return np.array(list(schema.values(key)), dtype=object)
 
 
 def _covariates(schema: Schema) -> dict[str, Any]:

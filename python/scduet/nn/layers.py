@@ -123,8 +123,8 @@ class MLP(nn.Module):
         """
         n_levels, n_cells = (1 if shift is None else len(shift)), x.shape[-2]
         norm: Any = self.norm[i] if self.norm else None
-        plain = norm is not None and not self.layer_norm and self.activation == "relu"
-        if plain and n_levels * n_cells > 1 and can_compile(x, norm):
+        plain = not self.layer_norm and self.activation == "relu"
+        if norm is not None and plain and n_levels * n_cells > 1 and can_compile(x, norm):
             return normalized_units(x, shift, norm, self.dropout)
         if shift is not None:
             x = (x + shift[:, None]).flatten(0, 1)

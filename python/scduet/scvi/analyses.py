@@ -126,7 +126,7 @@ class Analyses:
             fdr_target=fdr_target,
             verbose=not silent,
             seed=settings.seed,
-            weights=weights or "uniform",
+            weights=weights or "uniform",  # type: ignore[arg-type]
             importance=_importance(importance_weighting_kwargs),
             **({"n_draws": kwargs.pop("n_samples_overall")} if "n_samples_overall" in kwargs else {}),
             **{"min_pct": 0.0, **kwargs},  # scvi-tools tests all genes

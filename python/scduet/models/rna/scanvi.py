@@ -104,8 +104,9 @@ class SCANVI(nn.Module):
 
     def _mlp(self, side: str, dropout: float, levels: tuple[int, ...] = ()) -> MLP:
         c = self.config
-        norms = dict(batch_norm=c.use_batch_norm in (side, "both"), layer_norm=c.use_layer_norm in (side, "both"))
-        return MLP(c.n_latent, c.n_hidden, c.n_layers, levels=levels, dropout=dropout, **norms)
+        batch_norm, layer_norm = (use in (side, "both") for use in (c.use_batch_norm, c.use_layer_norm))
+        sizes = c.n_latent, c.n_hidden, c.n_layers
+        return MLP(*sizes, levels=levels, dropout=dropout, batch_norm=batch_norm, layer_norm=layer_norm)
 
     def _cell_terms(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], dict[str, Float[Tensor, " cell"]]]:
         """The mean of q(z | x) too."""

@@ -158,14 +158,14 @@ def states(model: Model, adata=None, rows: np.ndarray | None = None, batch_size:
     for batch in minibatches(cells, sequential(len(cells)) if rows is None else np.asarray(rows), batch_size):
         batch = batch.to(model.device)
         assert isinstance(batch, CellBatch)
-        if kept is None and encoder is None:
-            mean = model.module.embed(batch)  # type: ignore[operator]
-            yield States(batch, None, mean, torch.zeros_like(mean), None if holder is None else holder.log_library)
-        elif kept is None:
-            yield States(batch, encoder, *encoder.posterior(batch), None if holder is None else holder.log_library)
-        else:
+        if kept is not None:
             mean, variance = (_at(batch, known) for known in (kept.mean, kept.variance))
             yield States(batch, encoder, mean, variance, None if kept.log is None else partial(_at, known=kept.log))
+        elif encoder is None:
+            mean = model.module.embed(batch)  # type: ignore[operator]
+            yield States(batch, None, mean, torch.zeros_like(mean), None if holder is None else holder.log_library)
+        else:
+            yield States(batch, encoder, *encoder.posterior(batch), None if holder is None else holder.log_library)
 
 
 def is_minified(adata) -> bool:

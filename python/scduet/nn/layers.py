@@ -26,7 +26,7 @@ Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categori
 class CovariateLinear(nn.Module):
     """A linear layer of `x` and categorical covariates, each an embedding table (level, out).
 
-    Equal to one `nn.Linear` over `[x, one_hot(code), ...]`, and initialised like it. A covariate of one level has no
+    Equal to one `nn.Linear` over `[x, one_hot(code), ...]`, and initialized like it. A covariate of one level has no
     table: it says nothing. A table is a parameter of its own, so that new levels are new rows.
 
     sparse: `x` is sparse rows in training too. The weight is then stored by columns, and on a CPU a stored entry costs
@@ -75,7 +75,7 @@ class CovariateLinear(nn.Module):
 class MLP(nn.Module):
     """`n_layers` of Linear, BatchNorm, LayerNorm, ReLU (or LeakyReLU), Dropout, each norm by option.
 
-    Covariates enter the first layer, and the others too when `inject`. A minibatch of one cell is normalised with the
+    Covariates enter the first layer, and the others too when `inject`. A minibatch of one cell is normalized with the
     running statistics, as in evaluation, for it has no variance of its own. Compiled layers (on a CPU, in training)
     cannot be differentiated twice: put a gradient penalty inside `with uncompiled():` of `second_order`.
     sparse: the input is sparse rows, in training too; see `CovariateLinear`.

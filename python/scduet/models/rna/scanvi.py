@@ -7,7 +7,7 @@
 
     q(z | x) as in scVI,  q(y | z) = classifier(z),  q(u | z, y) = Normal(within(z, y))
 
-Training minimises, a mean over cells,
+Training minimizes, a mean over cells,
     -log p(x|z) + log q(z|x) - E log p(z|u, y)
     + kl_weight * (E KL(q(u|z,y) || p(u)) + KL(q(y|z) || p(y)) + KL(q(l|x) || p(l)))
 with E over the types by q(y | z), plus classification_ratio times the cross entropy of the classifier at the posterior

@@ -105,6 +105,7 @@ ARGUMENTS: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {  # of analy
     "n_samples": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_draws": (int, lambda v: v >= 2, "a whole number from 2 up"),
+    "n_splits": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_folds": (int, lambda v: v >= 2, "a whole number from 2 up"),
     "n_random": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "max_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),

@@ -181,10 +181,10 @@ def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) ->
 
 
 def kl_to_normal(
-    mean: Float[Tensor, "cell latent"],
-    variance: Float[Tensor, "cell latent"],
-    prior: tuple[Float[Tensor, "*#cell latent"], Float[Tensor, "*#cell latent"]] | None = None,
-) -> Float[Tensor, " cell"]:
+    mean: Float[Tensor, "*cell latent"],
+    variance: Float[Tensor, "*cell latent"],
+    prior: tuple[Float[Tensor, "*#cell #latent"], Float[Tensor, "*#cell #latent"]] | None = None,
+) -> Float[Tensor, "*cell"]:
     """KL divergence of Normal(mean, variance) from a normal prior, by default the standard normal."""
     if prior is None:
         return 0.5 * (variance + mean * mean - 1 - variance.log()).sum(-1)

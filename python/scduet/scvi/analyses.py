@@ -6,6 +6,7 @@ from scduet._torch import torch
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from scduet.api import Model
 from scduet.data.selection import selected
 from scduet.errors import OptionError
 from scduet.nn.layers import rsample
+from scduet.options import refuse_unknown
 from scduet.scvi import settings
 from scduet.scvi.registry import refuse
 from scduet.scvi.signatures import takes
@@ -79,6 +81,7 @@ class Analyses:
         same |= {"weights": same.get("weights") or "uniform", "verbose": not silent, **self._sized(batch_size)}
         same["importance"] = _importance(same.pop("importance_weighting_kwargs", None))
         same |= {"n_draws": more.pop("n_samples_overall")} if "n_samples_overall" in more else {}
+        refuse_unknown(more, signature(differential_expression).parameters, "differential_expression")
         same |= {"allow_overlap": True, "min_pct": 0.0, **more}  # scvi-tools tests all genes, of any groups
         return differential_expression(self._model, self._cells(adata, None), **same)
 

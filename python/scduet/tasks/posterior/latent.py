@@ -127,8 +127,10 @@ class Modality:
         return {"rna": "gene", "peaks": "peak"}.get(self.name, self.name)
 
 
-def modality_of(model: Model, name: str | None = None) -> Modality:
+def modality_of(model: Model, name: str | Modality | None = None) -> Modality:
     """The modality called `name`, or the main one. Raises OptionError where the model does not decode it."""
+    if isinstance(name, Modality):  # another view of one
+        return name
     decoder = part_with(model.module, Decodes)
     if decoder is None:
         raise OptionError(f"{model.name!r} decodes no distribution of counts", "use e.g. scvi or scanvi")
@@ -186,7 +188,9 @@ def opened(adata):
 
 
 def cell_names(model: Model, adata=None) -> pd.Index:
-    return pd.RangeIndex(len(model.encode())) if adata is None else adata.obs_names
+    if adata is None or isinstance(adata, Cells):
+        return pd.RangeIndex(len(model.encode() if adata is None else adata))
+    return adata.obs_names
 
 
 def rows_of(model: Model, adata, wanted) -> np.ndarray | None:

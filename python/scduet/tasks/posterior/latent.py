@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from scduet.api import Model
@@ -109,6 +109,11 @@ class Modality:
     def source(self, cells: Cells) -> Source:
         """The rows of its matrix."""
         return cells.counts if self.is_main else cells.extra[self.name]
+
+    def measured(self, cells: Cells, rows: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " measured"]:
+        """Those of the cells at `rows` in which it was measured."""
+        known = cells.measured.get("x" if self.is_main else self.name)
+        return rows if known is None else rows[known[rows]]
 
     def places(self, names) -> tuple[np.ndarray, list[str]]:
         """Columns and names of these features (None: all). Raises DataError naming those that the model lacks."""

@@ -1,7 +1,7 @@
 """Shapes checked while tests run: `SCDUET_SHAPES=1 pytest ...` checks every array that an annotation describes.
 
-jaxtyping's import hook hands each function of scduet to `arrays`, which looks at arrays alone. A general checker such as
-beartype also refuses numpy's integers where `int` is asked, and torch's functions whose first argument is a context.
+jaxtyping's import hook hands each function of scduet to `arrays`, which looks at arrays alone. A general checker such
+as beartype also refuses numpy's integers where `int` is asked, and torch's functions whose first argument is a context.
 """
 
 import functools

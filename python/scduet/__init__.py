@@ -47,6 +47,8 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "score_perturbation": "scduet.tasks.perturbation.score_perturbation",
     "rank_perturbations": "scduet.tasks.perturbation.rank_perturbations",
     "decode_states": "scduet.tasks.posterior.decode_states",
+    "generate_cells": "scduet.tasks.generation.generate_cells",
+    "score_generated": "scduet.tasks.generation.score_generated",
     "embed_pretrained": "scduet.tasks.workflows.embed_pretrained",
     "finetune": "scduet.tasks.foundation.finetune",
     "evaluate": "scduet.tasks.foundation.finetune",

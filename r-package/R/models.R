@@ -3,14 +3,14 @@
 # The short form of each model.
 MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
-  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", dca = "RunDCA", deepimpute = "RunDeepImpute",
-  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen",
+  trvae = "RunTrVAE", geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  scgpt = "X_scGPT", scfoundation = "X_scFoundation"
+  scgen = "X_scGen", trvae = "X_trVAE", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -171,3 +171,11 @@ RunDCA <- function(object, ...) RunModel(object, model = "dca", ...)
 #' @rdname RunModel
 #' @export
 RunDeepImpute <- function(object, ...) RunModel(object, model = "deepimpute", ...)
+
+#' @rdname RunModel
+#' @export
+RunScGen <- function(object, ...) RunModel(object, model = "scgen", ...)
+
+#' @rdname RunModel
+#' @export
+RunTrVAE <- function(object, ...) RunModel(object, model = "trvae", ...)

@@ -64,6 +64,9 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "marginal_log_likelihood": lambda k, a, **o: sd.marginal_log_likelihood(k.model, a, **{"n_samples": 2, **o}),
     "posterior_predictive_check": lambda k, a, **o: sd.posterior_predictive_check(k.model, a, **{"n_samples": 2, **o}),
     "minify": lambda k, a, **o: sd.minify(k.model, a, **o),
+    "generate_cells": lambda k, a, **o: sd.generate_cells(k.classifier, **{"n": 3, "adata": a, **o}),
+    "score_generated": lambda k, a, **o: sd.score_generated(k.cells, a, **{"training": k.cells, **o}),
+    "score_generated, generated": lambda k, a, **o: sd.score_generated(a, k.cells, **o),
     "differential_expression": lambda k, a, **o: sd.differential_expression(
         k.model, a, **{"groupby": "type", **QUIET, **o}
     ),
@@ -285,6 +288,10 @@ OPTIONS = {  # option -> bad values, for each function that has the option
     "mechanisms": [5, {"nobody": "x"}],
     "n_random": [-1, "x"],
     "max_epochs": NUMBERS,
+    "n": NUMBERS,
+    "label": ["nobody", [], 5, ["B", "nobody"]],
+    "library": [0, -1, "x", np.nan, [1, 2]],
+    "max_cells": [0, "x", 1],
     "lr": [-1, "x", np.nan],
     "accelerator": ["nonsense"],
     "unlabeled_category": [5],
@@ -315,7 +322,15 @@ FEW = {  # for functions whose cells go the way of another function, that meets 
 ALIKE = {  # by `Model.encode` as `normalized_expression`, or by `Transformer.prepared` as `embed_pretrained`
     *("embed", "predict", "posterior_predictive_sample", "feature_correlation", "likelihood_parameters"),
     *("latent_library_size", "elbo", "reconstruction_error", "marginal_log_likelihood", "posterior_predictive_check"),
-    *("minify", "differential_expression, idx", "tuned.predict", "evaluate", "pretrain", "predict_genes"),
+    *(
+        "minify",
+        "generate_cells",
+        "differential_expression, idx",
+        "tuned.predict",
+        "evaluate",
+        "pretrain",
+        "predict_genes",
+    ),
     "gene_network, transformer",
 }
 SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that are not named here meet every kind
@@ -331,6 +346,8 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "score, expression": {"two cells", "all zero", "NaN in obsm", "lower-case genes"},
     "score_perturbation": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
     "rank_perturbations": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
+    "score_generated": {"logged", "mixed columns", "nothing known", "one batch and label"},
+    "score_generated, generated": {"logged"},
     "report": {"two cells", "text in obsm", "NaN in obsm", "no column in obsm", "lists in columns", "odd uns"},
     "scvi.SCVI": {"logged", "mixed columns", "dates in columns", "nothing known"},
 }

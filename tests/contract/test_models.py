@@ -35,7 +35,10 @@ CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "
 LAYERS = [(m, o.name, o.default + 1) for m in MODELS for o in options_of(m) if o.name.startswith("n_layers")]
 FLAGS = [(m, o.name, not o.default) for m in MODELS for o in options_of(m) if o.group == "model" and o.type == "bool"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:DCA:scduet.errors.ScduetWarning")  # of batches, which all cases have
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:DCA:scduet.errors.ScduetWarning"),  # of batches, which all cases have
+    pytest.mark.filterwarnings("ignore:scGen:scduet.errors.ScduetWarning"),  # of counts, which all cases are
+]
 
 
 @pytest.fixture

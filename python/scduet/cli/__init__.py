@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from scduet._version import __version__
-from scduet.cli.analyses import annotate, de, expression, map_
+from scduet.cli.analyses import annotate, de, expression, generate_cells, map_
 from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, recommend, report, say, score
 from scduet.cli.denoising import compare_denoisers, denoise
 from scduet.cli.flags import with_defaults, with_options
@@ -64,6 +64,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     for command in (embed, de, expression, denoise, network, perturb, recommend, score, report, convert, doctor):
         app.command()(interruptible(command))
     app.command("compare-denoisers")(interruptible(compare_denoisers))
+    app.command("generate-cells")(interruptible(generate_cells))
     app.command("score-perturbation")(interruptible(score_perturbation))
     return app
 

@@ -34,6 +34,8 @@ MODELS: dict[str, Row] = {
     "deepimpute": Row(
         "scduet.models.rna.deepimpute:DeepImpute", "X_deepimpute", "deepimpute", "RunDeepImpute", task="denoising"
     ),
+    "scgen": Row("scduet.models.perturbation.scgen:SCGEN", "X_scGen", "scgen", "RunScGen", task="perturbation"),
+    "trvae": Row("scduet.models.perturbation.trvae:TrVAE", "X_trVAE", "trvae", "RunTrVAE", task="perturbation"),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 

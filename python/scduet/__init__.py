@@ -19,6 +19,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "predict": "scduet.tasks.workflows.annotate",
     "normalized_expression": "scduet.tasks.posterior.expression",
     "protein_foreground": "scduet.tasks.multimodal.protein_foreground",
+    "find_doublets": "scduet.tasks.workflows.doublets",
     "denoise": "scduet.tasks.workflows.denoise",
     "compare_denoisers": "scduet.tasks.workflows.compare_denoisers",
     "posterior_predictive_sample": "scduet.tasks.posterior.sampling",

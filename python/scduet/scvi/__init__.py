@@ -8,16 +8,15 @@ a logistic-normal state is taken over fixed draws (theirs over new ones at each 
 from typing import Any
 
 from scduet._version import __version__
-from scduet.scvi import data, model, settings, utils
+from scduet.scvi import data, external, model, settings, utils
 from scduet.scvi.registry import REGISTRY_KEYS
 
-__all__ = ["REGISTRY_KEYS", "__version__", "data", "model", "settings", "utils"]
+__all__ = ["REGISTRY_KEYS", "__version__", "data", "external", "model", "settings", "utils"]
 _INSTEAD = {  # modules of scvi-tools: what to use here
     "autotune": "call scduet.fit in a loop, and scduet.score",
     "criticism": "use scduet.posterior_predictive_check",
     "dataloaders": "pass train(train_size=, validation_size=, datasplitter_kwargs=)",
     "distributions": "use scduet.nn.distributions",
-    "external": "see scduet.models.MODELS for the models that are here",
     "hub": "use scduet.load",
     "module": "a model's network is model.module",
     "nn": "use scduet.nn",

@@ -82,7 +82,7 @@ def test_every_function_of_data_and_utils_is_there_or_names_another(version, mod
         ours.no_such  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["external", "criticism", "hub", "train", "module"])
+@pytest.mark.parametrize("name", ["criticism", "hub", "train", "module"])
 def test_modules_that_are_not_here_name_another(name):
     with pytest.raises(AttributeError, match=named(repr(name))):
         getattr(scvi, name)

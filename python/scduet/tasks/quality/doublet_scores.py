@@ -6,11 +6,14 @@ are single.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
+from scduet.errors import DataError
 from scduet.metrics.core.inputs import codes
 from scduet.metrics.core.neighbors import nearest_neighbors
 from scduet.metrics.integration.clustering import leiden_clusters
@@ -75,7 +78,13 @@ def scrublet_scores(counts: sp.csr_matrix, seed: int = 0) -> Scores:
     import scanpy as sc
 
     found = ad.AnnData(sp.csr_matrix(counts, dtype=np.float32))
-    sc.pp.scrublet(found, threshold=1.0, random_state=seed, verbose=False)  # scanpy's own threshold is not used
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of rates at its own threshold, which is not used
+        try:
+            sc.pp.scrublet(found, threshold=1.0, random_state=seed, verbose=False)
+        except ValueError as error:
+            message = f"scrublet failed on {counts.shape[0]} cells and {counts.shape[1]} genes: {error}"
+            raise DataError(message, "it needs 30 variable genes: use more genes, or method 'neighbors'") from error
     scores = np.zeros(counts.shape[0])
     scores[found.obs_names.astype(int)] = found.obs["doublet_score"]
     return scores

@@ -32,10 +32,19 @@ def kit(tmp_path_factory):
         warnings.simplefilter("ignore")
         model = sd.fit(cells, "scvi", batch_key="run", **QUICK)
         classifier = sd.fit(cells, "scanvi", batch_key="run", labels_key="type", **QUICK)
+        sets = pd.DataFrame(np.arange(cells.n_vars)[:, None] % 2 == [0, 1], cells.var_names, ["even", "odd"])
+        programs = sd.fit(cells, "expimap", gene_sets=sets, max_epochs=1, n_hidden=4, callback=lambda event: None)
         rank, value = transformer("geneformer"), transformer("scgpt")
         tuned = sd.finetune(cells, rank, "type", **SHORT)
     return SimpleNamespace(
-        cells=cells, model=model, classifier=classifier, rank=rank, value=value, tuned=tuned, folder=folder
+        cells=cells,
+        model=model,
+        programs=programs,
+        classifier=classifier,
+        rank=rank,
+        value=value,
+        tuned=tuned,
+        folder=folder,
     )
 
 
@@ -63,6 +72,9 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "reconstruction_error": lambda k, a, **o: sd.reconstruction_error(k.model, a, **o),
     "marginal_log_likelihood": lambda k, a, **o: sd.marginal_log_likelihood(k.model, a, **{"n_samples": 2, **o}),
     "posterior_predictive_check": lambda k, a, **o: sd.posterior_predictive_check(k.model, a, **{"n_samples": 2, **o}),
+    "find_doublets": lambda k, a, **o: sd.find_doublets(twice(a), **{"method": "scrublet", **o}),
+    "program_scores": lambda k, a, **o: sd.program_scores(k.programs, a, **o),
+    "differential_programs": lambda k, a, **o: sd.differential_programs(k.programs, a, **{"groupby": "type", **o}),
     "minify": lambda k, a, **o: sd.minify(k.model, a, **o),
     "differential_expression": lambda k, a, **o: sd.differential_expression(
         k.model, a, **{"groupby": "type", **QUIET, **o}
@@ -104,6 +116,15 @@ FUNCTIONS = {  # name -> how it takes cells and options
 def facade(cells, **options):
     scvi.model.SCVI.setup_anndata(cells, **{"batch_key": "run", **options})
     scvi.model.SCVI(cells, n_hidden=4).train(max_epochs=1)
+
+
+def twice(cells):
+    """Each cell twice: doublets are found among 100 cells and more."""
+    if not isinstance(cells, ad.AnnData) or cells.n_obs < 50:
+        return cells
+    found = ad.concat([cells, cells], merge="same")
+    found.obs_names_make_unique()
+    return found
 
 
 def drawn(cells):
@@ -255,6 +276,7 @@ OPTIONS = {  # option -> bad values, for each function that has the option
     "control": ["nobody"],
     "goal": ["nobody"],
     "how": ["nonsense"],
+    "rate": [0, 1, "x", {"all": 2}, True],
     "n_folds": [0, 1, 500, "x"],
     "n_random": [-1, "x"],
     "max_epochs": NUMBERS,
@@ -289,7 +311,7 @@ ALIKE = {  # by `Model.encode` as `normalized_expression`, or by `Transformer.pr
     *("embed", "predict", "posterior_predictive_sample", "feature_correlation", "likelihood_parameters"),
     *("latent_library_size", "elbo", "reconstruction_error", "marginal_log_likelihood", "posterior_predictive_check"),
     *("minify", "differential_expression, idx", "tuned.predict", "evaluate", "pretrain", "predict_genes"),
-    "gene_network, transformer",
+    *("gene_network, transformer", "program_scores", "differential_programs"),
 }
 SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that are not named here meet every kind
     "fit, learned library": {"a batch of one cell"},
@@ -301,6 +323,7 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "prepare_query": {"a gene twice", "lower-case genes"},
     "embed_pretrained, scored": {"two cells", "nothing known", "fractions in columns", "odd uns"},
     "finetune_integration": {"a batch of one cell", "mixed columns"},
+    "find_doublets": {"a gene twice", "logged", "infinite", "negative", "nothing highly variable", "all zero"},
     "score, expression": {"two cells", "all zero", "NaN in obsm", "lower-case genes"},
     "report": {"two cells", "text in obsm", "NaN in obsm", "no column in obsm", "lists in columns", "odd uns"},
     "scvi.SCVI": {"logged", "mixed columns", "dates in columns", "nothing known"},

@@ -28,7 +28,7 @@ FIELDS = {
     "continuous_covariate_keys": ("age",),
 }
 PROTEINS = {"protein_key": "prot"}  # where the inputs of a model are, see `add_inputs`
-OWN_FIELDS = {"totalvi": PROTEINS}
+OWN_FIELDS = {"totalvi": PROTEINS, "expimap": {"gene_sets": "programs"}}
 CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "model" for c in o.choices]
 LAYERS = [(m, o.name, o.default + 1) for m in MODELS for o in options_of(m) if o.name.startswith("n_layers")]
 FLAGS = [(m, o.name, not o.default) for m in MODELS for o in options_of(m) if o.group == "model" and o.type == "bool"]

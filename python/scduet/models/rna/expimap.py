@@ -37,6 +37,7 @@ from scduet.models.rna.ldvae import PassThrough
 from scduet.models.rna.scvi import SCVI
 from scduet.nn.layers import Codes, CovariateLinear, kl_to_normal, rsample
 
+N_STEPS, BATCH = 800, 128
 EPSILON = 1e-12  # below any norm of loadings
 
 
@@ -99,6 +100,12 @@ def measure_sets(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
     return {"gene_log_share": np.log((total + 0.5) / (total + 0.5).sum()).astype(np.float32)}
 
 
+def brief(n_cells: int, max_epochs: int | None) -> dict[str, float]:
+    """About 800 minibatches: in longer training one of several overlapping sets takes the genes of the others."""
+    epochs = max_epochs or min(max(math.ceil(N_STEPS * BATCH / n_cells), 10), 200)
+    return {"lr": 2e-3, "max_epochs": epochs, "kl_warmup_epochs": max(1, epochs // 4)}
+
+
 class ExpiMap(nn.Module):
     Config, Fields = Config, Fields
     players = ("model",)
@@ -106,7 +113,7 @@ class ExpiMap(nn.Module):
     inputs = {"gene_sets": Input("gene_sets", axis="feature", values="binary")}
     measure = staticmethod(measure_sets)
     modalities = ("rna",)
-    recipes = {"auto": {"lr": 2e-3}}
+    recipes = {"auto": brief}
 
     def __init__(self, reference: Reference, config: Config):
         super().__init__()
@@ -166,7 +173,7 @@ class ExpiMap(nn.Module):
         """A vector for each gene: its loadings."""
         return self.loadings()
 
-    def terms(self) -> tuple[Int[np.ndarray, " term"], int]:
+    def programs(self) -> tuple[Int[np.ndarray, " term"], int]:
         """Columns of the gene sets that have a latent dimension, in their order; and how many free terms follow."""
         return self.kept, self.config.n_free
 

@@ -17,6 +17,7 @@ from scduet.cli.doublets import doublets
 from scduet.cli.flags import with_defaults, with_options
 from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
 from scduet.cli.network import network
+from scduet.cli.programs import programs
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.errors import OptionError
 from scduet.models import MODELS
@@ -61,7 +62,20 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("map")(_training(map_, with_defaults(options_at(TRAINING), {"weight_decay": 0.0})))
     app.command()(_training(finetune, teaching()))
     app.command()(_training(pretrain, pretraining()))
-    for command in (embed, de, expression, denoise, doublets, network, recommend, score, report, convert, doctor):
+    for command in (
+        embed,
+        de,
+        expression,
+        denoise,
+        doublets,
+        network,
+        programs,
+        recommend,
+        score,
+        report,
+        convert,
+        doctor,
+    ):
         app.command()(interruptible(command))
     app.command("compare-denoisers")(interruptible(compare_denoisers))
     return app

@@ -229,7 +229,7 @@ def test_bad_input_is_named(data, model):
         (DataError, ["3", "min_genes"], {"gene_sets": "tiny"}),
         (OptionError, ["gene_sets="], {"gene_sets": None}),
         (DataError, ["'nowhere'"], {"gene_sets": "nowhere"}),
-        (OptionError, ["group_lasso", -1], {"group_lasso": -1.0}),
+        (OptionError, ["group_lasso", -1.0], {"group_lasso": -1.0}),
         (OptionError, ["'loadings'", "'positive'"], {"loadings": "positive"}),
         (OptionError, ["min_genes", 0], {"min_genes": 0}),
     ]

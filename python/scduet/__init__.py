@@ -19,6 +19,8 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "predict": "scduet.tasks.workflows.annotate",
     "normalized_expression": "scduet.tasks.posterior.expression",
     "protein_foreground": "scduet.tasks.multimodal.protein_foreground",
+    "predict_modality": "scduet.tasks.multimodal.predict_modality",
+    "weighted_neighbors": "scduet.tasks.multimodal.weighted_neighbors",
     "denoise": "scduet.tasks.workflows.denoise",
     "compare_denoisers": "scduet.tasks.workflows.compare_denoisers",
     "posterior_predictive_sample": "scduet.tasks.posterior.sampling",

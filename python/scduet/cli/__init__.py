@@ -15,6 +15,7 @@ from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, inte
 from scduet.cli.denoising import compare_denoisers, denoise
 from scduet.cli.flags import with_defaults, with_options
 from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
+from scduet.cli.multimodal import predict_modality, weighted_neighbors
 from scduet.cli.network import network
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.errors import OptionError
@@ -63,6 +64,8 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     for command in (embed, de, expression, denoise, network, recommend, score, report, convert, doctor):
         app.command()(interruptible(command))
     app.command("compare-denoisers")(interruptible(compare_denoisers))
+    app.command("predict-modality")(interruptible(predict_modality))
+    app.command("weighted-neighbors")(interruptible(weighted_neighbors))
     return app
 
 

@@ -121,14 +121,18 @@ def measured_by_batch(cells: Cells, name: str, n_batches: int) -> NDArray[np.flo
     return found / np.maximum(n, 1)[:, None].astype(np.float32)
 
 
-def _nothing(data: Any, names: Names, given: Input) -> tuple[Source, np.ndarray]:
-    """What is known of cells in which an input was not measured at all; a warning says so."""
-    shape = data.n_obs, names if isinstance(names, int) else len(names)
-    text = f"the cells have no {given.option}: what the model reads there is taken as not measured"
-    warnings.warn(text, ScduetWarning, stacklevel=5)
+def not_measured(shape: tuple[int, int], given: Input) -> tuple[Source, np.ndarray]:
+    """An input that no cell has: its rows, and of each cell that it was not measured there."""
     empty = sp.csr_matrix(shape, dtype=np.float32)
     whole = in_memory(empty) if given.sparse else DenseSource(np.broadcast_to(np.float32(np.nan), shape))
     return whole, np.zeros(shape[0], bool)
+
+
+def _nothing(data: Any, names: Names, given: Input) -> tuple[Source, np.ndarray]:
+    """What is known of cells in which an input was not measured at all; a warning says so."""
+    text = f"the cells have no {given.option}: what the model reads there is taken as not measured"
+    warnings.warn(text, ScduetWarning, stacklevel=5)
+    return not_measured((data.n_obs, names if isinstance(names, int) else len(names)), given)
 
 
 def _names(found: Found) -> Names:

@@ -14,6 +14,7 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
   if (!inherits(object, "Seurat")) {
     abort_scduet("`object` must be a Seurat object or a SingleCellExperiment.", class = "class", call = call)
   }
+  object <- with_known_assays(object)
   main <- object[[default_assay(object, assay, call)]]
   cells <- assay_cells(main, object)
   embeddings <- lapply(set_names(SeuratObject::Reductions(object)), function(name) {

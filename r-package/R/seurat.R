@@ -7,6 +7,38 @@ v5 <- function(name) getExportedValue("SeuratObject", name)
 
 is_layered <- function(assay) inherits(assay, "StdAssay")
 
+# Assays of a class that no installed package defines, e.g. ChromatinAssay without Signac, as plain assays of their slots.
+# Without this, Seurat does not count them among the assays.
+with_known_assays <- function(object) {
+  assays <- methods::slot(object, "assays")
+  unknown <- Filter(function(name) !is_defined(class(assays[[name]])), names(assays))
+  for (name in unknown) assays[[name]] <- plain_assay(assays[[name]], name)
+  if (length(unknown)) methods::slot(object, "assays", check = FALSE) <- assays
+  object
+}
+
+is_defined <- function(class) {
+  package <- attr(class, "package")
+  if (length(package) && !package %in% c(".GlobalEnv", loadedNamespaces())) requireNamespace(package, quietly = TRUE)
+  methods::isClass(class)
+}
+
+plain_assay <- function(assay, name) {
+  found <- attributes(assay)
+  parent <- if ("layers" %in% names(found)) "Assay5" else "Assay"
+  if (!any(c("layers", "counts") %in% names(found)) || (parent == "Assay5" && !is_v5())) {
+    said <- sprintf("The assay \"%s\" is of the class %s, which no installed package defines.", name, class(assay)[1])
+    abort_scduet(said, sprintf("Install %s.", paste(c(attr(class(assay), "package"), "its package")[1])), "class")
+  }
+  rlang::inform(
+    c(i = sprintf("The class %s of the assay \"%s\" is not installed; its counts and data are read from its slots.", class(assay)[1], name)),
+    class = "scduet_message", .frequency = "once", .frequency_id = paste0("scduet_class_", class(assay)[1])
+  )
+  definition <- methods::getClass(parent, where = asNamespace("SeuratObject"))
+  slots <- intersect(methods::slotNames(definition), names(found))
+  do.call(methods::new, c(list(definition), found[slots]))
+}
+
 # Names of the layers that make up `layer`: "counts", or "counts.a" and "counts.b" if it is split.
 layers_named <- function(assay, layer) {
   if (is_layered(assay)) {

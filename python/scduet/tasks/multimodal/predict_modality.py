@@ -99,14 +99,9 @@ class _Known:
 
     cells: Cells
     values: Values  # log(1 + counts), NaN where not measured
+    counted: Bool[np.ndarray, "batch feature"]  # was a feature ever counted in a batch?
     shown: np.ndarray  # rows with the modality that the model was trained on
     held_out: np.ndarray  # and that it was not
-
-    def seen(self, n_batches: int) -> Bool[np.ndarray, "batch feature"]:
-        """Was the feature ever counted in the batch?"""
-        found = np.zeros((n_batches, self.values.shape[1]), bool)
-        np.logical_or.at(found, self.cells.batch, np.nan_to_num(self.values) > 0)
-        return found
 
     def regress(self, function, scores: np.ndarray, seed: int):
         """A regression of each feature on PCA scores, taught the cells that have it, as a function of scores."""
@@ -141,7 +136,7 @@ class _ByModel:
     @torch.inference_mode()
     def predict(self, cells: Cells, rows: np.ndarray | None = None) -> Values:
         """Mean of log(1 + counts) over draws of the state and of the counts."""
-        seen, parts = self.known.seen(self.model.reference.n_batches), []
+        seen, parts = self.known.counted, []
         with seeded(self.seed):
             for part in states(self.model, cells, rows, self.batch_size):
                 own = seen[part.cells.batch.cpu().numpy()]
@@ -213,6 +208,9 @@ def _reference(model: Model, reference, chosen: Modality) -> _Known:
     values = np.asarray(found.toarray() if hasattr(found, "toarray") else found, np.float64)
     known = cells.measured.get(chosen.name)
     values = np.log1p(values if known is None else np.where(known[:, None], values, np.nan))
+    counted = np.zeros((model.reference.n_batches, values.shape[1]), bool)
+    np.logical_or.at(counted, cells.batch, np.nan_to_num(values) > 0)
+    values[~counted[cells.batch]] = np.nan  # zero in a whole batch: it was not stained for there
     training, outcome = model.training, model.outcome
     rows = split(len(cells), training.train_size or 1.0, training.seed)
     if outcome.train_rows is not None and outcome.held_out is not None:
@@ -222,7 +220,7 @@ def _reference(model: Model, reference, chosen: Modality) -> _Known:
     if min(len(shown), len(held_out)) < FEWEST:
         text = f"{len(shown)} cells with {chosen.name!r} were trained on, and {len(held_out)} held out to judge by"
         raise DataError(text, f"both must be {FEWEST} or more: see train_size=")
-    return _Known(cells, values, shown, held_out)
+    return _Known(cells, values, counted, shown, held_out)
 
 
 def _table(known: _Known, predicted: Mapping[str, Values], features: list[str]) -> pd.DataFrame:

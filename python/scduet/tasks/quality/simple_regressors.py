@@ -65,7 +65,7 @@ REGRESSORS: dict[str, Callable[[Scores, Values, int], Predict]] = {
 
 
 def scores_of(x, shown: np.ndarray, others: list) -> list[Scores]:
-    """PCA scores of counts `x` (cell, gene), and of each of `others`; only the cells `shown` of `x` decide on the axes."""
+    """PCA scores of counts `x` (cell, gene) and of each of `others`; the cells `shown` of `x` decide on the axes."""
     logged = log_normalized(x)
     genes = most_variable(logged[shown])
     center, axes = principal_axes(logged[shown][:, genes], N_COMPONENTS)

@@ -58,6 +58,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "perturb_in_silico": "scduet.tasks.foundation.perturb_in_silico",
     "predict_genes": "scduet.tasks.genes.predict_genes",
     "recommend": "scduet.tasks.workflows.recommend",
+    "convert": "scduet.interop.r_files",
     "read_rds": "scduet.interop.rds",
     "score": "scduet.tasks.quality.score",
     "report": "scduet.reports",

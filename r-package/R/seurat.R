@@ -19,8 +19,10 @@ with_known_assays <- function(object) {
 
 is_defined <- function(class) {
   package <- attr(class, "package")
-  if (length(package) && !package %in% c(".GlobalEnv", loadedNamespaces())) requireNamespace(package, quietly = TRUE)
-  methods::isClass(class)
+  if (is.null(package) || package == ".GlobalEnv") {
+    return(methods::isClass(class))
+  }
+  requireNamespace(package, quietly = TRUE) && methods::isClass(class, where = asNamespace(package))
 }
 
 plain_assay <- function(assay, name) {
@@ -35,8 +37,8 @@ plain_assay <- function(assay, name) {
     class = "scduet_message", .frequency = "once", .frequency_id = paste0("scduet_class_", class(assay)[1])
   )
   definition <- methods::getClass(parent, where = asNamespace("SeuratObject"))
-  slots <- intersect(methods::slotNames(definition), names(found))
-  do.call(methods::new, c(list(definition), found[slots]))
+  slots <- Filter(Negate(is.symbol), found[intersect(methods::slotNames(definition), names(found))]) # a symbol: NULL
+  do.call(methods::new, c(list(definition), slots))
 }
 
 # Names of the layers that make up `layer`: "counts", or "counts.a" and "counts.b" if it is split.

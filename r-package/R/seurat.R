@@ -17,6 +17,18 @@ with_known_assays <- function(object) {
   object
 }
 
+# The object with those assays as they are in `original`.
+with_own_assays <- function(object, original) {
+  assays <- methods::slot(original, "assays")
+  for (name in names(assays)) {
+    if (!is_defined(class(assays[[name]]))) object@assays[[name]] <- assays[[name]]
+  }
+  object
+}
+
+# Also of those whose class is not known, which Assays() leaves out.
+assay_names <- function(object) names(methods::slot(object, "assays"))
+
 is_defined <- function(class) {
   package <- attr(class, "package")
   if (is.null(package) || package == ".GlobalEnv") {
@@ -81,8 +93,8 @@ default_assay <- function(object, assay, call = rlang::caller_env()) {
   if (is.null(assay)) {
     return(SeuratObject::DefaultAssay(object))
   }
-  if (!assay %in% SeuratObject::Assays(object)) {
-    known <- paste0("It has ", some(SeuratObject::Assays(object), 12), ".")
+  if (!assay %in% assay_names(object)) {
+    known <- paste0("It has ", some(assay_names(object), 12), ".")
     abort_scduet(sprintf("Assay \"%s\" not found in the object.", assay), known, "assay", call)
   }
   assay

@@ -83,6 +83,17 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "gene_network, transformer": lambda k, a, **o: sd.gene_network(
         k.rank, a, **{"method": "attention", "groupby": "type", **o}
     ),
+    "predict_perturbation": lambda k, a, **o: sd.predict_perturbation(
+        a, **{"perturbation_key": "type", "control": "T", "n_splits": 1, **o}
+    ),
+    "score_perturbation": lambda k, a, **o: sd.score_perturbation(
+        pd.DataFrame(np.ones((1, 120)), ["B"], [f"GENE{i}" for i in range(120)]),
+        a,
+        **{"perturbation_key": "type", "control": "T", "n_splits": 1, **o},
+    ),
+    "rank_perturbations": lambda k, a, **o: sd.rank_perturbations(
+        {f"GENE{i}": i for i in range(40)}, a, **{"perturbation_key": "type", "control": "T", "n_splits": 1, **o}
+    ),
     "perturb_in_silico": lambda k, a, **o: sd.perturb_in_silico(
         k.rank, a, **{"genes": ["GENE1"], "n_random": 2, "labels_key": "type", "goal": "B", **o}
     ),
@@ -256,6 +267,22 @@ OPTIONS = {  # option -> bad values, for each function that has the option
     "goal": ["nobody"],
     "how": ["nonsense"],
     "n_folds": [0, 1, 500, "x"],
+    "n_splits": [0, -1, "x", 1.5],
+    "perturbation_key": ["nowhere", 5, None, "age"],
+    "context_key": ["nowhere", 5, "age"],
+    "contexts": ["nobody", [], 5],
+    "dose_key": ["nowhere", 5, "type"],
+    "targets": ["nobody", [], 5, "T"],
+    "model": ["nonsense", 5, None],
+    "compare": ["nonsense", 5],
+    "gene_embedding": [5, "nowhere.csv", pd.DataFrame({"x": ["a"]}, ["B"]), {"a": []}],
+    "drop_escaped": ["nowhere", 5, "type"],
+    "evaluate": ["nonsense", True],
+    "controls": ["nonsense", None],
+    "kind": ["nonsense"],
+    "trained_on": [["B"], [], 5, "nobody"],
+    "control_cells": [["nobody"], 5],
+    "mechanisms": [5, {"nobody": "x"}],
     "n_random": [-1, "x"],
     "max_epochs": NUMBERS,
     "lr": [-1, "x", np.nan],
@@ -302,6 +329,8 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "embed_pretrained, scored": {"two cells", "nothing known", "fractions in columns", "odd uns"},
     "finetune_integration": {"a batch of one cell", "mixed columns"},
     "score, expression": {"two cells", "all zero", "NaN in obsm", "lower-case genes"},
+    "score_perturbation": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
+    "rank_perturbations": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
     "report": {"two cells", "text in obsm", "NaN in obsm", "no column in obsm", "lists in columns", "odd uns"},
     "scvi.SCVI": {"logged", "mixed columns", "dates in columns", "nothing known"},
 }

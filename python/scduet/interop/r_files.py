@@ -107,9 +107,8 @@ def _save(source: str, target: str, name: str) -> None:
         raise FormatError(f"R could not write the file: {said}", "scduet_sitrep() in R says what is wrong")
     for line in done.stdout.splitlines():
         if line.startswith("note: "):
-            warnings.warn(
-                line.removeprefix("note: ").removeprefix("ℹ ").removeprefix("i "), ScduetWarning, stacklevel=4
-            )
+            told = " ".join(line.removeprefix("note: ").removeprefix("ℹ ").removeprefix("i ").split())
+            warnings.warn(told, ScduetWarning, stacklevel=4)
 
 
 def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:

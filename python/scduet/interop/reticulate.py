@@ -15,7 +15,7 @@ from typing import Any
 
 import scduet
 from scduet.errors import ScduetError, ScduetWarning
-from scduet.interop import codec, denoising, models, multimodal, networks, objects, transformers
+from scduet.interop import codec, denoising, models, multimodal, networks, objects, perturbation, transformers
 
 PROTOCOL = 3  # raised whenever R and Python must change together; R refuses another number
 
@@ -117,6 +117,7 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (transformers.embed_pretrained, transformers.embed_genes, transformers.perturb_genes)},
     **{f.__name__: f for f in (transformers.pretrain, transformers.finetune, transformers.predict_genes)},
     **{f.__name__: f for f in (networks.gene_network, networks.network_drawing)},
+    **{f.__name__: f for f in (perturbation.predict_perturbation, perturbation.score_perturbation)},
     **{f.__name__: f for f in (codec.text, codec.csr, codec.dense, codec.column, codec.frame)},
     **{
         f.__name__: f

@@ -72,8 +72,9 @@ _OTHER = {  # module -> public names that are no column of the table
         "weighted_f1",
     ),
     "perturbation": (
-        "direction_accuracy", "energy_distance", "explained_variance_r2", "gene_overlap", "mmd", "mse", "pearson",
-        "pearson_delta", "squared_pearson", "top_genes",
+        "ceiling", "direction_accuracy", "discrimination", "energy_distance", "explained_variance_r2", "gene_overlap",
+        "mmd", "mse", "pearson", "pearson_delta", "relative_error", "response_weights", "shared_control_inflation",
+        "squared_pearson", "top_genes", "weighted_r2",
     ),
     "imputation": (
         "held_out_scores", "heldout_log_likelihood", "hide_counts", "importance_log_likelihood", "imputation_error",

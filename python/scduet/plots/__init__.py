@@ -8,7 +8,7 @@ _FIGURES = {  # name -> module that defines it
     "scores": "scduet.plots.score_table",
     "tradeoff": "scduet.plots.score_table",
     "confusion": "scduet.plots.comparison",
-    "perturbation": "scduet.plots.comparison",
+    "perturbation": "scduet.plots.responses",
     "gene_network": "scduet.plots.network",
     "categorical_colors": "scduet.plots.style",
     "save_figure": "scduet.plots.style",

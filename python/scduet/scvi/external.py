@@ -1,0 +1,16 @@
+"""scvi-tools' models of its module `external`."""
+
+from __future__ import annotations
+
+from scduet.scvi.peaks import POISSONVI
+from scduet.scvi.registry import instead_of
+
+__all__ = ["POISSONVI"]
+_NOT_HERE = (
+    *("CYTOVI", "CellAssign", "ContrastiveVI", "Decipher", "GIMVI", "METHYLANVI", "METHYLVI", "MRVI", "RESOLVI"),
+    *("RNAStereoscope", "SCAR", "SCBASSET", "SCVIVA", "SOLO", "SpatialStereoscope", "SysVI", "TOTALANVI"),
+    *("Tangram", "TorchMRVI", "VELOVI"),
+)
+__getattr__ = instead_of(
+    "scduet.scvi.external", dict.fromkeys(_NOT_HERE, "scduet.models.MODELS lists the models that are here")
+)

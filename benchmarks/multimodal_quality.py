@@ -88,12 +88,14 @@ def neighbors(folder: Path | None) -> None:
     adata.obsm["X_apca"] = principal_components(counts - counts.mean(1, keepdims=True))
     adata.obsm["X_totalVI"] = model.embed(adata)
     weights = sd.weighted_neighbors(adata, ["X_pca", "X_apca"])
-    found = {key: same(adata.obs["cell_type"], nearest_neighbors(adata.obsm[key], SAME).index) for key in adata.obsm_keys()
-             if key.startswith("X_")}  # fmt: skip
+    kind = adata.obs["cell_type"]
+    found = {
+        key: same(kind, nearest_neighbors(adata.obsm[key], SAME).index) for key in ("X_pca", "X_apca", "X_totalVI")
+    }
     sd.weighted_neighbors(adata, ["X_pca", "X_apca"], n_neighbors=SAME - 1)
-    found["WNN of X_pca and X_apca"] = same(adata.obs["cell_type"], graph(adata))
+    found["WNN of X_pca and X_apca"] = same(kind, graph(adata))
     print(pd.Series(found, name="same type").round(3))
-    print(weights.groupby(adata.obs["cell_type"].to_numpy()).mean().round(2))
+    print(weights.groupby(kind.to_numpy()).mean().round(2))
 
 
 def graph(adata: anndata.AnnData) -> np.ndarray:

@@ -235,8 +235,8 @@ def convert(
 ) -> None:
     """Read one format, write another.
 
-    Seurat objects and SingleCellExperiments in .rds and .rda files are read without R, and written by R. In .h5mu, counts
-    in obsm that have names are modalities; elsewhere modalities other than rna are in obsm.
+    Seurat objects and SingleCellExperiments in .rds and .rda files are read without R, and written by R. In .h5mu,
+    counts in obsm that have names are modalities; elsewhere modalities other than rna are in obsm.
     """
     from scduet.interop.r_files import convert as run
 

@@ -177,7 +177,7 @@ def load(
         parts = found.name, found.module, found.schema, found.reference, found.config
         outcome = TrainingResult(found.history, train_rows=found.train_rows, held_out=found.held_out)
         return Model(*parts, training, outcome)
-    from scduet.checkpoints import pretrained  # compiles its tokenisers at import: only for who needs them
+    from scduet.checkpoints import pretrained  # compiles its tokenizers at import: only for who needs them
 
     if pretrained.recognize(folder):
         return pretrained.read(folder, callback)

@@ -28,7 +28,7 @@ class SparseRows:
 
     data: Float[Tensor, " entry"]
     indices: Int[Tensor, " entry"]
-    indptr: Int[Tensor, " row+1"]  # start of each row's entries, and end of the last row
+    indptr: Int[Tensor, " pointer"]  # start of each row's entries, and end of the last row
     shape: tuple[int, int]
 
     def __len__(self) -> int:

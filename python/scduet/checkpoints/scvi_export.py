@@ -22,43 +22,45 @@ from scduet.errors import FormatError, some
 from scduet.io.atomic import place_whole
 
 VERSION = "1.4.2"  # of the layout
-NON_KWARGS = {  # arguments that their constructors name; the rest go through **kwargs, under the name in KWARGS
-    "scvi": ("use_observed_lib_size", "latent_distribution", "gene_likelihood"),
-    "scanvi": ("use_observed_lib_size", "linear_classifier", "gene_likelihood"),
-    "ldvae": ("use_observed_lib_size", "latent_distribution", "gene_likelihood"),
+SHARED = ("n_hidden", "n_latent", "n_layers", "dropout_rate", "dispersion")
+NON_KWARGS = {  # arguments that their constructors name, in that order; the rest go through **kwargs, see KWARGS
+    "scvi": (*SHARED, "gene_likelihood", "use_observed_lib_size", "latent_distribution"),
+    "scanvi": (*SHARED, "gene_likelihood", "use_observed_lib_size", "linear_classifier"),
+    "ldvae": (*SHARED, "gene_likelihood", "use_observed_lib_size", "latent_distribution"),
     "autozi": (
-        *("use_observed_lib_size", "latent_distribution", "alpha_prior", "beta_prior"),
-        *("minimal_dropout", "zero_inflation"),
+        *(*SHARED, "latent_distribution", "alpha_prior", "beta_prior"),
+        *("minimal_dropout", "zero_inflation", "use_observed_lib_size"),
     ),
     "peakvi": (
-        *("n_layers_encoder", "n_layers_decoder", "model_depth", "region_factors", "use_batch_norm", "use_layer_norm"),
+        *("n_hidden", "n_latent", "n_layers_encoder", "n_layers_decoder", "dropout_rate", "model_depth"),
+        *("region_factors", "use_batch_norm", "use_layer_norm"),
         *("latent_distribution", "deeply_inject_covariates", "encode_covariates"),
     ),
-    "poissonvi": ("latent_distribution",),
+    "poissonvi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "latent_distribution"),
     "totalvi": (
         *("n_latent", "gene_dispersion", "protein_dispersion", "gene_likelihood", "latent_distribution"),
         *("empirical_protein_background_prior", "override_missing_proteins"),
     ),
     "multivi": (
-        *("n_genes", "n_regions", "modality_weights", "modality_penalty", "n_layers_encoder", "n_layers_decoder"),
-        *("region_factors", "gene_likelihood", "use_batch_norm", "use_layer_norm", "latent_distribution"),
+        *("n_genes", "n_regions", "modality_weights", "modality_penalty", "n_hidden", "n_latent"),
+        *("n_layers_encoder", "n_layers_decoder", "dropout_rate"),
+        *("region_factors", "gene_likelihood", "dispersion", "use_batch_norm", "use_layer_norm", "latent_distribution"),
         *("deeply_inject_covariates", "encode_covariates", "fully_paired", "protein_dispersion"),
     ),
 }
-SHARED = ("n_hidden", "n_latent", "n_layers", "dropout_rate", "dispersion")
 KWARGS = {"scvi": "kwargs"}
 OF_TRAINING = ("classification_ratio", "n_samples_per_label")  # options that there belong to train()
-SETUP = {  # arguments of their setup_anndata
-    "scvi": ("layer", "batch_key", "labels_key", "size_factor_key", "categorical_covariate_keys",
-             "continuous_covariate_keys"),
-    "ldvae": ("layer", "batch_key", "labels_key"),
-    "autozi": ("layer", "batch_key", "labels_key"),
-}  # fmt: skip
-SETUP["poissonvi"] = SETUP["scvi"]
-SETUP["peakvi"] = tuple(key for key in SETUP["scvi"] if key != "size_factor_key")
-SETUP["scanvi"] = ("unlabeled_category", *SETUP["scvi"])
-SETUP["multivi"] = ("batch_key", "categorical_covariate_keys", "continuous_covariate_keys")
-SETUP["totalvi"] = (*(key for key in SETUP["scvi"] if key != "labels_key"), "panel_key")
+COVARIATES = ("categorical_covariate_keys", "continuous_covariate_keys")
+SETUP = {  # arguments of their setup_anndata, in that order
+    "scvi": ("layer", "batch_key", "labels_key", "size_factor_key", *COVARIATES),
+    "scanvi": ("labels_key", "unlabeled_category", "layer", "batch_key", "size_factor_key", *COVARIATES),
+    "ldvae": ("batch_key", "labels_key", "layer"),
+    "autozi": ("batch_key", "labels_key", "layer"),
+    "poissonvi": ("layer", "batch_key", "labels_key", "size_factor_key", *COVARIATES),
+    "peakvi": ("batch_key", "labels_key", *COVARIATES, "layer"),
+    "totalvi": ("batch_key", "panel_key", "layer", "size_factor_key", *COVARIATES),
+    "multivi": ("batch_key", *COVARIATES),
+}
 
 
 def write(
@@ -140,8 +142,7 @@ def _init(name: str, module: Any) -> dict[str, Any]:
     elif name == "multivi":
         given = multivi.init(module.config, module.reference)
     given = {k: v for k, v in given.items() if k not in OF_TRAINING}
-    shared = () if name == "totalvi" else SHARED
-    named = {key: given.pop(key) for key in (*shared, *NON_KWARGS[name]) if key in given}
+    named = {key: given.pop(key) for key in NON_KWARGS[name] if key in given}
     return {"kwargs": {KWARGS.get(name, "model_kwargs"): given}, "non_kwargs": named}
 
 
@@ -196,7 +197,7 @@ def _category(kind: str, key: str | None, schema: Schema) -> dict[str, Any]:
 
 def _levels(schema: Schema, key: str) -> np.ndarray:
     """The levels as the user's column has them: scvi-tools tells 3 from "3"."""
-    return np.array(list(getattr(schema, "values", schema.levels.get)(key)), dtype=object)
+    return np.array(list(schema.values(key)), dtype=object)
 
 
 def _covariates(schema: Schema) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Part:
     def take(self, values: Float[Tensor, "cell column"]) -> Float[Tensor, "part column"]:
         return values if self.rows is None else values[self.rows]
 
-    def spread(self, values: Float[Tensor, "part *column"]) -> Float[Tensor, "cell *column"]:
+    def spread(self, values: Float[Tensor, " part *column"]) -> Float[Tensor, " cell *column"]:
         """The values of these cells among all of the minibatch; 0 for the others."""
         if self.rows is None:
             return values

@@ -34,6 +34,13 @@ LARGEST_LOG = 30.0  # of a background: above, a first draw may be infinite where
 class Branch(nn.Module):
     """Hidden layers of the state, and linear heads that see these, the state and the covariates."""
 
+    mean: CovariateLinear  # the heads, of which a branch has some
+    spread: CovariateLinear
+    gain: CovariateLinear
+    logits: CovariateLinear
+    dropout_logits: CovariateLinear
+    share: CovariateLinear
+
     def __init__(self, body: MLP, n_hidden: int, n_state: int, levels: Sequence[int], **heads: int):
         super().__init__()
         self.body = body

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from scduet.tasks.perturbation.embedding import GeneEmbedding
-from scduet.tasks.perturbation.screen import Means, dose_of
+from scduet.tasks.perturbation.screen import dose_of
 from scduet.tasks.perturbation.shift import likeness
 from scduet.tasks.perturbation.targets import Target
 
@@ -27,16 +27,16 @@ FEWEST = {"context": 3, "gene": 5, "combination": 5}  # contexts, or perturbatio
 class Source:
     """Means of all pairs of context and perturbation, of which each prediction may see some."""
 
-    treated: Means  # (pair, gene) of perturbed cells
-    matched: Means  # (pair, gene) of control cells in the same batches
-    control: Means  # (pair, gene) of all control cells of the context
+    treated: Float[np.ndarray, "pair gene"]  # (pair, gene) of perturbed cells
+    matched: Float[np.ndarray, "pair gene"]  # (pair, gene) of control cells in the same batches
+    control: Float[np.ndarray, "pair gene"]  # (pair, gene) of all control cells of the context
 
     @cached_property
-    def change(self) -> Means:
+    def change(self) -> Float[np.ndarray, "pair gene"]:
         return self.treated - self.matched
 
     @cached_property
-    def centered(self) -> Means:
+    def centered(self) -> Float[np.ndarray, "pair gene"]:
         """Treated means less their mean over genes, for principal components of genes."""
         return self.treated - self.treated.mean(1, keepdims=True)
 
@@ -62,7 +62,7 @@ class Evidence:
     embedding: GeneEmbedding | None = None
 
     @cached_property
-    def change(self) -> Means:
+    def change(self) -> Float[np.ndarray, "row gene"]:
         """Of each row against its controls."""
         return self.source.change[self.index]
 
@@ -71,11 +71,11 @@ class Evidence:
         return self.change.mean(0)
 
     @property
-    def treated(self) -> Means:
+    def treated(self) -> Float[np.ndarray, "row gene"]:
         return self.source.treated[self.index]
 
     @property
-    def control(self) -> Means:
+    def control(self) -> Float[np.ndarray, "row gene"]:
         return self.source.control[self.index]
 
     @property

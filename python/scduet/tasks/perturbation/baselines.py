@@ -20,7 +20,8 @@ from scduet.tasks.perturbation.shift import likeness
 from scduet.tasks.perturbation.targets import Target
 
 Change = Float[np.ndarray, " gene"]
-FEWEST = {"context": 3, "gene": 5, "combination": 5}  # contexts, or perturbations, to learn more than means from
+FEWEST = {"context": 2, "gene": 5, "combination": 5}  # other contexts, or perturbations, to learn more than means from
+FEWEST_TO_WEIGH = 3  # contexts
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def additive_contexts(seen: Evidence) -> Change:
 
 def weighted_contexts(seen: Evidence) -> Change | None:
     """The changes of the other contexts, weighted by the likeness of their control cells (see `shift`)."""
-    if len(seen.rows) < FEWEST["context"]:
+    if len(seen.rows) < FEWEST_TO_WEIGH:
         return None
     return likeness(seen.control, seen.base) @ seen.change
 

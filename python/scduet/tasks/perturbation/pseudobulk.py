@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, Int
 
 from scduet.tasks.perturbation.screen import Screen, means, sums
 
-
 Halved = Float[np.ndarray, "pair gene"]
 
 

@@ -113,6 +113,7 @@ ARGUMENTS: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {  # of analy
     "n_genes": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_neighbors": (int, lambda v: v >= 1, "a whole number from 1 up, or None for all pairs"),
+    "n_candidates": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "delta": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
     "lfc_threshold": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
     "pseudocounts": (float, lambda v: v >= 0, "0 or more"),

@@ -133,10 +133,14 @@ def measured_by_batch(cells: Cells, name: str, n_batches: int) -> NDArray[np.flo
 
 def nothing(data: Any, names: Names, given: Input) -> tuple[Source, np.ndarray]:
     """What is known of cells in which an input was not measured at all; a warning says so."""
-    shape = data.n_obs, names if isinstance(names, int) else len(names)
     what = "main matrix" if given.option == "layer" else given.option
     text = f"the cells have no {what}: what the model reads there is taken as not measured"
     warnings.warn(text, ScduetWarning, stacklevel=5)
+    return not_measured((data.n_obs, names if isinstance(names, int) else len(names)), given)
+
+
+def not_measured(shape: tuple[int, int], given: Input) -> tuple[Source, np.ndarray]:
+    """An input that no cell has: its rows, and of each cell that it was not measured there."""
     empty = sp.csr_matrix(shape, dtype=np.float32)
     whole = in_memory(empty) if given.sparse else DenseSource(np.broadcast_to(np.float32(np.nan), shape))
     return whole, np.zeros(shape[0], bool)

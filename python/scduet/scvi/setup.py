@@ -32,8 +32,9 @@ def note(adata: AnnData, name: str, given: dict[str, Any], model: str = "scvi") 
     name: of the class. model: ours, whose places for further inputs are noted too.
     """
     check_cells(adata)
-    given = {**given, "unlabeled_category": text(given.get("unlabeled_category", Fields.unlabeled_category))}
-    fields = build(_fields(model), {key: value for key, value in given.items() if value is not None})
+    given = {key: value for key, value in given.items() if value is not None}
+    given |= {key: text(value) for key, value in given.items() if key == "unlabeled_category"}
+    fields = build(_fields(model), given)
     for kind, key in (("batch", fields.batch_key), ("labels", fields.labels_key)):
         codes = 0 if key is None else coded(column(adata, key), key).code
         adata.obs[f"_scvi_{kind}"] = np.asarray(codes, dtype=np.int64)

@@ -72,7 +72,7 @@ def normalized_expression(
     rows, index = rows_of(model, adata, rows), cell_names(model, adata)
     draws = {"n_samples": n_samples, "return_mean": return_mean, "batch_size": batch_size, "seed": seed}
     (found,) = expected_values(model, adata, [wanted], batch_codes(model, transform_batch), rows, **draws)
-    if len(found) > 1 or (n_samples > 1 and not return_mean):
+    if n_samples > 1 and not return_mean:
         return found
     return pd.DataFrame(found[0], index=index if rows is None else index[rows], columns=wanted.names, copy=False)
 

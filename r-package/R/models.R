@@ -10,7 +10,7 @@ MODEL_FUNCTIONS <- c(
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  programs = "X_expiMap", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
+  expimap = "X_expiMap", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -166,7 +166,7 @@ RunPoissonVI <- function(object, ...) RunModel(object, model = "poissonvi", ...)
 
 #' expiMap: an scVI whose latent dimensions are gene sets
 #'
-#' Trains expiMap on raw counts and adds its embedding, the reduction `programs`. `RunPrograms()` is
+#' Trains expiMap on raw counts and adds its embedding, the reduction `expimap`. `RunPrograms()` is
 #' `RunModel(model = "expimap")`, which see for the arguments that all models have.
 #'
 #' @section Options of expiMap and their defaults:

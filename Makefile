@@ -35,7 +35,7 @@ system-deps:  ## Install R, Seurat and the other system packages (Debian and Ubu
 system:  # what test and demo call: installs as root, else only says what is missing
 	@tools/system_deps.sh
 
-test: system setup  ## Run all tests (Python, R, the README)
+test: system lint  ## Check style and types, then run all tests (Python, R, the README)
 	@tools/system_deps.sh seurat5
 	$(PY) -m pytest $(PYTEST_ARGS) </dev/null
 
@@ -47,7 +47,8 @@ demo: system setup  ## Integrate, score and report real cells into demo/; DATA= 
 
 lint: setup  ## Check style and types
 	$(PY) -m ruff check python tests tools benchmarks
-	$(PY) -m pyright
+	$(PY) -m ruff format --check --quiet python tests tools benchmarks
+	@if command -v node >/dev/null; then $(PY) -m pyright; else echo "no node: types are not checked"; fi
 
 wheel: setup  ## Build the engine's wheel into the R package, for sources without this checkout
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir r-package/inst/python .

@@ -42,6 +42,21 @@ def read_table(path: Path) -> Any:
         raise DataError(f"{path} cannot be read: {error}", "give the path of a .csv, .tsv or .gmt file") from error
 
 
+def read_predictions(path: Path, by_context: bool) -> pd.DataFrame:
+    """A table (target, gene) from a .csv or .tsv, rows by (context, target) if `by_context`.
+
+    A first column "context" that is "all" throughout is dropped otherwise. Raises DataError for what cannot be read.
+    """
+    table = read_table(path)
+    if isinstance(table, dict) or not len(table.columns):
+        raise DataError(f"{path} holds no predictions", "give a .csv or .tsv with a row for each target")
+    if table.index.name != "context" or by_context:
+        return table.set_index(table.columns[0], append=True) if by_context else table
+    if set(table.index) != {"all"}:
+        raise DataError(f"{path} has predictions by context", "name the column of contexts")
+    return table.set_index(table.columns[0])
+
+
 def _whole(lines: list[list[str]], path: Path) -> list[list[str]]:
     """Raises FormatError for a line that is no set."""
     short = [i + 1 for i, line in enumerate(lines) if len(line) < 3]

@@ -78,6 +78,96 @@ def direction_accuracy(
     return float((np.sign(observed - control) == np.sign(predicted - control))[moved].mean())
 
 
+def relative_error(observed: ArrayLike, predicted: ArrayLike, control: ArrayLike) -> float:
+    """Euclidean error of predicted means over that of "no change". Range [0, inf), 1 is useless, lower is better.
+
+    Unlike a correlation it sees errors of size. Raises Undefined where nothing changes.
+    """
+    observed, predicted, control = _means(observed, predicted, control)
+    size = np.linalg.norm(observed - control)
+    if size == 0:
+        raise Undefined("a relative error needs a change")
+    return float(np.linalg.norm(observed - predicted) / size)
+
+
+def discrimination(
+    predicted: ArrayLike, observed: ArrayLike, others: ArrayLike, genes: ArrayLike | None = None
+) -> float:
+    """Share of other perturbations whose observed change is nearer to the prediction than the right one.
+
+    predicted, observed: changes (gene,); others: changes of other perturbations (perturbation, gene). Range [0, 1], 0
+    is best, 0.5 is chance, ties count a half. Leave the targeted genes out by `genes`, as they are predicted by anyone.
+    "No change" is not at chance where effects are weak: compare with it. Source: cell-eval (Adduri et al. 2025).
+
+    Raises Undefined without other perturbations.
+    """
+    predicted, observed = _means(predicted, observed, genes=genes)
+    others = points(others, "others")
+    others = others if genes is None else others[:, np.asarray(genes)]
+    if not len(others):
+        raise Undefined("discrimination needs other perturbations")
+    own, other = np.linalg.norm(observed - predicted), np.linalg.norm(others - predicted, axis=1)
+    same = np.isclose(other, own, rtol=1e-9)
+    return float(((other < own) & ~same).mean() + same.mean() / 2)
+
+
+def ceiling(half_correlation: float) -> float:
+    """The largest correlation that a perfect prediction can have with a noisy truth, sqrt(2 r / (1 + r)).
+
+    half_correlation: r between the changes of two halves of the truth that share neither perturbed nor control cells.
+    The reliability of the whole is 2 r / (1 + r) (Spearman 1910, Brown 1910). Raises Undefined for r at or below 0.
+    """
+    if not 0 < half_correlation <= 1:
+        raise Undefined(f"no measurable effect: the halves correlate by {half_correlation:.2f}")
+    return float(np.sqrt(2 * half_correlation / (1 + half_correlation)))
+
+
+def shared_control_inflation(n_perturbed: int, n_control: int, n_others: float = np.inf) -> float:
+    """Expected `pearson_delta` of perturbations that do nothing, where both are measured against the same controls.
+
+    sqrt(n_p / (n_p + n_c)) for the mean of many other perturbations as the prediction, n_p / (n_p + n_c) for one of as
+    many cells (`n_others=1`): the noise of the control mean is in both. Split the controls to be rid of it.
+    """
+    share = n_perturbed / (n_perturbed + n_control)
+    return float(share / np.sqrt(share + (1 - share) / n_others))
+
+
+def response_weights(perturbed: ArrayLike, others: ArrayLike) -> Float[np.ndarray, " gene"]:
+    """Weights of genes by how much this perturbation differs from the others: squared, min-max scaled |t|; sum 1.
+
+    perturbed, others: cells (cell, gene). Source: Mejia et al. 2025, arXiv 2506.22641.
+    Raises Undefined where all genes differ alike.
+    """
+    perturbed, others = points(perturbed, "perturbed"), points(others, "others")
+    error = sum(x.var(0, ddof=min(1, len(x) - 1)) / len(x) for x in (perturbed, others))
+    return weights_of_t(np.abs(perturbed.mean(0) - others.mean(0)) / np.sqrt(np.maximum(error, 1e-12)))
+
+
+def weights_of_t(t: Float[np.ndarray, " gene"]) -> Float[np.ndarray, " gene"]:
+    """`response_weights` of absolute t statistics."""
+    if np.ptp(t) == 0:
+        raise Undefined("weights need genes that differ from the other perturbations by different amounts")
+    weight = np.square((t - t.min()) / np.ptp(t))
+    return weight / weight.sum()
+
+
+def weighted_r2(
+    observed: ArrayLike, predicted: ArrayLike, weights: ArrayLike, reference: ArrayLike | None = None
+) -> float:
+    """1 - weighted squared error over that of `reference`, by default 0. (-inf, 1], higher is better.
+
+    observed, predicted, reference: changes (gene,); the mean change of all perturbations as reference gives what a
+    prediction knows beyond it. Raises Undefined where observed and reference agree.
+    """
+    observed, predicted = _means(observed, predicted)
+    base = np.zeros(len(observed)) if reference is None else _means(reference)[0]
+    weight = np.asarray(weights, float)
+    total = (weight * np.square(observed - base)).sum()
+    if total == 0:
+        raise Undefined("weighted R2 needs an observed change")
+    return float(1 - (weight * np.square(observed - predicted)).sum() / total)
+
+
 def top_genes(perturbed: ArrayLike, control: ArrayLike, n: int = 20) -> Int[np.ndarray, " gene"]:
     """The `n` genes with the largest |t| (Welch) between perturbed and control cells (cell, gene)."""
     perturbed, control = points(perturbed, "perturbed"), points(control, "control")

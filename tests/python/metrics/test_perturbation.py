@@ -60,7 +60,7 @@ def test_energy_distance_equals_its_definition_and_sees_spread():
     assert metrics.energy_distance(a, a + 5) > metrics.energy_distance(a, a + 1)
 
 
-def test_mmd_equals_its_definition_and_is_centred_at_zero():
+def test_mmd_equals_its_definition_and_is_centered_at_zero():
     a, b = RNG.normal(size=(40, 3)), RNG.normal(size=(50, 3)) + 1
 
     def kernel(x, y):
@@ -90,3 +90,51 @@ def test_what_has_no_value_says_so(call):
 def test_genes_must_agree():
     with pytest.raises(ValueError, match=named("genes", "(3,)", "(4,)")):
         metrics.mse(np.ones(3), np.ones(4))
+
+
+def test_relative_error_sees_size_and_no_change_is_one():
+    control, truth = CONTROL.mean(0), TREATED.mean(0)
+    assert metrics.relative_error(truth, control, control) == 1
+    assert metrics.relative_error(truth, truth, control) == 0
+    assert metrics.relative_error(truth, control + (truth - control) / 2, control) == pytest.approx(0.5)
+
+
+def test_discrimination_counts_what_is_nearer_and_ties_as_half():
+    others = np.eye(4)[1:] * 3
+    assert metrics.discrimination(np.eye(4)[0], np.eye(4)[0] * 3, others) == 0
+    assert metrics.discrimination(np.zeros(4), np.eye(4)[0] * 3, others) == 0.5
+    assert metrics.discrimination(np.eye(4)[2] * 3, np.eye(4)[0] * 3, others) == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert metrics.discrimination(np.eye(4)[2] * 3, np.eye(4)[0] * 3, others, genes=[0, 3]) == pytest.approx(2.5 / 3)
+
+
+def test_the_ceiling_is_what_a_perfect_prediction_of_a_noisy_truth_gets():
+    effect, noise = RNG.normal(size=20000), RNG.normal(size=(2, 20000))
+    halves = effect + noise  # each half has variance 1 of noise, their mean 1 / 2
+    r = np.corrcoef(*halves)[0, 1]
+    reached = np.corrcoef(effect, halves.mean(0))[0, 1]
+    assert metrics.ceiling(r) == pytest.approx(reached, abs=0.01)
+    assert metrics.ceiling(1) == 1
+    with pytest.raises(metrics.Undefined):
+        metrics.ceiling(-0.1)
+
+
+@pytest.mark.parametrize(("n_perturbed", "n_control"), [(100, 100), (100, 1000), (500, 500)])
+@pytest.mark.parametrize("n_others", [1, 60])
+def test_shared_controls_inflate_delta_by_their_formula(n_perturbed, n_control, n_others):
+    n = 40000  # genes
+    perturbed, control, others = (
+        RNG.normal(size=n) / np.sqrt(size) for size in (n_perturbed, n_control, n_perturbed * n_others)
+    )
+    measured = metrics.pearson_delta(perturbed, others, control)
+    assert measured == pytest.approx(metrics.shared_control_inflation(n_perturbed, n_control, n_others), abs=0.02)
+    second = RNG.normal(size=n) / np.sqrt(n_control)
+    assert abs(metrics.pearson(perturbed - control, others - second)) < 0.02
+
+
+def test_weights_follow_t_and_weighted_r2_is_relative_to_its_reference():
+    weights = metrics.response_weights(TREATED, CONTROL)
+    t = np.abs(ttest_ind(TREATED, CONTROL, equal_var=False).statistic)
+    np.testing.assert_allclose(weights, ((t - t.min()) / np.ptp(t)) ** 2 / (((t - t.min()) / np.ptp(t)) ** 2).sum())
+    assert metrics.weighted_r2(CHANGE, CHANGE, weights) == 1
+    assert metrics.weighted_r2(CHANGE, np.zeros(50), weights) == 0
+    assert metrics.weighted_r2(CHANGE, CHANGE / 2, weights, reference=CHANGE / 2) == 0

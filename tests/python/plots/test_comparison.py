@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from named import named
+from perturbation_toys import contexts
 
 from scduet import metrics
-from scduet.errors import DataError
+from scduet.errors import DataError, OptionError
 from scduet.plots import confusion, perturbation
 
 RNG = np.random.default_rng(0)
@@ -44,3 +45,28 @@ def test_no_change_has_no_delta_and_says_so():
 def test_genes_must_match():
     with pytest.raises(DataError, match=named("predicted", "(40, 29)", 30)):
         perturbation(TREATED, TREATED[:, 1:], CONTROL, GENES)
+
+
+def test_held_out_perturbations_are_drawn_beside_every_rule_and_the_ceiling():
+    import scduet as sd
+
+    cells = contexts(np.random.default_rng(0))
+    scores = sd.predict_perturbation(cells, "perturbation", "stim", context_key="context", contexts="A")
+    points, bars = perturbation(scores, context="B").axes
+    assert "stim in B" in points.get_title()
+    profile = scores.profiles["B", "stim"]
+    drawn = points.collections[0].get_offsets()
+    np.testing.assert_allclose(drawn, profile[["observed", "weighted"]], rtol=1e-6)
+    names = [label.get_text() for label in bars.get_yticklabels()]
+    assert set(names) == {"no change", "mean", "additive", "weighted", "neighbors"}
+    widths = dict(zip(names, [bar.get_width() for bar in bars.patches], strict=True))
+    assert widths["no change"] == 1
+    assert widths["weighted"] == pytest.approx(scores.table.loc[("context", "weighted"), "relative_error"])
+    with pytest.raises(OptionError, match="nothing"):
+        perturbation(scores, target="nothing")
+    with pytest.raises(OptionError, match="linear"):
+        perturbation(scores, model="linear")
+    with pytest.raises(DataError):
+        perturbation(sd.predict_perturbation(cells, "perturbation", "stim", context_key="context", evaluate=None))
+    with pytest.raises(OptionError, match="control"):
+        perturbation(CONTROL)

@@ -33,6 +33,13 @@ SMALLEST = 1e-8
 class Branch(nn.Module):
     """Hidden layers of the state, and linear heads that see these, the state and the covariates."""
 
+    mean: CovariateLinear  # the heads, of which a branch has some
+    spread: CovariateLinear
+    gain: CovariateLinear
+    logits: CovariateLinear
+    dropout_logits: CovariateLinear
+    share: CovariateLinear
+
     def __init__(self, body: MLP, n_hidden: int, n_state: int, levels: Sequence[int], **heads: int):
         super().__init__()
         self.body = body

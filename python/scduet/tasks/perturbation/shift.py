@@ -57,6 +57,16 @@ def shift(
     return states + weight @ (after.loc[types].to_numpy() - before.loc[types].to_numpy())
 
 
+def likeness(
+    start: Float[np.ndarray, "label latent"], states: Float[np.ndarray, " latent"]
+) -> Float[np.ndarray, " label"]:
+    """Weights exp(-2 d2 / median d2) by the squared distances of types from `states`; they sum to 1."""
+    distance = np.square(start - states).sum(1)
+    middle = np.median(distance)
+    weight = np.exp(-2 * (distance - distance.min()) / middle) if middle > 0 else np.ones(len(start))
+    return weight / weight.sum()
+
+
 def _points(x, name: str) -> Float[np.ndarray, "cell latent"]:
     try:
         return points(x, name)
@@ -79,9 +89,7 @@ def _weights(
     if isinstance(wanted, str):
         if wanted not in WEIGHTS:
             raise OptionError(f"weights={wanted!r}", f"it takes {some(WEIGHTS)}, or a number for each type")
-        distance = np.square(start.to_numpy() - states).sum(1)
-        middle = np.median(distance)
-        weight = np.exp(-2 * distance / middle) if wanted == "likeness" and middle > 0 else np.ones(len(start))
+        weight = np.ones(len(start)) if wanted == "equal" else likeness(start.to_numpy(), states)
     else:
         wanted = {text(name): weight for name, weight in wanted.items()}
         unknown = [name for name in wanted if name not in start.index]

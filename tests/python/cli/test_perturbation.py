@@ -1,0 +1,51 @@
+"""Predicted perturbations from a terminal: the means, the cells and the table of Python."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from named import assert_named
+from perturbation_toys import contexts
+
+import scduet as sd
+from scduet.cli import main
+
+
+@pytest.fixture
+def cells(tmp_path):
+    found = contexts(np.random.default_rng(0))
+    found = found[~((found.obs["context"] == "A") & (found.obs["perturbation"] == "stim"))].copy()
+    found.write_h5ad(tmp_path / "cells.h5ad")
+    return found
+
+
+def test_means_cells_and_table_are_those_of_python_and_can_be_scored(cells, tmp_path, capsys):
+    data, means, table, made = (str(tmp_path / name) for name in ("cells.h5ad", "m.csv", "t.csv", "c.h5ad"))
+    asked = ["--perturbation-key", "perturbation", "--context-key", "context", "-q"]
+    assert main(["perturb", data, *asked, "-o", means, "--table", table]) == 0
+    assert "ceiling" in capsys.readouterr().out
+    pred = sd.predict_perturbation(cells, "perturbation", context_key="context", cells="cells")
+    written = pd.read_csv(means, index_col=[0, 1])
+    pd.testing.assert_frame_equal(written, pred.mean, check_names=False)
+    pd.testing.assert_frame_equal(pd.read_csv(table, index_col=[0, 1]), pred.table)
+    assert main(["perturb", data, *asked, "-o", made, "--no-evaluate"]) == 0
+    np.testing.assert_allclose(anndata.read_h5ad(made).X.toarray(), pred.cells.X.toarray(), rtol=1e-6)
+    full = contexts(np.random.default_rng(0))
+    full.write_h5ad(tmp_path / "full.h5ad")
+    capsys.readouterr()
+    assert (
+        main(["score-perturbation", str(tmp_path / "full.h5ad"), means, *asked, "--table", table, "--overwrite"]) == 0
+    )
+    expected = sd.score_perturbation(pred, full, "perturbation", context_key="context").table
+    pd.testing.assert_frame_equal(pd.read_csv(table, index_col=[0, 1]), expected)
+
+
+def test_what_is_wrong_is_named(cells, tmp_path, capsys):
+    data = str(tmp_path / "cells.h5ad")
+    assert main(["perturb", data, "--perturbation-key", "perturbation", "--control", "NT"]) == 1
+    assert_named(capsys.readouterr().err, "'NT'")
+    assert main(["perturb", data, "--perturbation-key", "perturbation", "--model", "scgan"]) == 2
+    assert_named(capsys.readouterr().err, "'scgan'")
+    (tmp_path / "x.csv").write_text("context,target,G0\nA,stim,1\n")
+    assert main(["score-perturbation", data, str(tmp_path / "x.csv"), "--perturbation-key", "perturbation"]) == 1
+    assert_named(capsys.readouterr().err, "x.csv")

@@ -17,7 +17,7 @@ from scduet.errors import DataError, FormatError
 
 ALL = 200  # cells in a minibatch: more than there are, since later draws of theirs move the stream for other reasons
 SETUP = {"protein_expression_obsm_key": "protein_expression", "protein_names_uns_key": "protein_names"}
-FEW = {"n_samples_overall": 300, **FEW}
+FEW = {"n_samples_overall": 300, "silent": True}
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
 

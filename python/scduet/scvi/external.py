@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from scduet.scvi.peaks import POISSONVI
 from scduet.scvi.registry import instead_of
+from scduet.scvi.solo import SOLO
 
-__all__ = ["POISSONVI"]
+__all__ = ["POISSONVI", "SOLO"]
 _NOT_HERE = (
     *("CYTOVI", "CellAssign", "ContrastiveVI", "Decipher", "GIMVI", "METHYLANVI", "METHYLVI", "MRVI", "RESOLVI"),
-    *("RNAStereoscope", "SCAR", "SCBASSET", "SCVIVA", "SOLO", "SpatialStereoscope", "SysVI", "TOTALANVI"),
+    *("RNAStereoscope", "SCAR", "SCBASSET", "SCVIVA", "SpatialStereoscope", "SysVI", "TOTALANVI"),
     *("Tangram", "TorchMRVI", "VELOVI"),
 )
 __getattr__ = instead_of(

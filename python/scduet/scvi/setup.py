@@ -113,7 +113,8 @@ def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any]
     schema = _schema(adata, replace(fields, genes=genes, allow_non_integer=True, allow_empty_cells=True), cls)
     if start is not None:
         schema = replace(schema, levels={**schema.levels, **_without(start.schema.levels, fields.labels_key)})
-    _warn_of_fractions(adata, fields)
+    if cls.expects == "counts":  # pyright: ignore[reportAttributeAccessIssue]
+        _warn_of_fractions(adata, fields)
     cells = schema.encode(adata)
     reference, config = reference_of(cls, schema, cells, adata), build(cls.Config, options)  # pyright: ignore[reportAttributeAccessIssue]
     with own_random_numbers(seed()):

@@ -265,8 +265,7 @@ class TotalVI(nn.Module):
         mixing = self.proteins.mixing(state, codes)
         logits = head(self.genes.share, self.genes(state, codes), codes)
         log_r = of_level(self.config.gene_dispersion, self.log_dispersion, cells.batch, cells.label)
-        link = "softplus" if self.reference.size_factor else "softmax"
-        proteins = self.proteins(state, codes, mixing)
+        link, proteins = "softplus" if self.reference.size_factor else "softmax", self.proteins(state, codes, mixing)
         if not self.inflated:
             return negative_binomial(cells.x, logits, log_library, log_r, link), proteins
         dropout = head(self.proteins.mixing.dropout_logits, mixing, codes)

@@ -1,4 +1,4 @@
-"""The site: nothing public is missing from it, its generated pages say what the code says, and its links lead somewhere."""
+"""The site: nothing public is missing, generated pages say what the code says, and links lead somewhere."""
 
 import ast
 import importlib.util
@@ -43,10 +43,9 @@ def test_every_public_name_is_in_the_reference(pages):
 def test_every_metric_has_a_page_and_every_function_a_description(pages):
     assert {f"metrics/{name}.md" for name in METRICS} <= set(pages)
     texts = "".join(text for path, text in pages.items() if path.startswith("metrics/"))
+    described = {name for name in DESCRIBED.findall(texts) if name.count(".") == 2}  # not members of classes
     functions = {f"scduet.metrics.{name}" for name in sd.metrics.__all__ if name not in ("METRICS", "Metric")}
-    assert functions == set(DESCRIBED.findall(texts)) - {
-        name for name in DESCRIBED.findall(texts) if name.count(".") > 2
-    }
+    assert functions == described
 
 
 @pytest.mark.parametrize("name", [*MODELS, *TRANSFORMERS])
@@ -82,7 +81,8 @@ def test_quick_start_holds_the_code_of_the_readme(pages):
 
 
 def test_arguments_become_a_list_with_types():
-    text = "Do it.\n\nx, y: two\n    numbers, x < y.\nnot_one: prose.\n\nRaises:\n    OSError: no *room*, ever.\n    KeyError: no `x`."
+    text = "Do it.\n\nx, y: two\n    numbers, x < y.\nnot_one: prose.\n\n"
+    text += "Raises:\n    OSError: no *room*, ever.\n    KeyError: no `x`."
     assert docstrings.to_markdown(text, {"x": "", "y": ""}).split("\n\n") == [
         "Do it.",
         "* **x, y**: two numbers, x &lt; y.",
@@ -102,7 +102,8 @@ def test_formulas_become_code():
 
 
 def test_rmd_shows_its_chunks_without_set_up():
-    text = '---\ntitle: "A"\nx: 1\n---\n\n```{r setup, include = FALSE}\nf()\n```\n\nText.\n\n```{r a, eval = FALSE}\ng()\n```\n'
+    text = '---\ntitle: "A"\nx: 1\n---\n\n```{r setup, include = FALSE}\nf()\n```\n\n'
+    text += "Text.\n\n```{r a, eval = FALSE}\ng()\n```\n"
     assert other_pages.rmd_as_markdown(text) == "# A\n\nText.\n\n```r\ng()\n```\n"
 
 
@@ -134,9 +135,8 @@ if importlib.util.find_spec("sphinx"):  # comes with `make docs`
             ids[file] = set(re.findall(r'\bid="([^"]+)"', html))
             links += [(file, unescape(href)) for href in re.findall(r'<a [^>]*href="([^"]*)"', html)]
         assert len(links) > 1000
-        assert [
-            f"{file.relative_to(site)} -> {href}" for file, href in links if not leads_somewhere(file, href, ids)
-        ] == []
+        broken = [(file.name, href) for file, href in links if not leads_somewhere(file, href, ids)]
+        assert broken == []
 
     def leads_somewhere(file, href, ids):
         parts = urlsplit(href)

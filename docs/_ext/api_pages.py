@@ -169,7 +169,8 @@ def _member(owner: str, name: str, member: Any) -> str:
         arguments, kind = _types(parameters), "method"
         head = f"{owner}.{name}{_of(parameters)}"
     body = to_markdown(inspect.getdoc(member), arguments)
-    return "\n".join([f"::::{{py:{kind}}} {head}", "", body, "::::"])
+    given = getattr(getattr(member, "fget", None), "__annotations__", {}).get("return")
+    return "\n".join([f"::::{{py:{kind}}} {head}", *([f":type: {_type(given)}"] if given else []), "", body, "::::"])
 
 
 def _metric_page(name: str, row: Metric, described: set[str]) -> str:

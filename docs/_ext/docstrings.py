@@ -16,7 +16,7 @@ class Block:
     listed: bool = False  # a field below a line such as "Raises:"
 
 
-def to_markdown(text: str | None, arguments: Mapping[str, str] = {}) -> str:  # noqa: B006
+def to_markdown(text: str | None, arguments: Mapping[str, str] = {}) -> str:
     """The docstring `text` as Markdown. Lines that begin with names of arguments become a list.
 
     arguments: name -> type, "" where it is not known.
@@ -68,10 +68,15 @@ def _written(block: Block, arguments: Mapping[str, str]) -> str:
     if block.kind == "code":
         return "\n".join(["```text", *inspect.cleandoc("\n" + "\n".join(block.lines)).splitlines(), "```"])
     if block.kind == "field":
-        names, _, text = " ".join(block.lines).partition(": ")
-        kind = arguments.get(names, "")
-        return f"* **{escaped(names)}**{f' (`{kind}`)' if kind else ''}: {escaped(text)}"
+        known = "|".join(map(re.escape, arguments)) or "$"
+        parts = re.split(rf"(?<=[.;]) (?=(?:{known}): )", " ".join(block.lines))  # two arguments on a line
+        return "\n".join(_item(*part.split(": ", 1), arguments) for part in parts)
     return escaped("\n".join(block.lines))
+
+
+def _item(names: str, text: str, arguments: Mapping[str, str]) -> str:
+    kind = arguments.get(names, "")
+    return f"* **{escaped(names)}**{f' (`{kind}`)' if kind else ''}: {escaped(text)}"
 
 
 def _escaped_prose(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +20,13 @@ def model_pages(by_hand: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Path and text of the page of each model. by_hand: name -> Markdown that begins with a title."""
     shared = {(option.group, option.name) for option in options_at(*SHARED)}
     for name, row in MODELS.items():
-        text = by_hand.get(name, f"# {row.path.partition(':')[2]}")
+        text = by_hand.get(name, f"# {_name(name)}")
         own = [option for option in options_of(name) if (option.group, option.name) not in shared]
-        parts = [text.strip(), _uses(name, row), _definition(row.path.partition(":")[0]), _options(own), _papers(name)]
+        parts = [text.strip(), _uses(name, row), _definition(_module(name)), _options(own), _papers(name)]
         yield f"models/{name}.md", "\n\n".join(filter(None, parts)) + "\n"
     for name, key in TRANSFORMERS.items():
-        text = by_hand.get(name, f"# {name}")
-        parts = [text.strip(), _transformer_uses(name, key), _definition(f"scduet.transformers.families.{name}")]
+        text = by_hand.get(name, f"# {_name(name)}")
+        parts = [text.strip(), _transformer_uses(name, key), _definition(_module(name))]
         yield f"models/{name}.md", "\n\n".join([*parts, _papers(name)]) + "\n"
     others = [name for name in by_hand if name not in MODELS and name not in TRANSFORMERS]
     yield from ((f"models/{name}.md", by_hand[name]) for name in others)
@@ -82,9 +83,7 @@ def _options(options: list[Option]) -> str:
 
 def _shared_options() -> str:
     lines = ["# Options of data and training", ""]
-    lines += [
-        "Every model takes these beside its own options. R and the command line have the same names and defaults."
-    ]
+    lines += ["Every model takes these beside its own options, with the same names in Python, R and the shell."]
     for place, title in zip(SHARED, ("Data", "Training"), strict=True):
         lines += ["", f"## {title}", "", *_table(options_at(place))]
     return "\n".join(lines) + "\n"
@@ -113,10 +112,10 @@ def _papers(name: str) -> str:
 def _index(by_hand: dict[str, str], others: list[str]) -> str:
     lines = ["# Models", "", "| model | name | task | embedding | R |", "|---|---|---|---|---|"]
     for name, row in MODELS.items():
-        title = title_of(by_hand.get(name, row.path.partition(":")[2]))
+        title = title_of(by_hand.get(name, _name(name)))
         lines.append(f"| [{title}]({name}.md) | `{name}` | {row.task} | `{row.obsm}` | `{row.r}()` |")
     for name, key in TRANSFORMERS.items():
-        title = title_of(by_hand.get(name, name))
+        title = title_of(by_hand.get(name, _name(name)))
         lines.append(f"| [{title}]({name}.md) | `{name}` | pretrained | `{key}` | `{R_FUNCTIONS[name]}()` |")
     if others:
         lines += ["", "## By task", "", *(f"* [{title_of(by_hand[name])}]({name}.md)" for name in others)]
@@ -124,10 +123,18 @@ def _index(by_hand: dict[str, str], others: list[str]) -> str:
     return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", *toc, "```", ""])
 
 
+def _module(name: str) -> str:
+    return MODELS[name].path.partition(":")[0] if name in MODELS else f"scduet.transformers.families.{name}"
+
+
+def _name(name: str) -> str:
+    """The model's name as its docstring writes it: "totalVI"."""
+    return re.match(r"[\w-]+", _docstring(_module(name)))[0]  # type: ignore[index]
+
+
 def _tree(module: str) -> ast.Module:
     spec = importlib.util.find_spec(module)
-    assert spec is not None and spec.origin is not None
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))  # type: ignore[union-attr, arg-type]
 
 
 def _docstring(module: str) -> str:

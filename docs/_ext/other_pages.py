@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-import click
 import typer
 from docstrings import cell, escaped
 
@@ -20,30 +19,30 @@ ERRORS = ("DataError", "OptionError", "FormatError", "DeviceError", "TrainingErr
 NOT_BY_USERS = ("r_to_py.Seurat", "scduet-package", "scduet")  # topics of R that are no functions to call
 
 
+CLI_INTRO = """# Command line
+
+`scduet COMMAND --help` prints the same. Commands that train take the options of the model named by `--model`; those of
+scVI are shown here, the others on the page of each [model](models/index.md). Exit codes: 0 done, 1 failed, 2 wrong
+usage, 130 interrupted.
+
+| | |
+|---|---|"""
+ERRORS_INTRO = """# Errors and remedies
+
+Every error of scduet names its cause and a remedy. Parts that depend on your data are written as ‹...›. In R the
+conditions have the same text, with the remedy as a bullet.
+"""
+
+
 def cli_page() -> str:
     """The commands with their arguments and options."""
-    group = typer.main.get_command(build())
-    context = click.Context(click.Group("scduet"), info_name="scduet")
-    commands: dict = group.commands  # type: ignore[attr-defined]
-    lines = [
-        "# Command line",
-        "",
-        "`scduet COMMAND --help` prints the same. Commands that train take the options of the",
-    ]
-    lines += ["model named by `--model`; those of scVI are shown here, the others on the page of each"]
-    lines += ["[model](models/index.md). Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.", ""]
-    lines += ["| | |", "|---|---|"]
-    lines += [
-        f"| [`scduet {name}`](#scduet-{name}) | {cell(_help(c).split(chr(10))[0])} |" for name, c in commands.items()
-    ]
+    commands = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
+    lines = [CLI_INTRO]
     for name, command in commands.items():
-        arguments = [p for p in command.params if p.param_type_name == "argument"]
-        options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
-        usage = " ".join(["scduet", name, *((p.metavar or p.name or "").upper() for p in arguments), "[OPTIONS]"])
+        lines.append(f"| [`scduet {name}`](#scduet-{name}) | {cell(_help(command).splitlines()[0])} |")
+    for name, command in commands.items():
         lines += ["", f"(scduet-{name})=", f"## scduet {name}", "", escaped(_help(command)), ""]
-        lines += ["```sh", usage, "```", "", "| option | default | |", "|---|---|---|"]
-        lines += [f"| `{(p.name or '').upper()}` | | {cell(getattr(p, 'help', '') or '')} |" for p in arguments]
-        lines += [_option(p, context) for p in options]
+        lines += _parameters(name, command)
     return "\n".join(lines) + "\n"
 
 
@@ -73,12 +72,7 @@ def errors_page() -> str:
     for path in sorted((ROOT / "python" / "scduet").rglob("*.py")):
         for kind, message, hint in _errors_in(ast.parse(path.read_text(encoding="utf-8"))):
             found[kind].setdefault(message, hint)
-    lines = [
-        "# Errors and remedies",
-        "",
-        "Every error of scduet names its cause and a remedy. Parts that depend on your data",
-    ]
-    lines += ["are written as ‹...›. In R the conditions have the same text, with the remedy as a bullet.", ""]
+    lines = [ERRORS_INTRO]
     for kind in ERRORS:
         lines += [f"## {kind}", "", escaped(getattr(errors, kind).__doc__), "", "| message | remedy |", "|---|---|"]
         lines += [f"| {cell(message)} | {cell(hint)} |" for message, hint in sorted(found[kind].items())]
@@ -111,16 +105,24 @@ def gallery(tutorials: dict[str, str]) -> str:
     return "\n".join([*lines, "::::", "", "```{toctree}", ":hidden:", "", *toc, "```", ""])
 
 
-def _help(command: click.Command) -> str:
+def _help(command) -> str:
     return (command.help or "").replace("\f", "").strip()
 
 
-def _option(parameter, context: click.Context) -> str:
+def _parameters(name: str, command) -> list[str]:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+    usage = " ".join(["scduet", name, *((p.name or "").upper() for p in arguments), "[OPTIONS]"])
+    lines = ["```sh", usage, "```", "", "| option | default | |", "|---|---|---|"]
+    lines += [f"| `{(p.name or '').upper()}` | | {cell(getattr(p, 'help', '') or '')} |" for p in arguments]
+    return [*lines, *map(_option, options)]
+
+
+def _option(parameter) -> str:
     names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     default = parameter.default
-    shown = "" if default is None or default is False or callable(default) or default == () else f"`{default}`"
-    shown = "required" if parameter.required else shown
-    return f"| {names} | {shown} | {cell(parameter.help or '')} |"
+    shown = "" if default in (None, False, ()) or callable(default) else f"`{default}`"
+    return f"| {names} | {'required' if parameter.required else shown} | {cell(parameter.help or '')} |"
 
 
 def _r_groups() -> Iterator[tuple[str, list[str]]]:
@@ -149,9 +151,8 @@ def _braces(text: str, name: str) -> str:
 
 def _usage(text: str, topic: str) -> str:
     calls = re.split(r"\n\n(?=\S)", _braces(text, "usage"))
-    return "\n".join(call for call in calls if re.match(rf"(\\method\{{)?{re.escape(topic)}\b", call)).replace(
-        "\\dots", "..."
-    )
+    own = [call for call in calls if re.match(rf"(\\method\{{)?{re.escape(topic)}\b", call)]
+    return "\n".join(own).replace("\\dots", "...")
 
 
 def _plain(rd: str) -> str:

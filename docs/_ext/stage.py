@@ -1,7 +1,7 @@
 """Gather the sources of the site in one folder: the pages of docs/, the tutorials, and pages made from the code.
 
-`python docs/_ext/stage.py docs/_build/source`, which `make docs` does before it calls Sphinx. A line `{{README: Title}}`
-in a page stands for that section of the README, `{{CODE: python}}` for its code in a language.
+`python docs/_ext/stage.py docs/_build/source`, which `make docs` does before it calls Sphinx. In a page,
+`{{README: Title}}` stands for that section of the README, and `{{CODE: python}}` for its code in a language.
 """
 
 import re
@@ -28,7 +28,7 @@ FENCE = re.compile(r"(^ *```.*?^ *```)", flags=re.DOTALL | re.MULTILINE)
 
 def stage(target: Path) -> None:
     """Write the pages to `target`, those that changed, and remove what is left of others."""
-    pages = {path: text for path, text in all_pages().items()}
+    pages = all_pages()
     for path, text in pages.items():
         file = target / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def all_pages() -> dict[str, str]:
     places |= {f"vignettes/{name}": f"tutorials/{Path(name).stem}.md" for name in tutorials}
     known = {**places, **STAND_INS}
 
-    pages = {places[name]: linked(filled(text), name, known) for name, text in sources.items()}
+    pages = {places[name]: linked(filled(text, known), name, known) for name, text in sources.items()}
     by_hand = {name: linked(text, f"docs/models/{name}.md", known) for name, text in models.items()}
     pages |= dict(model_pages(by_hand)) | dict(api_pages()) | dict(metric_pages())
     pages |= {"cli.md": cli_page(), "r.md": r_page(), "errors.md": errors_page()}
@@ -62,14 +62,17 @@ def all_pages() -> dict[str, str]:
     return pages | {"tutorials/index.md": gallery(tutorials)}
 
 
-def filled(text: str) -> str:
+def filled(text: str, known: dict[str, str]) -> str:
     """`text` with the parts of the README, and the glossary, where it asks for them."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    text = re.sub(r"\{\{README: (.+?)\}\}", lambda m: with_references(section(readme, m[1])), text)
-    text = re.sub(
-        r"\{\{ARCHITECTURE: (.+?)\}\}", lambda m: section((ROOT / "ARCHITECTURE.md").read_text("utf-8"), m[1]), text
-    )
-    return re.sub(r"\{\{CODE: (\w+)\}\}", lambda m: _code(readme, m[1]), text)
+    texts = {name: (ROOT / f"{name}.md").read_text(encoding="utf-8") for name in ("README", "ARCHITECTURE")}
+
+    def part(match: re.Match) -> str:
+        name, title = match.groups()
+        if name == "CODE":
+            return _code(texts["README"], title)
+        return with_references(linked(section(texts[name], title), f"{name}.md", known))
+
+    return re.sub(r"\{\{(\w+): (.+?)\}\}", part, text)
 
 
 def section(text: str, title: str) -> str:

@@ -1,4 +1,4 @@
-"""The papers of each model, for `cite` and for the documentation. A model in `MODELS` has a row here."""
+"""The papers of models and scores, for `cite` and the documentation. Each model of `MODELS` has a row in `PAPERS`."""
 
 from dataclasses import dataclass
 
@@ -126,6 +126,18 @@ SCFOUNDATION = Paper(
     "Large-scale foundation model on single-cell transcriptomics",
     "Nature Methods 21:1481-1491 (2024)",
     "10.1038/s41592-024-02305-7",
+)
+SCIB = Paper(
+    "Luecken MD, Büttner M, Chaichoompu K, et al.",
+    "Benchmarking atlas-level data integration in single-cell genomics",
+    "Nature Methods 19:41-50 (2022)",
+    "10.1038/s41592-021-01336-8",
+)
+HARMONY = Paper(
+    "Korsunsky I, Millard N, Fan J, et al.",
+    "Fast, sensitive and accurate integration of single-cell data with Harmony",
+    "Nature Methods 16:1289-1296 (2019)",
+    "10.1038/s41592-019-0619-0",
 )
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),

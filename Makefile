@@ -37,7 +37,7 @@ system-deps:  ## Install R, Seurat and the other system packages (Debian and Ubu
 system:  # what test and demo call: installs as root, else only says what is missing
 	@tools/system_deps.sh
 
-test: system setup  ## Run all tests (Python, R, the README)
+test: system lint  ## Check style and types, then run all tests (Python, R, the README)
 	@tools/system_deps.sh seurat5
 	$(PY) -m pytest $(PYTEST_ARGS) </dev/null
 
@@ -49,7 +49,8 @@ demo: system setup  ## Integrate, score and report real cells into demo/; DATA= 
 
 lint: setup  ## Check style and types
 	$(PY) -m ruff check python tests tools benchmarks
-	$(PY) -m pyright
+	$(PY) -m ruff format --check --quiet python tests tools benchmarks
+	@if command -v node >/dev/null; then $(PY) -m pyright; else echo "no node: types are not checked"; fi
 
 docs: $(VENV)/.ready-docs  ## Build the documentation into docs/_build/html; NOTEBOOKS=1 runs the tutorials too
 	$(PY) docs/_ext/stage.py docs/_build/source

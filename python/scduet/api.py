@@ -80,7 +80,8 @@ def fit(
         with own_random_numbers(training.seed), warnings_to(listener), _compilation_to(listener):
             main, *_ = getattr(cls, "modalities", ("rna",))
             schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None), main)
-            if getattr(cls, "per_cell", False):
+            per_cell = getattr(cls, "per_cell", False)
+            if per_cell(config) if callable(per_cell) else per_cell:
                 schema, training = replace(schema, cells=mark_of(adata.obs_names)), on_all_cells(training)
             schema = schema if start is None else schema.as_in(start.schema)
             listener(Event("log", describe_genes(schema, adata)))

@@ -102,6 +102,7 @@ def seed_of(value: Any) -> int:
 
 
 ARGUMENTS: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {  # of analyses: kind, range, and both in words
+    "n": (int, lambda v: v >= 1, "a number of cells, from 1 up"),
     "n_samples": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_draws": (int, lambda v: v >= 2, "a whole number from 2 up"),
@@ -109,8 +110,10 @@ ARGUMENTS: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {  # of analy
     "n_folds": (int, lambda v: v >= 2, "a whole number from 2 up"),
     "n_random": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "max_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "n_genes": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_neighbors": (int, lambda v: v >= 1, "a whole number from 1 up, or None for all pairs"),
+    "n_candidates": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "delta": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
     "lfc_threshold": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
     "pseudocounts": (float, lambda v: v >= 0, "0 or more"),

@@ -17,20 +17,23 @@ LAYERS = [
     {"train", "checkpoints", "count_model", "transformer_model"},
     {"api"},
     {"tasks", "plots"},
-    {"interop", "reports", "scvi"},
+    {"interop", "reports", "scvi", "scgen"},
     {"cli"},
     {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ROOMS = {  # the folders of a package: each may import the ones before it
     "metrics": ("core", "integration"),
-    "models": ("rna", "multimodal"),
+    "models": ("rna", "multimodal", "perturbation"),
     "nn": ("kernels",),
-    "tasks": ("quality", "posterior", "comparison", "genes", "perturbation", "multimodal", "foundation", "workflows"),
+    "tasks": (
+        *("quality", "posterior", "comparison", "genes", "perturbation", "generation", "multimodal", "foundation"),
+        "workflows",
+    ),
     "transformers": ("tokenizers", "encoder", "families", "objectives", "inference"),
 }
 ONLY_IN = {  # a package and the parts that may know it
-    "anndata": {"data", "io", "tasks", "interop", "scvi"},
+    "anndata": {"data", "io", "tasks", "interop", "scvi", "scgen"},
     "scanpy": {"data", "io", "tasks", "interop", "scvi"},
     "matplotlib": {"plots"},
     "typer": {"cli"},

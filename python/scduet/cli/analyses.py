@@ -192,3 +192,32 @@ def _library(text: str) -> float | str:
         return text if text == "latent" else float(text)
     except ValueError as error:
         raise OptionError(f"--library-size cannot be {text!r}", 'give a number, or "latent"') from error
+
+
+def generate_cells(
+    data: Data,
+    model: Folder,
+    output: Output,
+    n: Annotated[int, typer.Option("--n", "-n", help="Number of cells.")] = 1000,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Cell type to make; once for each, default all in their shares.")
+    ] = None,
+    labels_key: Annotated[str | None, typer.Option(help="Column of obs with the types; default the model's.")] = None,
+    library: Annotated[float | None, typer.Option(help="Total count of each cell; default as in the data.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Batch to decode as; default that of the source cell.")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make cells with a model, from the states of real cells, e.g. those it was trained on.
+
+    Writes counts with the type, the batch and the source cell of each. They add no information about the data, and are
+    not anonymous.
+    """
+    from scduet.io.cells import check_target, read, write
+
+    check_target(output, overwrite)
+    import scduet
+
+    options = {"label": label or None, "labels_key": labels_key, "library": library, "batch": batch, "seed": seed}
+    made = scduet.generate_cells(scduet.load(model), n, adata=read(data), **options)
+    write(made, output, overwrite=overwrite)

@@ -227,15 +227,16 @@ def report(
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(help=".h5ad, .zarr, .loom, 10x .h5, 10x folder, or .rds, .rda, .RData of R.")
+        Path, typer.Argument(help=".h5ad, .h5mu, .zarr, .loom, 10x .h5, 10x folder, or .rds, .rda, .RData of R.")
     ],
-    target: Annotated[Path, typer.Argument(help="What to write: .h5ad, .zarr, or .rds and .rda (needs R).")],
+    target: Annotated[Path, typer.Argument(help="What to write: .h5ad, .h5mu, .zarr, or .rds and .rda (needs R).")],
     name: Annotated[str | None, typer.Option(help="Name of the object in an .rda.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Read one format, write another.
 
-    Seurat objects and SingleCellExperiments in .rds and .rda files are read without R, and written by R.
+    Seurat objects and SingleCellExperiments in .rds and .rda files are read without R, and written by R. In .h5mu,
+    counts in obsm that have names are modalities; elsewhere modalities other than rna are in obsm.
     """
     from scduet.interop.r_files import convert as run
 

@@ -178,13 +178,13 @@ def check_values(
         found.refuse(lambda v: (v != 0) & (v != 1), f"{where} is not 0 and 1", "make it binary first: X > 0")
 
 
-def check_empty(totals: np.ndarray, cells) -> None:
-    """Raise DataError naming the cells without a single count in the genes used."""
+def check_empty(totals: np.ndarray, cells, where: str = "the genes used") -> None:
+    """Raise DataError naming the cells without a single count."""
     empty = np.flatnonzero(totals == 0)
     if len(empty):
         remedy = "remove them, e.g. sc.pp.filter_cells(adata, min_counts=1), or use more genes"
         names = [str(name) for name in cells[empty]]
-        raise DataError(f"{len(empty)} cells have no counts in the genes used: {some(names)}", remedy, cells=names)
+        raise DataError(f"{len(empty)} cells have no counts in {where}: {some(names)}", remedy, cells=names)
 
 
 def holding_counts(data: Any) -> list[str]:

@@ -121,7 +121,7 @@ def save(folder: str, sha256: str, to: str, overwrite: bool) -> None:
 def map_query(folder: str, sha256: str, adata, options: Options, to: str, callback: Callable | None = None) -> Trained:
     """Embed new cells, new batches included; the model that knows them is saved in `to`."""
     model = saved(folder, sha256)
-    mapped = call(scduet.map_query, _fitting(adata, model), model, callback=listener(callback), options=options)
+    mapped = call(scduet.map_query, fitting(adata, model), model, callback=listener(callback), options=options)
     mapped.save(to)
     return _trained(mapped, to)
 
@@ -132,7 +132,7 @@ def expression(folder: str, sha256: str, adata, options: Options, task: str = "n
     task: the function that says it: also "protein_foreground" or "normalized_accessibility".
     """
     model = saved(folder, sha256)
-    table = call(getattr(scduet, task), model, _fitting(adata, model), options=options)
+    table = call(getattr(scduet, task), model, fitting(adata, model), options=options)
     return Genes(codec.as_text(table.columns), objects.block(table.to_numpy()))
 
 
@@ -153,7 +153,7 @@ def markers(folder: str, sha256: str, adata, options: Options) -> Compared:
     from scduet.tasks.comparison.calibration import calibration, summary
 
     model = saved(folder, sha256)
-    table = call(scduet.differential_expression, model, _fitting(adata, model), verbose=False, options=options)
+    table = call(scduet.differential_expression, model, fitting(adata, model), verbose=False, options=options)
     check = calibration(table)
     table = table.rename(columns={name: "is_de" for name in table if str(name).startswith("is_de_fdr")})
     genes, calls = codec.columns_of(_indexed(table, "gene")), codec.columns_of(_indexed(check, "comparison"))
@@ -256,7 +256,7 @@ def _indexed(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return table.rename_axis(name).reset_index() if name not in table.columns else table
 
 
-def _fitting(adata, model):
+def fitting(adata, model):
     """`adata` with its counts where the model had them."""
     layer = model.schema.fields.layer
     if layer is not None and layer not in adata.layers:

@@ -76,6 +76,9 @@ _OTHER = {  # module -> public names that are no column of the table
         "mmd", "mse", "pearson", "pearson_delta", "relative_error", "response_weights", "shared_control_inflation",
         "squared_pearson", "top_genes", "weighted_r2",
     ),
+    "generation": (
+        "copied_share", "correlation_agreement", "label_accuracy", "shuffled_within", "two_sample_auc",
+    ),
     "imputation": (
         "held_out_scores", "heldout_log_likelihood", "hide_counts", "importance_log_likelihood", "imputation_error",
         "molecular_cross_validation", "split_molecules",

@@ -29,10 +29,14 @@ MODELS: dict[str, Row] = {
     "poissonvi": Row(
         "scduet.models.multimodal.poissonvi:PoissonVI", "X_PoissonVI", "poissonvi", "RunPoissonVI", "POISSONVI"
     ),
+    "multivi": Row("scduet.models.multimodal.multivi:MultiVI", "X_multivi", "multivi", "RunMultiVI", "MULTIVI"),
+    "expimap": Row("scduet.models.rna.expimap:ExpiMap", "X_expiMap", "programs", "RunPrograms", task="programs"),
     "dca": Row("scduet.models.rna.dca:DCA", "X_dca", "dca", "RunDCA", task="denoising"),
     "deepimpute": Row(
         "scduet.models.rna.deepimpute:DeepImpute", "X_deepimpute", "deepimpute", "RunDeepImpute", task="denoising"
     ),
+    "scgen": Row("scduet.models.perturbation.scgen:SCGEN", "X_scGen", "scgen", "RunScGen", task="perturbation"),
+    "trvae": Row("scduet.models.perturbation.trvae:TrVAE", "X_trVAE", "trvae", "RunTrVAE", task="perturbation"),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 

@@ -109,10 +109,14 @@ class MLP(nn.Module):
         self.activation: Activation = activation
 
     def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> Float[Tensor, "cell hidden"]:
-        hidden: Any = x
+        return self.layers(x, codes)[-1]
+
+    def layers(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> list[Float[Tensor, "cell hidden"]]:
+        """Hidden units of each layer."""
+        found: list[Any] = []
         for i, linear in enumerate(self.linear):
-            hidden = self.units(i, linear(hidden, codes))
-        return hidden
+            found.append(self.units(i, linear(found[-1] if found else x, codes)))
+        return found
 
     def units(
         self, i: int, x: Float[Tensor, "*#level cell hidden"], shift: Float[Tensor, "level hidden"] | None = None
@@ -181,10 +185,10 @@ def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) ->
 
 
 def kl_to_normal(
-    mean: Float[Tensor, "cell latent"],
-    variance: Float[Tensor, "cell latent"],
-    prior: tuple[Float[Tensor, "*#cell latent"], Float[Tensor, "*#cell latent"]] | None = None,
-) -> Float[Tensor, " cell"]:
+    mean: Float[Tensor, "*cell latent"],
+    variance: Float[Tensor, "*cell latent"],
+    prior: tuple[Float[Tensor, "*#cell #latent"], Float[Tensor, "*#cell #latent"]] | None = None,
+) -> Float[Tensor, "*cell"]:
     """KL divergence of Normal(mean, variance) from a normal prior, by default the standard normal."""
     if prior is None:
         return 0.5 * (variance + mean * mean - 1 - variance.log()).sum(-1)

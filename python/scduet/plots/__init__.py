@@ -8,6 +8,7 @@ _FIGURES = {  # name -> module that defines it
     "scores": "scduet.plots.score_table",
     "tradeoff": "scduet.plots.score_table",
     "confusion": "scduet.plots.comparison",
+    "mean_scatter": "scduet.plots.means",
     "perturbation": "scduet.plots.responses",
     "gene_network": "scduet.plots.network",
     "categorical_colors": "scduet.plots.style",

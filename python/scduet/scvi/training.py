@@ -54,6 +54,7 @@ MONITORS = {  # early_stopping_monitor: term of ours. The loss of a validation h
     "validation_accuracy": "accuracy",
     "validation_classification_loss": "classification",
 }
+LOCAL = ("kl", "kl_library", "kl_background")  # terms of a cell's variables, their kl_local
 NO_EFFECT = {  # about progress bars, logs, workers and devices
     *("enable_progress_bar", "progress_bar_refresh_rate", "simple_progress_bar", "logger", "log_every_n_steps"),
     *("enable_checkpointing", "enable_model_summary", "num_sanity_val_steps", "devices", "load_sparse_tensor"),
@@ -71,6 +72,12 @@ DEFAULTS_PLAN = {  # of which there is no other value here
 }
 # of datasplitter_kwargs; without effect. What drop_last is for does not happen: a rest of 1 or 2 cells joins the last
 SPLITTER = {"drop_last", "pin_memory", "num_workers", "persistent_workers"}
+
+
+def with_plan(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a `train` that names some of the plan's own. What plan_kwargs says holds, unlike there."""
+    named = {name: given.pop(name) for name in PLAN if name in given}
+    return {**given, "plan_kwargs": {**named, **(given.get("plan_kwargs") or {})}}
 
 
 def training_config(arguments: dict[str, Any], plan: dict[str, Any] | None) -> TrainConfig:
@@ -188,8 +195,9 @@ def history_of(table: pd.DataFrame, steps: Steps | None = None) -> History:
         if "loss" not in terms or "reconstruction" not in terms:
             continue
         zero = pd.Series(0.0, table.index)
-        local = terms.get("kl", zero) + terms.get("kl_library", zero)
-        error, of_genes = terms["reconstruction"] + terms.get("state", zero), terms.get("kl_genes", zero)
+        error = sum((terms[term] for term in terms if term.startswith(("reconstruction", "state"))), zero)
+        local = sum((terms[term] for term in terms if term in LOCAL), zero)
+        of_genes = terms.get("kl_genes", zero)
         found |= {name: terms["loss"], f"elbo_{where}": error + local + of_genes}
         found |= {f"reconstruction_loss_{where}": error, f"kl_local_{where}": local, f"kl_global_{where}": of_genes}
         for term, theirs in (("classification", "classification_loss"), ("accuracy", "accuracy")):

@@ -235,8 +235,8 @@ def test_a_model_of_the_table_is_trained_without_what_it_predicts(monkeypatch):
         cells, "perturbation", "stim", context_key="context", contexts=["A"], compare=["adds"]
     )
     assert auto.support["model"].item() in ("weighted", "adds")
+    few = cells[cells.obs["context"].isin(["A", "B"])].copy()
     with pytest.raises(DataError, match=named("'adds'", 3)):
-        few = cells[cells.obs["context"].isin(["A", "B"])].copy()
         sd.predict_perturbation(few, "perturbation", "stim", context_key="context", contexts="A", model="adds")
 
 

@@ -134,7 +134,7 @@ class TotalVI(nn.Module):
         self.genes = self._branch(share=n_genes)
         self.proteins = ProteinDecoder(reference, config, self._branch, n_genes if self.inflated else 0)
         self.log_dispersion = nn.Parameter(torch.randn(*level_rows(config.gene_dispersion, reference), n_genes))
-        self._add_adversary()
+        self.add_adversary()
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         if self.adversary is not None and step.player == ADVERSARY.name:
@@ -197,7 +197,7 @@ class TotalVI(nn.Module):
         """Distributions of counts as if measured in `batch` and with `log_library`, proteins around a draw of b."""
         batch = cells.batch if batch is None else batch
         log_library = self.log_library(cells) if log_library is None else log_library
-        state, codes = self._state(z, cells, batch)
+        state, codes = self.state_of(z, cells, batch)
         scale, mixing = self._scale(state, codes), self.proteins.mixing(state, codes)
         dispersion = of_level(self.config.gene_dispersion, self.log_dispersion, batch, cells.label).exp()
         genes = NegativeBinomial(scale, log_library.exp() * scale, dispersion)
@@ -225,7 +225,7 @@ class TotalVI(nn.Module):
         Proteins are around a draw of their background, without it unless it is included, and at full efficiency; see
         `proteins.Proteins.normalized`. out: where to write it, if no gradient is asked for.
         """
-        state, codes = self._state(z, cells, batch)
+        state, codes = self.state_of(z, cells, batch)
         if modality in (None, "rna"):
             found = self._scale(state, codes)
         else:
@@ -238,7 +238,7 @@ class TotalVI(nn.Module):
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
     ) -> Float[Tensor, "cell protein"]:
         """Probability that a protein is there beyond background, as if measured in `batch`."""
-        state, codes = self._state(z, cells, batch)
+        state, codes = self.state_of(z, cells, batch)
         return torch.sigmoid(-self.proteins.mixing.logits(self.proteins.mixing(state, codes), codes))
 
     def log_likelihood(
@@ -261,12 +261,11 @@ class TotalVI(nn.Module):
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
     ) -> tuple[Float[Tensor, " cell"], Proteins]:
         """log p(x | z, l), summed over genes, and the proteins around a draw of their background."""
-        state, codes = self._state(z, cells)
+        state, codes = self.state_of(z, cells)
         mixing = self.proteins.mixing(state, codes)
         logits = head(self.genes.share, self.genes(state, codes), codes)
         log_r = of_level(self.config.gene_dispersion, self.log_dispersion, cells.batch, cells.label)
-        link = "softplus" if self.reference.size_factor else "softmax"
-        proteins = self.proteins(state, codes, mixing)
+        link, proteins = "softplus" if self.reference.size_factor else "softmax", self.proteins(state, codes, mixing)
         if not self.inflated:
             return negative_binomial(cells.x, logits, log_library, log_r, link), proteins
         dropout = head(self.proteins.mixing.dropout_logits, mixing, codes)
@@ -289,14 +288,14 @@ class TotalVI(nn.Module):
             proteins = proteins / (1 + proteins.mean(1, keepdim=True))
         if c.log_variational:
             values, proteins = values.log1p(), proteins.log1p()
-        dense, codes = self._state(proteins, cells) if c.encode_covariates else (proteins, ())
+        dense, codes = self.state_of(proteins, cells) if c.encode_covariates else (proteins, ())
         return rows_beside(replace(cells.x, data=values), dense), codes
 
     def _scale(self, state: Float[Tensor, "cell state"], codes: Codes) -> Float[Tensor, "cell gene"]:
         logits = self.genes.share(self.genes(state, codes), codes)
         return F.softplus(logits) if self.reference.size_factor else logits.softmax(-1)
 
-    def _state(self, z: Tensor, cells: CellBatch, batch: Tensor | None = None) -> tuple[Tensor, Codes]:
+    def state_of(self, z: Tensor, cells: CellBatch, batch: Tensor | None = None) -> tuple[Tensor, Codes]:
         """What the decoders see: z beside the continuous covariates, and the codes of the categorical ones."""
         batch, covariates = cells.batch if batch is None else batch, cells.covariates
         codes = [batch] if covariates.categorical is None else [batch, *covariates.categorical.unbind(1)]
@@ -320,11 +319,12 @@ class TotalVI(nn.Module):
         levels = self.reference.n_batches, *self.reference.n_categories
         return Branch(self._mlp("decoder", n_state, c.n_layers_decoder), c.n_hidden, n_state, levels, **heads)
 
-    def _add_adversary(self) -> None:
+    def add_adversary(self) -> None:
+        """Make the adversary, where the options or missing proteins ask for one."""
         wanted, r = self.config.adversarial_classifier, self.reference
         undetected, unmeasured = r.arrays["protein_missing"]
         missing = unmeasured or (undetected and not self.config.override_missing_proteins)
-        self.adversary, self._states = None, list[Tensor]()
+        self.adversary, self._states, self.players = None, list[Tensor](), ("model",)
         if r.n_batches > 1 and (missing if wanted is None else wanted):
             self.adversary = Adversary(self.config.n_latent, r.n_batches)
             self.players = ("model", ADVERSARY)

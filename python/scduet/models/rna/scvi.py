@@ -177,10 +177,15 @@ class SCVI(nn.Module):
         return cells.x.sum().log()[:, None]
 
     def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
+        self,
+        z: Float[Tensor, "cell latent"],
+        cells: CellBatch,
+        log_library: Float[Tensor, "cell 1"],
+        hidden: Float[Tensor, "cell hidden"] | None = None,
     ) -> Float[Tensor, " cell"]:
-        """log p(x | z, l), summed over genes."""
-        hidden, likelihood = self._hidden(z, cells, cells.batch), self.config.gene_likelihood
+        """log p(x | z, l), summed over genes. hidden: units of the decoder's last layer, where they are known."""
+        hidden = self._hidden(z, cells, cells.batch) if hidden is None else hidden
+        likelihood = self.config.gene_likelihood
         if likelihood == "normal" or self.counts is not None:
             return self._counts(hidden, cells, cells.batch, log_library).log_prob(cells.x.dense()).sum(-1)
         inputs = (cells.x, head(self.share, hidden), log_library)
@@ -255,21 +260,22 @@ class SCVI(nn.Module):
         x = replace(cells.x, data=cells.x.data.log1p()) if self.config.log_variational else cells.x
         if not self.config.encode_covariates:
             return x, ()
-        return self._joined(x.dense(), cells, cells.batch), self._codes(cells, cells.batch)
+        return self.joined(x.dense(), cells, cells.batch), self.codes(cells, cells.batch)
 
     def _hidden(
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]
     ) -> Float[Tensor, "cell hidden"]:
-        return self.decoder(self._joined(z, cells, batch), self._codes(cells, batch))
+        return self.decoder(self.joined(z, cells, batch), self.codes(cells, batch))
 
-    def _joined(self, x: Float[Tensor, "cell in"], cells: CellBatch, batch: Int[Tensor, " cell"]) -> Tensor:
+    def joined(self, x: Float[Tensor, "cell in"], cells: CellBatch, batch: Int[Tensor, " cell"]) -> Tensor:
         """x beside the continuous covariates and the batch's vector."""
         parts = [x] if cells.covariates.continuous is None else [x, cells.covariates.continuous]
         if self.embeds_batch:
             parts.append(self.batch_embedding(batch))
         return torch.cat(parts, -1) if len(parts) > 1 else x
 
-    def _codes(self, cells: CellBatch, batch: Int[Tensor, " cell"]) -> Codes:
+    def codes(self, cells: CellBatch, batch: Int[Tensor, " cell"]) -> Codes:
+        """Of the categories that the networks see."""
         extra = cells.covariates.categorical
         return [*([] if self.embeds_batch else [batch]), *([] if extra is None else extra.unbind(1))]
 

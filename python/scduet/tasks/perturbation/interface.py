@@ -45,7 +45,11 @@ class Trains(Protocol):
         ...
 
 
-MODELS: Mapping[str, str] = {}  # name of model= -> "module:function", a `Trains`
+MODELS: Mapping[str, str] = {  # name of model= -> "module:function", a `Trains`
+    "scgen": "scduet.tasks.perturbation.networks:train_scgen",
+    "trvae": "scduet.tasks.perturbation.networks:train_trvae",
+    "cvae": "scduet.tasks.perturbation.networks:train_cvae",
+}
 
 
 def trainer(name: str) -> Trains:

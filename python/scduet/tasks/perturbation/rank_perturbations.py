@@ -11,7 +11,7 @@ from anndata import AnnData
 from jaxtyping import Float
 
 from scduet.data.locate import locate_main
-from scduet.errors import DataError, some
+from scduet.errors import DataError, OptionError, some
 from scduet.metrics import perturbation as metrics
 from scduet.metrics.core.inputs import Undefined
 from scduet.options import check_arguments, seed_of
@@ -52,6 +52,8 @@ def rank_perturbations(
     Raises DataError for a profile that shares fewer than two genes with `adata` or does not vary.
     """
     check_arguments(n_splits=n_splits)
+    if mechanisms is not None and not isinstance(mechanisms, Mapping):
+        raise OptionError(f"option 'mechanisms' cannot be {mechanisms!r}", "it maps perturbations to mechanisms")
     screen = read_screen(adata, perturbation_key, control, None, batch_key, None, layer, total_key)
     warn_of_few(screen)
     genes, value = _profile(profile, screen)
@@ -82,7 +84,10 @@ def _profile(profile: Any, screen: Screen) -> tuple[np.ndarray, Float[np.ndarray
         values = np.asarray(log_normalized(locate_main(profile, None).values).mean(0)).ravel()
         given = pd.Series(values, profile.var_names.astype(str))
     else:
-        given = pd.Series(profile, dtype=float)
+        try:
+            given = pd.Series(profile, dtype=float)
+        except (TypeError, ValueError):
+            raise DataError("the profile holds values that are no numbers", "give a change for each gene") from None
     if not given.index.is_unique:
         raise DataError(f"genes of the profile repeat: {some(given.index[given.index.duplicated()])}", "one value each")
     shared = screen.genes.isin(given.index.astype(str))

@@ -22,10 +22,11 @@ from scduet import api
 from scduet.api import Model
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.data import checks, feature_names
+from scduet.data.gene_choice import has_main
 from scduet.data.levels import absent, coded, places_of
-from scduet.data.locate import column, has_column, locate_main, main_part, var_of_main
+from scduet.data.locate import column, has_column, locate_main, main_part, modalities_of, var_of_main
 from scduet.data.main_matrix import with_modality
-from scduet.data.schema import Schema, on_disk
+from scduet.data.schema import Schema, levels_of, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener
@@ -68,7 +69,8 @@ def map_query(
         raise OptionError(f"{model.name!r} takes cells of any batch as they are", "use its embed() or predict()")
     refuse_unknown(options, [o.name for o in options_of(model.name) if o.group == "training"], "map_query")
     data = on_disk(query)
-    _check_genes(data, model, max_missing)
+    if not model.schema.main.may_miss or has_main(modalities_of(data), model.schema.fields.layer):
+        _check_genes(data, model, max_missing)
     schema = _extended(model.schema, data)
     cells = schema.encode(data, max_missing, unknown_labels=True).marked()
     mapped = replace(model, cells=cells) if schema == model.schema else _extend_model(model, schema, cells)
@@ -145,16 +147,16 @@ class SurgeryModule(nn.Module):
 def _extended(schema: Schema, adata) -> Schema:
     """The schema with the levels of `adata` that it does not know at the end of their columns."""
     keys = [key for key in (schema.fields.batch_key, *schema.fields.categorical_covariate_keys) if key is not None]
-    named = {"categorical_covariate_keys": tuple(keys), "genes": schema.genes}
-    as_covariates = replace(schema.fields, batch_key=None, labels_key=None, **named)
+    as_covariates = replace(schema.fields, batch_key=None, labels_key=None, categorical_covariate_keys=tuple(keys))
+    checks.check_names(adata.obs_names, "cell")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ScduetWarning)  # that a query is small does not matter
-        found = Schema.learn(adata, as_covariates, schema.expects)
+        warnings.simplefilter("ignore", ScduetWarning)  # that a query has few cells of a level does not matter
+        found, found_kinds = levels_of(adata, as_covariates)
     more, kinds = {}, dict(schema.kinds)
     for key in keys:
-        new = absent(found.levels[key], schema.levels[key])
+        new = absent(found[key], schema.levels[key])
         more[key] = (*schema.levels[key], *new)
-        pair = {found.kinds.get(key, "text"), schema.kinds.get(key, "text")}
+        pair = {found_kinds.get(key, "text"), schema.kinds.get(key, "text")}
         if new and len(pair) > 1:  # numbers of both kinds are numbers; of a number and a text, both are text
             kinds[key] = "float" if pair == {"int", "float"} else "text"
     return replace(schema, levels={**schema.levels, **more}, kinds=kinds)

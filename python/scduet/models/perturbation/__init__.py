@@ -1,0 +1,1 @@
+"""Models of conditions, and models that generate cells."""

@@ -1,0 +1,1 @@
+"""Cells that a model makes, and how they differ from real ones."""

@@ -3,7 +3,7 @@
     python benchmarks/gene_programs.py [--data ../shared/data] [--seeds 0 1 2] [--epochs 30]
 
 scVI and LDVAE are trained on the 1,500 most variable genes and those of HLA and of the T-cell receptor; their links
-between genes stand beside those of co-expression in the same cells, with the same number of neighbours and the same
+between genes stand beside those of co-expression in the same cells, with the same number of neighbors and the same
 Leiden resolution. `links` is the share of links whose genes are in a common set of at most 50 genes (random pairs
 beside), `enriched` the number of programs with an FDR below 0.05, and the last three columns the FDR of the program
 that holds HLA-DRA (HLA class II), CD3D (T-cell receptor) and HLA-B (HLA class I); empty where it is in none.

@@ -1,9 +1,9 @@
-"""Tokenising and embedding, here and by the official code, with the same random weights on the same real cells.
+"""Tokenizing and embedding, here and by the official code, with the same random weights on the same real cells.
 
     python transformers_speed.py [--cells 64] [--threads 2] [--repeats 3] [--device cpu]
 
 Each repeat runs the peers in turn, in this process; the table has the median and the spread. The official sides:
-Geneformer: its tokeniser's loop over cells, and BertForMaskedLM on batches padded and sorted by length, all hidden
+Geneformer: its tokenizer's loop over cells, and BertForMaskedLM on batches padded and sorted by length, all hidden
 states kept, as EmbExtractor calls it. scGPT: data set and collator of `embed_data`, and `get_batch_cell_embeddings`.
 Needs the packages `transformers` and `scgpt` 0.2.4 (pip install --no-deps).
 """
@@ -135,7 +135,7 @@ def geneformer_rows(adata, folder: Path, options) -> dict:
 
 
 def official_ranks(adata, match, model, chunk: int = 512) -> list[np.ndarray]:
-    """What the official tokeniser does with an AnnData, chunk by chunk, before it builds a data set."""
+    """What the official tokenizer does with an AnnData, chunk by chunk, before it builds a data set."""
     known = np.flatnonzero(match.token >= 0)
     tokens, medians = match.token[known], model.vocabulary.medians(25_426)[match.token[known]]
     total, ranked = np.asarray(adata.X.sum(1)).ravel(), []
@@ -196,12 +196,12 @@ def scgpt_rows(adata, folder: Path, options) -> dict:
     official = partial(
         embedding, known_cells, model=reference, vocab=vocab, model_configs=SCGPT, gene_ids=match.token[kept]
     )
-    to_tokenise = adata[:, kept].X.toarray()
+    to_tokenize = adata[:, kept].X.toarray()
     return {
         "scGPT tokens": (
             len(cells),
             lambda: list(windows(tokenizer, cells.counts)),
-            lambda: official_collation(official_package, to_tokenise, match.token[kept], vocab),
+            lambda: official_collation(official_package, to_tokenize, match.token[kept], vocab),
         ),
         "scGPT 12 layers, fp32": (options.cells, partial(embed, precision="32"), official),
         "scGPT 12 layers, bf16": (options.cells, partial(embed, precision="bf16"), None),

@@ -10,6 +10,10 @@ for threads in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # the tests run in two
     os.environ.setdefault(threads, "1")
 # one cache for all processes, and for R in a root of its own: each loop is compiled once
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".make" / "numba"))
+if os.environ.get("SCDUET_SHAPES"):
+    import shapes
+
+    shapes.install()
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
 # what `make test-fast` leaves out: folders and files

@@ -31,6 +31,13 @@ TEXTS = {  # of the arguments that all pages have
 AFTERWARDS = {  # methods of a model -> functions of R that use them
     "foreground_probability": "ProteinForeground",
     "accessibility": "NormalizeAccessibility",
+    "programs": "FindProgramMarkers",
+}
+
+
+OWN_TEXTS = {  # of arguments whose help in Python speaks of AnnData
+    "gene_sets": "Gene sets: the path of a `.gmt` file, or a matrix with a row for each gene used and a column for "
+    "each set, 1 where the gene is in the set.",
 }
 
 
@@ -46,7 +53,7 @@ def is_column(given: Input) -> bool:
 def arguments_of(name: str) -> dict[str, str]:
     """Input -> the argument of R that says where it is."""
     matrices = {key: given.axis == "cell" and not is_column(given) for key, given in inputs_of(name).items()}
-    return {key: f"{key}.assay" if matrix else key for key, matrix in matrices.items()}
+    return {key: f"{key}.assay" if matrix else key.replace("_", ".") for key, matrix in matrices.items()}
 
 
 def has_page(name: str) -> bool:
@@ -89,8 +96,8 @@ def argument_texts(name: str) -> Iterator[tuple[str, str]]:
     yield "object", TEXTS["object"]
     for key, argument in arguments_of(name).items():
         given = inputs_of(name)[key]
-        help = in_r(known[given.option].help)
-        if argument != key:
+        help = OWN_TEXTS.get(key) or in_r(known[given.option].help)
+        if given.axis == "cell" and argument != key:
             what = re.split(r": |; ", help)[0].removeprefix("Where the ").removesuffix(" are")
             help = (
                 f"The {what}: name of an assay (in a SingleCellExperiment of an alternative experiment), or a matrix of"
@@ -128,6 +135,9 @@ def page(name: str, row: Row) -> dict:
     given = {key: argument for key, argument in arguments_of(name).items() if inputs_of(name)[key].required}
     example = [
         f'{argument} = "ADT"' if key == "protein" else f'{argument} = "{key}"' for key, argument in given.items()
+    ]
+    example = [
+        'gene.sets = "hallmark.gmt"' if key == "gene_sets" else text for key, text in zip(given, example, strict=True)
     ]
     example = ['assay = "peaks"'] * peaks + example + ['batch = "donor"']
     return {

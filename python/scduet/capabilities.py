@@ -57,6 +57,19 @@ class HasLoadings(Protocol):
 
 
 @runtime_checkable
+class HasPrograms(Protocol):
+    """A module whose latent dimensions are gene sets, its input "gene_sets"."""
+
+    def programs(self) -> tuple[Int[NDArray[Any], " term"], int]:
+        """Columns of the gene sets that have a dimension, in their order, and how many dimensions without follow."""
+        ...
+
+    def loadings(self) -> Float[Tensor, "gene latent"]:
+        """Change of each gene's logit per unit of each latent dimension."""
+        ...
+
+
+@runtime_checkable
 class HasZeroInflation(Protocol):
     """A module with a posterior of zero inflation per gene."""
 

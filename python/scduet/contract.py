@@ -28,7 +28,7 @@ class SparseRows:
 
     data: Float[Tensor, " entry"]
     indices: Int[Tensor, " entry"]
-    indptr: Int[Tensor, " row+1"]  # start of each row's entries, and end of the last row
+    indptr: Int[Tensor, " pointer"]  # start of each row's entries, and end of the last row
     shape: tuple[int, int]
 
     def __len__(self) -> int:
@@ -57,6 +57,14 @@ class SparseRows:
             return torch.segment_reduce(self.data, "sum", offsets=self.indptr, initial=0)
         return self.data.new_zeros(len(self)).index_add_(0, self.row, self.data)
 
+    def take(self, rows: Int[Tensor, " taken"]) -> SparseRows:
+        """Some of the rows, in this order."""
+        length = self.indptr.diff()[rows]
+        indptr = torch.cat([self.indptr[:1] * 0, length.cumsum(0)])
+        entry = torch.repeat_interleave(self.indptr[rows] - indptr[:-1], length)
+        entry += torch.arange(len(entry), device=entry.device)
+        return SparseRows(self.data[entry], self.indices[entry], indptr, (len(rows), self.shape[1]))
+
     def to(self, device: torch.device | str) -> SparseRows:
         return _moved(self, device)
 
@@ -68,6 +76,11 @@ class Covariates:
     categorical: Int[Tensor, "cell covariate"] | None = None  # codes
     continuous: Float[Tensor, "cell covariate"] | None = None
     size_factor: Float[Tensor, " cell"] | None = None
+
+    def take(self, rows: Int[Tensor, " taken"]) -> Covariates:
+        """Those of some of the cells."""
+        known = (self.categorical, self.continuous, self.size_factor)
+        return Covariates(*(None if values is None else values[rows] for values in known))
 
     def to(self, device: torch.device | str) -> Covariates:
         return _moved(self, device)
@@ -124,7 +137,8 @@ class Input:
     # table: gene sets, edge lists, ... whose names need not be genes, in `Reference.tables`
     values: Expects = "counts"  # checked before training
     sparse: bool = False  # minibatches hold SparseRows, not a Tensor
-    may_miss: bool = False  # missing values are NaN (dense), or cells that are False in `CellBatch.measured`
+    may_miss: bool = False  # missing values are NaN (dense), or cells that are False in `CellBatch.measured`, such as
+    # those without any count in a sparse one
     required: bool = True  # False: the model also works without; it is then in neither `extra` nor `n_extra`
     look_in: tuple[str, ...] = ()  # where plain names are looked up, in this order; empty: by the axis
 
@@ -208,7 +222,7 @@ class Module(Protocol):
     # measure(cells: Cells, reference: Reference) -> dict[str, NDArray | Measured]    static; before it is built
     # parameters_of(player: str)          the weights of each of several players
     # after_step(step: Step)              called without gradients when a player has moved, e.g. to clip weights
-    # per_cell: ClassVar[bool]             True: parameters have a row for each of `Reference.n_cells` cells, picked by
+    # per_cell: bool, or (Config) -> bool  True: parameters have a row for each of `Reference.n_cells` cells, picked by
     #                                      `CellBatch.index`; all of these cells are trained on, others are refused
     # strata: ClassVar["batch" | "label" | "labeled"]    minibatches hold equal numbers of each; or see `Stratified`
 

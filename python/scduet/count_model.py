@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from scduet.data import inference
 from scduet.data.feature_names import places_of
 from scduet.data.schema import Schema, on_disk
 from scduet.data.sources import Cells
-from scduet.errors import DataError, OptionError
+from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener, counted
 from scduet.models import key_of
 from scduet.options import check_arguments
@@ -82,17 +84,36 @@ class Model:
         return summary(self)
 
     def embed(
-        self, adata=None, *, batch_size: int = 1024, accelerator: str | None = None, callback: Listener | None = None
+        self,
+        adata=None,
+        *,
+        batch_size: int = 1024,
+        accelerator: str | None = None,
+        callback: Listener | None = None,
+        modality: str | None = None,
     ) -> np.ndarray:
         """Embedding of each cell of `adata` (None: the cells trained on), float32 (cell, latent).
 
         adata: an AnnData, or the path of an .h5ad or .zarr whose counts are read in blocks. Genes may be in any order.
         accelerator: None for the model's device. callback: called with an Event after each minibatch.
+        modality: of a model that embeds modalities apart, such as MultiVI, by what was measured of this one alone; NaN
+            in cells in which it was not. None for all together.
         Raises DataError naming genes, levels or cells that do not match the model.
         """
         if accelerator is not None:
             self.module.to(devices.choose(accelerator))
-        return self.map(self.module.embed, adata, batch_size, callback).float().cpu().numpy()  # type: ignore[arg-type]
+        function = self.module.embed if modality is None else self._of_modality(modality)
+        return self.map(function, adata, batch_size, callback).float().cpu().numpy()  # type: ignore[arg-type]
+
+    def _of_modality(self, modality: str) -> Callable[[Any], Tensor]:
+        """The embedding by one modality. Raises OptionError where the model has none."""
+        embed: Any = self.module.embed
+        if "modality" not in inspect.signature(embed).parameters:
+            raise OptionError(f"{self.name!r} does not embed modalities apart", "leave modality out, or use multivi")
+        known: Any = self.module.modalities
+        if modality not in known:
+            raise OptionError(f"{self.name!r} has no modality {modality!r}", f"it has {some(known, 9)}")
+        return partial(embed, modality=modality)
 
     def predict(self, adata=None) -> pd.DataFrame:
         """Probability of each cell type (cell x type), for classifiers; None: the cells trained on."""

@@ -80,11 +80,12 @@ def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
 
 def check_network(config: Any) -> None:
     """Raise OptionError for sizes below 1, dropout that is no share below 1, and what is not among the choices."""
-    for name, kind in get_type_hints(type(config)).items():
+    hints = get_type_hints(type(config))  # pyright: ignore[reportUnknownArgumentType]
+    for name, kind in hints.items():
         value, wrong = getattr(config, name), ""
         if name.startswith("n_") and value is not None and value < 1:
             wrong = "a whole number from 1 up"
-        elif name.startswith("dropout_rate") and not 0 <= value < 1:
+        elif name.startswith("dropout_rate") and (value is None or not 0 <= value < 1):
             wrong = "from 0 up to, not including, 1"
         elif get_origin(kind) is Literal and value not in get_args(kind):
             wrong = f"one of {', '.join(get_args(kind))}"
@@ -109,8 +110,10 @@ ARGUMENTS: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {  # of analy
     "n_folds": (int, lambda v: v >= 2, "a whole number from 2 up"),
     "n_random": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "max_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "n_genes": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_neighbors": (int, lambda v: v >= 1, "a whole number from 1 up, or None for all pairs"),
+    "n_candidates": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "delta": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
     "lfc_threshold": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
     "pseudocounts": (float, lambda v: v >= 0, "0 or more"),

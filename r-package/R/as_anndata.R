@@ -7,7 +7,9 @@
 #'
 #' @param object A Seurat object (v3, v4 or v5, layers split or not), a SingleCellExperiment, a matrix of genes x cells
 #'   (dense, sparse or on disk), or the path of an `.h5ad` file.
-#' @param assay Assay whose counts become `X`; `NULL` for the default one. Other assays go to `obsm`.
+#' @param assay Assay whose counts become `X`; `NULL` for the default one. Other assays, and alternative experiments of a
+#'   SingleCellExperiment, go to `obsm`. An assay of a class that no installed package defines, such as Signac's
+#'   ChromatinAssay, is read by its slots.
 #' @param layers Layers to convert in addition to the counts.
 #' @param verbose Report what could not be converted.
 #' @param ... Passed on to methods.
@@ -48,6 +50,7 @@ as_anndata.character <- function(object, ...) {
 as_anndata.Seurat <- function(object, assay = NULL, layers = "data", verbose = TRUE, ...) {
   check_no_options(...)
   check_installed("SeuratObject", "as_anndata()")
+  object <- with_known_assays(object)
   assay <- default_assay(object, assay)
   main <- object[[assay]]
   from <- if (length(layers_named(main, "counts"))) "counts" else "data"
@@ -96,10 +99,29 @@ as_anndata.SingleCellExperiment <- function(object, layers = NULL, verbose = TRU
     x <- send_dense(as.matrix(SingleCellExperiment::reducedDim(object, place)))
     ask("put", adata = adata, place = "obsm", key = keys[place], value = x)
   }
-  other <- SingleCellExperiment::altExpNames(object)
-  left <- c(if (length(other)) paste("alternative experiments", some(other, 9)), left_models(object))
+  left <- c(put_alternatives(adata, object, cells), left_models(object))
   if (length(left)) inform_scduet(paste0("Not converted: ", paste(left, collapse = "; "), "."), verbose)
   adata
+}
+
+# Alternative experiments, such as proteins, as entries of obsm with names of their features. Returns what is left out.
+put_alternatives <- function(adata, object, cells) {
+  left <- lapply(SingleCellExperiment::altExpNames(object), function(name) {
+    part <- SingleCellExperiment::altExp(object, name)
+    block <- unnamed(assay_matrix(object, name)[[1]], cells)
+    features <- names_or(rownames(block), nrow(block), "feature")
+    rownames(block) <- features
+    whole <- new_anndata(list(block), features, empty_frame(cells), empty_frame(features))
+    ask("put", adata = adata, place = "obsm", key = name, value = whole$X, names = as.list(features))
+    present <- SummarizedExperiment::assayNames(part)
+    further <- setdiff(present, if ("counts" %in% present) "counts" else present[1])
+    columns <- c(names(SummarizedExperiment::colData(part)), names(SummarizedExperiment::rowData(part)))
+    c(
+      if (length(further)) sprintf("assays %s of \"%s\"", some(further, 9), name),
+      if (length(columns)) sprintf("columns %s of \"%s\"", some(columns, 9), name)
+    )
+  })
+  unlist(left)
 }
 
 # Cells named as in the metadata, which SingleCellExperiment does not require.

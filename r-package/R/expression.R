@@ -137,7 +137,9 @@ put_denoised <- function(object, x, name) {
     made <- new_assay(data = methods::as(x, "CsparseMatrix"))
     methods::slot(made, "misc")$scduet <- DENOISED
     SeuratObject::Key(made) <- key_of(tolower(name))
-    quiet_layers(object[[name]] <- made)
+    known <- with_known_assays(object)
+    quiet_layers(known[[name]] <- made)
+    object <- with_own_assays(known, object)
   } else {
     colnames(x) <- colnames(object)
     made <- SummarizedExperiment::SummarizedExperiment(list(expression = x), metadata = list(scduet = DENOISED))
@@ -154,8 +156,8 @@ check_assay_name <- function(object, name, call = rlang::caller_env()) {
     if (!name %in% names(object)) {
       return(invisible())
     }
-    part <- object[[name]]
-    mark <- if (name %in% SeuratObject::Assays(object)) methods::slot(part, "misc")$scduet
+    part <- with_known_assays(object)[[name]]
+    mark <- if (name %in% assay_names(object)) methods::slot(part, "misc")$scduet
   } else {
     if (!name %in% SingleCellExperiment::altExpNames(object)) {
       return(invisible())

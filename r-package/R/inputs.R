@@ -52,7 +52,7 @@ is_table_file <- function(x) is.character(x) && length(x) == 1 && grepl("\\.(gmt
 
 assays_of <- function(object) {
   if (inherits(object, "Seurat")) {
-    return(SeuratObject::Assays(object))
+    return(assay_names(object))
   }
   if (methods::is(object, "SingleCellExperiment")) SingleCellExperiment::altExpNames(object) else character()
 }
@@ -60,7 +60,7 @@ assays_of <- function(object) {
 # Counts of an assay, or its data if it has no counts, as blocks of features x cells.
 assay_matrix <- function(object, name, call = rlang::caller_env()) {
   if (inherits(object, "Seurat")) {
-    assay <- object[[name]]
+    assay <- with_known_assays(object)[[name]]
     return(need_layer(assay, if (length(layers_named(assay, "counts"))) "counts" else "data", call = call))
   }
   part <- SingleCellExperiment::altExp(object, name)

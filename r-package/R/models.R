@@ -3,14 +3,15 @@
 # The short form of each model.
 MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
-  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen",
-  trvae = "RunTrVAE", geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", expimap = "RunPrograms", dca = "RunDCA",
+  deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", geneformer = "RunGeneformer",
+  scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  scgen = "X_scGen", trvae = "X_trVAE", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
+  expimap = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -20,7 +21,7 @@ COLUMN_INPUTS <- c(
 
 # The engine's options of inputs, with the arguments of the short forms that stand for them.
 INPUT_ARGUMENTS <- c(
-  protein_key = "protein.assay", panel_key = "panel"
+  protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets"
 )
 
 #' @rdname RunModel
@@ -163,6 +164,107 @@ RunPeakVI <- function(object, ...) RunModel(object, model = "peakvi", ...)
 #' obj <- RunPoissonVI(obj, assay = "peaks", batch = "donor")
 #' }
 RunPoissonVI <- function(object, ...) RunModel(object, model = "poissonvi", ...)
+
+#' MultiVI: RNA, peaks and proteins of cells that may lack some of them
+#'
+#' Trains MultiVI on raw counts and adds its embedding, the reduction `multivi`. `RunMultiVI()` is
+#' `RunModel(model = "multivi")`, which see for the arguments that all models have.
+#'
+#' @section Options of MultiVI and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.001, `weight_decay` = 0.001,
+#' `adam_eps` = 1e-08, `early_stopping` = TRUE.
+#' * `modality_weights` (default equal): Weight of each modality in the posterior of a cell: all alike, learned for all
+#'   cells, or for each of them.
+#' * `modality_penalty` (default Jeffreys): What draws the modalities of a cell together: symmetric KL divergence,
+#'   distance of the means, or nothing.
+#' * `n_hidden` (default NULL): Width of the hidden layers; NULL for the square root of the number of peaks, 128 at
+#'   most.
+#' * `n_latent` (default NULL): Dimensions of the latent space; NULL for the square root of n_hidden.
+#' * `n_layers_encoder` (default 2): Hidden layers of the encoders.
+#' * `n_layers_decoder` (default 2): Hidden layers of the decoders.
+#' * `dropout_rate` (default 0.1): Share of hidden units that the encoders drop in training.
+#' * `region_factors` (default TRUE): Learn a factor of each peak.
+#' * `gene_likelihood` (default zinb): Distribution of the counts of genes.
+#' * `dispersion` (default gene): What the dispersion of a gene may depend on.
+#' * `protein_dispersion` (default protein): What the dispersion of a protein may depend on.
+#' * `use_batch_norm` (default none): Where batch normalization is used.
+#' * `use_layer_norm` (default both): Where layer normalization is used.
+#' * `latent_distribution` (default normal): Prior of the latent space: normal, or logistic-normal.
+#' * `deeply_inject_covariates` (default FALSE): Show categorical covariates to every hidden layer of the decoders of
+#'   genes and peaks, not only to the first.
+#' * `encode_covariates` (default FALSE): Show the batch and the covariates to the encoders too.
+#' * `override_missing_proteins` (default FALSE): Take a protein without a count in a whole batch for measured there.
+#'   One that is NaN never is.
+#' * `fully_paired` (default FALSE): Refuse cells in which RNA or peaks were not measured.
+#' * `adversarial_mixing` (default TRUE): Learn a latent space from which one cannot tell what was measured in a cell.
+#' * `as_in_scvi_tools` (default FALSE): The posterior's variance, penalty, proteins and adversary (of the batch) of
+#'   scvi-tools, for equal numbers.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param peaks.assay The counts of peaks: name of an assay (in a SingleCellExperiment of an alternative experiment), or
+#'   a matrix of features x cells. What was not measured is NA.
+#' @param protein.assay The protein counts: name of an assay (in a SingleCellExperiment of an alternative experiment),
+#'   or a matrix of features x cells. What was not measured is NA. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Ashuach et al. 2023, Nature Methods 20:1222
+#' @seealso [ProteinForeground()], [NormalizeAccessibility()], [NormalizeExpression()], [FindModelMarkers()],
+#'   [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunMultiVI(obj, peaks.assay = "peaks", batch = "donor")
+#' }
+RunMultiVI <- function(object, peaks.assay = NULL, protein.assay = NULL, inputs = NULL, ...) {
+  own <- list(peaks = peaks.assay, protein = protein.assay)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c(peaks = "peaks.assay"))
+  RunModel(object, model = "multivi", inputs = inputs, ...)
+}
+
+#' expiMap: an scVI whose latent dimensions are gene sets
+#'
+#' Trains expiMap on raw counts and adds its embedding, the reduction `expimap`. `RunPrograms()` is
+#' `RunModel(model = "expimap")`, which see for the arguments that all models have.
+#'
+#' @section Options of expiMap and their defaults:
+#' Options of training are those of [RunModel()].
+#' * `n_hidden` (default 256): Width of the encoder's hidden layers.
+#' * `n_layers` (default 2): Hidden layers of the encoder.
+#' * `dropout_rate` (default 0.05): Share of hidden units that the encoder drops in training.
+#' * `min_genes` (default 3): Genes that a set must have among those used; smaller sets are dropped.
+#' * `loadings` (default nonnegative): Whether loadings are held at 0 or above; free ones are the published choice, with
+#'   a sign that means nothing.
+#' * `mask` (default hard): Whether genes outside a set have no loading, or one that is shrunk to zero.
+#' * `soft_l1` (default 0.5): Of the soft mask: how fast loadings outside the sets shrink, in learning rates a step.
+#' * `group_lasso` (default 0): How fast the loadings of a set shrink as a group, in learning rates a step; switches
+#'   sets off. Published: 0.7.
+#' * `n_free` (default 0): Terms without a gene set, for what the sets do not explain.
+#' * `hsic` (default 1): Weight of the dependence (HSIC) between the free terms and the sets.
+#' * `alpha_kl` (default 0.5): Weight of the KL term, which the recipe's warm-up multiplies.
+#' * `encode_covariates` (default TRUE): Show the batch and the covariates to the encoder too.
+#' * `dispersion` (default gene): What the dispersion of a gene may depend on.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param gene.sets Gene sets: the path of a `.gmt` file, or a matrix with a row for each gene used and a column for
+#'   each set, 1 where the gene is in the set.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Lotfollahi et al. 2023, Nature Cell Biology 25:337
+#' @seealso [FindProgramMarkers()], [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunPrograms(obj, gene.sets = "hallmark.gmt", batch = "donor")
+#' }
+RunPrograms <- function(object, gene.sets = NULL, inputs = NULL, ...) {
+  own <- list(gene_sets = gene.sets)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c(gene_sets = "gene.sets"))
+  RunModel(object, model = "expimap", inputs = inputs, ...)
+}
 
 #' @rdname RunModel
 #' @export

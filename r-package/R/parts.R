@@ -14,6 +14,7 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
   if (!inherits(object, "Seurat")) {
     abort_scduet("`object` must be a Seurat object or a SingleCellExperiment.", class = "class", call = call)
   }
+  object <- with_known_assays(object)
   main <- object[[default_assay(object, assay, call)]]
   cells <- assay_cells(main, object)
   embeddings <- lapply(set_names(SeuratObject::Reductions(object)), function(name) {
@@ -93,17 +94,18 @@ trained_assay <- function(object, model, assay = NULL) {
   }
   same <- Filter(function(kept) identical(kept$sha256, model$sha256), models_of(object))
   found <- if (length(same)) SeuratObject::DefaultAssay(object[[names(same)[1]]])
-  if (isTRUE(found %in% SeuratObject::Assays(object))) found
+  if (isTRUE(found %in% assay_names(object))) found
 }
 
 # What was trained, into the object: the embedding with its loadings and model, and the predictions of a classifier.
 # cells: those that were looked at, which in Seurat 5 may be a part of all.
 put_trained <- function(object, trained, name, assay, key = NULL, cells = colnames(object), labels = NULL) {
-  object <- put_predictions(object, trained, cells, labels)
   if (inherits(object, "Seurat")) {
-    object[[name]] <- trained_reduction(trained, cells, name, assay, key)
-    return(object)
+    known <- put_predictions(with_known_assays(object), trained, cells, labels)
+    known[[name]] <- trained_reduction(trained, cells, name, assay, key)
+    return(with_own_assays(known, object))
   }
+  object <- put_predictions(object, trained, cells, labels)
   embedding <- named_embedding(trained, cells, name)
   if (is.null(colnames(object))) rownames(embedding) <- NULL
   SingleCellExperiment::reducedDim(object, name) <- embedding

@@ -91,7 +91,7 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
                             verbose = TRUE, model.path = NULL, start = NULL, ...) {
   check_installed("SeuratObject", "RunModel() on a Seurat object")
   assay <- default_assay(object, assay)
-  main <- object[[assay]]
+  main <- with_known_assays(object)[[assay]]
   data <- object[[]][assay_cells(main, object), , drop = FALSE]
   check_column(data, batch, "batch")
   check_column(data, labels, "labels", may_miss = TRUE)
@@ -266,6 +266,7 @@ log_command <- function(object, model, command, options) {
   params <- methods::slot(command, "params")
   params$inputs <- Filter(is.character, as.list(params$inputs)) # names, not matrices
   methods::slot(command, "params") <- c(params, options)
-  object[[methods::slot(command, "name")]] <- command
-  object
+  known <- with_known_assays(object)
+  known[[methods::slot(command, "name")]] <- command
+  with_own_assays(known, object)
 }

@@ -7,6 +7,52 @@ v5 <- function(name) getExportedValue("SeuratObject", name)
 
 is_layered <- function(assay) inherits(assay, "StdAssay")
 
+# Assays of a class that no installed package defines, e.g. ChromatinAssay without Signac, as plain assays of their slots.
+# Without this, Seurat does not count them among the assays.
+with_known_assays <- function(object) {
+  assays <- methods::slot(object, "assays")
+  unknown <- Filter(function(name) !is_defined(class(assays[[name]])), names(assays))
+  for (name in unknown) assays[[name]] <- plain_assay(assays[[name]], name)
+  if (length(unknown)) methods::slot(object, "assays", check = FALSE) <- assays
+  object
+}
+
+# The object with those assays as they are in `original`.
+with_own_assays <- function(object, original) {
+  assays <- methods::slot(original, "assays")
+  for (name in names(assays)) {
+    if (!is_defined(class(assays[[name]]))) object@assays[[name]] <- assays[[name]]
+  }
+  object
+}
+
+# Also of those whose class is not known, which Assays() leaves out.
+assay_names <- function(object) names(methods::slot(object, "assays"))
+
+is_defined <- function(class) {
+  package <- attr(class, "package")
+  if (is.null(package) || package == ".GlobalEnv") {
+    return(methods::isClass(class))
+  }
+  requireNamespace(package, quietly = TRUE) && methods::isClass(class, where = asNamespace(package))
+}
+
+plain_assay <- function(assay, name) {
+  found <- attributes(assay)
+  parent <- if ("layers" %in% names(found)) "Assay5" else "Assay"
+  if (!any(c("layers", "counts") %in% names(found)) || (parent == "Assay5" && !is_v5())) {
+    said <- sprintf("The assay \"%s\" is of the class %s, which no installed package defines.", name, class(assay)[1])
+    abort_scduet(said, sprintf("Install %s.", paste(c(attr(class(assay), "package"), "its package")[1])), "class")
+  }
+  rlang::inform(
+    c(i = sprintf("The class %s of the assay \"%s\" is not installed; its counts and data are read from its slots.", class(assay)[1], name)),
+    class = "scduet_message", .frequency = "once", .frequency_id = paste0("scduet_class_", class(assay)[1])
+  )
+  definition <- methods::getClass(parent, where = asNamespace("SeuratObject"))
+  slots <- Filter(Negate(is.symbol), found[intersect(methods::slotNames(definition), names(found))]) # a symbol: NULL
+  do.call(methods::new, c(list(definition), slots))
+}
+
 # Names of the layers that make up `layer`: "counts", or "counts.a" and "counts.b" if it is split.
 layers_named <- function(assay, layer) {
   if (is_layered(assay)) {
@@ -47,8 +93,8 @@ default_assay <- function(object, assay, call = rlang::caller_env()) {
   if (is.null(assay)) {
     return(SeuratObject::DefaultAssay(object))
   }
-  if (!assay %in% SeuratObject::Assays(object)) {
-    known <- paste0("It has ", some(SeuratObject::Assays(object), 12), ".")
+  if (!assay %in% assay_names(object)) {
+    known <- paste0("It has ", some(assay_names(object), 12), ".")
     abort_scduet(sprintf("Assay \"%s\" not found in the object.", assay), known, "assay", call)
   }
   assay

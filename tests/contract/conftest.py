@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from scduet.models import MODELS, Row
 
@@ -22,15 +23,24 @@ def toys(monkeypatch):
 
 @pytest.fixture
 def cite(counts):
-    """The counts, with five proteins of which the cells of batch b0 lack two, and three gene sets."""
     return add_inputs(counts)
 
 
 def add_inputs(adata):
+    """With five proteins of which the cells of batch b0 lack two, peaks, and three gene sets.
+
+    obsm["some"]: nine proteins that a quarter of the cells lacks.
+    """
     draw, kind = np.random.default_rng(1), adata.obs["cell_type"].cat.codes.to_numpy()
     proteins = draw.poisson(draw.gamma(2, 5, (3, 5))[kind]).astype(np.float32)
     proteins[np.ix_(adata.obs["batch"] == "b0", [1, 3])] = np.nan
     adata.obsm["prot"] = pd.DataFrame(proteins, adata.obs_names, [f"CD{i}" for i in range(5)])
+    peaks = draw.poisson(draw.gamma(0.4, 0.5, (3, 70))[kind]).astype(np.float32)
+    peaks[:, 0] += 1
+    adata.obsm["peaks"] = sp.csr_matrix(peaks)
+    some = draw.poisson(draw.gamma(2, 5, (3, 9))[kind]).astype(np.float32) + 1
+    some[::4] = np.nan
+    adata.obsm["some"] = pd.DataFrame(some, adata.obs_names, [f"CD{i}" for i in range(9)])
     sets = draw.integers(0, 2, (adata.n_vars, 3)).astype(np.float32)
     adata.varm["programs"] = pd.DataFrame(sets, adata.var_names, ["one", "two", "three"])
     return adata

@@ -32,10 +32,19 @@ def kit(tmp_path_factory):
         warnings.simplefilter("ignore")
         model = sd.fit(cells, "scvi", batch_key="run", **QUICK)
         classifier = sd.fit(cells, "scanvi", batch_key="run", labels_key="type", **QUICK)
+        sets = pd.DataFrame(np.arange(cells.n_vars)[:, None] % 2 == [0, 1], cells.var_names, ["even", "odd"])
+        programs = sd.fit(cells, "expimap", gene_sets=sets, max_epochs=1, n_hidden=4, callback=lambda event: None)
         rank, value = transformer("geneformer"), transformer("scgpt")
         tuned = sd.finetune(cells, rank, "type", **SHORT)
     return SimpleNamespace(
-        cells=cells, model=model, classifier=classifier, rank=rank, value=value, tuned=tuned, folder=folder
+        cells=cells,
+        model=model,
+        programs=programs,
+        classifier=classifier,
+        rank=rank,
+        value=value,
+        tuned=tuned,
+        folder=folder,
     )
 
 
@@ -63,6 +72,9 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "reconstruction_error": lambda k, a, **o: sd.reconstruction_error(k.model, a, **o),
     "marginal_log_likelihood": lambda k, a, **o: sd.marginal_log_likelihood(k.model, a, **{"n_samples": 2, **o}),
     "posterior_predictive_check": lambda k, a, **o: sd.posterior_predictive_check(k.model, a, **{"n_samples": 2, **o}),
+    "find_doublets": lambda k, a, **o: sd.find_doublets(twice(a), **{"method": "scrublet", **o}),
+    "program_scores": lambda k, a, **o: sd.program_scores(k.programs, a, **o),
+    "differential_programs": lambda k, a, **o: sd.differential_programs(k.programs, a, **{"groupby": "type", **o}),
     "minify": lambda k, a, **o: sd.minify(k.model, a, **o),
     "generate_cells": lambda k, a, **o: sd.generate_cells(k.classifier, **{"n": 3, "adata": a, **o}),
     "score_generated": lambda k, a, **o: sd.score_generated(k.cells, a, **{"training": k.cells, **o}),
@@ -86,6 +98,17 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "gene_network, transformer": lambda k, a, **o: sd.gene_network(
         k.rank, a, **{"method": "attention", "groupby": "type", **o}
     ),
+    "predict_perturbation": lambda k, a, **o: sd.predict_perturbation(
+        a, **{"perturbation_key": "type", "control": "T", "n_splits": 1, **o}
+    ),
+    "score_perturbation": lambda k, a, **o: sd.score_perturbation(
+        pd.DataFrame(np.ones((1, 120)), ["B"], [f"GENE{i}" for i in range(120)]),
+        a,
+        **{"perturbation_key": "type", "control": "T", "n_splits": 1, **o},
+    ),
+    "rank_perturbations": lambda k, a, **o: sd.rank_perturbations(
+        {f"GENE{i}": i for i in range(40)}, a, **{"perturbation_key": "type", "control": "T", "n_splits": 1, **o}
+    ),
     "perturb_in_silico": lambda k, a, **o: sd.perturb_in_silico(
         k.rank, a, **{"genes": ["GENE1"], "n_random": 2, "labels_key": "type", "goal": "B", **o}
     ),
@@ -107,6 +130,15 @@ FUNCTIONS = {  # name -> how it takes cells and options
 def facade(cells, **options):
     scvi.model.SCVI.setup_anndata(cells, **{"batch_key": "run", **options})
     scvi.model.SCVI(cells, n_hidden=4).train(max_epochs=1)
+
+
+def twice(cells):
+    """Each cell twice: doublets are found among 100 cells and more."""
+    if not isinstance(cells, ad.AnnData) or cells.n_obs < 50:
+        return cells
+    found = ad.concat([cells, cells], merge="same")
+    found.obs_names_make_unique()
+    return found
 
 
 def drawn(cells):
@@ -258,7 +290,24 @@ OPTIONS = {  # option -> bad values, for each function that has the option
     "control": ["nobody"],
     "goal": ["nobody"],
     "how": ["nonsense"],
+    "rate": [0, 1, "x", {"all": 2}, True],
     "n_folds": [0, 1, 500, "x"],
+    "n_splits": [0, -1, "x", 1.5],
+    "perturbation_key": ["nowhere", 5, None, "age"],
+    "context_key": ["nowhere", 5, "age"],
+    "contexts": ["nobody", [], 5],
+    "dose_key": ["nowhere", 5, "type"],
+    "targets": ["nobody", [], 5, "T"],
+    "model": ["nonsense", 5, None],
+    "compare": ["nonsense", 5],
+    "gene_embedding": [5, "nowhere.csv", pd.DataFrame({"x": ["a"]}, ["B"]), {"a": []}],
+    "drop_escaped": ["nowhere", 5, "type"],
+    "evaluate": ["nonsense", True],
+    "controls": ["nonsense", None],
+    "kind": ["nonsense"],
+    "trained_on": [["B"], [], 5, "nobody"],
+    "control_cells": [["nobody"], 5],
+    "mechanisms": [5, {"nobody": "x"}],
     "n_random": [-1, "x"],
     "max_epochs": NUMBERS,
     "n": NUMBERS,
@@ -296,7 +345,7 @@ ALIKE = {  # by `Model.encode` as `normalized_expression`, or by `Transformer.pr
     *("embed", "predict", "posterior_predictive_sample", "feature_correlation", "likelihood_parameters"),
     *("latent_library_size", "elbo", "reconstruction_error", "marginal_log_likelihood", "posterior_predictive_check"),
     *("minify", "differential_expression, idx", "tuned.predict", "evaluate", "pretrain", "predict_genes"),
-    *("gene_network, transformer", "generate_cells"),
+    *("gene_network, transformer", "generate_cells", "program_scores", "differential_programs"),
 }
 SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that are not named here meet every kind
     "fit, learned library": {"a batch of one cell"},
@@ -308,7 +357,10 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "prepare_query": {"a gene twice", "lower-case genes"},
     "embed_pretrained, scored": {"two cells", "nothing known", "fractions in columns", "odd uns"},
     "finetune_integration": {"a batch of one cell", "mixed columns"},
+    "find_doublets": {"a gene twice", "logged", "infinite", "negative", "nothing highly variable", "all zero"},
     "score, expression": {"two cells", "all zero", "NaN in obsm", "lower-case genes"},
+    "score_perturbation": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
+    "rank_perturbations": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
     "score_generated": {"logged", "mixed columns", "nothing known", "one batch and label"},
     "score_generated, generated": {"logged"},
     "report": {"two cells", "text in obsm", "NaN in obsm", "no column in obsm", "lists in columns", "odd uns"},

@@ -127,11 +127,12 @@ d <- DataFrame(day = as.Date("2024-02-29") + 0:4, time = as.POSIXct("2024-03-31 
   flat = array(5:1, 5),
   word = c(iconv("M\\u00fcller", "UTF-8", "latin1"), "a", NA, "\\u03b2", "x"), row.names = colnames(x))
 d$span <- as.difftime(1:5, units = "mins"); d$pair <- matrix(1, 5, 2)
+setClass("HDF5ArraySeed", contains = "Array", slots = c(filepath = "character", dim = "integer"))
 make <- function(counts) SingleCellExperiment(list(counts = counts, logcounts = x / 7), colData = d)
 kinds <- list(
   plain = x, sparse = DelayedArray(as(x, "dgCMatrix")), part = DelayedArray(x[c(3, 1, 4, 2), ])[c(2, 4, 1, 3), ],
   turned = t(DelayedArray(t(x))), named = `dimnames<-`(DelayedArray(unname(x)), dimnames(x)),
-  done = DelayedArray(x) + 1)
+  done = DelayedArray(x) + 1, elsewhere = DelayedArray(new("HDF5ArraySeed", filepath = "away.h5", dim = dim(x))))
 for (kind in names(kinds)) saveRDS(make(kinds[[kind]]), file.path(f, paste0(kind, ".rds")))
 saveRDS(SingleCellExperiment(list(counts = unname(x))), file.path(f, "bare.rds"))
 saveRDS(SingleCellExperiment(list(unname(x))), file.path(f, "unnamed.rds"))
@@ -170,10 +171,11 @@ def test_columns_of_an_experiment_are_what_r_has(experiments):
     assert not {"span", "pair"} & set(obs)
 
 
-def test_a_matrix_that_cannot_be_read_is_named(experiments):
+@pytest.mark.parametrize(("kind", "named_thing"), [("done", "DelayedUnaryIsoOp"), ("elsewhere", "away.h5")])
+def test_a_matrix_that_cannot_be_read_is_named(experiments, kind, named_thing):
     with pytest.warns(ScduetWarning) as told:
-        adata = read_rds(experiments / "done.rds")
-    assert any("counts" in str(w.message) and "DelayedUnaryIsoOp" in str(w.message) for w in told)
+        adata = read_rds(experiments / f"{kind}.rds")
+    assert any("counts" in str(w.message) and named_thing in str(w.message) for w in told)
     np.testing.assert_allclose(adata.X.toarray(), X / 7)
     assert "counts" not in adata.layers
 

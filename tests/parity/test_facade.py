@@ -21,7 +21,8 @@ ARGUMENTS = {  # that are taken and have no effect, or are refused, and why
     **dict.fromkeys(("freeze_batchnorm_encoder", "freeze_batchnorm_decoder", "freeze_classifier"), "all is frozen"),
     **dict.fromkeys(("use_latent_qzm_key", "use_latent_qzv_key"), "minify asks the encoder itself"),
     **dict.fromkeys(("ig_interpretability", "ig_args"), "of captum"),
-    "adversarial_classifier": "refused, if asked for",
+    "adversarial_classifier": "of SCANVI: refused, if asked for",
+    "use_minified": "cells that are minified say so themselves",
     **dict.fromkeys(("validation_size", "shuffle_set_split", "batch_size", "datasplitter_kwargs"), "in **kwargs"),
     **dict.fromkeys(("plan_config", "plan_kwargs", "trainer_config"), "in **kwargs"),
 }
@@ -29,6 +30,9 @@ DEFAULTS = {  # that differ, and why
     ("train", "batch_size"): "None is settings.batch_size, which is theirs",
     ("load_query_data", "adata"): "a query needs cells",
     ("load_query_data", "reference_model"): "and a model",
+    **dict.fromkeys(
+        [("get_protein_background_mean", name) for name in ("adata", "indices", "batch_size")], "None is all there"
+    ),
     ("__init__", "adata"): "the same for the four models; without cells it is refused",
 }
 
@@ -39,9 +43,9 @@ def signature(function):
     return named, any(p.kind is p.VAR_KEYWORD for p in known)
 
 
-@pytest.mark.parametrize("name", ["SCVI", "SCANVI", "LinearSCVI", "AUTOZI"])
+@pytest.mark.parametrize("name", ["SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI"])
 def test_methods_arguments_and_defaults_are_those_of_scvi_tools(scvi_tools, name):
-    theirs, mine = getattr(scvi_tools.model, name), getattr(ours.model, name)
+    theirs, mine = (getattr(s.external if name == "POISSONVI" else s.model, name) for s in (scvi_tools, ours))
     public = {method for method in dir(theirs) if not method.startswith("_")}
     assert public - set(dir(mine)) == set()
     for method in ["__init__", *sorted(public)]:

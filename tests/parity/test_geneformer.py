@@ -1,4 +1,4 @@
-"""Geneformer here and as the official code runs it: `transformers`' BertForMaskedLM, and the rank-value tokeniser."""
+"""Geneformer here and as the official code runs it: `transformers`' BertForMaskedLM, and the rank-value tokenizer."""
 
 import json
 import pickle
@@ -68,7 +68,7 @@ def adata():
 
 
 def _official_tokens(adata, tokens, medians, length) -> list[np.ndarray]:
-    """The official tokeniser's lines (h5ad path): normalise, scale by the median, rank, cut."""
+    """The official tokenizer's lines (h5ad path): normalize, scale by the median, rank, cut."""
     gene = np.array([tokens[name] for name in adata.var_names])
     total = np.asarray(adata.X.sum(1))
     scaled = sp.csr_matrix(adata.X / total * 10_000 / np.array([medians[name] for name in adata.var_names]))

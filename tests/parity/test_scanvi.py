@@ -64,11 +64,11 @@ def renamed(theirs, weights):
     return {n.replace(place, "classifier.classifier.1."): w for n, w in weights.items() if n != "y_prior"}
 
 
-def losses(ours, theirs, cells, tensors, companion, labelled, seed):
+def losses(ours, theirs, cells, tensors, companion, labeled, seed):
     torch.manual_seed(seed)
     mine = ours(dataclasses.replace(cells, strata=(companion,)), Step(kl_weight=0.3))
     torch.manual_seed(seed)
-    more = {"kl_weight": 0.3, "labelled_tensors": labelled, "classification_ratio": 50}
+    more = {"kl_weight": 0.3, "labeled_tensors": labeled, "classification_ratio": 50}
     return mine, theirs(tensors, loss_kwargs=more)[2]
 
 
@@ -78,17 +78,17 @@ def test_loss_gradients_and_predictions_equal_those_of_scvi_tools(scvi_tools, se
     options = {name: draw.choice(values) if seed else values[0] for name, values in OPTIONS.items()}
     ours, theirs = both_models(**options)
     cells, tensors = minibatch(torch.randint(-1, N_LABELS, (N_CELLS,), generator=make), make)
-    companion, labelled = minibatch(torch.randint(0, N_LABELS, (20,), generator=make), make)
+    companion, labeled = minibatch(torch.randint(0, N_LABELS, (20,), generator=make), make)
     ours.eval(), theirs.eval()
     with torch.no_grad():
-        mine, reference = losses(ours, theirs, cells, tensors, companion, labelled, 2)
+        mine, reference = losses(ours, theirs, cells, tensors, companion, labeled, 2)
         torch.testing.assert_close(mine.total, reference.loss, rtol=1e-5, atol=0)
         torch.testing.assert_close(mine.terms["classification"], reference.classification_loss, rtol=1e-5, atol=1e-6)
-        known = {name: labelled[name] for name in ("X", "batch", "extra_categorical_covs")}
+        known = {name: labeled[name] for name in ("X", "batch", "extra_categorical_covs")}
         known = {"x": known["X"], "batch_index": known["batch"], "cat_covs": known["extra_categorical_covs"]}
         torch.testing.assert_close(ours.classify(companion), theirs.classify(**known), rtol=1e-5, atol=1e-5)
     ours.train(), theirs.train()
-    mine, reference = losses(ours, theirs, cells, tensors, companion, labelled, 3)
+    mine, reference = losses(ours, theirs, cells, tensors, companion, labeled, 3)
     mine.total.backward(), reference.loss.backward()
     gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in theirs.named_parameters()}
     expected = from_scvi_tools(renamed(theirs, theirs.state_dict() | gradients), ours)

@@ -81,7 +81,7 @@ def adata():
 def test_bins_are_equal_to_the_bit_given_the_same_draws(scgpt):
     rng = np.random.default_rng(1)
     rows = [(rng.poisson(rng.gamma(1, 2), int(rng.integers(1, 900))) + 1).astype(np.float32) for _ in range(150)]
-    rows += [np.log1p(row / 3).astype(np.float32) for row in rows[:50]]  # normalised values
+    rows += [np.log1p(row / 3).astype(np.float32) for row in rows[:50]]  # normalized values
     rows += [np.full(7, 3, np.float32), np.array([5], np.float32), rng.random(400).astype(np.float32) + 0.1]
     indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     np.random.seed(0)

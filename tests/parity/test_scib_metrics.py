@@ -17,7 +17,7 @@ N = 400
 
 @pytest.fixture(scope="module")
 def data():
-    """Three types in three batches that are partly mixed; type 2 only in batch 0; and one neighbour list for both."""
+    """Three types in three batches that are partly mixed; type 2 only in batch 0; and one neighbor list for both."""
     from scib_metrics.nearest_neighbors import NeighborsResults
 
     rng = np.random.default_rng(0)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints.scvi_names import VAE, to_scvi_tools
 from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, NAMES, ONE_FILE
@@ -21,37 +22,45 @@ from scduet.errors import FormatError, some
 from scduet.io.atomic import place_whole
 
 VERSION = "1.4.2"  # of the layout
-NON_KWARGS = {  # arguments that their constructors name; the rest go through **kwargs, under the name in KWARGS
-    "scvi": ("use_observed_lib_size", "latent_distribution", "gene_likelihood"),
-    "scanvi": ("use_observed_lib_size", "linear_classifier", "gene_likelihood"),
-    "ldvae": ("use_observed_lib_size", "latent_distribution", "gene_likelihood"),
+SHARED = ("n_hidden", "n_latent", "n_layers", "dropout_rate", "dispersion")
+NON_KWARGS = {  # arguments that their constructors name, in that order; the rest go through **kwargs, see KWARGS
+    "scvi": (*SHARED, "gene_likelihood", "use_observed_lib_size", "latent_distribution"),
+    "scanvi": (*SHARED, "gene_likelihood", "use_observed_lib_size", "linear_classifier"),
+    "ldvae": (*SHARED, "gene_likelihood", "use_observed_lib_size", "latent_distribution"),
     "autozi": (
-        *("use_observed_lib_size", "latent_distribution", "alpha_prior", "beta_prior"),
-        *("minimal_dropout", "zero_inflation"),
+        *(*SHARED, "latent_distribution", "alpha_prior", "beta_prior"),
+        *("minimal_dropout", "zero_inflation", "use_observed_lib_size"),
     ),
     "peakvi": (
-        *("n_layers_encoder", "n_layers_decoder", "model_depth", "region_factors", "use_batch_norm", "use_layer_norm"),
+        *("n_hidden", "n_latent", "n_layers_encoder", "n_layers_decoder", "dropout_rate", "model_depth"),
+        *("region_factors", "use_batch_norm", "use_layer_norm"),
         *("latent_distribution", "deeply_inject_covariates", "encode_covariates"),
     ),
-    "poissonvi": ("latent_distribution",),
+    "poissonvi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "latent_distribution"),
     "totalvi": (
         *("n_latent", "gene_dispersion", "protein_dispersion", "gene_likelihood", "latent_distribution"),
         *("empirical_protein_background_prior", "override_missing_proteins"),
     ),
+    "multivi": (
+        *("n_genes", "n_regions", "modality_weights", "modality_penalty", "n_hidden", "n_latent"),
+        *("n_layers_encoder", "n_layers_decoder", "dropout_rate"),
+        *("region_factors", "gene_likelihood", "dispersion", "use_batch_norm", "use_layer_norm", "latent_distribution"),
+        *("deeply_inject_covariates", "encode_covariates", "fully_paired", "protein_dispersion"),
+    ),
 }
-SHARED = ("n_hidden", "n_latent", "n_layers", "dropout_rate", "dispersion")
 KWARGS = {"scvi": "kwargs"}
 OF_TRAINING = ("classification_ratio", "n_samples_per_label")  # options that there belong to train()
-SETUP = {  # arguments of their setup_anndata
-    "scvi": ("layer", "batch_key", "labels_key", "size_factor_key", "categorical_covariate_keys",
-             "continuous_covariate_keys"),
-    "ldvae": ("layer", "batch_key", "labels_key"),
-    "autozi": ("layer", "batch_key", "labels_key"),
-}  # fmt: skip
-SETUP["poissonvi"] = SETUP["scvi"]
-SETUP["peakvi"] = tuple(key for key in SETUP["scvi"] if key != "size_factor_key")
-SETUP["scanvi"] = ("unlabeled_category", *SETUP["scvi"])
-SETUP["totalvi"] = (*(key for key in SETUP["scvi"] if key != "labels_key"), "panel_key")
+COVARIATES = ("categorical_covariate_keys", "continuous_covariate_keys")
+SETUP = {  # arguments of their setup_anndata, in that order
+    "scvi": ("layer", "batch_key", "labels_key", "size_factor_key", *COVARIATES),
+    "scanvi": ("labels_key", "unlabeled_category", "layer", "batch_key", "size_factor_key", *COVARIATES),
+    "ldvae": ("batch_key", "labels_key", "layer"),
+    "autozi": ("batch_key", "labels_key", "layer"),
+    "poissonvi": ("layer", "batch_key", "labels_key", "size_factor_key", *COVARIATES),
+    "peakvi": ("batch_key", "labels_key", *COVARIATES, "layer"),
+    "totalvi": ("batch_key", "panel_key", "layer", "size_factor_key", *COVARIATES),
+    "multivi": ("batch_key", *COVARIATES),
+}
 
 
 def write(
@@ -73,7 +82,11 @@ def write(
     if (folder / ONE_FILE).exists() and not overwrite:
         raise FormatError(f"{folder / ONE_FILE} exists", "choose another folder, or pass overwrite=True")
     attributes = _attributes(name, module, schema, history)
-    parts = totalvi.write_proteins(attributes["registry_"], schema, module) if name == "totalvi" else None
+    parts = None
+    if name == "totalvi":
+        parts = totalvi.write_proteins(attributes["registry_"], schema, module)
+    elif name == "multivi":
+        parts = multivi.write_modalities(attributes["registry_"], schema, module)
     content = {
         "model_state_dict": _weights(name, module),
         "var_names": {k: np.array(v, object) for k, v in parts.items()} if parts else np.array(schema.genes, object),
@@ -109,7 +122,7 @@ def _attributes(name: str, module: Any, schema: Schema, history: list[dict[str, 
     none = np.array([], dtype=np.int64)
     attributes = {
         "history_": _frames(history),
-        "init_params_": _init(name, module.config),
+        "init_params_": _init(name, module),
         "is_trained_": True,
         "registry_": registry(name, schema, module.reference),
         "train_indices_": none,
@@ -122,11 +135,14 @@ def _attributes(name: str, module: Any, schema: Schema, history: list[dict[str, 
     return attributes
 
 
-def _init(name: str, config: Any) -> dict[str, Any]:
-    given = totalvi.init(config) if name == "totalvi" else dataclasses.asdict(config)
+def _init(name: str, module: Any) -> dict[str, Any]:
+    given = dataclasses.asdict(module.config)
+    if name == "totalvi":
+        given = totalvi.init(module.config)
+    elif name == "multivi":
+        given = multivi.init(module.config, module.reference)
     given = {k: v for k, v in given.items() if k not in OF_TRAINING}
-    shared = () if name == "totalvi" else SHARED
-    named = {key: given.pop(key) for key in (*shared, *NON_KWARGS[name]) if key in given}
+    named = {key: given.pop(key) for key in NON_KWARGS[name] if key in given}
     return {"kwargs": {KWARGS.get(name, "model_kwargs"): given}, "non_kwargs": named}
 
 
@@ -158,7 +174,7 @@ def registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
         state["categorical_mapping"] = np.append(state["categorical_mapping"], np.array([f.unlabeled_category], object))
         state["unlabeled_category"] = f.unlabeled_category
         fields["labels"]["summary_stats"] = {"n_labels": len(state["categorical_mapping"])}
-    if name in ("scvi", "scanvi", "totalvi", "peakvi", "poissonvi"):
+    if name in ("scvi", "scanvi", "totalvi", "peakvi", "poissonvi", "multivi"):
         fields |= _covariates(schema)
     arguments = _setup(name, schema)["arguments"] | ({"use_minified": False} if name == "scanvi" else {})
     head = {
@@ -181,7 +197,7 @@ def _category(kind: str, key: str | None, schema: Schema) -> dict[str, Any]:
 
 def _levels(schema: Schema, key: str) -> np.ndarray:
     """The levels as the user's column has them: scvi-tools tells 3 from "3"."""
-    return np.array(list(getattr(schema, "values", schema.levels.get)(key)), dtype=object)
+    return np.array(list(schema.values(key)), dtype=object)
 
 
 def _covariates(schema: Schema) -> dict[str, Any]:

@@ -12,11 +12,14 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 from torch import Tensor, nn
 
 from scduet.errors import FormatError, some
+from scduet.nn.random import own_random_numbers
 
 MLPS = {  # ours: theirs
     "encoder.body": "z_encoder.encoder",
@@ -71,6 +74,7 @@ class Names(NamedTuple):
     linear: Mapping[str, str] = LINEAR
     turned: Mapping[str, str] = TURNED
     may_be_unused: tuple[str, ...] = MAY_BE_UNUSED
+    same: Mapping[str, str] = {}  # single weights that are neither
 
 
 VAE = Names()
@@ -108,6 +112,56 @@ TOTALVI = Names(
 )
 
 
+MULTIVI = Names(
+    stacks={
+        "rna.encoder.body": "z_encoder_expression.encoder",
+        "library.body": "l_encoder_expression.px_decoder",
+        "rna.decoder": "z_decoder_expression.px_decoder",
+        "peaks_encoder.body": "z_encoder_accessibility.encoder",
+        "depth.body": "l_encoder_accessibility.px_decoder",
+        "peaks.body": "z_decoder_accessibility.px_decoder",
+        "protein_encoder.body": "z_encoder_protein.encoder",
+        "proteins.background.body": "z_decoder_pro.py_back_decoder",
+        "proteins.foreground.body": "z_decoder_pro.py_fore_decoder",
+        "proteins.mixing.body": "z_decoder_pro.sigmoid_decoder",
+    },
+    linear={
+        "rna.encoder.mean": "z_encoder_expression.mean_encoder",
+        "rna.encoder.log_variance": "z_encoder_expression.var_encoder",
+        "library.logit": "l_encoder_expression.output.0",
+        "rna.share": "z_decoder_expression.px_scale_decoder.0",
+        "rna.dropout_logits": "z_decoder_expression.px_dropout_decoder",
+        "peaks_encoder.mean": "z_encoder_accessibility.mean_encoder",
+        "peaks_encoder.log_variance": "z_encoder_accessibility.var_encoder",
+        "depth.logit": "l_encoder_accessibility.output.0",
+        "peaks.logit": "z_decoder_accessibility.output.0",
+        "protein_encoder.mean": "z_encoder_protein.mean_encoder",
+        "protein_encoder.log_variance": "z_encoder_protein.var_encoder",
+        "proteins.background.mean": "z_decoder_pro.py_back_mean_log_alpha.fc_layers.Layer 0.0",
+        "proteins.background.spread": "z_decoder_pro.py_back_mean_log_beta.fc_layers.Layer 0.0",
+        "proteins.foreground.gain": "z_decoder_pro.py_fore_scale_decoder.fc_layers.Layer 0.0",
+        "proteins.mixing.logits": "z_decoder_pro.py_background_decoder.fc_layers.Layer 0.0",
+    },
+    turned={
+        "rna.log_dispersion": "px_r",
+        "peaks.region_logit": "region_factors",
+        "proteins.log_dispersion": "py_r",
+        "proteins.prior_mean": "background_pro_alpha",
+        "proteins.prior_log_sd": "background_pro_log_beta",
+    },
+    may_be_unused=(
+        *("z_decoder_expression.px_r_decoder.", "z_decoder_expression.px_dropout_decoder.", "px_r"),
+        *("z_encoder_protein.", "z_decoder_pro.", "background_pro_", "py_r", "pyro_param_store"),
+    ),
+    same={"mixture.log_weight": "mod_weights"},
+)
+
+PER_PROTEIN = (  # weights of MultiVI with a row for each protein
+    *("py_r", "background_pro_", "z_decoder_pro.py_back_mean_", "z_decoder_pro.py_fore_scale_"),
+    "z_decoder_pro.py_background_",
+)
+
+
 def from_scvi_tools(theirs: Mapping[str, Tensor], module: nn.Module, names: Names = VAE) -> dict[str, Tensor]:
     """A state dict for `module` with the weights of scvi-tools' module that was built with the same options.
 
@@ -132,7 +186,7 @@ def to_scvi_tools(module: nn.Module, names: Names = VAE) -> dict[str, Tensor]:
     """The state dict of scvi-tools' module with the weights of `module`; the weights that it never uses are zero."""
     ours = module.state_dict()
     theirs = {_their_name(name, names): _joined(name, ours, names) for name in _owners(ours)}
-    unused = _unused_by_totalvi if names is TOTALVI else _unused
+    unused = {id(TOTALVI): _unused_by_totalvi, id(MULTIVI): _unused_by_multivi}.get(id(names), _unused)
     return unused(theirs, module) | theirs
 
 
@@ -143,8 +197,9 @@ def _owners(ours: Mapping[str, Tensor]) -> list[str]:
 
 def _their_name(name: str, names: Names) -> str:
     name = name.removeprefix(INSIDE)
-    if name in names.turned:
-        return names.turned[name]
+    single = {**names.turned, **names.same}
+    if name in single:
+        return single[name]
     owner, _, leaf = name.rpartition(".")
     if owner in names.linear:
         return f"{names.linear[owner]}.{leaf}"
@@ -213,4 +268,22 @@ def _unused_by_totalvi(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[
         head = theirs[f"encoder.z_{part}_encoder.weight"]
         unused |= {f"encoder.l_gene_{part}_encoder.weight": torch.zeros(1, head.shape[1])}
         unused |= {f"encoder.l_gene_{part}_encoder.bias": torch.zeros(1)}
+    return unused
+
+
+def _unused_by_multivi(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Heads of genes, and where there are no proteins their networks: those of one protein, without its outputs."""
+    share, reference = theirs["z_decoder_expression.px_scale_decoder.0.weight"], cast(Any, module).reference
+    unused = {f"z_decoder_expression.px_{name}_decoder.weight": torch.zeros_like(share) for name in ("r", "dropout")}
+    unused |= {f"z_decoder_expression.px_{name}_decoder.bias": share.new_zeros(len(share)) for name in ("r", "dropout")}
+    unused["px_r"] = share.new_zeros(len(share))
+    if "protein" in reference.n_extra:
+        return unused
+    one = {"protein_detected": np.ones((reference.n_batches, 1), np.float32)}
+    one |= {f"protein_background_{name}": np.ones(reference.n_batches, np.float32) for name in ("mean", "sd")}
+    like = replace(reference, n_extra={**reference.n_extra, "protein": 1}, arrays={**reference.arrays, **one})
+    with own_random_numbers():
+        twin = to_scvi_tools(type(module)(like, cast(Any, module).config), MULTIVI)
+    for name in twin.keys() - theirs.keys() - unused.keys():
+        unused[name] = torch.zeros_like(twin[name][:0] if name.startswith(PER_PROTEIN) else twin[name])
     return unused

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_totalvi as totalvi
-from scduet.checkpoints.scvi_names import TOTALVI, VAE, from_scvi_tools
+from scduet.checkpoints.scvi_names import MULTIVI, TOTALVI, VAE, from_scvi_tools
 from scduet.contract import Reference
 from scduet.data.levels import kind_of, text
 from scduet.data.schema import Fields, Schema
@@ -33,9 +34,9 @@ from scduet.options import build
 ONE_FILE, THREE_FILES = "model.pt", ("model_params.pt", "attr.pkl", "var_names.csv")
 MODELS = {  # theirs: ours
     **dict(SCVI="scvi", SCANVI="scanvi", LinearSCVI="ldvae", AUTOZI="autozi", TOTALVI="totalvi"),
-    **dict(PEAKVI="peakvi", POISSONVI="poissonvi"),
+    **dict(PEAKVI="peakvi", POISSONVI="poissonvi", MULTIVI="multivi"),
 }
-NAMES = {"totalvi": TOTALVI}  # of weights, where they are not those of their VAE
+NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI}  # of weights, where they are not those of their VAE
 NO_MATTER = {  # arguments that do not change the model
     *("use_cuda", "use_gpu", "datamodule", "registry", "adata", "pretrained_model", "unlabeled_category", "labels_key"),
     *("extra_payload_autotune", "data_and_attributes"),
@@ -81,11 +82,17 @@ def read(path: Path) -> Foreign:
         kind = known.get("model_name")
         raise FormatError(f"{path} holds a {kind} of scvi-tools", f"those that can be read are {some(MODELS, 9)}")
     given = _flat(attributes.get("init_params_", {}))
-    config = _config(name, given | (totalvi.options(given, known, weights) if name == "totalvi" else {}), path)
-    schema = _schema(name, known, _genes(names, known, path / "model.pt" if path.is_dir() else path), weights)
+    given |= totalvi.options(given, known, weights) if name == "totalvi" else {}
+    given |= multivi.options(known, weights, path) if name == "multivi" else {}
+    config = _config(name, given, path)
+    features = multivi.features(names, known, weights) if name == "multivi" else {}
+    genes = features.get("rna") or _genes(names, known, path / "model.pt" if path.is_dir() else path)
+    schema = _schema(name, known, genes, weights)
     reference = _reference(schema, known, weights)
     if name == "totalvi":
         schema, reference = totalvi.with_proteins(schema, reference, known)
+    if features:
+        schema, reference = multivi.with_modalities(schema, reference, known, features, weights)
     with own_random_numbers():
         module = find(name)(reference, config)
     module.load_state_dict(from_scvi_tools(_renamed(name, config, weights), module, NAMES.get(name, VAE)))
@@ -166,7 +173,7 @@ def _categories(mapping: Mapping[str, Any]) -> dict[str, Any]:
 def _guessed(attributes: Mapping[str, Any]) -> str:
     """The class of a model from before 0.15, which does not say it."""
     options = _flat(attributes.get("init_params_", {}))
-    for option, name in (("zero_inflation", "AUTOZI"), ("model_depth", "PEAKVI")):
+    for option, name in (("zero_inflation", "AUTOZI"), ("model_depth", "PEAKVI"), ("n_regions", "MULTIVI")):
         if option in options:
             return name
     return "LinearSCVI" if options.get("use_observed_lib_size") is False and "bias" in options else "SCVI"

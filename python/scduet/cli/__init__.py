@@ -13,10 +13,13 @@ from scduet._version import __version__
 from scduet.cli.analyses import annotate, de, expression, generate_cells, map_
 from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, recommend, report, say, score
 from scduet.cli.denoising import compare_denoisers, denoise
+from scduet.cli.doublets import doublets
 from scduet.cli.flags import with_defaults, with_options
 from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
+from scduet.cli.multimodal import predict_modality, weighted_neighbors
 from scduet.cli.network import network
 from scduet.cli.perturbation import perturb, score_perturbation
+from scduet.cli.programs import programs
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.errors import OptionError
 from scduet.models import MODELS
@@ -61,10 +64,13 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("map")(_training(map_, with_defaults(options_at(TRAINING), {"weight_decay": 0.0})))
     app.command()(_training(finetune, teaching()))
     app.command()(_training(pretrain, pretraining()))
-    for command in (embed, de, expression, denoise, network, perturb, recommend, score, report, convert, doctor):
+    analyses = (embed, de, expression, denoise, doublets, network, perturb, programs)
+    for command in (*analyses, recommend, score, report, convert, doctor):
         app.command()(interruptible(command))
     app.command("compare-denoisers")(interruptible(compare_denoisers))
     app.command("generate-cells")(interruptible(generate_cells))
+    app.command("predict-modality")(interruptible(predict_modality))
+    app.command("weighted-neighbors")(interruptible(weighted_neighbors))
     app.command("score-perturbation")(interruptible(score_perturbation))
     return app
 

@@ -75,7 +75,7 @@ def check_size(n_cells: int) -> None:
     """Raise DataError where there is no cell, and warn where there are few."""
     check_some(n_cells)
     if n_cells < FEW_CELLS:
-        advice = "a deep model has little to learn from; PCA on log-normalised data is likely better"
+        advice = "a deep model has little to learn from; PCA on log-normalized data is likely better"
         warnings.warn(f"only {n_cells} cells: {advice}", ScduetWarning, stacklevel=4)
 
 
@@ -102,7 +102,7 @@ def check_levels(option: str, key: str, values: pd.Series) -> None:
 
 
 def check_scale(key: str, values: np.ndarray) -> None:
-    """Warn of a continuous covariate that is not standardised.
+    """Warn of a continuous covariate that is not standardized.
 
     On 700 blood cells a covariate of standard deviation 1,000 cost scVI 28 nats a cell, one around 100 1,700 nats.
     """
@@ -170,7 +170,7 @@ def check_values(
         mend = remedy or (_needs_counts(where, elsewhere()) if expects == "counts" else "remove or mend them")
         found.refuse(lambda v: v < 0, f"{where} holds negative values", mend)
     if expects == "counts" and not allow_non_integer:
-        logged = " and looks log-normalised" if largest < 30 else ""
+        logged = " and looks log-normalized" if largest < 30 else ""
         message, mend = f"{where} is not whole numbers{logged}", remedy or _needs_counts(where, elsewhere())
         mend += ", or allow_non_integer=True if they are estimated counts"
         found.refuse(lambda v: v != np.rint(v), message, mend)
@@ -178,13 +178,13 @@ def check_values(
         found.refuse(lambda v: (v != 0) & (v != 1), f"{where} is not 0 and 1", "make it binary first: X > 0")
 
 
-def check_empty(totals: np.ndarray, cells) -> None:
-    """Raise DataError naming the cells without a single count in the genes used."""
+def check_empty(totals: np.ndarray, cells, where: str = "the genes used") -> None:
+    """Raise DataError naming the cells without a single count."""
     empty = np.flatnonzero(totals == 0)
     if len(empty):
         remedy = "remove them, e.g. sc.pp.filter_cells(adata, min_counts=1), or use more genes"
         names = [str(name) for name in cells[empty]]
-        raise DataError(f"{len(empty)} cells have no counts in the genes used: {some(names)}", remedy, cells=names)
+        raise DataError(f"{len(empty)} cells have no counts in {where}: {some(names)}", remedy, cells=names)
 
 
 def holding_counts(data: Any) -> list[str]:

@@ -16,7 +16,7 @@ __all__ = ["pbmc68k", "simulate"]
 def pbmc68k(batch_effect: bool = True, seed: int = 0) -> AnnData:
     """700 peripheral blood cells, 765 genes, raw counts: the subset of the 68k PBMC that scanpy ships.
 
-    scanpy holds log-normalised values; the counts come back exactly, because within a cell every value is
+    scanpy holds log-normalized values; the counts come back exactly, because within a cell every value is
     log(1 + count * constant) and the smallest count is 1.
 
     `obs`: "cell_type" (10 kinds, from purified references), "phase" (cell cycle), and with `batch_effect` "batch":

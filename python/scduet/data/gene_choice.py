@@ -30,6 +30,16 @@ def place_for(names: Sequence[str], layer: str | None, main: str) -> str | None:
     return f"mod/{found[0]}/{layer if layer in ('X', *locate.RAW) or '/' in layer else f'layers/{layer}'}"
 
 
+def has_main(names: Sequence[str], layer: str | None) -> bool:
+    """Whether the main matrix of a trained model is in a MuData with modalities of these `names`; none: no MuData.
+
+    layer: as `place_for` gave it, which names every modality but that of RNA.
+    """
+    if layer is not None and layer.startswith("mod/"):
+        return not names or layer.split("/")[1] in names
+    return not names or bool(of_kind(list(names), "rna"))
+
+
 def genes_of(
     var: pd.DataFrame, wanted: str | tuple[str, ...] | None, claimed: Mapping[str, set[str]], modality: str
 ) -> tuple[str, ...]:

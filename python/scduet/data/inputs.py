@@ -55,20 +55,30 @@ def rows_of_cells(
         if given.axis not in ("cell", "cell-cell") or (given.axis == "cell" and name not in features):
             continue
         if given.may_miss and not locate.is_there(data, getattr(fields, given.option), given):
-            sources[name], measured[name] = _nothing(data, features[name], given)
+            sources[name], measured[name] = nothing(data, features[name], given)
             continue
         found = find(data, fields, given)
         if found is None:
             continue
         columns = _columns(found, features[name], given) if given.axis == "cell" else None
         sources[name], known = locate.as_source(found, data.obs_names, columns, given)
-        if known is not None:
-            measured[name] = known
         remedy = f"pass {given.option}= with the place of what this model reads"
         for start, piece in sources[name].pieces():
             cells = data.obs_names[start : start + piece.shape[0]]
             checks.check_values(piece, cells, found.where, given.values, allow_non_integer, given.may_miss, remedy)
+        known = where_counted(given, sources[name], known)
+        if known is not None:
+            measured[name] = known
     return sources, measured
+
+
+def where_counted(given: Input, source: Source, known: np.ndarray | None) -> np.ndarray | None:
+    """Cells in which an input was measured, None for all: of one that is sparse and may miss, those with any count."""
+    if not (given.sparse and given.may_miss and given.values == "counts"):
+        return known
+    counted = source.totals() > 0
+    counted = counted if known is None else known & counted
+    return None if counted.all() else counted
 
 
 def arrays_of_features(
@@ -121,11 +131,16 @@ def measured_by_batch(cells: Cells, name: str, n_batches: int) -> NDArray[np.flo
     return found / np.maximum(n, 1)[:, None].astype(np.float32)
 
 
-def _nothing(data: Any, names: Names, given: Input) -> tuple[Source, np.ndarray]:
+def nothing(data: Any, names: Names, given: Input) -> tuple[Source, np.ndarray]:
     """What is known of cells in which an input was not measured at all; a warning says so."""
-    shape = data.n_obs, names if isinstance(names, int) else len(names)
-    text = f"the cells have no {given.option}: what the model reads there is taken as not measured"
+    what = "main matrix" if given.option == "layer" else given.option
+    text = f"the cells have no {what}: what the model reads there is taken as not measured"
     warnings.warn(text, ScduetWarning, stacklevel=5)
+    return not_measured((data.n_obs, names if isinstance(names, int) else len(names)), given)
+
+
+def not_measured(shape: tuple[int, int], given: Input) -> tuple[Source, np.ndarray]:
+    """An input that no cell has: its rows, and of each cell that it was not measured there."""
     empty = sp.csr_matrix(shape, dtype=np.float32)
     whole = in_memory(empty) if given.sparse else DenseSource(np.broadcast_to(np.float32(np.nan), shape))
     return whole, np.zeros(shape[0], bool)

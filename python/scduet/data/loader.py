@@ -75,7 +75,7 @@ def epoch_order(
     """The order in which one process visits its share of `rows` in an epoch, and the edges of its minibatches.
 
     random: seed and epoch. block: for counts on disk, rows that stay together; None for what suits the file.
-    In memory every order of rows is equally likely. On disk, blocks of neighbouring rows are put in random order, and
+    In memory every order of rows is equally likely. On disk, blocks of neighboring rows are put in random order, and
     the rows of as many blocks as fit in memory are shuffled together, so that each block is read once.
     """
     if cells.block is None:

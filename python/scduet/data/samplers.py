@@ -29,7 +29,7 @@ def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 def shuffled_blocks(rows: np.ndarray, block: int, seed: int, epoch: int) -> np.ndarray:
-    """`rows` with whole blocks of `block` neighbours shuffled, for rows that are read together from a file."""
+    """`rows` with whole blocks of `block` neighbors shuffled, for rows that are read together from a file."""
     rows = np.sort(rows)
     blocks = np.split(rows, np.arange(block, len(rows), block))
     order = np.random.default_rng((seed, epoch)).permutation(len(blocks))

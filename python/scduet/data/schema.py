@@ -15,11 +15,11 @@ import pandas as pd
 
 from scduet.contract import Input, Reference
 from scduet.data import checks, feature_names, locate
-from scduet.data.gene_choice import genes_of, in_inputs, place_for
-from scduet.data.inputs import Names, arrays_of_features, columns_of, rows_of_cells, tables
+from scduet.data.gene_choice import genes_of, has_main, in_inputs, place_for
+from scduet.data.inputs import Names, arrays_of_features, columns_of, nothing, rows_of_cells, tables, where_counted
 from scduet.data.levels import absent, coded, kind_of, places_of, refuse_missing, values_of
 from scduet.data.on_disk import opened
-from scduet.data.sources import Cells
+from scduet.data.sources import Cells, Source
 from scduet.errors import DataError, FormatError, ScduetWarning, some
 
 
@@ -81,13 +81,7 @@ class Schema:
         checks.check_names(var.index, "gene")
         checks.check_size(adata.n_obs)
         further = _without_main(declared or {})
-        covariates = [("categorical_covariate_keys", key) for key in fields.categorical_covariate_keys]
-        levels, kinds = {}, {}
-        for option, key in (("batch_key", fields.batch_key), ("labels_key", fields.labels_key), *covariates):
-            if key is not None:
-                values = locate.column(adata, key)
-                levels[key], kinds[key] = _levels(values, key, fields)
-                checks.check_levels(option, key, values)
+        levels, kinds = levels_of(adata, fields)
         for key in fields.continuous_covariate_keys:
             checks.check_scale(key, _numbers(adata, key))
         if fields.batch_key is not None and len(levels[fields.batch_key]) < 2:
@@ -95,7 +89,6 @@ class Schema:
             raise DataError(f"batch_key {fields.batch_key!r} has one batch only: {some(only)}", "leave batch_key out")
         genes = genes_of(var, fields.genes, in_inputs(adata, fields, further) if further else {}, modality)
         features = columns_of(adata, fields, further) if further else {}
-        kinds = {key: kind for key, kind in kinds.items() if kind != "text"}
         return cls(fields, genes, levels, expects, dict(declared or {}), features, kinds=kinds)
 
     def encode(self, adata, max_missing: float = 0.0, unknown_labels: bool = False) -> Cells:
@@ -109,17 +102,12 @@ class Schema:
         f, adata = self.fields, on_disk(adata)
         checks.check_some(adata.n_obs)
         checks.check_marked(self.cells, adata.obs_names)
-        main = locate.locate_main(adata, f.layer)
-        columns = self._columns(main.columns, max_missing)
-        source, known = locate.as_source(main, adata.obs_names, columns, self.main)
-        for start, piece in source.pieces():
-            names = adata.obs_names[start : start + piece.shape[0]]
-            how = (self.expects, f.allow_non_integer, self.main.may_miss)
-            checks.check_values(piece, names, main.where, *how, elsewhere=lambda: checks.holding_counts(adata))
+        source, known = self._main_rows(adata, max_missing)
         totals = source.totals()
-        if self.expects == "counts" and not f.allow_empty_cells:
-            checks.check_empty(totals if known is None else np.where(known, totals, 1), adata.obs_names)
         extra, measured = self._rows_of_further(adata)
+        if self.expects == "counts" and not f.allow_empty_cells:
+            self._check_empty(totals, extra, known, adata.obs_names)
+        known = where_counted(self.main, source, known)
         return Cells(
             counts=source,
             total=totals,
@@ -158,6 +146,28 @@ class Schema:
     def further(self) -> dict[str, Input]:
         """What the model reads beside it."""
         return _without_main(self.inputs)
+
+    def _main_rows(self, adata, max_missing: float) -> tuple[Source, np.ndarray | None]:
+        """The main matrix, all its values checked, and which of the cells have it; None for all."""
+        if self.main.may_miss and not has_main(locate.modalities_of(adata), self.fields.layer):
+            return nothing(adata, self.genes, self.main)
+        main = locate.locate_main(adata, self.fields.layer)
+        columns = self._columns(main.columns, max_missing)
+        source, known = locate.as_source(main, adata.obs_names, columns, self.main)
+        for start, piece in source.pieces():
+            names = adata.obs_names[start : start + piece.shape[0]]
+            how = (self.expects, self.fields.allow_non_integer, self.main.may_miss)
+            checks.check_values(piece, names, main.where, *how, elsewhere=lambda: checks.holding_counts(adata))
+        return source, known
+
+    def _check_empty(self, totals: np.ndarray, extra: Mapping[str, Source], known: np.ndarray | None, names) -> None:
+        """Refuse cells without a count in the main matrix, or where that may miss, in any matrix of counts."""
+        if self.main.may_miss and self.main.sparse:
+            counted = [name for name, given in self.further.items() if name in extra and given.values == "counts"]
+            totals = np.sum([totals, *(extra[name].totals() for name in counted)], 0)
+            checks.check_empty(totals, names, "any modality")
+        else:
+            checks.check_empty(totals if known is None else np.where(known, totals, 1), names)
 
     def _rows_of_further(self, adata) -> tuple[dict, dict]:
         """The inputs beside the main matrix, by cell; and which cells have them."""
@@ -230,6 +240,18 @@ class Schema:
 
 
 SPARSE = Input("layer", sparse=True)  # the main matrix of a model that says nothing of it
+
+
+def levels_of(adata, fields: Fields) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """The levels of each category that `fields` name, and the kind of those that are no text."""
+    covariates = [("categorical_covariate_keys", key) for key in fields.categorical_covariate_keys]
+    levels, kinds = {}, {}
+    for option, key in (("batch_key", fields.batch_key), ("labels_key", fields.labels_key), *covariates):
+        if key is not None:
+            values = locate.column(adata, key)
+            levels[key], kinds[key] = _levels(values, key, fields)
+            checks.check_levels(option, key, values)
+    return levels, {key: kind for key, kind in kinds.items() if kind != "text"}
 
 
 def _without_main(inputs: Mapping[str, Input]) -> dict[str, Input]:

@@ -37,7 +37,7 @@ class Source(Protocol):
 
     @property
     def block(self) -> int | None:
-        """Neighbouring rows that are best read together; None where every row can be had for itself."""
+        """Neighboring rows that are best read together; None where every row can be had for itself."""
         ...
 
     def pieces(self) -> Iterator[tuple[int, Any]]:
@@ -136,7 +136,7 @@ class MemorySource:
         return place
 
     def rows(self, index: np.ndarray) -> sp.csr_matrix:
-        """Neighbouring rows in their order are the matrix' own numbers, not a copy."""
+        """Neighboring rows in their order are the matrix' own numbers, not a copy."""
         near = len(index) and self.matrix.data.flags.writeable and (np.diff(index) == 1).all()
         taken = between(self.matrix, index[0], index[-1] + 1) if near else self.matrix[index]
         if self.genes is not None:

@@ -42,9 +42,7 @@ def predict_perturbation(
     """`scduet.predict_perturbation` of the column `key`."""
     known = _knowledge(gene_embedding)
     told = listener(callback)
-    found = call(
-        scduet.predict_perturbation, adata, key, gene_embedding=known, callback=told, options=options
-    )
+    found = call(scduet.predict_perturbation, adata, key, gene_embedding=known, callback=told, options=options)
     support = found.support.reset_index() if len(found.support) else pd.DataFrame()
     mean, change = (_block(adata, table) for table in (found.mean, found.change))
     return Predicted(mean, change, codec.columns_of(support), _scored(found))
@@ -60,9 +58,7 @@ def score_perturbation(
     given = pd.DataFrame(values, index, predictions.var_names)
     known = _knowledge(gene_embedding)
     told = listener(callback)
-    found = call(
-        scduet.score_perturbation, given, adata, key, gene_embedding=known, callback=told, options=options
-    )
+    found = call(scduet.score_perturbation, given, adata, key, gene_embedding=known, callback=told, options=options)
     return _scored(found)
 
 

@@ -10,13 +10,14 @@ import sysconfig
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 from anndata import AnnData
 
 from scduet.errors import FormatError, ScduetWarning
 from scduet.interop.objects import write_h5ad
 from scduet.io.atomic import place_whole
-from scduet.io.cells import WRITERS, check_target, file_size, read, write
+from scduet.io.cells import WRITERS, as_in, check_target, file_size, read, write
 
 ENDINGS = (".rds", ".rda", ".rdata")
 
@@ -39,17 +40,22 @@ if (arguments[3] == "") saveRDS(object, arguments[2]) else {
 """
 
 
-def convert(source: str | Path, target: str | Path, *, name: str | None = None, overwrite: bool = False) -> AnnData:
-    """Read `source` and write it as `target`; each may be an R data file or any format of `tasks.convert`.
+def convert(source: str | Path, target: str | Path, *, name: str | None = None, overwrite: bool = False) -> Any:
+    """Read `source` in one format and write it as `target` in another, by their suffixes.
 
+    source: .h5ad, .h5mu, .zarr, .loom, 10x .h5, a 10x folder, or .rds, .rda and .RData of R, which are read without R.
+    target: .h5ad, .h5mu, .zarr, or .rds and .rda (needs R). In an .h5mu, kinds of features in X and counts in obsm that
+        have names are modalities; elsewhere modalities other than "rna" are in obsm, with NaN in cells that lack them.
     name: of the object in an .rda: that to read where there are several, and that to write (default "object").
-    Returns the cells. Raises FormatError, before work starts where that can be known.
+
+    Returns the cells (AnnData, or MuData for .h5mu). A ScduetWarning names what the target has no place for. Raises
+    FormatError, before work starts where that can be known.
     """
     source, target = Path(source), Path(target)
     check_target(target, overwrite, file_size(source), (*WRITERS, *ENDINGS))
     if _is_r(target):
         check_r()
-    adata = _read_r(source, name) if _is_r(source) else read(source)
+    adata = as_in(target, _read_r(source, name) if _is_r(source) else read(source, multimodal=True))
     if _is_r(target):
         _place(adata, target, name or "object")
     else:
@@ -101,9 +107,8 @@ def _save(source: str, target: str, name: str) -> None:
         raise FormatError(f"R could not write the file: {said}", "scduet_sitrep() in R says what is wrong")
     for line in done.stdout.splitlines():
         if line.startswith("note: "):
-            warnings.warn(
-                line.removeprefix("note: ").removeprefix("ℹ ").removeprefix("i "), ScduetWarning, stacklevel=4
-            )
+            told = " ".join(line.removeprefix("note: ").removeprefix("ℹ ").removeprefix("i ").split())
+            warnings.warn(told, ScduetWarning, stacklevel=4)
 
 
 def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:

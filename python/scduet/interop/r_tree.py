@@ -126,7 +126,7 @@ class Node:
             return sparse.csr_matrix((x, (column, row)), shape=shape[::-1]), *_names(self.slots.get("Dimnames"))
         if "seed" in self.slots:
             return self._delayed()
-        if "dim" not in self.slots:
+        if "dim" not in self.slots or "filepath" in self.slots:  # of a file elsewhere
             where = self.slots["filepath"].text()[:1] if "filepath" in self.slots else []
             kind = " ".join([*self.classes, *(f"({place})" for place in where)])
             raise FormatError(f"a matrix of class {kind} cannot be read", "in R, make it a dgCMatrix and save again")
@@ -191,7 +191,8 @@ def open_file(path: str) -> dict[str, Node]:
     except FileNotFoundError as error:
         raise FormatError(f"there is no file {path!r}", "look at the path") from error
     except Exception as error:
-        raise FormatError(f"{path!r} cannot be read as an R data file: {error}", "is it complete?") from error
+        remedy = "is it complete? R functions in it, e.g. of a delayed log1p(), cannot be read: save matrices instead"
+        raise FormatError(f"{path!r} cannot be read as an R data file: {error}", remedy) from error
     return dict(_pairs(top)) if top.info.type == Kind.LIST else {"": _node(top)}
 
 

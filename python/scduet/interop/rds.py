@@ -22,7 +22,7 @@ def read_rds(path: str | Path, name: str | None = None) -> AnnData:
 
     path: .rds, .rda or .RData. name: of the object, where an .rda holds several.
 
-    Gives counts (else normalised values) in X, normalised values in layers["data"], metadata in obs and var, variable
+    Gives counts (else normalized values) in X, normalized values in layers["data"], metadata in obs and var, variable
     features in var["highly_variable"], reductions, other assays and alternative experiments in obsm, loadings in varm,
     graphs in obsp, the active identity in obs["ident"]. Dates and times keep their zone. Images, columns and matrices
     that cannot be read are left out, which a ScduetWarning says, as are the ranges and fragments of Signac's
@@ -227,7 +227,8 @@ def _assembled(
     """An AnnData of matrices with names; a matrix with more cells than `obs` is cut to them."""
     read = _read(layers)
     if not read:
-        raise FormatError("the object has neither counts nor normalised values", "nothing can be done with it")
+        remedy = "in R, make each assay a dgCMatrix and save again"
+        raise FormatError("no counts or normalized values of the object can be read", remedy)
     first = read.get("counts", next(iter(read.values())))
     genes = list(names) or first[1] or [f"gene{i + 1}" for i in range(first[0].shape[1])]
     same = {name: found for name, found in read.items() if found[0].shape[1] == len(genes)}
@@ -280,7 +281,11 @@ def _load(adata: AnnData, name: str, loadings: Node) -> None:
 
 def _tell_left_out(what: str, names: Collection[str]) -> None:
     if names:
-        warnings.warn(f"left out, as AnnData has no place for them: {what} {some(names)}", ScduetWarning, stacklevel=4)
+        warnings.warn(
+            f"left out, for want of a place in AnnData or a way to read them: {what} {some(names)}",
+            ScduetWarning,
+            stacklevel=4,
+        )
 
 
 def _embed(adata: AnnData, name: str, matrix: Node) -> None:

@@ -15,7 +15,19 @@ from typing import Any
 
 import scduet
 from scduet.errors import ScduetError, ScduetWarning
-from scduet.interop import codec, denoising, generation, models, networks, objects, perturbation, transformers
+from scduet.interop import (
+    codec,
+    denoising,
+    doublets,
+    generation,
+    models,
+    multimodal,
+    networks,
+    objects,
+    perturbation,
+    programs,
+    transformers,
+)
 
 PROTOCOL = 3  # raised whenever R and Python must change together; R refuses another number
 
@@ -113,6 +125,8 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (versions, models.train, models.embed, models.describe, models.save, models.score)},
     **{f.__name__: f for f in (models.map_query, models.expression, models.annotate, models.markers, models.report)},
     **{f.__name__: f for f in (models.zero_inflation, denoising.denoise, denoising.compare_denoisers)},
+    **{f.__name__: f for f in (doublets.find_doublets, programs.program_genes, programs.differential_programs)},
+    "predict_modality": multimodal.predict_modality,
     **{f.__name__: f for f in (transformers.embed_pretrained, transformers.embed_genes, transformers.perturb_genes)},
     **{f.__name__: f for f in (transformers.pretrain, transformers.finetune, transformers.predict_genes)},
     generation.generate_cells.__name__: generation.generate_cells,

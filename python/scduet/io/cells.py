@@ -15,7 +15,7 @@ from anndata import AnnData
 from jaxtyping import Float
 
 from scduet.errors import DataError, FormatError, ScduetWarning, some
-from scduet.io import tenx
+from scduet.io import modalities, tenx
 from scduet.io.atomic import place_whole, probe
 from scduet.io.loom import read_loom
 from scduet.io.storable import as_stored, refuse_unwritable, restored
@@ -24,15 +24,22 @@ EMBEDDINGS = "scduet_embeddings"  # entry of uns that records the model of each 
 _SPARE = 16 << 20  # bytes that must be free in a folder in addition to the estimate
 
 
-def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) -> AnnData:
-    """Read `source` in any format of `READERS` and write it as `target`, .h5ad or .zarr; returns the cells.
+def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) -> Any:
+    """Read `source` in any format of `READERS` and write it as `target`, .h5ad, .h5mu or .zarr; returns the cells.
 
     Raises FormatError for an unknown format, a damaged file, or an existing target (unless `overwrite`).
     """
-    check_target(target, overwrite, needed=file_size(source))
-    adata = read(source)
-    write(adata, target, overwrite=overwrite)
-    return adata
+    check_target(target, overwrite, file_size(source), tuple(WRITERS))
+    data = as_in(target, read(source, multimodal=True))
+    write(data, target, overwrite=overwrite)
+    return data
+
+
+def as_in(target: str | Path, data: Any) -> Any:
+    """AnnData or MuData as the format of `target` has it: a MuData in .h5mu, else an AnnData."""
+    if Path(target).suffix.lower() == ".h5mu":
+        return modalities.as_mudata(data) if isinstance(data, AnnData) else data
+    return data if isinstance(data, AnnData) else modalities.as_one(data)
 
 
 def read(path: str | Path, *, multimodal: bool = False) -> AnnData:

@@ -66,7 +66,7 @@ class HeldOutScores:
     null_deviance: float
 
 
-def split_molecules(counts: ArrayLike | sp.spmatrix, share: float = 0.9, seed: int = 0) -> Molecules:
+def split_molecules(counts: Any, share: float = 0.9, seed: int = 0) -> Molecules:
     """Show each molecule with probability `share`, hold out the others.
 
     Left out are cells with at most 10 molecules shown or none held out, and genes that are not shown in any cell.

@@ -172,8 +172,9 @@ class NegativeBinomialMixture:
         return _negative_binomial(self._drawn_rate(), self.dispersion)
 
     def sample_rates(self, library: float) -> Values:
-        """Sample protein rates; `library` is ignored, since proteins have no library size."""
-        return _gamma(self._drawn_rate(), self.dispersion)
+        """Sample protein rates; `library` is ignored, since proteins have no library size. A rate of 0 stays 0."""
+        rate = self._drawn_rate()
+        return _gamma(rate, self.dispersion).where(rate > 0, 0)
 
     def log_prob(self, x: Values) -> Values:
         return likelihoods.log_negative_binomial_mixture(

@@ -26,7 +26,7 @@ Codes = Sequence[Int[Tensor, " cell"]]  # one vector of level codes per categori
 class CovariateLinear(nn.Module):
     """A linear layer of `x` and categorical covariates, each an embedding table (level, out).
 
-    Equal to one `nn.Linear` over `[x, one_hot(code), ...]`, and initialised like it. A covariate of one level has no
+    Equal to one `nn.Linear` over `[x, one_hot(code), ...]`, and initialized like it. A covariate of one level has no
     table: it says nothing. A table is a parameter of its own, so that new levels are new rows.
 
     sparse: `x` is sparse rows in training too. The weight is then stored by columns, and on a CPU a stored entry costs
@@ -75,7 +75,7 @@ class CovariateLinear(nn.Module):
 class MLP(nn.Module):
     """`n_layers` of Linear, BatchNorm, LayerNorm, ReLU (or LeakyReLU), Dropout, each norm by option.
 
-    Covariates enter the first layer, and the others too when `inject`. A minibatch of one cell is normalised with the
+    Covariates enter the first layer, and the others too when `inject`. A minibatch of one cell is normalized with the
     running statistics, as in evaluation, for it has no variance of its own. Compiled layers (on a CPU, in training)
     cannot be differentiated twice: put a gradient penalty inside `with uncompiled():` of `second_order`.
     sparse: the input is sparse rows, in training too; see `CovariateLinear`.
@@ -127,8 +127,8 @@ class MLP(nn.Module):
         """
         n_levels, n_cells = (1 if shift is None else len(shift)), x.shape[-2]
         norm: Any = self.norm[i] if self.norm else None
-        plain = norm is not None and not self.layer_norm and self.activation == "relu"
-        if plain and n_levels * n_cells > 1 and can_compile(x, norm):
+        plain = not self.layer_norm and self.activation == "relu"
+        if norm is not None and plain and n_levels * n_cells > 1 and can_compile(x, norm):
             return normalized_units(x, shift, norm, self.dropout)
         if shift is not None:
             x = (x + shift[:, None]).flatten(0, 1)
@@ -185,10 +185,10 @@ def rsample(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) ->
 
 
 def kl_to_normal(
-    mean: Float[Tensor, "cell latent"],
-    variance: Float[Tensor, "cell latent"],
-    prior: tuple[Float[Tensor, "*#cell latent"], Float[Tensor, "*#cell latent"]] | None = None,
-) -> Float[Tensor, " cell"]:
+    mean: Float[Tensor, "*cell latent"],
+    variance: Float[Tensor, "*cell latent"],
+    prior: tuple[Float[Tensor, "*#cell #latent"], Float[Tensor, "*#cell #latent"]] | None = None,
+) -> Float[Tensor, "*cell"]:
     """KL divergence of Normal(mean, variance) from a normal prior, by default the standard normal."""
     if prior is None:
         return 0.5 * (variance + mean * mean - 1 - variance.log()).sum(-1)

@@ -2,30 +2,26 @@
 
 What differs, all on purpose: bad data are refused with a message that names them, genes are matched by name, unused
 categories are no classes, early stopping keeps the best weights, query mapping moves no reference cell, and the mean of
-a logistic-normal state is taken over fixed draws (theirs over new ones at each call: up to 1e-2 apart).
+a logistic-normal state is taken over fixed draws (theirs over new ones at each call: up to 1e-2 apart). Of proteins
+and peaks: `plan_kwargs` of train() hold where theirs are overwritten by defaults, library_size is applied once with
+several transform_batch, counts drawn of proteins have the capture efficiency of their batch, reads and binary values
+are no fragments, POISSONVI.differential_accessibility calls what differs (theirs of 1.4 what does not), and tables of
+several groups say which row is of which.
 """
 
-from typing import Any
-
 from scduet._version import __version__
-from scduet.scvi import data, model, settings, utils
-from scduet.scvi.registry import REGISTRY_KEYS
+from scduet.scvi import data, external, model, settings, utils
+from scduet.scvi.registry import REGISTRY_KEYS, instead_of
 
-__all__ = ["REGISTRY_KEYS", "__version__", "data", "model", "settings", "utils"]
+__all__ = ["REGISTRY_KEYS", "__version__", "data", "external", "model", "settings", "utils"]
 _INSTEAD = {  # modules of scvi-tools: what to use here
     "autotune": "call scduet.fit in a loop, and scduet.score",
     "criticism": "use scduet.posterior_predictive_check",
     "dataloaders": "pass train(train_size=, validation_size=, datasplitter_kwargs=)",
     "distributions": "use scduet.nn.distributions",
-    "external": "see scduet.models.MODELS for the models that are here",
     "hub": "use scduet.load",
     "module": "a model's network is model.module",
     "nn": "use scduet.nn",
     "train": "pass train(plan_kwargs=, callbacks=)",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _INSTEAD:
-        raise AttributeError(f"scduet.scvi has no {name!r}: {_INSTEAD[name]}")
-    raise AttributeError(f"module 'scduet.scvi' has no attribute {name!r}")
+__getattr__ = instead_of("scduet.scvi", _INSTEAD)

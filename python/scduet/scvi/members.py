@@ -77,7 +77,7 @@ class Members:
     @property
     def module(self) -> Module:
         """The network, which also answers to the names that it has in scvi-tools."""
-        return Module(self._model.module)
+        return Module(self._model.module, self._model.name)
 
     @property
     def device(self):
@@ -111,12 +111,11 @@ class Members:
         """Data of a field of the model's own cells: the matrix, or codes and values (cell, column)."""
         return self.adata_manager.get_from_registry(registry_key)
 
-    def get_anndata_manager(self, adata, required=False) -> Manager:
+    def get_anndata_manager(self, adata, required=False, **_) -> Manager:
         """How the model reads `adata`. Raises DataError for cells that do not fit it."""
         return self.adata_manager.transfer_fields(adata)
 
-    def transfer_fields(self, adata, **_) -> Manager:
-        return self.adata_manager.transfer_fields(adata)
+    transfer_fields = get_anndata_manager
 
     def deregister_manager(self, adata=None) -> None:
         """Nothing to do: no manager is registered anywhere."""
@@ -132,9 +131,7 @@ class Members:
         """An argument of setup_anndata."""
         return self.registry["setup_args"][setup_arg]
 
-    @property
-    def get_normalized_function_name(self) -> str:
-        return "get_normalized_expression"
+    get_normalized_function_name = "get_normalized_expression"
 
     def get_var_names(self, legacy_mudata_format=False) -> pd.Index:
         return pd.Index(self._model.genes)
@@ -169,9 +166,6 @@ class Members:
     get_ranked_features = unavailable("get_ranked_features", EXPLAIN)
     shap_predict = unavailable("shap_predict", EXPLAIN)
     shap_adata_predict = unavailable("shap_adata_predict", EXPLAIN)
-    prepare_query_mudata = staticmethod(
-        unavailable("prepare_query_mudata", "use prepare_query_anndata with the modality of the genes")
-    )
     setup_annbatch = staticmethod(unavailable("setup_annbatch", "use scduet.fit with the path of an .h5ad or .zarr"))
 
     def __repr__(self) -> str:

@@ -7,7 +7,8 @@ from scduet._torch import torch
 from typing import Any
 
 from scduet.capabilities import Encodes, part_with
-from scduet.checkpoints.scvi_names import to_scvi_tools
+from scduet.checkpoints.scvi_names import VAE, to_scvi_tools
+from scduet.checkpoints.scvi_tools import NAMES
 from scduet.scvi.registry import unavailable
 
 SIZES = {"n_input": "n_genes", "n_batch": "n_batches", "n_labels": "n_labels"}  # theirs: of our reference
@@ -30,12 +31,12 @@ INSTEAD = {
 class Module:
     """A network of ours; `state_dict` and the attributes below have scvi-tools' names and shapes."""
 
-    def __init__(self, module: torch.nn.Module):
-        self.__dict__["_module"] = module
+    def __init__(self, module: torch.nn.Module, name: str):
+        self.__dict__.update(_module=module, _name=name)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights by the names of scvi-tools, each a copy in the shape that it has there."""
-        return to_scvi_tools(self._module)
+        return to_scvi_tools(self._module, NAMES.get(self._name, VAE))
 
     def __getattr__(self, name: str) -> Any:
         if name in INSTEAD and not hasattr(self._module, name):

@@ -9,8 +9,8 @@ import numpy as np
 from anndata import AnnData
 
 from scduet.api import Model
-from scduet.checkpoints import scvi_export
-from scduet.data.main_matrix import matrix_of
+from scduet.checkpoints import scvi_export, scvi_multivi, scvi_totalvi
+from scduet.data.locate import locate, locate_main, resolve
 from scduet.errors import OptionError, some
 
 
@@ -49,7 +49,12 @@ class attrdict(dict):
 
 def registry_of(model: Model) -> attrdict:
     """The registry as scvi-tools' own files have it: `setup_args`, `field_registries`, `model_name`, ..."""
-    return attrdict(scvi_export.registry(model.name, model.schema, model.reference))
+    found = scvi_export.registry(model.name, model.schema, model.reference)
+    if model.name == "multivi":
+        scvi_multivi.write_modalities(found, model.schema, model.module)
+    if model.name == "totalvi":
+        scvi_totalvi.write_proteins(found, model.schema, model.module)
+    return attrdict(found)
 
 
 def summary_stats(model: Model) -> attrdict:
@@ -67,7 +72,8 @@ def shown(registry: dict[str, Any], hide_state_registries: bool = False) -> str:
         place = field["data_registry"]
         if place:
             key = f"[{place['attr_key']!r}]" if place["attr_key"] else ""
-            lines.append(f"{name}: adata.{place['attr_name']}{key}")
+            modality = f"mod[{place['mod_key']!r}]." if place.get("mod_key") else ""
+            lines.append(f"{name}: adata.{modality}{place['attr_name']}{key}")
             levels = field["state_registry"].get("categorical_mapping", ())
             if len(levels) and not hide_state_registries:
                 lines.append(f"  {len(levels)} categories: {some(levels, 20)}")
@@ -102,8 +108,12 @@ class Manager:
     def get_from_registry(self, registry_key: str) -> Any:
         """The data of a field: the matrix, or codes and values (cell, column) as the model reads them."""
         _field(self.registry, registry_key)
+        schema = self.model.schema
         if registry_key == REGISTRY_KEYS.X_KEY:
-            return matrix_of(self.adata, self.model.schema.fields.layer)
+            return locate_main(self.adata, schema.fields.layer).values
+        if registry_key in (REGISTRY_KEYS.PROTEIN_EXP_KEY, REGISTRY_KEYS.ATAC_X_KEY):
+            given = schema.inputs["peaks" if registry_key == REGISTRY_KEYS.ATAC_X_KEY else "protein"]
+            return locate(self.adata, resolve(self.adata, getattr(schema.fields, given.option), given)).values
         cells = self.model.schema.encode(self.adata)
         label = np.zeros(len(cells), dtype=np.int64) if cells.label is None else cells.label
         known = {
@@ -144,6 +154,17 @@ def unavailable(name: str, instead: str):
     return refuse
 
 
+def instead_of(module: str, known: dict[str, str]):
+    """A module's `__getattr__` for names of scvi-tools that are not here, each with what to use."""
+
+    def missing(name: str) -> Any:
+        if name in known:
+            raise AttributeError(f"{module} has no {name!r}: {known[name]}")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return missing
+
+
 def refuse(method: str, **given) -> None:
     """Raise OptionError for an argument that is not None and has no counterpart; the remedy is in `INSTEAD`."""
     for name, value in given.items():
@@ -159,7 +180,7 @@ def no_more(method: str, given: dict[str, Any]) -> None:
         raise OptionError(f"{method}() has no argument {strange[0]!r}", "see its help")
 
 
-NO_EFFECT = {"num_workers", "pin_memory", "persistent_workers", "drop_last", "silent", "shuffle"}
+NO_EFFECT = {"num_workers", "pin_memory", "persistent_workers", "drop_last", "silent", "shuffle"} | {"use_minified"}
 INSTEAD = {  # arguments of scvi-tools' methods: what to do here
     "dataloader": "pass adata, also one that is backed by a file",
     "datamodule": "pass adata, also one that is backed by a file",

@@ -8,14 +8,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from scduet.api import Model, reference_of
 from scduet.data.checks import check_cells
 from scduet.data.levels import coded, text
-from scduet.data.locate import locate_main
+from scduet.data.locate import column, locate_main, modality, var_of_main
 from scduet.data.schema import Fields, Schema
-from scduet.errors import DataError, ScduetWarning
+from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.models import find
 from scduet.nn.random import own_random_numbers
 from scduet.options import build, options_of, refuse_unknown
@@ -31,13 +32,64 @@ def note(adata: AnnData, name: str, given: dict[str, Any], model: str = "scvi") 
     name: of the class. model: ours, whose places for further inputs are noted too.
     """
     check_cells(adata)
-    fields = build(_fields(model), {key: value for key, value in given.items() if value is not None})
+    given = {key: value for key, value in given.items() if value is not None}
+    given |= {key: text(value) for key, value in given.items() if key == "unlabeled_category"}
+    fields = build(_fields(model), given)
     for kind, key in (("batch", fields.batch_key), ("labels", fields.labels_key)):
-        if key is not None and key not in adata.obs:
-            raise DataError(f"no column {key!r} in adata.obs", f"it has {list(adata.obs.columns)[:12]}")
-        codes = 0 if key is None else coded(adata.obs[key], key).code
+        codes = 0 if key is None else coded(column(adata, key), key).code
         adata.obs[f"_scvi_{kind}"] = np.asarray(codes, dtype=np.int64)
     adata.uns[KEY] = json.dumps({"model": name, "fields": asdict(fields)})
+
+
+def in_mudata(
+    mdata, given: dict[str, Any], layers: dict[str, str], modalities: dict[str, str] | None, may_miss: tuple[str, ...]
+) -> dict[str, Any]:
+    """Fields out of the arguments of setup_mudata. layers: their arguments with layers: our fields for the places.
+
+    Raises OptionError for what `modalities` lacks or does not know, DataError for modalities and columns that are not
+    there.
+    """
+    known, named = {**dict.fromkeys(given), **layers}, dict(modalities or {})
+    for name in layers:
+        if named.get(name) is None and name not in may_miss:
+            raise OptionError(f"modalities= does not say which modality is {name!r}", f"there are {list(mdata.mod)}")
+    strange = sorted(named.keys() - known.keys())
+    if strange:
+        raise OptionError(f"modalities={{{strange[0]!r}: ...}}", f"it is of the arguments {sorted(known)}")
+    fields = {key: value for key, value in given.items() if key not in layers}
+    for key in [key for key in fields if fields[key] is not None and named.get(key) is not None]:
+        part = modality(mdata, named[key])
+        for name in [fields[key]] if isinstance(fields[key], str) else fields[key]:
+            if name not in part.obs:
+                raise DataError(f"no column {name!r} in mod[{named[key]!r}].obs", f"it has {list(part.obs)[:12]}")
+            if name in mdata.obs and not part.obs[name].astype(str).equals(
+                mdata.obs.loc[part.obs_names, name].astype(str)
+            ):
+                raise DataError(f"{name!r} differs between mdata.obs and mod[{named[key]!r}].obs", "rename one of them")
+    for name, ours in layers.items():
+        if named.get(name) is None:
+            continue
+        modality(mdata, named[name])  # is it there?
+        fields[ours] = f"mod/{named[name]}" if given.get(name) is None else f"mod/{named[name]}/layers/{given[name]}"
+    if fields.get("panel_key") is not None:
+        fields["panel_key"] = f"obs/{fields['panel_key']}"  # also of a modality
+    return fields
+
+
+def name_proteins(adata: AnnData, key: str, names_key: str | None) -> None:
+    """Keep the names of the proteins in an array beside it, where the schema finds them: those in uns, or numbers."""
+    if key not in adata.obsm:
+        raise DataError(f"no obsm[{key!r}]", f"it has {list(adata.obsm)[:12]}")
+    values, beside = adata.obsm[key], f"{key}_names"
+    if isinstance(values, pd.DataFrame) or (names_key is None and beside in adata.uns):
+        return
+    if names_key is not None and names_key not in adata.uns:
+        raise DataError(f"no uns[{names_key!r}]", f"it has {list(adata.uns)[:12]}")
+    names = np.arange(values.shape[1]) if names_key is None else np.asarray(adata.uns[names_key])
+    if names.shape != (values.shape[1],):
+        shapes = f"uns[{names_key!r}] has {names.size} names, obsm[{key!r}] {values.shape[1]} columns"
+        raise DataError(shapes, "give a name for each column")
+    adata.uns[beside] = names.astype(str)
 
 
 def _fields(model: str) -> type[Fields]:
@@ -59,7 +111,8 @@ def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any]
     cls = find(name)
     if not adata.n_vars:
         raise DataError("there are no genes", "check how the data were filtered")
-    genes = tuple(adata.var_names.astype(str)) if start is None else start.schema.genes
+    names = var_of_main(adata, fields.layer).index if start is None else start.schema.genes
+    genes = tuple(map(str, names))
     schema = _schema(adata, replace(fields, genes=genes, allow_non_integer=True, allow_empty_cells=True), cls)
     if start is not None:
         schema = replace(schema, levels={**schema.levels, **_without(start.schema.levels, fields.labels_key)})
@@ -71,7 +124,7 @@ def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any]
         module = cls(reference, config)
     if start is not None:
         module.scvi.load_state_dict(start.module.state_dict())
-    training = resolved(TrainConfig(recipe="scvi-tools"), len(cells))
+    training = resolved(TrainConfig(recipe="scvi-tools"), len(cells), getattr(cls, "recipes", None))
     return Model(name, module.eval(), schema, reference, config, training, cells=cells)
 
 
@@ -82,13 +135,14 @@ def seed() -> int:
 
 def _schema(adata: AnnData, fields: Fields, cls: type) -> Schema:
     """As `Schema.learn`, but one batch may be named: query mapping can add others to it."""
-    key, declared = fields.batch_key, (cls.expects, getattr(cls, "inputs", None))  # pyright: ignore[reportAttributeAccessIssue]
+    key, (main, *_) = fields.batch_key, getattr(cls, "modalities", ("rna",))
+    declared = cls.expects, getattr(cls, "inputs", None), main  # pyright: ignore[reportAttributeAccessIssue]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScduetWarning)
-        if key is None or adata.obs[key].nunique() > 1:
+        if key is None or column(adata, key).nunique() > 1:
             return Schema.learn(adata, fields, *declared)
         learned = Schema.learn(adata, replace(fields, batch_key=None), *declared)
-    return replace(learned, fields=fields, levels={key: (text(adata.obs[key].iloc[0]),), **learned.levels})
+    return replace(learned, fields=fields, levels={key: (text(column(adata, key).iloc[0]),), **learned.levels})
 
 
 def _without(levels, key: str | None) -> dict:
@@ -96,9 +150,10 @@ def _without(levels, key: str | None) -> dict:
 
 
 def _warn_of_fractions(adata: AnnData, fields: Fields) -> None:
-    matrix = locate_main(adata, fields.layer).values
-    head = matrix[:20]
+    found = locate_main(adata, fields.layer)
+    head = found.values[:20]
     values = head.data if hasattr(head, "indptr") else np.asarray(head)
     if (values != np.rint(values)).any():
-        where = "adata.X" if fields.layer is None else f"adata.layers[{fields.layer!r}]"
-        warnings.warn(f"{where} does not contain unnormalized count data. Are you sure?", ScduetWarning, stacklevel=5)
+        warnings.warn(
+            f"adata.{found.where} does not contain unnormalized count data. Are you sure?", ScduetWarning, stacklevel=5
+        )

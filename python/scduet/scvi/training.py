@@ -19,31 +19,19 @@ from scduet.scvi import settings
 from scduet.scvi.setup import seed
 from scduet.train.config import TrainConfig
 
+ALIKE = ("lr", "weight_decay", "max_kl_weight", "reduce_lr_on_plateau", "lr_factor", "lr_patience", "lr_min")
 PLAN = {  # plan_kwargs: ours
-    "lr": "lr",
-    "weight_decay": "weight_decay",
+    **{name: name for name in ALIKE},
     "eps": "adam_eps",
     "n_epochs_kl_warmup": "kl_warmup_epochs",
     "n_steps_kl_warmup": "kl_warmup_steps",
-    "max_kl_weight": "max_kl_weight",
-    "reduce_lr_on_plateau": "reduce_lr_on_plateau",
-    "lr_factor": "lr_factor",
-    "lr_patience": "lr_patience",
-    "lr_min": "lr_min",
 }
+STOPPING = ("patience", "min_delta", "warmup_epochs", "monitor", "mode")
 TRAINER = {  # arguments of the trainer: ours
-    "max_epochs": "max_epochs",
-    "batch_size": "batch_size",
-    "train_size": "train_size",
-    "early_stopping": "early_stopping",
-    "early_stopping_patience": "early_stopping_patience",
-    "early_stopping_min_delta": "early_stopping_min_delta",
-    "early_stopping_warmup_epochs": "early_stopping_warmup_epochs",
-    "early_stopping_monitor": "early_stopping_monitor",
-    "early_stopping_mode": "early_stopping_mode",
+    **{name: name for name in ("max_epochs", "batch_size", "train_size", "early_stopping", "accumulate_grad_batches")},
+    **{f"early_stopping_{name}": f"early_stopping_{name}" for name in STOPPING},
     "check_val_every_n_epoch": "validate_every",
     "gradient_clip_val": "clip_gradient",
-    "accumulate_grad_batches": "accumulate_grad_batches",
 }
 MONITORS = {  # early_stopping_monitor: term of ours. The loss of a validation has full KL weight, as their ELBO has
     "elbo_validation": "loss",
@@ -54,6 +42,7 @@ MONITORS = {  # early_stopping_monitor: term of ours. The loss of a validation h
     "validation_accuracy": "accuracy",
     "validation_classification_loss": "classification",
 }
+LOCAL = ("kl", "kl_library", "kl_background")  # terms of a cell's variables, their kl_local
 NO_EFFECT = {  # about progress bars, logs, workers and devices
     *("enable_progress_bar", "progress_bar_refresh_rate", "simple_progress_bar", "logger", "log_every_n_steps"),
     *("enable_checkpointing", "enable_model_summary", "num_sanity_val_steps", "devices", "load_sparse_tensor"),
@@ -71,6 +60,12 @@ DEFAULTS_PLAN = {  # of which there is no other value here
 }
 # of datasplitter_kwargs; without effect. What drop_last is for does not happen: a rest of 1 or 2 cells joins the last
 SPLITTER = {"drop_last", "pin_memory", "num_workers", "persistent_workers"}
+
+
+def with_plan(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a `train` that names some of the plan's own. What plan_kwargs says holds, unlike there."""
+    named = {name: given.pop(name) for name in PLAN if name in given}
+    return {**given, "plan_kwargs": {**named, **(given.get("plan_kwargs") or {})}}
 
 
 def training_config(arguments: dict[str, Any], plan: dict[str, Any] | None) -> TrainConfig:
@@ -188,8 +183,9 @@ def history_of(table: pd.DataFrame, steps: Steps | None = None) -> History:
         if "loss" not in terms or "reconstruction" not in terms:
             continue
         zero = pd.Series(0.0, table.index)
-        local = terms.get("kl", zero) + terms.get("kl_library", zero)
-        error, of_genes = terms["reconstruction"] + terms.get("state", zero), terms.get("kl_genes", zero)
+        error = sum((terms[term] for term in terms if term.startswith(("reconstruction", "state"))), zero)
+        local = sum((terms[term] for term in terms if term in LOCAL), zero)
+        of_genes = terms.get("kl_genes", zero)
         found |= {name: terms["loss"], f"elbo_{where}": error + local + of_genes}
         found |= {f"reconstruction_loss_{where}": error, f"kl_local_{where}": local, f"kl_global_{where}": of_genes}
         for term, theirs in (("classification", "classification_loss"), ("accuracy", "accuracy")):

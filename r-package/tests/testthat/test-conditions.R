@@ -194,11 +194,13 @@ test_that("what was named, written otherwise or left out is told", {
   expect_words(capture.output(print(trained)))
 })
 
-test_that("alternative experiments are named when they are not carried over", {
+test_that("what alternative experiments have beside counts is named when it is not carried over", {
   skip_if_no_engine()
   skip_if_not_installed("SingleCellExperiment")
   x <- counts_of_two_batches()
   object <- SingleCellExperiment::SingleCellExperiment(list(counts = x))
-  SingleCellExperiment::altExp(object, "ADT") <- SummarizedExperiment::SummarizedExperiment(list(counts = x[1:3, ]))
+  proteins <- SummarizedExperiment::SummarizedExperiment(list(counts = x[1:3, ], logcounts = log1p(x[1:3, ])))
+  SummarizedExperiment::rowData(proteins)$clone <- c("A1", "B2", "C3")
+  SingleCellExperiment::altExp(object, "ADT") <- proteins
   expect_told("message", as_anndata(object))
 })

@@ -121,7 +121,7 @@ test_that("what the engine refuses is a classed error with its hint", {
   expect_error(RunSCVI(object, batch = "one", verbose = FALSE), class = "scduet_error_data")
   expect_error(RunModel(object, model = "scv", verbose = FALSE), class = "scduet_error_option")
   object <- Seurat::NormalizeData(object, verbose = FALSE)
-  expect_error(RunSCVI(object, layer = "data", verbose = FALSE), "log-normalised", class = "scduet_error_data")
+  expect_error(RunSCVI(object, layer = "data", verbose = FALSE), "log-normalized", class = "scduet_error_data")
   expect_text(RunSCVI(object, n_laten = 3, verbose = FALSE))
   expect_text(RunSCVI(object, batch = "one", verbose = FALSE))
   expect_text(RunSCVI(object, layer = "data", verbose = FALSE))

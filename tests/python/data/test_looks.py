@@ -39,7 +39,7 @@ def test_entries_outside_of_the_matrix_are_refused(column):
         in_memory(x)
 
 
-def test_neighbouring_rows_are_a_look_at_the_matrix():
+def test_neighboring_rows_are_a_look_at_the_matrix():
     x = sp.random(50, 30, 0.3, format="csr", random_state=0, dtype=np.float32)
     source = in_memory(x)
     near, far = source.rows(np.arange(7, 20)), source.rows(np.array([7, 9, 8]))

@@ -1,4 +1,4 @@
-"""What neighbourhoods tell: LISI, kBET, entropy and connectivity against closed forms and simple cases."""
+"""What neighborhoods tell: LISI, kBET, entropy and connectivity against closed forms and simple cases."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_weights_have_the_wanted_perplexity(cells):
 
 
 def test_lisi_counts_batches_where_all_distances_are_equal():
-    # 6 neighbours at one distance, uniform weights: 3 of one batch and 3 of the other -> 2; all of one -> 1
+    # 6 neighbors at one distance, uniform weights: 3 of one batch and 3 of the other -> 2; all of one -> 1
     near = ring([[1, 2, 3, 4, 5, 6]] * 8)
     assert lisi_samples(near, np.array([0, 0, 0, 0, 1, 1, 1, 0]))[0] == pytest.approx(2)
     assert lisi_samples(near, np.zeros(8, int))[0] == pytest.approx(1)
@@ -114,7 +114,7 @@ def test_kbet_diffusion_tells_mixed_from_separate_and_forgets_names(make):
 
 
 def test_entropy_in_closed_form():
-    # two neighbours of each batch for every cell: log 2 nats, and all there is
+    # two neighbors of each batch for every cell: log 2 nats, and all there is
     near = ring([[1, 2, 3, 4]] * 6)
     batch = np.array([0, 0, 0, 1, 1, 1])
     assert metrics.batch_entropy(None, batch, neighbors=near) == pytest.approx(1)

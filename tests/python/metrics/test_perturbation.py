@@ -60,7 +60,7 @@ def test_energy_distance_equals_its_definition_and_sees_spread():
     assert metrics.energy_distance(a, a + 5) > metrics.energy_distance(a, a + 1)
 
 
-def test_mmd_equals_its_definition_and_is_centred_at_zero():
+def test_mmd_equals_its_definition_and_is_centered_at_zero():
     a, b = RNG.normal(size=(40, 3)), RNG.normal(size=(50, 3)) + 1
 
     def kernel(x, y):

@@ -49,7 +49,7 @@ def test_means_follow_scib_and_leave_out_what_a_row_lacks(scored):
     assert table["rank"].tolist() == table["total"].rank(ascending=False).tolist()
 
 
-def test_pca_of_counts_is_that_of_the_log_normalised_data(counts):
+def test_pca_of_counts_is_that_of_the_log_normalized_data(counts):
     import scanpy as sc
 
     found = baselines.unintegrated_pca(counts, n_components=5)

@@ -39,10 +39,10 @@ def by_the_page(module, counts, config):
     """Middle layer, mean, and loss a cell, in float64 from the formulas of Eraslan et al. and their package."""
     z, size = (torch.tensor(values) for values in plain_input(counts.astype(np.float64)))
     weights = {name: value.detach().double() for name, value in module.state_dict().items()}
-    hidden = z
+    hidden = middle = z
     for i in range(3):
         hidden = hidden @ weights[f"blocks.{i}.linear.0.weight"].T + weights[f"blocks.{i}.linear.0.bias"]
-        middle = hidden if i == 1 else z if i == 0 else middle
+        middle = hidden if i == 1 else middle
         hidden = F.relu(hidden / (1 + 1e-3) ** 0.5 + weights[f"blocks.{i}.norm.0.bias"])
 
     def linear(name):

@@ -13,7 +13,7 @@ OPTIONS = {"lr": 0.01, "weight_decay": 1e-3, "eps": 0.01}
 
 
 def trained(make, gradients):
-    """A layer after the steps in `gradients` (None: the bias has none), and its optimiser."""
+    """A layer after the steps in `gradients` (None: the bias has none), and its optimizer."""
     torch.manual_seed(0)
     layer = nn.Linear(5, 3)
     optimizer = make(layer)

@@ -38,7 +38,7 @@ def test_norms_by_option(batch_norm, layer_norm):
     torch.testing.assert_close(mlp(x), out.relu())
 
 
-def test_one_cell_is_normalised_as_in_evaluation_and_leaves_no_trace():
+def test_one_cell_is_normalized_as_in_evaluation_and_leaves_no_trace():
     mlp, x = MLP(5, 4, 2), torch.randn(1, 5)
     mlp(torch.randn(30, 5))
     before = {name: value.clone() for name, value in mlp.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Writes members.json: the public members of scvi-tools' SCVI, SCANVI, LinearSCVI and AUTOZI, by reading its sources.
+"""Writes members.json: the public members of scvi-tools' models that are here, by reading its sources.
 
 python tests/python/scvi/make_members.py 1.4.2=site-packages/scvi 1.5.1=unpacked_wheel/scvi
 """
@@ -8,11 +8,13 @@ import json
 import sys
 from pathlib import Path
 
-MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI")
+MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI")
+PLACES = ("model", "external/poissonvi")  # of their sources
 
 
 def members(root: Path) -> dict:
-    trees = [ast.parse(path.read_text()) for path in sorted((root / "model").rglob("*.py"))]
+    paths = [path for place in PLACES for path in sorted((root / place).rglob("*.py"))]
+    trees = [ast.parse(path.read_text()) for path in paths]
     classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
     found = {name: members_of(name, classes) for name in MODELS}
     return found | {module: exported(root / module / "__init__.py") for module in ("data", "utils")}

@@ -7,6 +7,7 @@ import inspect
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from named import named
 
@@ -14,11 +15,20 @@ from scduet import scvi
 from scduet.errors import OptionError
 
 VERSIONS = json.loads(Path(__file__).with_name("members.json").read_text())
-MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI")
+MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI")
 INSTEAD = {  # members that name an alternative
     *("register_manager", "update_setup_method_args", "get_importance_weights", "get_ranked_features"),
     *("shap_predict", "shap_adata_predict", "prepare_query_mudata", "setup_annbatch"),
 }
+FEWER, MORE = {"TOTALVI": {"prepare_query_mudata"}}, {"POISSONVI": {"differential_expression"}}  # than those, by model
+
+
+def class_of(name):
+    return getattr(scvi.external if name == "POISSONVI" else scvi.model, name)
+
+
+def instead(name):
+    return INSTEAD - FEWER.get(name, set()) | MORE.get(name, set())
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +37,12 @@ def models():
     adata = scvi.data.synthetic_iid(batch_size=40, n_genes=12)
     made = {}
     for name in MODELS:
-        cls = getattr(scvi.model, name)
-        more = {"unlabeled_category": "label_0"} if name == "SCANVI" else {}
-        cls.setup_anndata(adata, batch_key="batch", labels_key="labels", **more)
+        cls, given = class_of(name), {"batch_key": "batch", "labels_key": "labels"}
+        if name == "TOTALVI":
+            given = {"batch_key": "batch", "protein_expression_obsm_key": "protein_expression"}
+        if name == "POISSONVI":
+            adata.layers["fragments"], given["layer"] = np.ceil(adata.X / 12), "fragments"
+        cls.setup_anndata(adata, **given, **({"unlabeled_category": "label_0"} if name == "SCANVI" else {}))
         made[name] = cls(adata, n_latent=3, n_hidden=8)
         made[name].train(1, enable_progress_bar=False)
     yield made
@@ -44,7 +57,7 @@ def test_every_member_is_there_or_names_another(models, version, name):
         if member in ("run_id", "run_name"):
             with pytest.raises(AttributeError, match=named("runs")):
                 getattr(model, member)
-        elif member in INSTEAD:
+        elif member in instead(name):
             with pytest.raises(OptionError, match=named(member)) as raised:
                 getattr(model, member)(model.adata)
             assert raised.value.hint
@@ -58,9 +71,9 @@ def test_every_member_is_there_or_names_another(models, version, name):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_argument_is_taken_in_the_same_order_or_refused_by_name(version, name):
     for member, told in VERSIONS[version][name].items():
-        if told == "property" or member in INSTEAD:
+        if told == "property" or member in instead(name):
             continue
-        known = inspect.signature(getattr(getattr(scvi.model, name), member)).parameters
+        known = inspect.signature(getattr(class_of(name), member)).parameters
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
             assert set(told) <= set(known), (member, set(told) - set(known))
         shared = [argument for argument in told if argument in known]
@@ -82,10 +95,18 @@ def test_every_function_of_data_and_utils_is_there_or_names_another(version, mod
         ours.no_such  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["external", "criticism", "hub", "train", "module"])
+@pytest.mark.parametrize("name", ["criticism", "hub", "train", "module"])
 def test_modules_that_are_not_here_name_another(name):
     with pytest.raises(AttributeError, match=named(repr(name))):
         getattr(scvi, name)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("model", "DestVI"), ("model", "AmortizedLDA"), ("external", "GIMVI"), ("external", "VELOVI")]
+)
+def test_models_that_are_not_here_say_so(module, name):
+    with pytest.raises(AttributeError, match=named(module, repr(name))):
+        getattr(getattr(scvi, module), name)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Embedding whole data sets: neighbours, padding, order and memory change nothing; bad input is refused by name."""
+"""Embedding whole data sets: neighbors, padding, order and memory change nothing; bad input is refused by name."""
 
 import dataclasses
 
@@ -216,7 +216,7 @@ def test_a_low_share_of_known_genes_is_refused_or_allowed(model, adata):
     assert model.embed(adata, min_share=0.01).shape[0] == 40
 
 
-def test_log_normalised_values(model, adata):
+def test_log_normalized_values(model, adata):
     truth = model.embed(adata)
     adata.X = sp.csr_matrix(np.log1p(adata.X.toarray() / 3))
     if model.name == "scgpt":  # bins do not change under a monotone map

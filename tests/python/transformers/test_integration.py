@@ -179,7 +179,7 @@ def integrated():
 
 
 def test_vectors_tell_the_type_and_not_the_batch(integrated):
-    """Were <cls> normalised by batch, as in the official code, neighbours would tell the batch of every cell."""
+    """Were <cls> normalized by batch, as in the official code, neighbors would tell the batch of every cell."""
     cells, _, model = integrated
     told = {key: _told(cells.obsm["X_scGPT"], cells.obs[key].to_numpy()) for key in ("run", "type")}
     assert told["run"] < _told(hvg_pca(cells), cells.obs["run"].to_numpy()) - 0.05, told
@@ -202,7 +202,7 @@ def test_real_technologies_mix_better_than_in_pca_and_cell_lines_stay_apart(real
 
 
 def _told(x, labels):
-    """Share of cells whose label their neighbours tell."""
+    """Share of cells whose label their neighbors tell."""
     half = np.arange(len(x)) % 4 < 2
     return KNeighborsClassifier(7).fit(x[half], labels[half]).score(x[~half], labels[~half])
 

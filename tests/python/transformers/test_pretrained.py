@@ -180,12 +180,12 @@ def test_without_labels_nothing_is_scored(model, adata):
     assert list(adata.obsm) == ["X_mine"]
 
 
-def test_pca_is_of_the_log_normalised_counts(adata):
-    """The distances between cells are those of the centred log-normalised variable genes."""
+def test_pca_is_of_the_log_normalized_counts(adata):
+    """The distances between cells are those of the centered log-normalized variable genes."""
     shares = adata.X.toarray() / adata.X.toarray().sum(1, keepdims=True)
     logged = np.log1p(shares * 1e4)
-    centred = logged - logged.mean(0)
+    centered = logged - logged.mean(0)
     pca = hvg_pca(adata)  # 90 genes: all are variable, 39 components hold everything
     np.testing.assert_allclose(
-        pca @ pca.T, centred @ centred.T, rtol=1e-3, atol=1e-2 * np.abs(centred @ centred.T).max()
+        pca @ pca.T, centered @ centered.T, rtol=1e-3, atol=1e-2 * np.abs(centered @ centered.T).max()
     )

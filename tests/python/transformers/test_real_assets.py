@@ -1,4 +1,4 @@
-"""The publishers' own dictionaries tokenise real human cells. No weights are public enough to be beside the project."""
+"""The publishers' own dictionaries tokenize real human cells. No weights are public enough to be beside the project."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not ASSETS.exists(), reason="the real files are 
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, Transformer]:
-    """The official vocabularies, with modules that have no weights: only the tokenisers are used."""
+    """The official vocabularies, with modules that have no weights: only the tokenizers are used."""
     vocabularies = {
         "geneformer": geneformer.read_vocabulary([ASSETS / "geneformer"], 25_426),
         "scgpt": scgpt_vocabulary(json.loads((ASSETS / "scgpt" / "default_gene_vocab.json").read_text()), "<pad>"),

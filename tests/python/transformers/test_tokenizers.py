@@ -1,4 +1,4 @@
-"""Each tokeniser against a plain loop over its definition, and what must not change its result."""
+"""Each tokenizer against a plain loop over its definition, and what must not change its result."""
 
 import dataclasses
 from itertools import pairwise
@@ -139,7 +139,7 @@ def test_genes_without_counts_come_last_in_bin_0():
         np.testing.assert_array_equal(all_values, np.pad(value, (0, len(all_genes) - len(gene))))
 
 
-def test_bins_of_normalised_values_are_those_of_counts():
+def test_bins_of_normalized_values_are_those_of_counts():
     x = counts()[:1]
     same = np.log1p(x / x.sum() * 1e4)
     tokenizer = dataclasses.replace(BINS, ties="midpoint", length=999)

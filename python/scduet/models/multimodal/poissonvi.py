@@ -135,8 +135,9 @@ class PoissonVI(nn.Module):
         """The shares; without the region factors, those of peaks that are all seen equally well."""
         if region_factors:
             return self.normalized_expression(z, cells, batch)
+        share: nn.Linear = self.scvi.share  # type: ignore[assignment]
         hidden = self.scvi._hidden(z, cells, cells.batch if batch is None else batch)  # pyright: ignore[reportPrivateUsage]
-        return self.scvi._linked(F.linear(hidden, self.scvi.share.weight))  # pyright: ignore[reportPrivateUsage]
+        return self.scvi._linked(F.linear(hidden, share.weight))  # pyright: ignore[reportPrivateUsage]
 
     def cell_factors(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
         """The number of fragments of each cell, or its size factor."""
@@ -144,4 +145,4 @@ class PoissonVI(nn.Module):
 
     def region_factors(self) -> Float[Tensor, " peak"]:
         """The logit that each peak adds to its share."""
-        return self.scvi.share.bias
+        return self.scvi.share.bias  # type: ignore[return-value]

@@ -31,12 +31,12 @@ from scduet.contract import CellBatch, Expects, Input, Loss, Player, Reference, 
 from scduet.data import schema
 from scduet.models.multimodal.protein_background import measured
 from scduet.models.multimodal.proteins import Branch, ProteinDecoder, Proteins, draw_as_theirs, level_rows, of_level
-from scduet.nn import sparse_likelihoods
 from scduet.nn.adversary import Adversary
 from scduet.nn.distributions import Distribution, NegativeBinomial, ZeroInflatedNegativeBinomial
 from scduet.nn.gaussians import softmax_mean
 from scduet.nn.heads import head
 from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rows_beside, rsample
+from scduet.nn.sparse_likelihoods import negative_binomial, zero_inflated_negative_binomial
 from scduet.options import check_network
 
 ADVERSARY = Player("adversary", lr=0.25)  # 1e-3 where the model's rate is 4e-3, as in scvi-tools
@@ -134,10 +134,10 @@ class TotalVI(nn.Module):
         self.genes = self._branch(share=n_genes)
         self.proteins = ProteinDecoder(reference, config, self._branch, n_genes if self.inflated else 0)
         self.log_dispersion = nn.Parameter(torch.randn(*level_rows(config.gene_dispersion, reference), n_genes))
-        self._add_adversary()
+        self.add_adversary()
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
-        if step.player == ADVERSARY.name:
+        if self.adversary is not None and step.player == ADVERSARY.name:
             told = self.adversary.recognition(self._states.pop(0), cells.batch)
             return Loss((1 - step.kl_weight) * told, {"recognition": told}, len(cells))
         each, z = self._terms(cells)
@@ -179,7 +179,7 @@ class TotalVI(nn.Module):
 
     def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
         """Mean and variance of p(log l) in the cell's batch, where the library size is learned."""
-        return self.library_log_mean[cells.batch, None], self.library_log_variance[cells.batch, None]
+        return self.library_log_mean[cells.batch, None], self.library_log_variance[cells.batch, None]  # type: ignore
 
     def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
         """log l: of the size factor, the posterior mean, or the observed total (-inf for an empty cell)."""
@@ -265,12 +265,11 @@ class TotalVI(nn.Module):
         mixing = self.proteins.mixing(state, codes)
         logits = head(self.genes.share, self.genes(state, codes), codes)
         log_r = of_level(self.config.gene_dispersion, self.log_dispersion, cells.batch, cells.label)
-        likelihood, dropout = sparse_likelihoods.negative_binomial, []
-        if self.inflated:
-            likelihood = sparse_likelihoods.zero_inflated_negative_binomial
-            dropout = [head(self.proteins.mixing.dropout_logits, mixing, codes)]
-        link = "softplus" if self.reference.size_factor else "softmax"
-        return likelihood(cells.x, logits, log_library, log_r, *dropout, link), self.proteins(state, codes, mixing)
+        link, proteins = "softplus" if self.reference.size_factor else "softmax", self.proteins(state, codes, mixing)
+        if not self.inflated:
+            return negative_binomial(cells.x, logits, log_library, log_r, link), proteins
+        dropout = head(self.proteins.mixing.dropout_logits, mixing, codes)
+        return zero_inflated_negative_binomial(cells.x, logits, log_library, log_r, dropout, link), proteins
 
     def _sample_library(self, cells: CellBatch, z: Tensor) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
         """log l for training, and where it is learned, its term of each cell's loss."""
@@ -320,11 +319,12 @@ class TotalVI(nn.Module):
         levels = self.reference.n_batches, *self.reference.n_categories
         return Branch(self._mlp("decoder", n_state, c.n_layers_decoder), c.n_hidden, n_state, levels, **heads)
 
-    def _add_adversary(self) -> None:
+    def add_adversary(self) -> None:
+        """Make the adversary, where the options or missing proteins ask for one."""
         wanted, r = self.config.adversarial_classifier, self.reference
         undetected, unmeasured = r.arrays["protein_missing"]
         missing = unmeasured or (undetected and not self.config.override_missing_proteins)
-        self.adversary, self._states = None, list[Tensor]()
+        self.adversary, self._states, self.players = None, list[Tensor](), ("model",)
         if r.n_batches > 1 and (missing if wanted is None else wanted):
             self.adversary = Adversary(self.config.n_latent, r.n_batches)
             self.players = ("model", ADVERSARY)

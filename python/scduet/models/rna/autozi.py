@@ -6,7 +6,7 @@
 
     q(d_g) = Beta(alpha_g, beta_g)
 
-Training minimises the loss of scVI with that mixture as likelihood, plus KL(q(d) || p(d)) shared among the cells.
+Training minimizes the loss of scVI with that mixture as likelihood, plus KL(q(d) || p(d)) shared among the cells.
 Source: Clivio, Lopez, Regier, Gayoso, Jordan and Yosef 2019, bioRxiv 10.1101/794875. Dropout has a smallest
 probability, `minimal_dropout`, below which a ZINB could not be told from a NB.
 """

@@ -7,7 +7,7 @@
     x    ~ NB(s * exp(m), r) or ZINB                  r of each gene, or softplus(Linear(h)) of each gene and cell
     dropout = sigmoid(Linear(h)), or sigmoid(k_g m_g + c_g), a logistic curve of the log mean
 
-Training minimises -log p(x | h), summed over genes, a mean over cells. There is no prior of the state and no batch:
+Training minimizes -log p(x | h), summed over genes, a mean over cells. There is no prior of the state and no batch:
 what differs between batches is reconstructed like all else. Constants are those of the package dca 0.3.4. Unlike there,
 the optimizer is Adam, the rate falls along a cosine, and the held-out cells are drawn at random.
 """

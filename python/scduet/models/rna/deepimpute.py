@@ -4,7 +4,7 @@
     genes that correlate best with each of its own, among the genes of the others:
     prediction = softplus(Linear(dropout(relu(Linear(in)))))        of log(1 + count) of its genes
 
-Training minimises mean(y (y - prediction)²), summed over sub-networks. A zero has no weight there, so what is learned
+Training minimizes mean(y (y - prediction)²), summed over sub-networks. A zero has no weight there, so what is learned
 is the level of a gene *given that it was seen*, not its expected count, unless `loss="mse"`. Held-out molecules are
 predicted worse than by the counts as they are: the model is here to be compared with.
 

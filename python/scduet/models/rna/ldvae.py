@@ -1,7 +1,7 @@
 """LDVAE: an scVI with a linear decoder, so that each latent dimension has a loading for each gene (Svensson 2020).
 
     z     ~ Normal(0, I)                                     state of the cell
-    share = softmax(norm(loadings @ z + effect of covariates))   norm: batch normalisation of each gene
+    share = softmax(norm(loadings @ z + effect of covariates))   norm: batch normalization of each gene
     x     ~ NB(l * share, r)                                 counts; the rest as in scVI
 
 Source: Svensson, Gayoso, Yosef and Pachter 2020, Bioinformatics 36:3418. The encoder sees no covariates, and the
@@ -45,7 +45,7 @@ class Config:
     use_observed_lib_size: bool = False
     """Take a cell's library size as its total, rather than learn it."""
     use_batch_norm: bool = True
-    """Normalise each gene's factor sum over the minibatch before the softmax."""
+    """Normalize each gene's factor sum over the minibatch before the softmax."""
     bias: bool = False
     """Give each gene an intercept."""
 
@@ -78,7 +78,7 @@ class LDVAE(nn.Module):
         return self.scvi
 
     def loadings(self) -> Float[Tensor, "gene latent"]:
-        """Change of a gene's logit of its share, by each latent dimension, batch normalisation included."""
+        """Change of a gene's logit of its share, by each latent dimension, batch normalization included."""
         return self.scvi.share.loadings().detach()[:, : self.config.n_latent]  # type: ignore[operator]
 
     def genes(self) -> Float[Tensor, "gene latent"]:
@@ -92,7 +92,7 @@ class LDVAE(nn.Module):
 
 
 class Factors(nn.Module):
-    """A linear map from the state of a cell, with a shift for each covariate, normalised over cells."""
+    """A linear map from the state of a cell, with a shift for each covariate, normalized over cells."""
 
     def __init__(self, n_latent: int, n_genes: int, levels: tuple[int, ...], batch_norm: bool, bias: bool):
         super().__init__()

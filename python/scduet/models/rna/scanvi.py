@@ -7,7 +7,7 @@
 
     q(z | x) as in scVI,  q(y | z) = classifier(z),  q(u | z, y) = Normal(within(z, y))
 
-Training minimises, a mean over cells,
+Training minimizes, a mean over cells,
     -log p(x|z) + log q(z|x) - E log p(z|u, y)
     + kl_weight * (E KL(q(u|z,y) || p(u)) + KL(q(y|z) || p(y)) + KL(q(l|x) || p(l)))
 with E over the types by q(y | z), plus classification_ratio times the cross entropy of the classifier at the posterior
@@ -104,8 +104,9 @@ class SCANVI(nn.Module):
 
     def _mlp(self, side: str, dropout: float, levels: tuple[int, ...] = ()) -> MLP:
         c = self.config
-        norms = dict(batch_norm=c.use_batch_norm in (side, "both"), layer_norm=c.use_layer_norm in (side, "both"))
-        return MLP(c.n_latent, c.n_hidden, c.n_layers, levels=levels, dropout=dropout, **norms)
+        batch_norm, layer_norm = (use in (side, "both") for use in (c.use_batch_norm, c.use_layer_norm))
+        sizes = c.n_latent, c.n_hidden, c.n_layers
+        return MLP(*sizes, levels=levels, dropout=dropout, batch_norm=batch_norm, layer_norm=layer_norm)
 
     def _cell_terms(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], dict[str, Float[Tensor, " cell"]]]:
         """The mean of q(z | x) too."""

@@ -8,7 +8,7 @@
 
     q(z | x) = Normal(encoder(log(1 + x)))      and the same for a learned log l
 
-Training minimises -log p(x | z, l) + kl_weight * KL(q(z|x) || p(z)) + KL(q(l|x) || p(l)), a mean over cells.
+Training minimizes -log p(x | z, l) + kl_weight * KL(q(z|x) || p(z)) + KL(q(l|x) || p(l)), a mean over cells.
 Options, initial distributions, constants and random draws, but for those of dropout, are those of scvi-tools 1.4.
 """
 
@@ -66,9 +66,9 @@ class Config:
     batch_representation: Literal["one-hot", "embedding"] = "one-hot"
     """Batch as a covariate of its own, or as a learned vector of length 5, which suits very many batches."""
     use_batch_norm: Literal["encoder", "decoder", "none", "both"] = "both"
-    """Where batch normalisation is used."""
+    """Where batch normalization is used."""
     use_layer_norm: Literal["encoder", "decoder", "none", "both"] = "none"
-    """Where layer normalisation is used."""
+    """Where layer normalization is used."""
 
     def __post_init__(self) -> None:
         check_network(self)

@@ -143,7 +143,9 @@ def differential_expression(
         for groups, rows1, rows2 in pairs:
             names = [text(group) for group in groups]
             draws = sampler.draw((rows1, codes[0]), (rows2, codes[1]))
-            raw = None if counts is None else group_counts(*counts, rows1, rows2)
+            raw = None
+            if cells is not None and counts is not None:
+                raw = group_counts(*counts, *(decoded.measured(cells, rows) for rows in (rows1, rows2)))
             table, called = _compared(decoded.features, draws, raw, options)
             checks.append({"comparison": " vs ".join(names), "n_genes": len(table)})
             checks[-1] |= {"n_tested": int(table["tested"].sum()), "n_called": int(called.sum())}

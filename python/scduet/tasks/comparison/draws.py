@@ -91,7 +91,7 @@ class Sampler:
             z = rsample(part.mean, part.variance)
             if kept is not None:
                 kept.append(Draws(z, part.cells, batch))
-            state = part.encoder.transform_latent(z)
+            state = z if part.encoder is None else part.encoder.transform_latent(z)
             self.decoded.normalized(state, part.cells, batch, torch.from_numpy(share[rows]))
             start = rows.stop
         return share

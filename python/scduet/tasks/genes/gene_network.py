@@ -65,7 +65,7 @@ def gene_network(
     max_length, gene_column, ...), and for attention `block` (-1: the last).
 
     Returns a DataFrame, one row a link, the strongest first: group, gene, other, weight (-1 to 1, or 0 to 1),
-    coexpression (Pearson, of log-normalised counts), by_model and by_coexpression (is `other` among the strongest of
+    coexpression (Pearson, of log-normalized counts), by_model and by_coexpression (is `other` among the strongest of
     `gene`, or the other way round, by either measure?); with `control` also difference and coexpression_difference.
     Attention has a direction: `gene` looks at `other`. Memory: a few matrices of gene x gene.
 
@@ -105,9 +105,9 @@ def correlation(x) -> Float[np.ndarray, "gene gene"]:
 
 def cosines(vectors: Float[np.ndarray, "gene width"]) -> Float[np.ndarray, "gene gene"]:
     """Cosine of each pair of vectors about their mean; a softmax over genes does not see what all genes share."""
-    centred = vectors - vectors.mean(0)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = centred / np.where(length > 0, length, 1)
+    centered = vectors - vectors.mean(0)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
+    unit = centered / np.where(length > 0, length, 1)
     return unit @ unit.T
 
 

@@ -149,7 +149,7 @@ def _task(known, genes: pd.Index, n_folds: int, seed: int) -> _Task:
 
 
 def _folds(order: Int[np.ndarray, " gene"], n_folds: int, seed: int) -> Int[np.ndarray, " gene"]:
-    """Folds alike in their targets: of every `n_folds` neighbours in `order` one goes to each, at random."""
+    """Folds alike in their targets: of every `n_folds` neighbors in `order` one goes to each, at random."""
     draw = np.random.default_rng(seed)
     rounds = [draw.permutation(n_folds) for _ in range(len(order) // n_folds + 1)]
     fold = np.empty(len(order), np.int64)

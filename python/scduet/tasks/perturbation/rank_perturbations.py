@@ -11,7 +11,7 @@ from anndata import AnnData
 from jaxtyping import Float
 
 from scduet.data.locate import locate_main
-from scduet.errors import DataError, some
+from scduet.errors import DataError, OptionError, some
 from scduet.metrics import perturbation as metrics
 from scduet.metrics.core.inputs import Undefined
 from scduet.options import check_arguments, seed_of
@@ -47,11 +47,13 @@ def rank_perturbations(
     Returns a DataFrame by perturbation, the most alike first: rank; similarity, the Pearson correlation of the changes
     over shared genes but the targets', mean over `n_splits`; similarity_vs_mean, of what is left beyond the mean of all
     perturbations; half_correlation, how far its own change repeats itself (below 0.2 it cannot be recognized); n_cells.
-    attrs["chance_rank"]: the mean rank of the right perturbation if nothing is known.
+    attrs["chance_rank"]: the mean rank of the right perturbation if nothing is known; attrs["notes"]: what was assumed.
 
     Raises DataError for a profile that shares fewer than two genes with `adata` or does not vary.
     """
     check_arguments(n_splits=n_splits)
+    if mechanisms is not None and not isinstance(mechanisms, Mapping):
+        raise OptionError(f"option 'mechanisms' cannot be {mechanisms!r}", "it maps perturbations to mechanisms")
     screen = read_screen(adata, perturbation_key, control, None, batch_key, None, layer, total_key)
     warn_of_few(screen)
     genes, value = _profile(profile, screen)
@@ -72,7 +74,7 @@ def rank_perturbations(
     ).sort_values("similarity", ascending=False, kind="stable")
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     table["measurable"] = table["half_correlation"] >= MEASURABLE
-    table.attrs |= {"chance_rank": (len(table) + 1) / 2, "n_genes": len(genes)}
+    table.attrs |= {"chance_rank": (len(table) + 1) / 2, "n_genes": len(genes), "notes": screen.notes}
     return table if mechanisms is None else _with_mechanisms(table, mechanisms, screen)
 
 
@@ -82,7 +84,10 @@ def _profile(profile: Any, screen: Screen) -> tuple[np.ndarray, Float[np.ndarray
         values = np.asarray(log_normalized(locate_main(profile, None).values).mean(0)).ravel()
         given = pd.Series(values, profile.var_names.astype(str))
     else:
-        given = pd.Series(profile, dtype=float)
+        try:
+            given = pd.Series(profile, dtype=float)
+        except (TypeError, ValueError):
+            raise DataError("the profile holds values that are no numbers", "give a change for each gene") from None
     if not given.index.is_unique:
         raise DataError(f"genes of the profile repeat: {some(given.index[given.index.duplicated()])}", "one value each")
     shared = screen.genes.isin(given.index.astype(str))

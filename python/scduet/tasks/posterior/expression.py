@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from scduet.errors import OptionError
 from scduet.options import check_arguments
 from scduet.tasks.posterior.latent import (
     BATCH_SIZE,
+    Modality,
     as_batch,
     batch_codes,
     cell_names,
@@ -65,40 +68,83 @@ def normalized_expression(
     modality that it lacks.
     """
     check_arguments(n_samples=n_samples, batch_size=batch_size)
-    adata, chosen, codes = opened(adata), modality_of(model, modality), batch_codes(model, transform_batch)
-    place, names = chosen.places(gene_list)
-    chosen.check_options(options)
-    if library_size != "latent":
-        check_arguments(library_size=library_size)
-    if library_size != 1 and not chosen.is_main:
-        raise OptionError(
-            f"library_size={library_size!r} is of the main matrix, not of {chosen.name!r}", "leave it out"
-        )
-    if library_size != 1:
-        refuse_lognormal(model, f"library_size={library_size!r}")
-    if library_size == "latent" and part_with(model.module, HasLibrary) is None:
-        raise OptionError(f"library_size='latent', and {model.name!r} has no library size", "give a number")
+    adata, chosen = opened(adata), modality_of(model, modality)
+    wanted = Wanted(chosen, *chosen.places(gene_list), library_size, options)
     rows, index = rows_of(model, adata, rows), cell_names(model, adata)
-    index = index if rows is None else index[rows]
-    apart = n_samples > 1 and not return_mean
-    found = np.zeros((n_samples if apart else 1, len(index), len(place)), dtype=np.float32)
-    start, weight, column = 0, 1 / len(codes) / (1 if apart else n_samples), torch.from_numpy(place)
-    alone = gene_list is None and len(codes) == 1 and (apart or n_samples == 1)  # nothing to pick or to average
+    draws = {"n_samples": n_samples, "return_mean": return_mean, "batch_size": batch_size, "seed": seed}
+    (found,) = expected_values(model, adata, [wanted], batch_codes(model, transform_batch), rows, **draws)
+    if n_samples > 1 and not return_mean:
+        return found
+    return pd.DataFrame(found[0], index=index if rows is None else index[rows], columns=wanted.names, copy=False)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Features of a modality, and in which unit and with which options of the model."""
+
+    modality: Modality
+    place: np.ndarray  # of its features
+    names: list[str]
+    library_size: float | Literal["latent"] = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, model: Model) -> None:
+        self.modality.check_options(self.options)
+        size = self.library_size
+        if size != "latent":
+            check_arguments(library_size=size)
+        if size != 1 and not self.modality.is_main:
+            text = f"library_size={size!r} is of the main matrix, not of {self.modality.name!r}"
+            raise OptionError(text, "leave it out")
+        if size != 1:
+            refuse_lognormal(model, f"library_size={size!r}")
+        if size == "latent" and part_with(model.module, HasLibrary) is None:
+            raise OptionError(f"library_size='latent', and {model.name!r} has no library size", "give a number")
+
+
+@torch.inference_mode()
+def expected_values(
+    model: Model,
+    adata,
+    wanted: Sequence[Wanted],
+    codes: Sequence[int | None],
+    rows: np.ndarray | None,
+    *,
+    n_samples: int,
+    return_mean: bool,
+    batch_size: int,
+    seed: int | None,
+    at_mean: bool = False,
+) -> list[np.ndarray]:
+    """What is wanted of each modality, from the same draws of states; float32 (draw, cell, feature), or one mean.
+
+    at_mean: of the posterior mean of each state, not of a draw (with "ln" always of a draw).
+    """
+    at_mean &= getattr(model.config, "latent_distribution", "normal") == "normal"
+    for one in wanted:
+        one.check(model)
+    apart, n_cells = n_samples > 1 and not return_mean, len(cell_names(model, adata)) if rows is None else len(rows)
+    found = [np.zeros((n_samples if apart else 1, n_cells, len(one.place)), np.float32) for one in wanted]
+    start, weight = 0, 1 / len(codes) / (1 if apart else n_samples)
+    alone = len(codes) == 1 and (apart or n_samples == 1)  # nothing to average
+    whole = [alone and np.array_equal(one.place, np.arange(len(one.modality.features))) for one in wanted]
     with seeded(seed):
         for part in states(model, adata, rows, batch_size):
-            into = torch.from_numpy(found[:, start : start + len(part.cells)])
+            into = [torch.from_numpy(values[:, start : start + len(part.cells)]) for values in found]
             for draw in range(n_samples):
-                z = part.draw()
+                z = part.mean if at_mean else part.draw()
                 for code in codes:
-                    batch, target = as_batch(part.cells, code), into[draw if apart else 0]
-                    if alone:
-                        chosen.normalized(z, part.cells, batch, target, **options)
-                    else:
-                        values = chosen.normalized(z, part.cells, batch, **options)
-                        target.add_(values.cpu()[:, column], alpha=weight)
-            if library_size != 1:
-                into.mul_(part.log_library.exp().cpu() if library_size == "latent" else float(library_size))  # type: ignore[union-attr]
+                    batch = as_batch(part.cells, code)
+                    for one, values, as_it_is in zip(wanted, into, whole, strict=True):
+                        target = values[draw if apart else 0]
+                        if as_it_is:
+                            one.modality.normalized(z, part.cells, batch, target, **one.options)
+                        else:
+                            decoded = one.modality.normalized(z, part.cells, batch, **one.options).cpu()
+                            target.add_(decoded[:, torch.from_numpy(one.place)], alpha=weight)
+            for one, values in zip(wanted, into, strict=True):
+                if one.library_size != 1:
+                    latent = one.library_size == "latent"
+                    values.mul_(part.log_library.exp().cpu() if latent else float(one.library_size))  # type: ignore[union-attr]
             start += len(part.cells)
-    if apart:
-        return found
-    return pd.DataFrame(found[0], index=index, columns=names, copy=False)
+    return found

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from scduet.api import Model
@@ -118,6 +118,11 @@ class Modality:
         """The rows of its matrix."""
         return cells.counts if self.is_main else cells.extra[self.name]
 
+    def measured(self, cells: Cells, rows: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " measured"]:
+        """Those of the cells at `rows` in which it was measured."""
+        known = cells.measured.get("x" if self.is_main else self.name)
+        return rows if known is None else rows[known[rows]]
+
     def places(self, names) -> tuple[np.ndarray, list[str]]:
         """Columns and names of these features (None: all). Raises DataError naming those that the model lacks."""
         if names is None:
@@ -135,8 +140,10 @@ class Modality:
         return {"rna": "gene", "peaks": "peak"}.get(self.name, self.name)
 
 
-def modality_of(model: Model, name: str | None = None) -> Modality:
+def modality_of(model: Model, name: str | Modality | None = None) -> Modality:
     """The modality called `name`, or the main one. Raises OptionError where the model does not decode it."""
+    if isinstance(name, Modality):  # another view of one
+        return name
     decoder = part_with(model.module, Decodes)
     if decoder is None:
         raise OptionError(f"{model.name!r} decodes no distribution of counts", "use e.g. scvi or scanvi")
@@ -166,14 +173,14 @@ def states(model: Model, adata=None, rows: np.ndarray | None = None, batch_size:
     for batch in minibatches(cells, sequential(len(cells)) if rows is None else np.asarray(rows), batch_size):
         batch = batch.to(model.device)
         assert isinstance(batch, CellBatch)
-        if kept is None and encoder is None:
-            mean = model.module.embed(batch)  # type: ignore[operator]
-            yield States(batch, None, mean, torch.zeros_like(mean), None if holder is None else holder.log_library)
-        elif kept is None:
-            yield States(batch, encoder, *encoder.posterior(batch), None if holder is None else holder.log_library)
-        else:
+        if kept is not None:
             mean, variance = (_at(batch, known) for known in (kept.mean, kept.variance))
             yield States(batch, encoder, mean, variance, None if kept.log is None else partial(_at, known=kept.log))
+        elif encoder is None:
+            mean = model.module.embed(batch)  # type: ignore[operator]
+            yield States(batch, None, mean, torch.zeros_like(mean), None if holder is None else holder.log_library)
+        else:
+            yield States(batch, encoder, *encoder.posterior(batch), None if holder is None else holder.log_library)
 
 
 def is_minified(adata) -> bool:
@@ -194,7 +201,9 @@ def opened(adata):
 
 
 def cell_names(model: Model, adata=None) -> pd.Index:
-    return pd.RangeIndex(len(model.encode())) if adata is None else adata.obs_names
+    if adata is None or isinstance(adata, Cells):
+        return pd.RangeIndex(len(model.encode() if adata is None else adata))
+    return adata.obs_names
 
 
 def rows_of(model: Model, adata, wanted) -> np.ndarray | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -52,15 +52,33 @@ def posterior_predictive_sample(
     adata, chosen, codes = opened(adata), modality_of(model, modality), batch_codes(model, transform_batch)
     if len(codes) > 1:
         raise OptionError(f"transform_batch={transform_batch!r}", "it is one batch: counts are drawn, not averaged")
-    (code,), (place, _), rows = codes, chosen.places(gene_list), rows_of(model, adata, rows)
-    pieces: list[list[sp.csr_matrix]] = [[] for _ in range(n_samples)]
+    (pieces,) = draw_counts(model, adata, [(chosen, chosen.places(gene_list)[0])], codes[0], n_samples,
+                            rows_of(model, adata, rows), batch_size, seed)  # fmt: skip
+    return pieces[0] if n_samples == 1 else pieces
+
+
+@torch.inference_mode()
+def draw_counts(
+    model: Model,
+    adata,
+    wanted: Sequence[tuple[Modality, np.ndarray]],
+    code: int | None,
+    n_samples: int,
+    rows: np.ndarray | None,
+    batch_size: int,
+    seed: int | None,
+) -> list[list[sp.csr_matrix]]:
+    """Of each modality (and places of its features) its draws, (cell, feature); all modalities from the same states."""
+    pieces: list[list[list[sp.csr_matrix]]] = [[[] for _ in range(n_samples)] for _ in wanted]
     with seeded(seed):
         for part in states(model, adata, rows, batch_size):
-            for kept in pieces:
-                drawn = chosen.of(part.draw(), part.cells, as_batch(part.cells, code), part.log_library).sample()
-                kept.append(sp.csr_matrix(drawn.cpu().numpy()[:, place]))
-    found = [sp.csr_matrix(sp.vstack(kept, format="csr")) for kept in pieces]
-    return found[0] if n_samples == 1 else found
+            for draw in range(n_samples):
+                given = part.draw(), part.cells, as_batch(part.cells, code), part.log_library
+                decoded = wanted[0][0].decoder.decode(*given)
+                for kept, (chosen, place) in zip(pieces, wanted, strict=True):
+                    drawn = decoded[chosen.name].sample().cpu().numpy()
+                    kept[draw].append(sp.csr_matrix(drawn[:, place]))
+    return [[sp.csr_matrix(sp.vstack(parts, format="csr")) for parts in kept] for kept in pieces]
 
 
 @torch.inference_mode()
@@ -111,18 +129,22 @@ def feature_correlation(
     correlation_type: Literal["spearman", "pearson"] = "spearman",
     batch_size: int = 64,
     seed: int | None = 0,
-    modality: str | None = None,
+    modality: str | Sequence[str | Modality] | None = None,
 ) -> pd.DataFrame:
     """Correlation of genes in expression drawn from the model without its counting noise (gene x gene).
 
     Each draw takes a state, and a rate of it from Gamma(dispersion, rna_size_factor * share / dispersion). Means over
-    `transform_batch`es. Needs a NB or ZINB.
+    `transform_batch`es. Needs a NB or ZINB. modality: of another matrix, e.g. "protein", or of several side by side.
     """
     check_arguments(n_samples=n_samples, batch_size=batch_size, rna_size_factor=rna_size_factor)
     if correlation_type not in ("spearman", "pearson"):
         raise OptionError(f"correlation_type={correlation_type!r}", "it is spearman or pearson")
-    chosen = modality_of(model, modality)
-    place, names = chosen.places(gene_list)
+    several = not isinstance(modality, str | None)
+    chosen = [modality_of(model, one) for one in modality] if several else [modality_of(model, modality)]
+    if several and gene_list is not None:
+        raise OptionError("gene_list is of one modality", "leave it out, and pick rows and columns of the result")
+    names = [name for one in chosen for name in one.features] if several else chosen[0].places(gene_list)[1]
+    place = np.arange(len(names)) if several else chosen[0].places(gene_list)[0]
     codes = batch_codes(model, transform_batch)
     with seeded(seed):
         found = []
@@ -135,15 +157,19 @@ def feature_correlation(
 
 
 def _rates(
-    model: Model, chosen: Modality, adata, n_samples: int, size: float, code: int | None, batch_size: int
+    model: Model, chosen: list[Modality], adata, n_samples: int, size: float, code: int | None, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """Draws of expression, (cell, feature) each."""
+    """Draws of expression, (cell, feature) each, the features of all modalities side by side."""
     for part in states(model, adata, None, batch_size):
         for _ in range(n_samples):
-            p = chosen.of(part.draw(), part.cells, as_batch(part.cells, code), part.log_library)
-            if not isinstance(p, HasRates):
-                raise OptionError("only a NB or ZINB has rates to correlate", "train with gene_likelihood='nb'")
-            yield p.sample_rates(size).cpu().numpy()
+            given = part.draw(), part.cells, as_batch(part.cells, code), part.log_library
+            yield torch.cat([_with_rates(one.of(*given)).sample_rates(size) for one in chosen], -1).cpu().numpy()
+
+
+def _with_rates(distribution) -> HasRates:
+    if not isinstance(distribution, HasRates):
+        raise OptionError("only a NB or ZINB has rates to correlate", "train with gene_likelihood='nb'")
+    return distribution
 
 
 def _correlation(drawn: np.ndarray, kind: str) -> np.ndarray:

@@ -20,9 +20,9 @@ N_GENES, N_COMPONENTS = 2000, 50
 def unintegrated_pca(
     adata, layer: str | None = None, *, n_components: int = N_COMPONENTS
 ) -> Float[np.ndarray, "cell pc"]:
-    """Principal components of the log-normalised data, nothing integrated; `adata` is left as it is.
+    """Principal components of the log-normalized data, nothing integrated; `adata` is left as it is.
 
-    adata: AnnData; whole numbers in X (or `layer`) are taken for counts and log-normalised to 10,000 a cell, anything
+    adata: AnnData; whole numbers in X (or `layer`) are taken for counts and log-normalized to 10,000 a cell, anything
     else is used as it is. Genes: var["highly_variable"] if present, else the 2,000 most variable. Deterministic.
 
     Raises DataError where there is no matrix, or it is not finite.

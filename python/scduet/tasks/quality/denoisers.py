@@ -90,7 +90,7 @@ def magic(counts: sp.csr_matrix, t: int = 3, n_neighbors: int = 5, seed: int = 0
     174:716.
     """
     try:
-        from magic import MAGIC
+        from magic import MAGIC  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise OptionError("method='magic' needs the package magic-impute", "pip install magic-impute") from error
     total = totals(counts)

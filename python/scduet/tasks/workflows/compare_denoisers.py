@@ -60,7 +60,7 @@ def compare_denoisers(
             row["false_discovery_rate"] = np.nan if pair is None else _discoveries(counts, labels, pair, function, seed)
         table.append(row)
         if told is not None:
-            told(done, len(rows))
+            told(done, len(rows), 0.0)
     result = pd.DataFrame(table).set_index("method")
     result.attrs |= {"share": share, "n_cells": len(molecules.cells), "n_genes": len(molecules.genes)}
     return result

@@ -82,7 +82,7 @@ def _matrix_product() -> Finding:
     finally:
         torch.set_num_threads(threads)
     ratio = min(t for t, _ in times) / min(n for _, n in times)
-    remedy = "start a new session and load scduet before other packages; in R install an optimised BLAS"
+    remedy = "start a new session and load scduet before other packages; in R install an optimized BLAS"
     found = f"a matrix product takes {ratio:.1f} times as long as numpy's"
     return Finding("speed of torch", found, ratio < SLOW, "" if ratio < SLOW else remedy)
 

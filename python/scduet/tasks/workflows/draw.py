@@ -45,7 +45,7 @@ def draw(
     max_cells: int = 20_000,
     seed: int = 0,
 ) -> Figure:
-    """UMAP of each embedding (column) coloured by each annotation (row), the unintegrated PCA first.
+    """UMAP of each embedding (column) colored by each annotation (row), the unintegrated PCA first.
 
     embeddings: obsm keys; None for all that are no drawings. annotations: columns of obs, e.g. batch and cell type.
     max_cells: draw a random sample of so many. `adata` is not changed.
@@ -78,7 +78,7 @@ def lay_out(
 
 
 def umap(points: Float[np.ndarray, "cell latent"], seed: int = 0) -> Float[np.ndarray, "cell 2"]:
-    """UMAP (McInnes et al. 2018) with scanpy's defaults and 15 neighbours; two dimensions stay as they are."""
+    """UMAP (McInnes et al. 2018) with scanpy's defaults and 15 neighbors; two dimensions stay as they are."""
     import scanpy
 
     if points.shape[1] == 2:

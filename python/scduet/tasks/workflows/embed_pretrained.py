@@ -61,7 +61,7 @@ def embed_pretrained(
 
 
 def hvg_pca(adata, layer: str | None = None) -> np.ndarray:
-    """PCA, (cell, component), of the log-normalised counts of the most variable genes. `adata` is not changed."""
+    """PCA, (cell, component), of the log-normalized counts of the most variable genes. `adata` is not changed."""
     copy = sc.AnnData(locate_main(adata, layer).values.copy(), adata.obs.copy())
     sc.pp.normalize_total(copy, target_sum=1e4)
     sc.pp.log1p(copy)

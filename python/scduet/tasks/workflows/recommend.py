@@ -41,18 +41,18 @@ class Rule:
 
 RULES = (  # of each task the first rule that fits is given; the last of each always fits
     Rule(
-        "visualisation",
+        "visualization",
         (("n_batches", ">=", 2),),
-        "PCA of log-normalised counts, Harmony if the batches stand apart, then UMAP",
+        "PCA of log-normalized counts, Harmony if the batches stand apart, then UMAP",
         False,
         "of 14 methods Harmony, LIGER and Seurat 3 did best; Harmony, much the quickest of them, is the first to try "
         "(that a picture needs no deep model is our judgement)",
         "Tran et al. 2020, Genome Biology 21:12",
     ),
     Rule(
-        "visualisation",
+        "visualization",
         (),
-        "PCA of log-normalised counts, then UMAP",
+        "PCA of log-normalized counts, then UMAP",
         False,
         "of six tools UMAP was the quickest and most reproducible and kept clusters best; but two dimensions distort: "
         "read no distances off it (Chari & Pachter 2023)",
@@ -61,7 +61,7 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
     Rule(
         "integration",
         (("n_cells", "<", 100),),
-        "PCA of log-normalised counts",
+        "PCA of log-normalized counts",
         False,
         "PCA does well without tuning, and a model with hundreds of thousands of weights has too little to learn from "
         "(the limit of 100 cells is ours)",
@@ -70,7 +70,7 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
     Rule(
         "integration",
         (("n_batches", "==", 1),),
-        "PCA of log-normalised counts",
+        "PCA of log-normalized counts",
         False,
         "one batch: there is nothing to integrate, and PCA competes with deep models that are not tuned",
         "Raimundo et al. 2020, Genome Biology 21:212",
@@ -112,7 +112,7 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
     Rule(
         "annotation",
         (("n_labels", "<", 2),),
-        "marker genes, or scduet.annotate(adata, reference) with a labelled reference",
+        "marker genes, or scduet.annotate(adata, reference) with a labeled reference",
         False,
         "these cells carry no labels to learn from; automatic labels want a check by hand, such as by markers",
         "Clarke et al. 2021, Nature Protocols 16:2749",
@@ -123,14 +123,14 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
         "logistic regression; scANVI if the table of scduet.annotate(query, reference) says that it is better",
         False,
         "logistic regression did better than methods that model batch effects (Open Problems), and as well as scANVI "
-        "in the results of January 2025; in its authors' tests scANVI compares favourably",
+        "in the results of January 2025; in its authors' tests scANVI compares favorably",
         "Luecken et al. 2025, Nature Biotechnology 43:1035 (Open Problems); "
         "Xu et al. 2021, Molecular Systems Biology 17:e9620",
     ),
     Rule(
         "annotation",
         (),
-        "logistic regression or a linear SVM on log-normalised counts",
+        "logistic regression or a linear SVM on log-normalized counts",
         False,
         "of 22 classifiers a linear SVM was the best overall, within data sets and across them; "
         "logistic regression beat more complex methods (Open Problems)",
@@ -176,7 +176,7 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
     Rule(
         "marker genes of cell types",
         (),
-        "Wilcoxon test on log-normalised counts",
+        "Wilcoxon test on log-normalized counts",
         False,
         "of 59 methods simple ones did well, especially the Wilcoxon test, the t-test and logistic regression",
         "Pullin & McCarthy 2024, Genome Biology 25:56",
@@ -210,8 +210,8 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
     ),
 )
 ALIASES: Mapping[str, tuple[str, ...]] = {  # what users may call a task
-    "visualization": ("visualisation",),
-    "umap": ("visualisation",),
+    "visualization": ("visualization",),
+    "umap": ("visualization",),
     "integrate": ("integration",),
     "batch correction": ("integration",),
     "annotate": ("annotation",),

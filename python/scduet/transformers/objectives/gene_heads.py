@@ -77,7 +77,7 @@ def fitted(x: Tensor, y: Tensor, goal: Goal, seed: int = 0) -> LinearProbe:
 
 
 def _classifier(x: Tensor, y: Tensor, penalty: float, n: int) -> LinearProbe:
-    standard, mean, spread = _standardised(x)
+    standard, mean, spread = _standardized(x)
     weight = torch.zeros(x.shape[1], n, dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(n, dtype=x.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, tolerance_grad=1e-8, line_search_fn="strong_wolfe")
@@ -94,7 +94,7 @@ def _classifier(x: Tensor, y: Tensor, penalty: float, n: int) -> LinearProbe:
 
 def _regressor(x: Tensor, y: Tensor, penalty: float) -> LinearProbe:
     """Solve the smaller of the primal and dual normal equations."""
-    standard, mean, spread = _standardised(x)
+    standard, mean, spread = _standardized(x)
     centre, n, width = y.mean(), *standard.shape
     if width <= n:
         eye = torch.eye(width, dtype=x.dtype)
@@ -105,7 +105,7 @@ def _regressor(x: Tensor, y: Tensor, penalty: float) -> LinearProbe:
     return LinearProbe(mean, spread, weight[:, None], centre[None])
 
 
-def _standardised(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _standardized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean, spread = x.mean(0), x.std(0, correction=0)
     spread = torch.where(spread > 1e-12, spread, torch.ones_like(spread))
     return (x - mean) / spread, mean, spread

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 from scduet.contract import TokenBatch
 from scduet.data.loader import Rows
@@ -25,7 +25,7 @@ class BinTokenizer:
     """Binned values after a `<cls>` token. Cells that are too long keep a random subset of their genes."""
 
     token: Int[np.ndarray, " gene"]  # of each gene of the data, -1 for none
-    cell: Int[np.ndarray, " cell"]  # a number for each cell of the data set, from its name: its own random draws
+    cell: Integer[np.ndarray, " cell"]  # a number for each cell of the data set, from its name: its own random draws
     cls: int
     pad: int
     cls_value: float = -2.0

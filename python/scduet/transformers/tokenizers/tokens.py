@@ -27,7 +27,7 @@ class Tokens:
 
     gene: Int[np.ndarray, " token"]
     value: Float[np.ndarray, " token"] | None  # value of each gene; None if the order encodes it
-    indptr: Int[np.ndarray, " cell+1"]
+    indptr: Int[np.ndarray, " pointer"]
     index: Int[np.ndarray, " cell"]  # row of each cell in the data set
 
     @property

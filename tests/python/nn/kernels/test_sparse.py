@@ -49,7 +49,7 @@ def _ends(x: SparseRows) -> tuple[list[int], list[int]]:
     return x.indptr[:-1].tolist(), x.indptr[1:].tolist()
 
 
-def test_threads_and_neighbours_do_not_change_a_bit_of_a_row(monkeypatch):
+def test_threads_and_neighbors_do_not_change_a_bit_of_a_row(monkeypatch):
     x, _ = rows(8, 3 * BLOCK)
     matrix, start = padded(torch.randn(3 * BLOCK, 128)), torch.randn(128)
     alone = product(x, matrix, start)

@@ -1,4 +1,4 @@
-"""The compiled passes over hidden units give what torch's batch normalisation, ReLU and dropout give."""
+"""The compiled passes over hidden units give what torch's batch normalization, ReLU and dropout give."""
 
 import copy
 
@@ -63,7 +63,7 @@ def test_dropped_units_pass_no_gradient_and_kept_ones_are_raised(norm):
     torch.testing.assert_close(mine, x2.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_keeps_its_share_and_neighbours_know_nothing_of_each_other():
+def test_dropout_keeps_its_share_and_neighbors_know_nothing_of_each_other():
     norm = nn.BatchNorm1d(333)
     nn.init.zeros_(norm.weight), nn.init.ones_(norm.bias)  # every unit is one
     torch.manual_seed(0)

@@ -1,0 +1,40 @@
+"""The command that compares programs of groups of cells."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scduet.cli.analyses import Seed
+from scduet.cli.commands import Data, Folder, Overwrite
+
+
+def programs(
+    data: Data,
+    model: Folder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write (.csv).")],
+    groupby: Annotated[str, typer.Option(help="Column of obs with the groups.")],
+    group1: Annotated[list[str] | None, typer.Option(help="Group to compare; once for each, default all.")] = None,
+    group2: Annotated[str | None, typer.Option(help="What to compare with; default all other cells.")] = None,
+    genes: Annotated[Path | None, typer.Option(help="Also write the genes of the programs here (.csv).")] = None,
+    n_samples: Annotated[int, typer.Option(help="Random pairs of cells.")] = 5000,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find gene programs that differ between groups.
+
+    By an expiMap (scduet fit --model expimap --gene-sets FILE.gmt), with a plain score of each gene set beside it.
+    """
+    from scduet.io.cells import check_target, place_whole, read
+
+    for path in [output, *([genes] if genes else [])]:
+        check_target(path, overwrite, endings=(".csv",))
+    import scduet
+
+    trained = scduet.load(model)
+    compared = groupby, group1 or None, group2
+    found = scduet.differential_programs(trained, read(data), *compared, n_samples=n_samples, seed=seed)
+    place_whole(output.absolute(), lambda path: found.to_csv(path, index=False))
+    if genes:
+        table = scduet.program_genes(trained)
+        place_whole(genes.absolute(), lambda path: table.to_csv(path, index=False))

@@ -16,7 +16,7 @@ from anndata import AnnData
 from scduet.errors import DataError, OptionError, some
 from scduet.metrics.perturbation import squared_pearson
 from scduet.scvi.registry import no_more
-from scduet.scvi.setup import note
+from scduet.scvi.setup import note, noted, untrained
 from scduet.scvi.trained import ScviModel
 from scduet.tasks.perturbation.arithmetic import decoded, predict_by_arithmetic, remove_batches
 
@@ -30,7 +30,8 @@ class SCGEN(ScviModel):
 
     def __init__(self, adata, n_hidden=800, n_latent=100, n_layers=2, dropout_rate=0.2, **model_kwargs):
         sizes = {"n_hidden": n_hidden, "n_latent": n_latent, "n_layers": n_layers, "dropout_rate": dropout_rate}
-        super().__init__(adata, {**sizes, **model_kwargs})
+        fields = noted(adata, "SCGEN", self._name)
+        self._hold(untrained(adata, self._name, fields, {**sizes, **model_kwargs}), adata, is_trained=False)
 
     @classmethod
     def setup_anndata(cls, adata, batch_key=None, labels_key=None, layer=None, **kwargs) -> None:
@@ -137,7 +138,9 @@ class SCGEN(ScviModel):
             place = adata.var_names.get_indexer(top_100_genes)
             found.append(squared_pearson(*(group[place[place >= 0]] for group in groups)))
         names = None if gene_list is None else list(gene_list)
-        figure = mean_scatter(*groups, list(adata.var_names), names, labels=(labels["x"], labels["y"]), title=title)
+        figure = mean_scatter(
+            groups[0], groups[1], list(adata.var_names), names, labels=(labels["x"], labels["y"]), title=title
+        )
         if path_to_save is not None and save:
             save_figure(figure, path_to_save)
         return found[0] if len(found) == 1 else (found[0], found[1])

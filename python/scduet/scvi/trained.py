@@ -55,6 +55,8 @@ class ScviModel(Members, Analyses):
 
     def __init_subclass__(cls) -> None:
         """Arguments and help of a class of theirs, from the rows of our models and the tables of their files."""
+        if "_name" in vars(cls):  # of another package: it says them itself
+            return
         cls._name, row = next((name, row) for name, row in MODELS.items() if row.scvi_tools == cls.__name__)
         cls.__doc__ = f"{row.r.removeprefix('Run')}: see `{row.path.partition(':')[0]}`."
         table, before = scvi_export.SETUP[cls._name], [part.strip() for part in cls._setup.split(",") if part]

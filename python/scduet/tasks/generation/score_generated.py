@@ -131,7 +131,7 @@ class _Judge:
             "zeros": float((cells.x == 0).mean()),
             "copied": copied_share(b, training, a) if enough else np.nan,
         }
-        if cells.labels is None or others.labels is None:
+        if cells.labels is None or others.labels is None or self.real.labels is None:
             return row
         told = enough and len(np.unique(others.labels)) > 1
         teaches = len(np.unique(cells.labels)) > 1

@@ -50,7 +50,8 @@ class Conditional:
         options = {"n_samples": N_SAMPLES, "transform_batch": perturbation}
         drawn = posterior_predictive_sample(self.model, control, **options)
         factor = _scale(control)[:, None]
-        return np.mean([np.log1p(factor * counts.toarray()) for counts in drawn], axis=0, dtype=np.float32)
+        logged = np.stack([np.log1p(factor * counts.toarray()) for counts in drawn])
+        return logged.mean(0, dtype=np.float32)
 
 
 def train_scgen(

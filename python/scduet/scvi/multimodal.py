@@ -40,7 +40,7 @@ class MULTIVI(PEAKVI):
     }
     get_normalized_function_name = "get_normalized_expression"
     setup_anndata = classmethod(unavailable("setup_anndata", "use setup_mudata, as there since 1.4"))  # type: ignore[assignment]
-    prepare_query_mudata = vars(TOTALVI)["prepare_query_mudata"]
+    prepare_query_mudata, minify_mudata = (vars(TOTALVI)[name] for name in ("prepare_query_mudata", "minify_mudata"))
 
     def _given(self, adata, options: dict[str, Any]) -> dict[str, Any]:
         """Options of ours; as in scvi-tools unless told otherwise. Raises OptionError for other numbers of features."""

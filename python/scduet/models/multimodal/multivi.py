@@ -1,4 +1,4 @@
-"""MultiVI: RNA, peaks and proteins, of cells that may lack some of them (Ashuach et al. 2023, Nature Methods 20:1222).
+"""MultiVI: RNA, peaks and proteins of cells that may lack some of them (Ashuach et al. 2023, Nature Methods 20:1222).
 
     z     ~ Normal(0, I)                          state of the cell; with latent_distribution="ln" a softmax of it
     genes:    x ~ ZINB(l * softmax(genes(z, ...)), r, dropout)    log l = leaky ReLU of a network of the cell's genes
@@ -52,7 +52,7 @@ class Fields(schema.Fields):
     peaks_key: str | None = None
     """Where the counts of peaks are: a key of obsm, a modality of a MuData, or the feature_types of peaks in X."""
     protein_key: str | None = None
-    """Where the protein counts are, if there are any: as for the peaks; NaN where a protein was not measured."""
+    """Where the protein counts are: a key of obsm, or a modality of a MuData; NaN where a protein was not measured."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class MultiVI(nn.Module):
         return [p for name, p in self.named_parameters() if name.startswith("adversary.") == (player == ADVERSARY)]
 
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
-        """The terms of each cell's negative evidence lower bound, at a draw of its state; the penalty is none."""
+        """The terms of each cell's negative evidence lower bound, at a draw of its state; without the penalty."""
         return {name: values for name, values in self._terms(cells)[0].items() if name != "penalty"}
 
     def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell latent"]:

@@ -20,9 +20,9 @@ from scduet.data.locate import column
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener, counted
 from scduet.options import refuse_unknown, seed_of
+from scduet.tasks.posterior.solo import solo_scores
 from scduet.tasks.quality import doublet_scores
 from scduet.tasks.quality.doublet_scores import Scores, called, expected_rate, heterotypic_share
-from scduet.tasks.quality.solo import solo_scores
 from scduet.tasks.workflows.denoise import counts_of
 
 METHODS = ("neighbors", "solo", "scrublet")

@@ -96,8 +96,8 @@ def with_references(text: str) -> str:
         code = match[1]
         if (found := re.match(r"sd\.(\w+)\(", code)) and found[1] in scduet._PUBLIC:
             return f"{{py:obj}}`{code} <scduet.{found[1]}>`"
-        if (found := re.match(r"(\w+)\(", code)) and found[1] in topics:
-            return f"[`{code}`](#r-{found[1]})"
+        if topic := next((word for word in re.findall(r"\w+", code) if word in topics), None):
+            return f"[`{code}`](#r-{topic})"
         if found := re.match(r"scduet ([\w-]+)", code):
             return f"[`{code}`](#scduet-{found[1]})"
         return match[0]

@@ -11,7 +11,7 @@ MODEL_FUNCTIONS <- c(
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  programs = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
+  expimap = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -225,7 +225,7 @@ RunMultiVI <- function(object, peaks.assay = NULL, protein.assay = NULL, inputs 
 
 #' expiMap: an scVI whose latent dimensions are gene sets
 #'
-#' Trains expiMap on raw counts and adds its embedding, the reduction `programs`. `RunPrograms()` is
+#' Trains expiMap on raw counts and adds its embedding, the reduction `expimap`. `RunPrograms()` is
 #' `RunModel(model = "expimap")`, which see for the arguments that all models have.
 #'
 #' @section Options of expiMap and their defaults:

@@ -139,7 +139,7 @@ class MultiVI(nn.Module):
                 prior.requires_grad_(not config.as_in_scvi_tools)
         n_cells, learned = reference.n_cells if self.per_cell(config) else None, config.modality_weights != "equal"
         self.mixture = Mixture(len(MODALITIES), n_cells, learned, config.as_in_scvi_tools)
-        self._add_adversary()
+        self.add_adversary()
         self._encoded = partial(encoder_input, with_covariates=config.encode_covariates)
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
@@ -318,10 +318,11 @@ class MultiVI(nn.Module):
         wanted = ["reconstruction_protein"] if self.config.as_in_scvi_tools else list(found)
         return {name: parts["protein"].known * found[name] for name in wanted}
 
-    def _add_adversary(self) -> None:
+    def add_adversary(self) -> None:
+        """Make the adversary, where the options ask for one and there is something to tell apart."""
         of_batch, there = self.config.as_in_scvi_tools, cells_measured(self.reference) > 0
         n_levels = self.reference.n_batches if of_batch else int(there.sum())
-        self.adversary, self._told = None, list[tuple[Tensor, Tensor]]()
+        self.adversary, self._told, self.players = None, list[tuple[Tensor, Tensor]](), type(self).players
         if self.config.adversarial_mixing and n_levels > 1:
             self.adversary = Adversary(self.n_latent, n_levels)
             self.players = Player(optimizer="adamw"), Player(ADVERSARY, lr=THEIR_RATE if of_batch else 1.0)

@@ -1,6 +1,6 @@
 # Every command of the project; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup system-deps system test test-fast demo lint wheel bench freeze clean
+.PHONY: help setup system-deps system test test-fast demo lint docs wheel bench freeze clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -12,6 +12,8 @@ EXTRAS ?= test,parity,baselines,hub
 DATA ?=
 BATCH ?=
 LABEL ?=
+# make docs NOTEBOOKS=1 runs the notebooks whose code changed
+NOTEBOOKS ?=
 # Two processes of one thread each share the work, file by file.
 PYTEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
@@ -46,9 +48,18 @@ demo: system setup  ## Integrate, score and report real cells into demo/; DATA= 
 	$(PY) tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(BATCH),--batch '$(BATCH)') $(if $(LABEL),--label '$(LABEL)') </dev/null
 
 lint: setup  ## Check style and types
-	$(PY) -m ruff check python tests tools benchmarks
-	$(PY) -m ruff format --check --quiet python tests tools benchmarks
+	$(PY) -m ruff check python tests tools benchmarks docs
+	$(PY) -m ruff format --check --quiet python tests tools benchmarks docs
 	@if command -v node >/dev/null; then $(PY) -m pyright; else echo "no node: types are not checked"; fi
+
+docs: $(VENV)/.ready-docs  ## Build the documentation into docs/_build/html; NOTEBOOKS=1 runs the tutorials too
+	$(PY) docs/_ext/stage.py docs/_build/source
+	NOTEBOOKS=$(NOTEBOOKS) $(PY) -m sphinx -W --keep-going -q -c docs docs/_build/source docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+$(VENV)/.ready-docs: $(VENV)/.ready
+	$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 wheel: setup  ## Build the engine's wheel into the R package, for sources without this checkout
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir r-package/inst/python .
@@ -60,5 +71,5 @@ freeze: setup  ## Write the versions now installed to constraints.txt
 	$(PY) -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt && touch $(VENV)/.ready
 
 clean:  ## Remove what the commands made
-	rm -rf $(VENV) demo build dist .make .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist docs/_build .make .pytest_cache .ruff_cache .hypothesis
 	find python tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -71,6 +71,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "read_rds": "scduet.interop.rds",
     "score": "scduet.tasks.quality.score",
     "report": "scduet.reports",
+    "cite": "scduet.tasks.quality.cite",
     "datasets": "scduet.data.datasets",
     "metrics": "scduet.metrics",
     "pl": "scduet.plots",

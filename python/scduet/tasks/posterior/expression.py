@@ -23,6 +23,7 @@ from scduet.tasks.posterior.latent import (
     cell_names,
     modality_of,
     opened,
+    refuse_lognormal,
     rows_of,
     seeded,
     states,
@@ -72,7 +73,7 @@ def normalized_expression(
     rows, index = rows_of(model, adata, rows), cell_names(model, adata)
     draws = {"n_samples": n_samples, "return_mean": return_mean, "batch_size": batch_size, "seed": seed}
     (found,) = expected_values(model, adata, [wanted], batch_codes(model, transform_batch), rows, **draws)
-    if len(found) > 1 or (n_samples > 1 and not return_mean):
+    if n_samples > 1 and not return_mean:
         return found
     return pd.DataFrame(found[0], index=index if rows is None else index[rows], columns=wanted.names, copy=False)
 
@@ -95,6 +96,8 @@ class Wanted:
         if size != 1 and not self.modality.is_main:
             text = f"library_size={size!r} is of the main matrix, not of {self.modality.name!r}"
             raise OptionError(text, "leave it out")
+        if size != 1:
+            refuse_lognormal(model, f"library_size={size!r}")
         if size == "latent" and part_with(model.module, HasLibrary) is None:
             raise OptionError(f"library_size='latent', and {model.name!r} has no library size", "give a number")
 
@@ -111,8 +114,13 @@ def expected_values(
     return_mean: bool,
     batch_size: int,
     seed: int | None,
+    at_mean: bool = False,
 ) -> list[np.ndarray]:
-    """What is wanted of each modality, from the same draws of states; float32 (draw, cell, feature), or one mean."""
+    """What is wanted of each modality, from the same draws of states; float32 (draw, cell, feature), or one mean.
+
+    at_mean: of the posterior mean of each state, not of a draw (with "ln" always of a draw).
+    """
+    at_mean &= getattr(model.config, "latent_distribution", "normal") == "normal"
     for one in wanted:
         one.check(model)
     apart, n_cells = n_samples > 1 and not return_mean, len(cell_names(model, adata)) if rows is None else len(rows)
@@ -124,7 +132,7 @@ def expected_values(
         for part in states(model, adata, rows, batch_size):
             into = [torch.from_numpy(values[:, start : start + len(part.cells)]) for values in found]
             for draw in range(n_samples):
-                z = part.draw()
+                z = part.mean if at_mean else part.draw()
                 for code in codes:
                     batch = as_batch(part.cells, code)
                     for one, values, as_it_is in zip(wanted, into, whole, strict=True):

@@ -1,0 +1,161 @@
+"""The papers of models and scores, for `cite` and the documentation. Each model of `MODELS` has a row in `PAPERS`."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A publication."""
+
+    authors: str
+    title: str
+    journal: str  # with volume, pages and year
+    doi: str
+
+    def __str__(self) -> str:
+        return f"{self.authors} {self.title}. {self.journal}. https://doi.org/{self.doi}"
+
+    def markdown(self) -> str:
+        return f"{self.authors} {self.title}. {self.journal}. [doi:{self.doi}](https://doi.org/{self.doi})"
+
+
+SCVI = Paper(
+    "Lopez R, Regier J, Cole MB, Jordan MI, Yosef N.",
+    "Deep generative modeling for single-cell transcriptomics",
+    "Nature Methods 15:1053-1058 (2018)",
+    "10.1038/s41592-018-0229-2",
+)
+SCANVI = Paper(
+    "Xu C, Lopez R, Mehlman E, Regier J, Jordan MI, Yosef N.",
+    "Probabilistic harmonization and annotation of single-cell transcriptomics data with deep generative models",
+    "Molecular Systems Biology 17:e9620 (2021)",
+    "10.15252/msb.20209620",
+)
+LDVAE = Paper(
+    "Svensson V, Gayoso A, Yosef N, Pachter L.",
+    "Interpretable factor models of single-cell RNA-seq via variational autoencoders",
+    "Bioinformatics 36:3418-3421 (2020)",
+    "10.1093/bioinformatics/btaa169",
+)
+AUTOZI = Paper(
+    "Clivio O, Lopez R, Regier J, Gayoso A, Jordan MI, Yosef N.",
+    "Detecting zero-inflated genes in single-cell transcriptomics data",
+    "bioRxiv 794875 (2019)",
+    "10.1101/794875",
+)
+TOTALVI = Paper(
+    "Gayoso A, Steier Z, Lopez R, Regier J, Nazor KL, Streets A, Yosef N.",
+    "Joint probabilistic modeling of single-cell multi-omic data with totalVI",
+    "Nature Methods 18:272-282 (2021)",
+    "10.1038/s41592-020-01050-x",
+)
+MULTIVI = Paper(
+    "Ashuach T, Gabitto MI, Koodli RV, Saldi G-A, Jordan MI, Yosef N.",
+    "MultiVI: deep generative model for the integration of multimodal data",
+    "Nature Methods 20:1222-1231 (2023)",
+    "10.1038/s41592-023-01909-9",
+)
+PEAKVI = Paper(
+    "Ashuach T, Reidenbach DA, Gayoso A, Yosef N.",
+    "PeakVI: a deep generative model for single-cell chromatin accessibility analysis",
+    "Cell Reports Methods 2:100182 (2022)",
+    "10.1016/j.crmeth.2022.100182",
+)
+POISSONVI = Paper(
+    "Martens LD, Fischer DS, Yépez VA, Theis FJ, Gagneur J.",
+    "Modeling fragment counts improves single-cell ATAC-seq analysis",
+    "Nature Methods 21:28-31 (2024)",
+    "10.1038/s41592-023-02112-6",
+)
+DCA = Paper(
+    "Eraslan G, Simon LM, Mircea M, Mueller NS, Theis FJ.",
+    "Single-cell RNA-seq denoising using a deep count autoencoder",
+    "Nature Communications 10:390 (2019)",
+    "10.1038/s41467-018-07931-2",
+)
+DEEPIMPUTE = Paper(
+    "Arisdakessian C, Poirion O, Yunits B, Zhu X, Garmire LX.",
+    "DeepImpute: an accurate, fast, and scalable deep neural network method to impute single-cell RNA-seq data",
+    "Genome Biology 20:211 (2019)",
+    "10.1186/s13059-019-1837-6",
+)
+SCGEN = Paper(
+    "Lotfollahi M, Wolf FA, Theis FJ.",
+    "scGen predicts single-cell perturbation responses",
+    "Nature Methods 16:715-721 (2019)",
+    "10.1038/s41592-019-0494-8",
+)
+TRVAE = Paper(
+    "Lotfollahi M, Naghipourfar M, Theis FJ, Wolf FA.",
+    "Conditional out-of-distribution generation for unpaired data using transfer VAE",
+    "Bioinformatics 36:i610-i617 (2020)",
+    "10.1093/bioinformatics/btaa800",
+)
+EXPIMAP = Paper(
+    "Lotfollahi M, Rybakov S, Hrovatin K, Hediyeh-zadeh S, Talavera-López C, Misharin AV, Theis FJ.",
+    "Biologically informed deep learning to query gene programs in single-cell atlases",
+    "Nature Cell Biology 25:337-350 (2023)",
+    "10.1038/s41556-022-01072-x",
+)
+KPNN = Paper(
+    "Fortelny N, Bock C.",
+    "Knowledge-primed neural networks enable biologically interpretable deep learning on single-cell sequencing data",
+    "Genome Biology 21:190 (2020)",
+    "10.1186/s13059-020-02100-5",
+)
+SOLO = Paper(
+    "Bernstein NJ, Fong NL, Lam I, Roy MA, Hendrickson DG, Kelley DR.",
+    "Solo: doublet identification in single-cell RNA-seq via semi-supervised deep learning",
+    "Cell Systems 11:95-101 (2020)",
+    "10.1016/j.cels.2020.05.010",
+)
+GENEFORMER = Paper(
+    "Theodoris CV, Xiao L, Chopra A, et al.",
+    "Transfer learning enables predictions in network biology",
+    "Nature 618:616-624 (2023)",
+    "10.1038/s41586-023-06139-9",
+)
+SCGPT = Paper(
+    "Cui H, Wang C, Maan H, Pang K, Luo F, Duan N, Wang B.",
+    "scGPT: toward building a foundation model for single-cell multi-omics using generative AI",
+    "Nature Methods 21:1470-1480 (2024)",
+    "10.1038/s41592-024-02201-0",
+)
+SCFOUNDATION = Paper(
+    "Hao M, Gong J, Zeng X, et al.",
+    "Large-scale foundation model on single-cell transcriptomics",
+    "Nature Methods 21:1481-1491 (2024)",
+    "10.1038/s41592-024-02305-7",
+)
+SCIB = Paper(
+    "Luecken MD, Büttner M, Chaichoompu K, et al.",
+    "Benchmarking atlas-level data integration in single-cell genomics",
+    "Nature Methods 19:41-50 (2022)",
+    "10.1038/s41592-021-01336-8",
+)
+HARMONY = Paper(
+    "Korsunsky I, Millard N, Fan J, et al.",
+    "Fast, sensitive and accurate integration of single-cell data with Harmony",
+    "Nature Methods 16:1289-1296 (2019)",
+    "10.1038/s41592-019-0619-0",
+)
+PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
+    "scvi": (SCVI,),
+    "scanvi": (SCANVI, SCVI),
+    "ldvae": (LDVAE,),
+    "autozi": (AUTOZI,),
+    "totalvi": (TOTALVI,),
+    "multivi": (MULTIVI,),
+    "peakvi": (PEAKVI,),
+    "poissonvi": (POISSONVI,),
+    "dca": (DCA,),
+    "deepimpute": (DEEPIMPUTE,),
+    "scgen": (SCGEN,),
+    "trvae": (TRVAE,),
+    "expimap": (EXPIMAP,),
+    "kpnn": (KPNN,),
+    "solo": (SOLO,),
+    "geneformer": (GENEFORMER,),
+    "scgpt": (SCGPT,),
+    "scfoundation": (SCFOUNDATION,),
+}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from named import named
+from named import assert_named, named
 
 import scduet as sd
 from scduet.cli import main
@@ -92,6 +92,7 @@ def test_bad_input_is_named(adata, tmp_path, capsys):
         sd.convert(tmp_path / "a.h5mu", tmp_path / "b.h5")
     adata.write_h5ad(tmp_path / "a.h5ad")
     assert main(["convert", str(tmp_path / "a.h5ad"), str(tmp_path / "c.h5mu")]) == 0
+    assert_named(capsys.readouterr().out, "rna", "protein", 40, 20, 1200)
     assert main(["convert", str(tmp_path / "a.h5ad"), str(tmp_path / "c.h5mu")]) == 1
     assert "c.h5mu" in capsys.readouterr().err
 

@@ -1,7 +1,8 @@
 """Gather the sources of the site in one folder: the pages of docs/, the tutorials, and pages made from the code.
 
 `python docs/_ext/stage.py docs/_build/source`, which `make docs` does before it calls Sphinx. In a page,
-`{{README: Title}}` stands for that section of the README, and `{{CODE: python}}` for its code in a language.
+`{{README: Title}}` stands for that section of the README, `{{CODE: python}}` for its code in a language, and
+`{{PAGES}}` for the pages of docs/ that the front page does not name.
 """
 
 import re
@@ -59,6 +60,10 @@ def all_pages() -> dict[str, str]:
     pages |= dict(model_pages(by_hand)) | dict(api_pages()) | dict(metric_pages())
     pages |= {"cli.md": cli_page(), "r.md": r_page(), "errors.md": errors_page()}
     pages |= {f"tutorials/{n.replace('.Rmd', '.md')}": _tutorial(n, text, known) for n, text in tutorials.items()}
+    others = [
+        p.stem for p in sorted(DOCS.glob("*.md")) if not re.search(rf"^{p.stem}$", pages["index.md"], re.MULTILINE)
+    ]
+    pages["index.md"] = pages["index.md"].replace("{{PAGES}}", "\n".join(o for o in others if o != "index"))
     return pages | {"tutorials/index.md": gallery(tutorials)}
 
 
@@ -91,8 +96,8 @@ def with_references(text: str) -> str:
         code = match[1]
         if (found := re.match(r"sd\.(\w+)\(", code)) and found[1] in scduet._PUBLIC:
             return f"{{py:obj}}`{code} <scduet.{found[1]}>`"
-        if (found := re.match(r"(\w+)\(", code)) and found[1] in topics:
-            return f"[`{code}`](#r-{found[1]})"
+        if topic := next((word for word in re.findall(r"\w+", code) if word in topics), None):
+            return f"[`{code}`](#r-{topic})"
         if found := re.match(r"scduet ([\w-]+)", code):
             return f"[`{code}`](#scduet-{found[1]})"
         return match[0]

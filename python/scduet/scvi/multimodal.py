@@ -58,15 +58,14 @@ class MULTIVI(PEAKVI):
         "datasplitter_kwargs, plan_kwargs, **"
     )
     def train(self, adversarial_mixing, more, **given):
-        """Train, until the reconstruction of held-out cells gets no better; with an adversary of the batch."""
+        """Train, until the loss of held-out cells gets no better (there: its reconstruction); with an adversary."""
         module: Any = self._model.module
         if self._reference is None and adversarial_mixing != module.config.adversarial_mixing:
             module.config = config = replace(self._model.config, adversarial_mixing=adversarial_mixing)
             with own_random_numbers(seed()):
                 module.add_adversary()
             self._model = replace(self._model, module=module.to(self._model.device), config=config)
-        watched = {"early_stopping_monitor": "reconstruction_loss_validation", "early_stopping_patience": 50}
-        self._train(with_plan({**watched, **given, **more}))
+        self._train(with_plan({"early_stopping_patience": 50, **given, **more}))
 
     @takes("adata, modality='joint', indices, give_mean=True, batch_size, return_dist=False")
     def get_latent_representation(self, adata, modality, indices, give_mean, batch_size, return_dist):

@@ -188,6 +188,8 @@ def test_training_takes_the_arguments_of_each_class():
     assert (model._model.training.lr, model._model.training.kl_warmup_epochs) == (7e-3, 9)
     with pytest.raises(OptionError, match=named("'learning_rate'")):
         train(model, learning_rate=1)
+    with pytest.raises(OptionError, match=named("reconstruction_loss_validation", "elbo_validation")):
+        train(model, early_stopping_monitor="reconstruction_loss_validation")
     scvi.model.PEAKVI.setup_anndata(adata, batch_key="batch")
     model = train(scvi.model.PEAKVI(adata), lr=5e-4)
     training = model._model.training

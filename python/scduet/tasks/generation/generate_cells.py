@@ -18,7 +18,7 @@ from scduet.data.levels import absent, coded
 from scduet.data.schema import on_disk
 from scduet.errors import DataError, OptionError, some
 from scduet.nn.distributions import Normal
-from scduet.options import check_arguments, listed
+from scduet.options import check_arguments, listed, seed_of
 from scduet.tasks.posterior.latent import (
     BATCH_SIZE,
     as_batch,
@@ -67,6 +67,7 @@ def generate_cells(
     adata = None if adata is None else on_disk(adata)
     cells = adata if is_minified(adata) else model.encode(adata)
     labels, key = _labels(model, adata, labels_key, label is not None)
+    seed = seed_of(seed)
     draw = np.random.default_rng(seed)
     rows = draw.choice(_sources(labels, label, len(cell_names(model, adata)), key), n)
     log_library = None if library is None else torch.from_numpy(np.log(_library(library, n)))[:, None]

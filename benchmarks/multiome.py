@@ -43,13 +43,14 @@ def main() -> None:
     parser.add_argument("--label", default="condition")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--mosaic", action="store_true", help="leave the paired cells out")
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     options = parser.parse_args()
     rna, atac = anndata.read_h5ad(options.rna), anndata.read_h5ad(options.atac)
     rna.obs_names = atac.obs_names = [f"cell{i}" for i in range(rna.n_obs)]
     label = rna.obs[options.label].to_numpy().astype(str)
     train = {"max_epochs": options.epochs, "peaks_key": "atac", "callback": lambda event: None}
-    rows = paired(rna, atac, label, train)
+    rows = [] if options.mosaic else paired(rna, atac, label, train)
     for seed in range(options.seeds):
         rows += mosaic(rna, atac, label, {**train, "seed": seed}, options.settings)
     print(pd.DataFrame(rows).groupby(["cells", "method"], sort=False).mean().round(3).to_string())

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from scduet.capabilities import TrainedModel
-from scduet.checkpoints import model_folder, scvi_tools
+from scduet.checkpoints import model_folder, scarches, scvi_tools
 from scduet.contract import MakeBatch, Measured, Reference
 from scduet.count_model import Model
 from scduet.data.checks import mark_of
@@ -157,7 +157,7 @@ def train_module(
 def load(
     folder: str | Path, base: TrainedModel | str | Path | None = None, callback: Listener | None = None
 ) -> TrainedModel:
-    """Load a model saved by scduet or scvi-tools (folder or model.pt), or a published transformer.
+    """Load a model saved by scduet, scvi-tools (folder or model.pt) or scArches (expiMap), or a published transformer.
 
     folder: also "hf://owner/name@revision" for a transformer on the hub (with the extra `hub`).
     base: for a fine-tuned transformer, the original model; None if its folder has not moved.
@@ -171,8 +171,9 @@ def load(
         return pretrained.read_tuned(folder, base)  # pyright: ignore[reportArgumentType]
     if kind is not None and kind != "scduet transformer":
         return _whole(model_folder.read(Path(folder)))
-    if scvi_tools.recognize(Path(folder)):
-        found = scvi_tools.read(Path(folder))
+    theirs = next((package for package in (scarches, scvi_tools) if package.recognize(Path(folder))), None)
+    if theirs is not None:
+        found = theirs.read(Path(folder))
         training = resolved(TrainConfig(recipe="scvi-tools"), max(found.reference.n_cells, 1))
         parts = found.name, found.module, found.schema, found.reference, found.config
         outcome = TrainingResult(found.history, train_rows=found.train_rows, held_out=found.held_out)

@@ -10,7 +10,7 @@
 #' @param reduction.name Name of the new reduction; `NULL` for "ref." followed by the name of the model.
 #' @param umap Name of the reference's UMAP.
 #' @param ... Training options, e.g. `max_epochs`; `train = FALSE` skips training; `max_missing` is the fraction of the
-#'   model's genes that may be missing.
+#'   model's genes that may be missing; `n_new_terms` adds terms to a model of [RunPrograms()] for what is new in the query.
 #' @inheritParams RunModel
 #' @returns `object` with the reduction, which contains the updated model, and `ref.umap` if possible; otherwise a
 #'   message gives the reason, e.g. that reference cells were removed after its UMAP was computed. scANVI also adds the

@@ -11,7 +11,7 @@ MODEL_FUNCTIONS <- c(
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  programs = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
+  expimap = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -165,7 +165,7 @@ RunPeakVI <- function(object, ...) RunModel(object, model = "peakvi", ...)
 #' }
 RunPoissonVI <- function(object, ...) RunModel(object, model = "poissonvi", ...)
 
-#' MultiVI: RNA, peaks and proteins, of cells that may lack some of them
+#' MultiVI: RNA, peaks and proteins of cells that may lack some of them
 #'
 #' Trains MultiVI on raw counts and adds its embedding, the reduction `multivi`. `RunMultiVI()` is
 #' `RunModel(model = "multivi")`, which see for the arguments that all models have.
@@ -203,8 +203,8 @@ RunPoissonVI <- function(object, ...) RunModel(object, model = "poissonvi", ...)
 #' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
 #' @param peaks.assay The counts of peaks: name of an assay (in a SingleCellExperiment of an alternative experiment), or
 #'   a matrix of features x cells. What was not measured is NA.
-#' @param protein.assay The protein counts are, if there are any: name of an assay (in a SingleCellExperiment of an
-#'   alternative experiment), or a matrix of features x cells. What was not measured is NA. Optional.
+#' @param protein.assay The protein counts: name of an assay (in a SingleCellExperiment of an alternative experiment),
+#'   or a matrix of features x cells. What was not measured is NA. Optional.
 #' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
 #' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
 #'   its training.
@@ -225,7 +225,7 @@ RunMultiVI <- function(object, peaks.assay = NULL, protein.assay = NULL, inputs 
 
 #' expiMap: an scVI whose latent dimensions are gene sets
 #'
-#' Trains expiMap on raw counts and adds its embedding, the reduction `programs`. `RunPrograms()` is
+#' Trains expiMap on raw counts and adds its embedding, the reduction `expimap`. `RunPrograms()` is
 #' `RunModel(model = "expimap")`, which see for the arguments that all models have.
 #'
 #' @section Options of expiMap and their defaults:

@@ -77,6 +77,7 @@ PredictPerturbation <- function(object, perturbation, targets = NULL, control = 
     adata = perturbed_cells(object, assay, layer, columns), key = perturbation,
     gene_embedding = send_knowledge(gene.embedding), options = options, callback = py_callback(new_reporter(verbose))
   )
+  inform_notes(found$scores, verbose)
   support <- receive_frame(found$support)
   names <- if (is.null(context)) support$target else paste(support$context, support$target, sep = "|")
   kept <- c(
@@ -106,13 +107,15 @@ ScorePerturbation <- function(object, predictions, perturbation, control = NULL,
   )
   given <- methods::as(as.matrix(predictions), "CsparseMatrix")
   rows <- make.unique(names)
-  receive_scored(ask("score_perturbation",
+  found <- ask("score_perturbation",
     predictions = new_anndata(list(given), rownames(given), empty_frame(rows), empty_frame(rownames(given))),
     names = as.list(if (is.null(context)) names else sub("^[^|]*\\|", "", names)), contexts = contexts,
     adata = perturbed_cells(object, assay, layer, columns), key = perturbation,
     gene_embedding = send_knowledge(gene.embedding), options = Filter(Negate(is.null), options),
     callback = py_callback(new_reporter(verbose))
-  ))
+  )
+  inform_notes(found, verbose)
+  receive_scored(found)
 }
 
 #' @rdname PredictPerturbation
@@ -181,6 +184,11 @@ receive_predicted <- function(found, names) {
 
 receive_scored <- function(found) {
   list(table = receive_frame(found$table), held.out = receive_frame(found$held_out), notes = receive_text(found$notes))
+}
+
+# What the engine assumed, e.g. that it normalized counts.
+inform_notes <- function(found, verbose) {
+  for (note in receive_text(found$notes)) inform_scduet(paste0(note, "."), verbose)
 }
 
 put_perturbation <- function(object, kept) {

@@ -266,6 +266,7 @@ log_command <- function(object, model, command, options) {
   params <- methods::slot(command, "params")
   params$inputs <- Filter(is.character, as.list(params$inputs)) # names, not matrices
   methods::slot(command, "params") <- c(params, options)
-  object[[methods::slot(command, "name")]] <- command
-  object
+  known <- with_known_assays(object)
+  known[[methods::slot(command, "name")]] <- command
+  with_own_assays(known, object)
 }

@@ -29,7 +29,7 @@ def cite(counts):
 def add_inputs(adata):
     """With five proteins of which the cells of batch b0 lack two, peaks, and three gene sets.
 
-    obsm["some"]: three proteins that a quarter of the cells lacks.
+    obsm["some"]: nine proteins that a quarter of the cells lacks.
     """
     draw, kind = np.random.default_rng(1), adata.obs["cell_type"].cat.codes.to_numpy()
     proteins = draw.poisson(draw.gamma(2, 5, (3, 5))[kind]).astype(np.float32)
@@ -38,9 +38,9 @@ def add_inputs(adata):
     peaks = draw.poisson(draw.gamma(0.4, 0.5, (3, 70))[kind]).astype(np.float32)
     peaks[:, 0] += 1
     adata.obsm["peaks"] = sp.csr_matrix(peaks)
-    some = proteins[:, [0, 2, 4]] + 1
+    some = draw.poisson(draw.gamma(2, 5, (3, 9))[kind]).astype(np.float32) + 1
     some[::4] = np.nan
-    adata.obsm["some"] = pd.DataFrame(some, adata.obs_names, ["CD0", "CD2", "CD4"])
+    adata.obsm["some"] = pd.DataFrame(some, adata.obs_names, [f"CD{i}" for i in range(9)])
     sets = draw.integers(0, 2, (adata.n_vars, 3)).astype(np.float32)
     adata.varm["programs"] = pd.DataFrame(sets, adata.var_names, ["one", "two", "three"])
     return adata

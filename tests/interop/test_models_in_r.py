@@ -204,3 +204,37 @@ def test_models_of_peaks_take_the_assay_they_were_trained_on(r):
         for part, there in expected.items():
             here = pd.read_csv(r.shared / f"{name}{part}.csv", index_col=0)
             np.testing.assert_allclose(here, there, rtol=1e-3, atol=1e-6, err_msg=name + part)
+
+
+MULTIVI = """
+object[["ATAC"]] <- CreateAssayObject(counts = sparse(read("peaks.csv")))
+how$n_hidden <- 8
+object <- run(RunMultiVI, object, peaks.assay = "ATAC", protein.assay = "ADT", batch = "batch")
+write(Embeddings(object, "multivi"), "multivi.csv")
+object <- NormalizeAccessibility(object, "multivi", seed.use = 0, batch = "a")
+write(values(object[["accessibility"]]), "open.csv")
+object <- ProteinForeground(object, "multivi", seed.use = 0)
+write(values(object[["foreground"]]), "proteins.csv")
+refused(RunMultiVI(object, batch = "batch"))
+"""
+
+
+def test_multivi_of_seurat_is_that_of_python(r):
+    """Some cells have no counts of peaks: in Python too, they were not measured there."""
+    rna, protein, obs = cite_seq()
+    peaks = pd.DataFrame(np.random.default_rng(1).poisson(0.6, (len(rna), 40)), rna.index)
+    peaks.columns = [f"chr1-{i}00-{i}50" for i in range(1, 41)]
+    peaks.iloc[:30] = 0
+    into(r.shared, rna=rna, protein=protein, obs=obs, peaks=peaks)
+    said = r.run((CITESEQ + MULTIVI).replace("@", str(r.shared_in_r))).strip().splitlines()[-1]
+    assert said.split()[0] == "scduet_error_inputs"
+    assert "peaks.assay" in said
+    adata = as_cells(rna, obs)
+    adata.obsm["ADT"], adata.obsm["ATAC"] = protein, peaks
+    options = {"max_epochs": 2, "n_hidden": 8, "n_latent": 3, "seed": 1, "batch_key": "batch", "genes": tuple(rna)}
+    model = sd.fit(adata, "multivi", peaks_key="ATAC", protein_key="ADT", **options)
+    open_ = sd.normalized_accessibility(model, adata, transform_batch="a")
+    expected = {"multivi": model.embed(), "open": open_, "proteins": sd.protein_foreground(model, adata)}
+    for name, there in expected.items():
+        here = pd.read_csv(r.shared / f"{name}.csv", index_col=0)
+        np.testing.assert_allclose(here, there, rtol=1e-3, atol=1e-5, err_msg=name)

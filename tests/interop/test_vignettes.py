@@ -27,6 +27,15 @@ SEURAT = [
     "page$right",
     f"if ('integrated.scvi' %in% names(page$obj)) isTRUE({SAME}) else NA",
 ]
+CITE = DATA.with_name("cite_pbmc10k_6661_1000g.h5ad")
+CITESEQ = [
+    "page$purity[['totalVI']] > page$purity[['RNA']] - 0.02",
+    "page$purity[['WNN of both']] > page$purity[['RNA']]",
+    "page$purity[['WNN of totalVI and proteins']]",
+    "mean(page$right)",
+    "page$accuracy$pearson[1]",
+    "identical(names(which.max(setNames(page$accuracy$pearson, page$accuracy$used))), 'TRUE')",
+]
 MIXED = ["all(page$same)", "length(page$same)", "'scvi' %in% names(page$back)", "sum(page$clusters) == ncol(page$obj)"]
 
 
@@ -35,6 +44,25 @@ def test_the_story_in_seurat(r):
     assert better == "TRUE"
     assert float(right) > RIGHT
     assert layers == ("TRUE" if r.name == "seurat5" else "NA")
+
+
+def test_the_story_of_proteins_in_seurat(r):
+    kept, better, both, right, by_model, best = _rendered(r, "citeseq.Rmd", CITESEQ, images=1, source=CITE)
+    assert [kept, better, best] == ["TRUE"] * 3
+    assert float(both) > 0.85
+    assert float(right) > 0.7
+    assert float(by_model) > 0.65
+
+
+def test_the_story_of_proteins_in_python(monkeypatch):
+    asked = "[purity, right.mean(), table['pearson'].to_dict(), table['n_cells'].tolist()]"
+    shown, (purity, right, pearson, n_cells) = executed("citeseq.ipynb", asked, monkeypatch)
+    assert purity["WNN"] > purity["X_pca"]
+    assert purity["X_totalVI"] > purity["X_pca"] - 0.02
+    assert right > 0.7
+    assert abs(pearson["totalvi"] - right) < 0.1, "the table foretells what was hidden"
+    assert len(set(n_cells)) == 1
+    assert shown == 1
 
 
 def test_the_story_of_r_and_python_in_one_document(r):
@@ -64,16 +92,16 @@ def test_the_story_of_seurat_in_a_notebook(host_r, monkeypatch):
     assert shown == 1, "the picture that R drew"
 
 
-def _rendered(r, name: str, facts: list[str], images: int, tells: str = "") -> list[str]:
+def _rendered(r, name: str, facts: list[str], images: int, tells: str = "", source: Path = DATA) -> list[str]:
     """Render a page in a folder of its own; what R says of `facts`. tells: what the page must say of progress."""
     if "TRUE" not in r.run('cat(requireNamespace("rmarkdown", quietly = TRUE) && nzchar(Sys.which("pandoc")))'):
         pytest.skip("rmarkdown or pandoc is not installed: make system-deps")
     here = r.shared / Path(name).stem
     here.mkdir()
     shutil.copy(VIGNETTES / name, here)
-    if DATA.is_file():
-        shutil.copyfile(DATA, here / "cells.h5ad")
-    data = "cells.h5ad" if DATA.is_file() else ""
+    if source.is_file():
+        shutil.copyfile(source, here / "cells.h5ad")
+    data = "cells.h5ad" if source.is_file() else ""
     said = r.run(RENDER.format(folder=r.shared_in_r / here.name, name=name, data=data, facts=", ".join(facts)))
     page = here.joinpath(name).with_suffix(".html").read_text(encoding="utf-8")
     assert page.count("<img ") == images

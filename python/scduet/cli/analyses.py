@@ -89,6 +89,7 @@ def map_(
     train: Annotated[bool, typer.Option("--train/--no-train", help="Learn the rows of new batches.")] = True,
     max_missing: Annotated[float, typer.Option(help="Share of the model's genes that may be missing.")] = 0.2,
     key_added: KeyAdded = None,
+    n_new_terms: Annotated[int, typer.Option(help="Of expimap: terms for what is new in the query.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     **options,
@@ -106,6 +107,7 @@ def map_(
 
     adata = read(query, multimodal=True)
     settings = {"train": train, "max_missing": max_missing, "key_added": key_added}
+    settings |= {"n_new_terms": n_new_terms}
     mapped = scduet.map_query(adata, scduet.load(model), callback=listener(quiet), **settings, **options)
     write(adata, output, overwrite=overwrite)
     if save_model:

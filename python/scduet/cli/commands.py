@@ -109,6 +109,7 @@ def embed(
     output: Output,
     key_added: KeyAdded = None,
     accelerator: Annotated[str, typer.Option(help='"auto", "cpu", "gpu" or "mps".')] = "auto",
+    modality: Annotated[str | None, typer.Option(help="Of MultiVI: by one modality, e.g. peaks.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Apply a saved model to cells.
@@ -123,11 +124,14 @@ def embed(
     import scduet
 
     trained, adata = scduet.load(model), read(data, multimodal=True)
-    latent = trained.embed(adata, accelerator=accelerator)
+    by_modality = {} if modality is None else {"modality": modality}
+    if by_modality and not isinstance(trained, scduet.Model):
+        raise OptionError(f"{trained.name!r} does not embed modalities apart", "leave --modality out")
+    latent = trained.embed(adata, accelerator=accelerator, **by_modality)
     if output.suffix.lower() in (".csv", ".npy"):
         write_embedding(latent, adata.obs_names, output)
         return
-    key = key_added or trained.key
+    key = key_added or "_".join((trained.key, *by_modality.values()))
     adata.obsm[key] = latent
     note(adata, key, made_by(trained))
     write(adata, output, overwrite=overwrite)

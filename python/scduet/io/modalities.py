@@ -107,7 +107,7 @@ def _by_kind(adata: AnnData) -> dict[str, AnnData]:
     kinds = adata.var[FEATURE_TYPES].astype(str) if FEATURE_TYPES in adata.var else pd.Series(dtype=str)
     if kinds.nunique() < 2:
         return {"rna": adata}
-    parts = {KINDS.get(kind, kind): adata[:, (kinds == kind).to_numpy()].copy() for kind in kinds.unique()}
+    parts = {KINDS.get(str(kind), str(kind)): adata[:, (kinds == kind).to_numpy()].copy() for kind in kinds.unique()}
     main = "rna" if "rna" in parts else next(iter(parts))
     for name, part in parts.items():
         if name != main:  # what is about cells stays with the main modality

@@ -4,8 +4,9 @@ What differs, all on purpose: bad data are refused with a message that names the
 categories are no classes, early stopping keeps the best weights, query mapping moves no reference cell, and the mean of
 a logistic-normal state is taken over fixed draws (theirs over new ones at each call: up to 1e-2 apart). Of proteins
 and peaks: `plan_kwargs` of train() hold where theirs are overwritten by defaults, library_size is applied once with
-several transform_batch, POISSONVI.differential_accessibility calls what differs (theirs of 1.4 what does not), and
-tables of several groups say which row is of which.
+several transform_batch, counts drawn of proteins have the capture efficiency of their batch, reads and binary values
+are no fragments, POISSONVI.differential_accessibility calls what differs (theirs of 1.4 what does not), and tables of
+several groups say which row is of which.
 """
 
 from scduet._version import __version__

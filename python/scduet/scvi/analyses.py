@@ -139,7 +139,7 @@ class Analyses:
         """-log p(x | z); for SCANVI with log q(z | x) - log p(z | y), as there."""
         refuse("get_reconstruction_error", dataloader=dataloader)
         terms = likelihoods.terms_of_cells(self._model, self._cells(adata, indices), **self._sized(batch_size))
-        errors = {name: terms[term] + terms.get("state", 0.0) for term, name in self._errors.items()}
+        errors = {n: terms[term] + terms.get("state", 0.0) for term, n in self._errors.items() if term in terms}
         errors = {name: error.mean() if return_mean else error for name, error in errors.items()}
         return {name: torch.as_tensor(error, dtype=torch.float32) for name, error in errors.items()}
 

@@ -111,12 +111,11 @@ class Members:
         """Data of a field of the model's own cells: the matrix, or codes and values (cell, column)."""
         return self.adata_manager.get_from_registry(registry_key)
 
-    def get_anndata_manager(self, adata, required=False) -> Manager:
+    def get_anndata_manager(self, adata, required=False, **_) -> Manager:
         """How the model reads `adata`. Raises DataError for cells that do not fit it."""
         return self.adata_manager.transfer_fields(adata)
 
-    def transfer_fields(self, adata, **_) -> Manager:
-        return self.adata_manager.transfer_fields(adata)
+    transfer_fields = get_anndata_manager
 
     def deregister_manager(self, adata=None) -> None:
         """Nothing to do: no manager is registered anywhere."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from scduet.scvi.multimodal import MULTIVI
 from scduet.scvi.peaks import PEAKVI
 from scduet.scvi.proteins import TOTALVI
 from scduet.scvi.registry import instead_of, refuse
@@ -18,7 +19,7 @@ from scduet.scvi.trained import ScviModel
 from scduet.tasks.genes.gene_parameters import loadings
 from scduet.tasks.workflows.annotate import predict
 
-__all__ = ["AUTOZI", "PEAKVI", "SCANVI", "SCVI", "TOTALVI", "LinearSCVI"]
+__all__ = ["AUTOZI", "MULTIVI", "PEAKVI", "SCANVI", "SCVI", "TOTALVI", "LinearSCVI"]
 
 
 class SCVI(ScviModel):
@@ -100,7 +101,6 @@ class AUTOZI(ScviModel):
 __getattr__ = instead_of(
     "scduet.scvi.model",
     {
-        "MULTIVI": "no model of RNA and ATAC together is here yet",
         **dict.fromkeys(("CondSCVI", "DestVI"), "no model of spots is here yet"),
         "AmortizedLDA": "use scduet.fit(adata, 'ldvae') for linear factors of genes",
         **dict.fromkeys(("JaxSCVI", "mlxSCVI"), "use SCVI"),

@@ -64,18 +64,23 @@ class PEAKVI(ScviModel):
         """Probability that each peak is open (cell x peak); with a threshold sparse, and zero below it."""
         cells = self._cells(adata, indices)
         same |= {"rows": chosen_cells(cells.n_obs, n_samples_overall), **self._sized(batch_size)}
-        names = self._in_order(region_list)
+        names = self._in_order(region_list, "peaks")
         found = normalized_accessibility(self._model, cells, region_list=names, threshold=threshold or None, **same)
         if return_numpy:
             return found if sp.issparse(found) else found.to_numpy()  # type: ignore[union-attr]
         if not sp.issparse(found):
             return found
         index = cells.obs_names if same["rows"] is None else cells.obs_names[same["rows"]]
-        return pd.DataFrame.sparse.from_spmatrix(found, index=index, columns=names or self._model.genes)
+        return pd.DataFrame.sparse.from_spmatrix(
+            found, index=index, columns=names or modality_of(self._model, "peaks").features
+        )
 
     @takes(f"{GROUPS}, **")
     def differential_accessibility(self, **given):
         """Compare groups of cells: a row a comparison and peak. By the log2 fold change, as there since 1.3."""
+        return self._accessibility_compared(**given)
+
+    def _accessibility_compared(self, **given) -> pd.DataFrame:
         table, vanilla = self._compared(**given), given["mode"] == "vanilla"
         found = {
             "prob_da": table["proba_m1" if vanilla else "proba_de"],
@@ -96,7 +101,7 @@ class PEAKVI(ScviModel):
 
     def _compared(self, all_stats, **given) -> pd.DataFrame:
         """Their differential expression of the accessibility of peaks, with how often each is open."""
-        table = self._compare(all_stats=True, **given).rename(columns=EMPIRICAL)
+        table = self._compare(all_stats=True, **{"modality": "peaks", **given}).rename(columns=EMPIRICAL)
         table = table.drop(columns=[name for name in table if str(name).startswith("raw_")])
         place = list(table).index("emp_prob2") + 1
         table.insert(place, "emp_effect", table["emp_prob1"] - table["emp_prob2"])

@@ -121,7 +121,7 @@ class TOTALVI(ScviModel):
 
         def background(z, cells, batch):
             draw_as_theirs(z)
-            return module.proteins(*module.state_of(z, cells, batch)).background
+            return module.proteins(*module._state(z, cells, batch)).background
 
         cells, view = self._cells(adata, indices), View.of_modality(modality_of(self._model, PROTEIN), background)
         draws = {"n_samples": 1, "return_mean": True, **self._sized(batch_size)}

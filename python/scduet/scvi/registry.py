@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from scduet.api import Model
-from scduet.checkpoints import scvi_export, scvi_totalvi
+from scduet.checkpoints import scvi_export, scvi_multivi, scvi_totalvi
 from scduet.data.locate import locate, locate_main, resolve
 from scduet.errors import OptionError, some
 
@@ -50,7 +50,9 @@ class attrdict(dict):
 def registry_of(model: Model) -> attrdict:
     """The registry as scvi-tools' own files have it: `setup_args`, `field_registries`, `model_name`, ..."""
     found = scvi_export.registry(model.name, model.schema, model.reference)
-    if "protein" in model.schema.features:
+    if model.name == "multivi":
+        scvi_multivi.write_modalities(found, model.schema, model.module)
+    if model.name == "totalvi":
         scvi_totalvi.write_proteins(found, model.schema, model.module)
     return attrdict(found)
 
@@ -109,8 +111,8 @@ class Manager:
         schema = self.model.schema
         if registry_key == REGISTRY_KEYS.X_KEY:
             return locate_main(self.adata, schema.fields.layer).values
-        if registry_key == REGISTRY_KEYS.PROTEIN_EXP_KEY:
-            given = schema.inputs["protein"]
+        if registry_key in (REGISTRY_KEYS.PROTEIN_EXP_KEY, REGISTRY_KEYS.ATAC_X_KEY):
+            given = schema.inputs["peaks" if registry_key == REGISTRY_KEYS.ATAC_X_KEY else "protein"]
             return locate(self.adata, resolve(self.adata, getattr(schema.fields, given.option), given)).values
         cells = self.model.schema.encode(self.adata)
         label = np.zeros(len(cells), dtype=np.int64) if cells.label is None else cells.label

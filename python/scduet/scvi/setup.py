@@ -32,8 +32,9 @@ def note(adata: AnnData, name: str, given: dict[str, Any], model: str = "scvi") 
     name: of the class. model: ours, whose places for further inputs are noted too.
     """
     check_cells(adata)
-    given = {**given, "unlabeled_category": text(given.get("unlabeled_category", Fields.unlabeled_category))}
-    fields = build(_fields(model), {key: value for key, value in given.items() if value is not None})
+    given = {key: value for key, value in given.items() if value is not None}
+    given |= {key: text(value) for key, value in given.items() if key == "unlabeled_category"}
+    fields = build(_fields(model), given)
     for kind, key in (("batch", fields.batch_key), ("labels", fields.labels_key)):
         codes = 0 if key is None else coded(column(adata, key), key).code
         adata.obs[f"_scvi_{kind}"] = np.asarray(codes, dtype=np.int64)
@@ -41,7 +42,7 @@ def note(adata: AnnData, name: str, given: dict[str, Any], model: str = "scvi") 
 
 
 def in_mudata(
-    mdata, given: dict[str, Any], layers: dict[str, str], modalities: dict[str, str] | None
+    mdata, given: dict[str, Any], layers: dict[str, str], modalities: dict[str, str] | None, may_miss: tuple[str, ...]
 ) -> dict[str, Any]:
     """Fields out of the arguments of setup_mudata. layers: their arguments with layers: our fields for the places.
 
@@ -50,7 +51,7 @@ def in_mudata(
     """
     known, named = {**dict.fromkeys(given), **layers}, dict(modalities or {})
     for name in layers:
-        if named.get(name) is None:
+        if named.get(name) is None and name not in may_miss:
             raise OptionError(f"modalities= does not say which modality is {name!r}", f"there are {list(mdata.mod)}")
     strange = sorted(named.keys() - known.keys())
     if strange:
@@ -66,6 +67,8 @@ def in_mudata(
             ):
                 raise DataError(f"{name!r} differs between mdata.obs and mod[{named[key]!r}].obs", "rename one of them")
     for name, ours in layers.items():
+        if named.get(name) is None:
+            continue
         modality(mdata, named[name])  # is it there?
         fields[ours] = f"mod/{named[name]}" if given.get(name) is None else f"mod/{named[name]}/layers/{given[name]}"
     if fields.get("panel_key") is not None:

@@ -45,9 +45,9 @@ def takes(arguments: str, name: str | None = None) -> Callable[[Callable], Calla
 
 
 def with_defaults(model: str, names: Iterable[str]) -> str:
-    """These options of a model of ours with its defaults, which are scvi-tools', as `takes` reads them."""
+    """These options of a model of ours with its defaults, which are scvi-tools', as `takes` reads them; else None."""
     defaults = {option.name: option.default for option in options_of(model)}
-    return ", ".join(f"{name}={defaults[name]!r}" for name in names)
+    return ", ".join(f"{name}={defaults.get(name)!r}" for name in names)
 
 
 def _parameter(text: str) -> Parameter:

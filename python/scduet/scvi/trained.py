@@ -49,6 +49,7 @@ class ScviModel(Members, Analyses):
     _first: ClassVar[str] = "adata, registry"  # arguments of the constructor before the options
     _setup: ClassVar[str] = ""  # arguments of setup_anndata before those of the table
     _layers: ClassVar[dict[str, str]] = {"rna_layer": "layer"}  # arguments of setup_mudata: our fields for the places
+    _may_miss: ClassVar[tuple[str, ...]] = ()  # of these, those that data need not have
     setup_anndata: ClassVar[Callable[..., None]]
     setup_mudata: ClassVar[Callable[..., None]]
 
@@ -61,7 +62,8 @@ class ScviModel(Members, Analyses):
         options = with_defaults(cls._name, scvi_export.NON_KWARGS[cls._name])
         cls.__init__ = takes(f"{cls._first}, {options}, datamodule, **", "__init__")(_built)
         arguments = ["adata!", *before, *keys]
-        cls.setup_anndata = classmethod(takes(", ".join(arguments), "setup_anndata")(_noted))  # type: ignore[assignment]
+        if "setup_anndata" not in vars(cls):
+            cls.setup_anndata = classmethod(takes(", ".join(arguments), "setup_anndata")(_noted))  # type: ignore[assignment]
         named = [part for part in before if part.removesuffix("!") in table]
         arguments = ["mdata!", *named, *cls._layers, *(key for key in keys if key != "layer"), "modalities"]
         cls.setup_mudata = classmethod(takes(", ".join(arguments), "setup_mudata")(_noted_mudata))  # type: ignore[assignment]
@@ -70,6 +72,10 @@ class ScviModel(Members, Analyses):
     def _fields_of(cls, adata: AnnData, given: dict[str, Any]) -> dict[str, Any]:
         """Our fields for the arguments of setup_anndata."""
         return given
+
+    def _given(self, adata: AnnData, options: dict[str, Any]) -> dict[str, Any]:
+        """Our options for those of the constructor."""
+        return options
 
     def _hold(self, model: Model, adata: AnnData | None, is_trained: bool) -> None:
         self._model, self._adata, self.is_trained_ = model, adata, is_trained
@@ -215,7 +221,7 @@ def _built(self: ScviModel, adata, registry=None, datamodule=None, *, more, **op
     if adata is None:
         raise OptionError("a model needs cells", "pass adata")
     options = {key: value for key, value in {**options, **more}.items() if value is not None}
-    fields = noted(adata, type(self).__name__, self._name)
+    fields, options = noted(adata, type(self).__name__, self._name), self._given(adata, options)
     self._hold(untrained(adata, self._name, fields, options), adata, is_trained=False)
 
 
@@ -226,7 +232,7 @@ def _noted(cls: type[ScviModel], adata, **given) -> None:
 
 def _noted_mudata(cls: type[ScviModel], mdata, modalities, **given) -> None:
     """Remember in `mdata` where the model finds what it reads. modalities: argument: name of a modality."""
-    note(mdata, cls.__name__, in_mudata(mdata, given, cls._layers, modalities), cls._name)
+    note(mdata, cls.__name__, in_mudata(mdata, given, cls._layers, modalities, cls._may_miss), cls._name)
 
 
 def _cells_in(path: Path):

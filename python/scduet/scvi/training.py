@@ -19,31 +19,19 @@ from scduet.scvi import settings
 from scduet.scvi.setup import seed
 from scduet.train.config import TrainConfig
 
+ALIKE = ("lr", "weight_decay", "max_kl_weight", "reduce_lr_on_plateau", "lr_factor", "lr_patience", "lr_min")
 PLAN = {  # plan_kwargs: ours
-    "lr": "lr",
-    "weight_decay": "weight_decay",
+    **{name: name for name in ALIKE},
     "eps": "adam_eps",
     "n_epochs_kl_warmup": "kl_warmup_epochs",
     "n_steps_kl_warmup": "kl_warmup_steps",
-    "max_kl_weight": "max_kl_weight",
-    "reduce_lr_on_plateau": "reduce_lr_on_plateau",
-    "lr_factor": "lr_factor",
-    "lr_patience": "lr_patience",
-    "lr_min": "lr_min",
 }
+STOPPING = ("patience", "min_delta", "warmup_epochs", "monitor", "mode")
 TRAINER = {  # arguments of the trainer: ours
-    "max_epochs": "max_epochs",
-    "batch_size": "batch_size",
-    "train_size": "train_size",
-    "early_stopping": "early_stopping",
-    "early_stopping_patience": "early_stopping_patience",
-    "early_stopping_min_delta": "early_stopping_min_delta",
-    "early_stopping_warmup_epochs": "early_stopping_warmup_epochs",
-    "early_stopping_monitor": "early_stopping_monitor",
-    "early_stopping_mode": "early_stopping_mode",
+    **{name: name for name in ("max_epochs", "batch_size", "train_size", "early_stopping", "accumulate_grad_batches")},
+    **{f"early_stopping_{name}": f"early_stopping_{name}" for name in STOPPING},
     "check_val_every_n_epoch": "validate_every",
     "gradient_clip_val": "clip_gradient",
-    "accumulate_grad_batches": "accumulate_grad_batches",
 }
 MONITORS = {  # early_stopping_monitor: term of ours. The loss of a validation has full KL weight, as their ELBO has
     "elbo_validation": "loss",

@@ -5,7 +5,7 @@ test_that("programs are trained from gene sets, and say what differs and which g
   sets <- cbind(first = rep(1:0, c(10, 30)), second = rep(0:1, c(10, 30)))
   rownames(sets) <- rownames(object)
   object <- suppressWarnings(RunPrograms(object, gene.sets = sets, max_epochs = 2, n_hidden = 8, verbose = FALSE))
-  expect_identical(dim(object[["programs"]]), c(2L, 120L)[2:1])
+  expect_identical(dim(SeuratObject::Embeddings(object, "expimap")), c(120L, 2L))
   genes <- ProgramGenes(object, "first")
   expect_true(all(genes$gene %in% rownames(object)[1:10]))
   expect_true(all(genes$loading > 0))

@@ -33,9 +33,8 @@ def test_means_cells_and_table_are_those_of_python_and_can_be_scored(cells, tmp_
     full = contexts(np.random.default_rng(0))
     full.write_h5ad(tmp_path / "full.h5ad")
     capsys.readouterr()
-    assert (
-        main(["score-perturbation", str(tmp_path / "full.h5ad"), means, *asked, "--table", table, "--overwrite"]) == 0
-    )
+    again = [*asked, "--table", table, "--overwrite"]
+    assert main(["score-perturbation", str(tmp_path / "full.h5ad"), means, *again]) == 0
     expected = sd.score_perturbation(pred, full, "perturbation", context_key="context").table
     pd.testing.assert_frame_equal(pd.read_csv(table, index_col=[0, 1]), expected)
 

@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
-from named import named
+from named import assert_named, named
 from scipy import stats
 
 import scduet as sd
 from scduet.contract import Step
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
-from scduet.errors import DataError, OptionError, ScduetWarning
+from scduet.errors import DataError, OptionError
 from scduet.events import silent
 from scduet.models.rna.expimap import hsic, shrunk, shrunk_as_groups
 
@@ -217,7 +217,27 @@ def test_a_new_batch_is_mapped(data):
     assert list(sd.program_scores(mapped, query).columns) == NAMES
 
 
-@pytest.mark.filterwarnings("default::scduet.errors.ScduetWarning")  # that few genes are in the sets
+def test_a_query_gets_terms_for_what_is_new_in_it():
+    """Genes in no set vary together in the query alone."""
+    adata, _ = planted()
+    model, (query, _) = fitted(adata), planted(seed=0)
+    new = np.random.default_rng(7).normal(size=N)
+    x = query.X.toarray()
+    x[:, 45:55] = np.random.default_rng(8).poisson(np.maximum(x[:, 45:55].mean(0), 2) * np.exp(new)[:, None])
+    query.X = sp.csr_matrix(x)
+    before = model.embed(adata)
+    mapped = sd.map_query(query, model, n_new_terms=1, max_epochs=40, lr=0.01, callback=silent)
+    assert query.obsm["X_expiMap"].shape == (N, 5)
+    np.testing.assert_allclose(mapped.embed(adata)[:, :4], before, atol=1e-5)
+    scores = sd.program_scores(mapped, query)
+    assert abs(np.corrcoef(scores["free_1"], new)[0, 1]) > 0.8
+    assert set(sd.program_genes(mapped, "free_1", n_genes=8)["gene"]) <= {f"g{i}" for i in range(45, 55)}
+    with pytest.raises(OptionError, match=named("'n_new_terms'", -1)):
+        sd.map_query(query, model, n_new_terms=-1)
+    with pytest.raises(OptionError, match=named("'scvi'", "n_new_terms")):
+        sd.map_query(query, sd.fit(adata, max_epochs=1, callback=silent), n_new_terms=1)
+
+
 def test_bad_input_is_named(data, model):
     adata = data[0].copy()
     adata.varm["sets"]["tiny"] = np.float32(np.arange(GENES) < 2)
@@ -236,11 +256,36 @@ def test_bad_input_is_named(data, model):
     for error, names, options in cases:
         with pytest.raises(error, match=named(*names)):
             fitted(adata, max_epochs=1, **options)
-    with pytest.warns(ScduetWarning, match=named(58, GENES)):
-        fitted(adata, max_epochs=1, gene_sets="tiny", min_genes=2)
+    events = []
+    fitted(adata, max_epochs=1, gene_sets="tiny", min_genes=2, callback=events.append)
+    assert_named(next(event.message for event in events if event.kind == "warning"), 58, GENES, "genes=")
     with pytest.raises(DataError, match=named("'fourth'", "'first'")):
         sd.program_genes(model, "fourth")
     with pytest.raises(OptionError, match=named("'scvi'", "gene_sets=")):
         sd.program_scores(sd.fit(adata, max_epochs=1, callback=silent))
     with pytest.raises(DataError, match=named("'lower'")):
         sd.differential_programs(model, adata, "lower")
+
+
+def test_interferon_is_the_first_program_of_stimulated_cells(real_data, request):
+    """Kang's PBMC and 318 sets of Hallmark and Reactome, by the defaults: those of interferon come first.
+
+    Their genes overlap with two others, of cytokines and of interferon gamma.
+    """
+    import scanpy as sc
+
+    adata = real_data("kang_ifnb_2800.h5ad")
+    folder = request.config.rootpath.parent / "shared" / "data" / "files" / "genesets"
+    sets = sd.read_gmt(folder / "h.all.v7.0.symbols.gmt") | sd.read_gmt(folder / "Reactome_2016.gmt.gz")
+    adata = adata[:, adata.var_names.isin(frozenset().union(*sets.values()))].copy()
+    logged = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True)
+    sc.pp.highly_variable_genes(logged, n_top_genes=1500)
+    adata = adata[:, logged.var["highly_variable"]].copy()
+    kept = {name: genes for name, genes in sets.items() if 12 < len(genes & set(adata.var_names)) <= 300}
+    adata = adata[:, adata.var_names.isin(frozenset().union(*kept.values()))].copy()
+    model = sd.fit(adata, "expimap", gene_sets=kept, callback=silent)
+    table = sd.differential_programs(model, adata, "condition", "stim", "ctrl")
+    first = " ".join(table["program"][:5])
+    assert_named(first, "HALLMARK_INTERFERON_ALPHA_RESPONSE", "Interferon alpha/beta signaling", "Interferon Signaling")
+    assert (table["bayes_factor"][:5] > 1).all()
+    assert (table["set_t"][:5] > 10).all()

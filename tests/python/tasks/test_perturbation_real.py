@@ -80,7 +80,7 @@ def test_papalexi_ranks_measurable_genes_alone_and_knowledge_of_pathways_beats_t
 
 @pytest.mark.parametrize(("held", "weighted", "additive"), [("CD4 T", 0.913, 0.845), ("CD14 Mono", 0.926, 0.862)])
 def test_the_weighted_rule_leads_on_kang(held, weighted, additive):
-    """Delta with shared controls as worked out before on 2,000 genes; here those of the training cells by variance."""
+    """Delta with shared controls as worked out before, on 2,000 genes that the training cells chose."""
     import scanpy as sc
 
     cells = ad.read_h5ad(DATA / "kang_ifnb_2800.h5ad")
@@ -101,7 +101,7 @@ def test_the_weighted_rule_leads_on_kang(held, weighted, additive):
 
 
 def test_donors_of_a_tumor_differ_and_one_s_own_control_tells():
-    """delta .572 by one's own control with the others' change, .564 by their treated cells; errors 9.73, 11.28."""
+    """Delta .572 by one's own control with the others' change, .564 by the others' treated cells."""
     cells = ad.read_h5ad(DATA / "drug_gbm_panobinostat_5donors_300g.h5ad")
     pred = sd.predict_perturbation(
         cells, "condition", "panobinostat", context_key="donor", controls="shared", n_splits=1

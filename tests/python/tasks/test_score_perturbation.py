@@ -55,7 +55,7 @@ def test_changes_means_cells_and_several_predictions_are_taken_alike():
 
 
 def test_a_prediction_from_all_controls_of_no_effect_is_exposed_by_cells_that_it_has_not_seen():
-    """The mean of the others "predicts" nothing: r is the closed form with shared controls, 0 with split ones."""
+    """The mean of the others "predicts" nothing: r is the closed form with shared controls, 0 with others."""
     rng = np.random.default_rng(1)
     names = [f"P{i}" for i in range(30)]
     cells = screen(rng, names, np.zeros((30, 60)), 50, noise=1.0)

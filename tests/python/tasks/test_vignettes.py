@@ -28,3 +28,17 @@ def test_is_my_integration_good(monkeypatch):
     assert [column for column in shown if f"`{column}`" not in told(name) and column != "rank"] == [], "not explained"
     assert has_others
     assert pictures == 3
+
+
+def test_does_a_deep_model_help(monkeypatch):
+    name = "does_a_deep_model_help.ipynb"
+    facts = (
+        "[pred.table['relative_error'].droplevel(0).to_dict(), table['relative_error'].to_dict(), by_donor.table.shape]"
+    )
+    pictures, (rules, deep, donors) = executed(name, facts, monkeypatch, EPOCHS="2")
+    assert [rule for rule in rules if f"`{rule}`" not in told(name) and rule != "ceiling"] == ["no change"]
+    assert rules["ceiling"] < rules["weighted"] < rules["additive"] < rules["no change"] == 1
+    assert deep.keys() == {*rules, "scVI"}
+    assert 0 < deep["ceiling"] < deep["scVI"]
+    assert donors[0] == 6
+    assert pictures == 1

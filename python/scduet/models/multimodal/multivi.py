@@ -1,4 +1,4 @@
-"""MultiVI: RNA, peaks and proteins, of cells that may lack some of them (Ashuach et al. 2023, Nature Methods 20:1222).
+"""MultiVI: RNA, peaks and proteins of cells that may lack some of them (Ashuach et al. 2023, Nature Methods 20:1222).
 
     z     ~ Normal(0, I)                          state of the cell; with latent_distribution="ln" a softmax of it
     genes:    x ~ ZINB(l * softmax(genes(z, ...)), r, dropout)    log l = leaky ReLU of a network of the cell's genes
@@ -52,7 +52,7 @@ class Fields(schema.Fields):
     peaks_key: str | None = None
     """Where the counts of peaks are: a key of obsm, a modality of a MuData, or the feature_types of peaks in X."""
     protein_key: str | None = None
-    """Where the protein counts are, if there are any: as for the peaks; NaN where a protein was not measured."""
+    """Where the protein counts are: a key of obsm, or a modality of a MuData; NaN where a protein was not measured."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class MultiVI(nn.Module):
                 prior.requires_grad_(not config.as_in_scvi_tools)
         n_cells, learned = reference.n_cells if self.per_cell(config) else None, config.modality_weights != "equal"
         self.mixture = Mixture(len(MODALITIES), n_cells, learned, config.as_in_scvi_tools)
-        self._add_adversary()
+        self.add_adversary()
         self._encoded = partial(encoder_input, with_covariates=config.encode_covariates)
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
@@ -161,7 +161,7 @@ class MultiVI(nn.Module):
         return [p for name, p in self.named_parameters() if name.startswith("adversary.") == (player == ADVERSARY)]
 
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
-        """The terms of each cell's negative evidence lower bound, at a draw of its state; the penalty is none."""
+        """The terms of each cell's negative evidence lower bound, at a draw of its state; without the penalty."""
         return {name: values for name, values in self._terms(cells)[0].items() if name != "penalty"}
 
     def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell latent"]:
@@ -318,10 +318,11 @@ class MultiVI(nn.Module):
         wanted = ["reconstruction_protein"] if self.config.as_in_scvi_tools else list(found)
         return {name: parts["protein"].known * found[name] for name in wanted}
 
-    def _add_adversary(self) -> None:
+    def add_adversary(self) -> None:
+        """Make the adversary, where the options ask for one and there is something to tell apart."""
         of_batch, there = self.config.as_in_scvi_tools, cells_measured(self.reference) > 0
         n_levels = self.reference.n_batches if of_batch else int(there.sum())
-        self.adversary, self._told = None, list[tuple[Tensor, Tensor]]()
+        self.adversary, self._told, self.players = None, list[tuple[Tensor, Tensor]](), type(self).players
         if self.config.adversarial_mixing and n_levels > 1:
             self.adversary = Adversary(self.n_latent, n_levels)
             self.players = Player(optimizer="adamw"), Player(ADVERSARY, lr=THEIR_RATE if of_batch else 1.0)

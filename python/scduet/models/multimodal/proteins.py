@@ -28,6 +28,7 @@ EMPIRICAL = 10  # with more proteins than this the prior of the background start
 START = 3.0  # of the prior's mean, where it does not
 PUSH = 1e-3  # weight of what pushes a protein towards background
 SMALLEST = 1e-8
+LARGEST_LOG = 30.0  # of a background: above, a first draw may be infinite where a covariate is not standardized
 
 
 class Branch(nn.Module):
@@ -102,7 +103,7 @@ class ProteinDecoder(nn.Module):
         hidden, part = self.background(state, codes), self.background
         mean, spread = part.mean(hidden, codes), part.spread(hidden, codes)
         sd = (spread.exp() if self.config.background_activation == "exp" else F.softplus(spread)) + SMALLEST
-        background = (mean + sd * torch.randn_like(mean)).exp()
+        background = (mean + sd * torch.randn_like(mean)).clamp(max=LARGEST_LOG).exp()
         gain = F.relu(self.foreground.gain(self.foreground(state, codes), codes))
         mixing = self.mixing(state, codes) if mixing is None else mixing
         return Proteins(mean, sd, background, background * (gain + 1 + SMALLEST), self.mixing.logits(mixing, codes))

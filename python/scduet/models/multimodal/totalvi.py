@@ -197,7 +197,7 @@ class TotalVI(nn.Module):
         """Distributions of counts as if measured in `batch` and with `log_library`, proteins around a draw of b."""
         batch = cells.batch if batch is None else batch
         log_library = self.log_library(cells) if log_library is None else log_library
-        state, codes = self.state_of(z, cells, batch)
+        state, codes = self._state(z, cells, batch)
         scale, mixing = self._scale(state, codes), self.proteins.mixing(state, codes)
         dispersion = of_level(self.config.gene_dispersion, self.log_dispersion, batch, cells.label).exp()
         genes = NegativeBinomial(scale, log_library.exp() * scale, dispersion)
@@ -225,7 +225,7 @@ class TotalVI(nn.Module):
         Proteins are around a draw of their background, without it unless it is included, and at full efficiency; see
         `proteins.Proteins.normalized`. out: where to write it, if no gradient is asked for.
         """
-        state, codes = self.state_of(z, cells, batch)
+        state, codes = self._state(z, cells, batch)
         if modality in (None, "rna"):
             found = self._scale(state, codes)
         else:
@@ -238,7 +238,7 @@ class TotalVI(nn.Module):
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
     ) -> Float[Tensor, "cell protein"]:
         """Probability that a protein is there beyond background, as if measured in `batch`."""
-        state, codes = self.state_of(z, cells, batch)
+        state, codes = self._state(z, cells, batch)
         return torch.sigmoid(-self.proteins.mixing.logits(self.proteins.mixing(state, codes), codes))
 
     def log_likelihood(
@@ -261,7 +261,7 @@ class TotalVI(nn.Module):
         self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
     ) -> tuple[Float[Tensor, " cell"], Proteins]:
         """log p(x | z, l), summed over genes, and the proteins around a draw of their background."""
-        state, codes = self.state_of(z, cells)
+        state, codes = self._state(z, cells)
         mixing = self.proteins.mixing(state, codes)
         logits = head(self.genes.share, self.genes(state, codes), codes)
         log_r = of_level(self.config.gene_dispersion, self.log_dispersion, cells.batch, cells.label)
@@ -288,14 +288,14 @@ class TotalVI(nn.Module):
             proteins = proteins / (1 + proteins.mean(1, keepdim=True))
         if c.log_variational:
             values, proteins = values.log1p(), proteins.log1p()
-        dense, codes = self.state_of(proteins, cells) if c.encode_covariates else (proteins, ())
+        dense, codes = self._state(proteins, cells) if c.encode_covariates else (proteins, ())
         return rows_beside(replace(cells.x, data=values), dense), codes
 
     def _scale(self, state: Float[Tensor, "cell state"], codes: Codes) -> Float[Tensor, "cell gene"]:
         logits = self.genes.share(self.genes(state, codes), codes)
         return F.softplus(logits) if self.reference.size_factor else logits.softmax(-1)
 
-    def state_of(self, z: Tensor, cells: CellBatch, batch: Tensor | None = None) -> tuple[Tensor, Codes]:
+    def _state(self, z: Tensor, cells: CellBatch, batch: Tensor | None = None) -> tuple[Tensor, Codes]:
         """What the decoders see: z beside the continuous covariates, and the codes of the categorical ones."""
         batch, covariates = cells.batch if batch is None else batch, cells.covariates
         codes = [batch] if covariates.categorical is None else [batch, *covariates.categorical.unbind(1)]

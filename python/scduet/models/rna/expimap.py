@@ -114,6 +114,7 @@ class ExpiMap(nn.Module):
     measure = staticmethod(measure_sets)
     modalities = ("rna",)
     recipes = {"auto": brief}
+    rows_of_terms = ("scvi.encoder.mean.", "scvi.encoder.log_variance.", "scvi.share.weight")  # see `map_query`
 
     def __init__(self, reference: Reference, config: Config):
         super().__init__()
@@ -270,6 +271,7 @@ def scvi_config(config: Config, n_latent: int) -> scvi.Config:
         dispersion=config.dispersion,
         gene_likelihood="nb",
         encode_covariates=config.encode_covariates,
+        deeply_inject_covariates=False,
         use_batch_norm="none",
         use_layer_norm="encoder",
     )

@@ -50,7 +50,7 @@ def predict_modality(
         were among those it was trained on, best of all the query itself; else its encoder has never met such cells.
     query: AnnData or MuData with RNA; what is known of the modality is not used. Gains obsm[key_added], a DataFrame
         (cell x feature) of the expected log(1 + counts), and uns[key_added]: the method, its pearson and rmse.
-    modality: what to predict: one of what the model decodes, not its main matrix.
+    modality: what to predict: one of what the model decodes, neither its main matrix nor peaks.
     reference: the cells that the model was trained on, as they were then; None if it was trained in this session.
     use: whose predictions the query gets: "model"; "knn", "ridge" or "kernel_ridge", the baselines; or "best", the
         row with the highest pearson.
@@ -169,6 +169,9 @@ def _predictable(model: Model, name: str) -> Modality:
         raise OptionError(f"{name!r} is the main matrix, from which {model.name!r} predicts", "name another modality")
     if not model.schema.inputs[name].may_miss:
         raise OptionError(f"{model.name!r} reads {name!r} of every cell, and cannot predict it", "use e.g. totalvi")
+    if model.schema.inputs[name].sparse:
+        remedy = "normalized_accessibility gives the probability that they are open"
+        raise OptionError(f"{name!r} is not predicted as counts", remedy)
     return chosen
 
 

@@ -15,28 +15,29 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from scduet.tasks.perturbation.embedding import GeneEmbedding
-from scduet.tasks.perturbation.screen import Means, dose_of
+from scduet.tasks.perturbation.screen import dose_of
 from scduet.tasks.perturbation.shift import likeness
 from scduet.tasks.perturbation.targets import Target
 
 Change = Float[np.ndarray, " gene"]
-FEWEST = {"context": 3, "gene": 5, "combination": 5}  # contexts, or perturbations, to learn more than means from
+FEWEST = {"context": 2, "gene": 5, "combination": 5}  # other contexts, or perturbations, to learn more than means from
+FEWEST_TO_WEIGH = 3  # contexts
 
 
 @dataclass(frozen=True)
 class Source:
     """Means of all pairs of context and perturbation, of which each prediction may see some."""
 
-    treated: Means  # (pair, gene) of perturbed cells
-    matched: Means  # (pair, gene) of control cells in the same batches
-    control: Means  # (pair, gene) of all control cells of the context
+    treated: Float[np.ndarray, "pair gene"]  # (pair, gene) of perturbed cells
+    matched: Float[np.ndarray, "pair gene"]  # (pair, gene) of control cells in the same batches
+    control: Float[np.ndarray, "pair gene"]  # (pair, gene) of all control cells of the context
 
     @cached_property
-    def change(self) -> Means:
+    def change(self) -> Float[np.ndarray, "pair gene"]:
         return self.treated - self.matched
 
     @cached_property
-    def centered(self) -> Means:
+    def centered(self) -> Float[np.ndarray, "pair gene"]:
         """Treated means less their mean over genes, for principal components of genes."""
         return self.treated - self.treated.mean(1, keepdims=True)
 
@@ -62,7 +63,7 @@ class Evidence:
     embedding: GeneEmbedding | None = None
 
     @cached_property
-    def change(self) -> Means:
+    def change(self) -> Float[np.ndarray, "row gene"]:
         """Of each row against its controls."""
         return self.source.change[self.index]
 
@@ -71,11 +72,11 @@ class Evidence:
         return self.change.mean(0)
 
     @property
-    def treated(self) -> Means:
+    def treated(self) -> Float[np.ndarray, "row gene"]:
         return self.source.treated[self.index]
 
     @property
-    def control(self) -> Means:
+    def control(self) -> Float[np.ndarray, "row gene"]:
         return self.source.control[self.index]
 
     @property
@@ -100,7 +101,7 @@ def additive_contexts(seen: Evidence) -> Change:
 
 def weighted_contexts(seen: Evidence) -> Change | None:
     """The changes of the other contexts, weighted by the likeness of their control cells (see `shift`)."""
-    if len(seen.rows) < FEWEST["context"]:
+    if len(seen.rows) < FEWEST_TO_WEIGH:
         return None
     return likeness(seen.control, seen.base) @ seen.change
 

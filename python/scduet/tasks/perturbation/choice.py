@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from scduet.errors import DataError, OptionError
-from scduet.tasks.perturbation.baselines import FEWEST, RULES
+from scduet.tasks.perturbation.baselines import FEWEST, FEWEST_TO_WEIGH, RULES
 from scduet.tasks.perturbation.cases import Case, task_name
 from scduet.tasks.perturbation.held_out import Evaluation, Study, enough_to_learn
 from scduet.tasks.perturbation.interface import MODELS
@@ -23,9 +23,10 @@ def check_model(study: Study, case: Case, model: Any) -> None:
         what = f"model={model!r} does not predict {case.name!r}, a task of kind {case.task!r}"
         raise OptionError(what, f"choose from {', '.join(name for name in RULES[case.task] if ',' not in name)}")
     learns = (not rule and model != "auto") or model in LEARNS
-    if learns and not enough_to_learn(study, case):
+    needed = FEWEST_TO_WEIGH if model == "weighted" else FEWEST.get(case.task, 1)
+    if learns and len(case.rows) < needed:
         kind = "contexts" if case.task == "context" else "perturbations"
-        what = f"{len(case.rows)} {kind} to learn {case.name!r} from; {str(model)!r} needs {FEWEST[case.task]}"
+        what = f"{len(case.rows)} {kind} to learn {case.name!r} from; {str(model)!r} needs {needed}"
         raise DataError(what, "use model='auto' or 'additive'")
 
 
@@ -33,11 +34,12 @@ def choose(study: Study, case: Case, model: Any, names: Sequence[str], evaluatio
     """The name of the rule or model for a case."""
     if model != "auto":
         return model if isinstance(model, str) else type(model).__name__
-    task, learns = task_name(study.screen, study.pairs, case), enough_to_learn(study, case)
+    task, learns = task_name(study.screen, study.pairs, case), enough_to_learn(case)
     if case.task == "gene":
         rule = _best_for_genes(evaluation.table) if learns else "mean"
     else:
-        rule = {"context": "weighted" if learns else "additive", "combination": "additive", "dose": "interpolation"}[
+        alike = len(case.rows) >= FEWEST_TO_WEIGH
+        rule = {"context": "weighted" if alike else "additive", "combination": "additive", "dose": "interpolation"}[
             case.task
         ]
     return next((name for name in names if learns and _beats(evaluation.held_out, task, name, rule)), rule)

@@ -134,7 +134,7 @@ def evaluate(
     return _evaluation(averaged(rows), pd.DataFrame(ends), profiles)
 
 
-def enough_to_learn(study: Study, case: Case) -> bool:
+def enough_to_learn(case: Case) -> bool:
     """Whether there are contexts or perturbations enough for more than means."""
     return len(case.rows) >= FEWEST.get(case.task, 1)
 
@@ -175,7 +175,7 @@ def _evaluation(rows: pd.DataFrame, ends: pd.DataFrame, profiles: Mapping) -> Ev
     held_out["half_correlation"] = reliability.loc[pd.MultiIndex.from_frame(held_out[["context", "target"]])].to_numpy()
     held_out["measurable"] = held_out["half_correlation"] >= MEASURABLE
     held_out["verdict"] = [
-        "" if row["method"] == CEILING else verdict_of(row, row["measurable"])
+        "" if row["method"] in (CEILING, "no change") else verdict_of(row, row["measurable"])
         for row in held_out.to_dict("records")
     ]  # fmt: skip
     return Evaluation(summarized(held_out), held_out, profiles)

@@ -236,10 +236,11 @@ def _verdict(study: Study, case: Case, name: str, evaluation: Evaluation) -> str
 
 def _notes(study: Study, cases: Sequence[Case], chosen: Sequence[str], model: Any, evaluate: Any) -> list[str]:
     found = []
-    means = [case.name for case, name in zip(cases, chosen, strict=True) if case.task == "gene" and name == "mean"]
+    by_mean = (case for case, name in zip(cases, chosen, strict=True) if case.task == "gene" and name == "mean")
+    means = dict.fromkeys(case.name for case in by_mean)
     if means and model == "auto":
         found.append(f"{some(means)}: nothing beats the mean of the other perturbations, which is given")
-    seen = [case.name for case in cases if case.pair is not None]
+    seen = dict.fromkeys(case.name for case in cases if case.pair is not None)
     if seen:
         found.append(f"{some(seen)}: observed, but predicted without these cells")
     if not isinstance(model, str) and evaluate:

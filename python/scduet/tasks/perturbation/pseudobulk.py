@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from scduet.tasks.perturbation.screen import Means, Screen, means, sums
+from scduet.tasks.perturbation.screen import Screen, means, sums
+
+Halved = Float[np.ndarray, "pair gene"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Pairs:
     context: Int[np.ndarray, " pair"]
     target: Int[np.ndarray, " pair"]
     n: Int[np.ndarray, " pair"]
-    observed: Means  # of all cells: the truth
-    trained: Means  # without cells that escaped
+    observed: Float[np.ndarray, "pair gene"]  # of all cells: the truth
+    trained: Float[np.ndarray, "pair gene"]  # without cells that escaped
     shares: sp.csr_matrix  # (pair, stratum) of its cells, a stratum being a batch of a context
     group: Int[np.ndarray, " cell"]  # pair of each cell, -1 for control
 
@@ -28,8 +30,10 @@ class Pairs:
 class Controls:
     """Means of control cells, all or a half of them."""
 
-    matched: Means  # (pair, gene): control cells in the batches of the pair, in the pair's shares
-    of_context: Means  # (context, gene)
+    matched: Float[
+        np.ndarray, "pair gene"
+    ]  # (pair, gene): control cells in the batches of the pair, in the pair's shares
+    of_context: Float[np.ndarray, "context gene"]
     n: Int[np.ndarray, " context"]
 
 
@@ -87,7 +91,9 @@ class Split:
 
     truth: Controls  # the truth is measured against these
     seen: Controls  # what predicts sees these
-    halves: tuple[Means, Means]  # (pair, gene) changes that share no cell: how far the truth repeats itself
+    halves: tuple[
+        Float[np.ndarray, "pair gene"], Float[np.ndarray, "pair gene"]
+    ]  # (pair, gene) changes that share no cell: how far the truth repeats itself
     held: Bool[np.ndarray, " cell"]  # the control cells that only the truth sees
 
 

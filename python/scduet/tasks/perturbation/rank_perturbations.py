@@ -47,7 +47,7 @@ def rank_perturbations(
     Returns a DataFrame by perturbation, the most alike first: rank; similarity, the Pearson correlation of the changes
     over shared genes but the targets', mean over `n_splits`; similarity_vs_mean, of what is left beyond the mean of all
     perturbations; half_correlation, how far its own change repeats itself (below 0.2 it cannot be recognized); n_cells.
-    attrs["chance_rank"]: the mean rank of the right perturbation if nothing is known.
+    attrs["chance_rank"]: the mean rank of the right perturbation if nothing is known; attrs["notes"]: what was assumed.
 
     Raises DataError for a profile that shares fewer than two genes with `adata` or does not vary.
     """
@@ -74,7 +74,7 @@ def rank_perturbations(
     ).sort_values("similarity", ascending=False, kind="stable")
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     table["measurable"] = table["half_correlation"] >= MEASURABLE
-    table.attrs |= {"chance_rank": (len(table) + 1) / 2, "n_genes": len(genes)}
+    table.attrs |= {"chance_rank": (len(table) + 1) / 2, "n_genes": len(genes), "notes": screen.notes}
     return table if mechanisms is None else _with_mechanisms(table, mechanisms, screen)
 
 

@@ -70,7 +70,7 @@ def read_screen(
     drop_escaped: str | None = None,
 ) -> Screen:
     """The cells of `adata`. Raises DataError for columns that are absent or lack values, and for values that are
-    neither counts nor log-normalized; warns where counts are normalized."""
+    neither counts nor log-normalized; `notes` say where counts were normalized."""
     checks.check_matrix(adata)
     for option, key in (("perturbation_key", perturbation_key), ("context_key", context_key), ("batch_key", batch_key)):
         if key is not None or option == "perturbation_key":
@@ -156,9 +156,7 @@ def _log_normalized(x: Any, layer: str | None, adata: Any, total_key: str | None
         total = np.asarray(values.sum(1)).ravel() if total_key is None else _totals(adata, total_key)
         values.data *= np.repeat(np.where(total > 0, DEPTH / np.maximum(total, 1e-12), 0), np.diff(values.indptr))
         np.log1p(values.data, out=values.data)
-        note = f"{where} holds counts: scaled to {DEPTH:,.0f} a cell, log1p"
-        warnings.warn(note, ScduetWarning, stacklevel=4)
-        return values, True, [note]
+        return values, True, [f"{where} holds counts: scaled to {DEPTH:,.0f} a cell, log1p"]
     if total_key is not None:
         raise OptionError(f"total_key={total_key!r} for values that are no counts", "leave it out")
     if values.data.max(initial=0) > LOGGED_BELOW:

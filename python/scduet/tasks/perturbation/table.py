@@ -71,9 +71,9 @@ class Yardstick:
     """What a held-out pair is compared with, whatever the split."""
 
     mean: Change  # observed mean expression
-    others: Int[np.ndarray, " pair"]  # the other perturbations of the context
+    others: Int[np.ndarray, " other"]  # the other perturbations of the context
     weights: Float[np.ndarray, " gene"] | None
-    own: Int[np.ndarray, " gene"]  # the targets themselves, which are not scored
+    own: Int[np.ndarray, " target"]  # the targets themselves, which are not scored
 
 
 def yardstick_of(screen: Screen, pairs: Pairs, case: Case, spread: Spread) -> Yardstick:

@@ -61,7 +61,7 @@ def leaking(
 
 def shifts(
     model: PredictsPerturbed, study: Study, case: Case, controls: Bool[np.ndarray, " cell"]
-) -> Float[np.ndarray, "cell gene"]:
+) -> Float[np.ndarray, "control gene"]:
     """The change of each of the control cells: the prediction less the reconstruction of the same cell."""
     cells, context = cells_of(study.screen, controls), study.screen.contexts[case.context]
     found = [np.asarray(model.predict_perturbed(cells, context, name)) for name in (case.name, CONTROL)]

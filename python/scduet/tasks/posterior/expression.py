@@ -72,7 +72,7 @@ def normalized_expression(
     rows, index = rows_of(model, adata, rows), cell_names(model, adata)
     draws = {"n_samples": n_samples, "return_mean": return_mean, "batch_size": batch_size, "seed": seed}
     (found,) = expected_values(model, adata, [wanted], batch_codes(model, transform_batch), rows, **draws)
-    if len(found) > 1 or (n_samples > 1 and not return_mean):
+    if n_samples > 1 and not return_mean:
         return found
     return pd.DataFrame(found[0], index=index if rows is None else index[rows], columns=wanted.names, copy=False)
 
@@ -111,8 +111,13 @@ def expected_values(
     return_mean: bool,
     batch_size: int,
     seed: int | None,
+    at_mean: bool = False,
 ) -> list[np.ndarray]:
-    """What is wanted of each modality, from the same draws of states; float32 (draw, cell, feature), or one mean."""
+    """What is wanted of each modality, from the same draws of states; float32 (draw, cell, feature), or one mean.
+
+    at_mean: of the posterior mean of each state, not of a draw (with "ln" always of a draw).
+    """
+    at_mean &= getattr(model.config, "latent_distribution", "normal") == "normal"
     for one in wanted:
         one.check(model)
     apart, n_cells = n_samples > 1 and not return_mean, len(cell_names(model, adata)) if rows is None else len(rows)
@@ -124,7 +129,7 @@ def expected_values(
         for part in states(model, adata, rows, batch_size):
             into = [torch.from_numpy(values[:, start : start + len(part.cells)]) for values in found]
             for draw in range(n_samples):
-                z = part.draw()
+                z = part.mean if at_mean else part.draw()
                 for code in codes:
                     batch = as_batch(part.cells, code)
                     for one, values, as_it_is in zip(wanted, into, whole, strict=True):

@@ -10,6 +10,7 @@ from scduet._torch import torch
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from torch.func import functional_call
 
 from scduet import api
 from scduet.api import Model
+from scduet.capabilities import HasPrograms
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.data import checks, feature_names
 from scduet.data.gene_choice import has_main
@@ -46,6 +48,7 @@ def map_query(
     train: bool = True,
     max_missing: float = 0.2,
     key_added: str | None = None,
+    n_new_terms: int = 0,
     callback: Listener | None = None,
     **options,
 ) -> Model:
@@ -58,6 +61,7 @@ def map_query(
         exact for the embedding where the encoder does not see covariates (scVI's default).
     max_missing: share of the model's genes that may be missing from the query; they are taken for zero.
     key_added: None for the field's name, e.g. "X_scVI".
+    n_new_terms: of expiMap: further terms without a gene set, learned for what its terms do not explain in the query.
     options: of training, e.g. max_epochs, seed.
 
     Returns a model that knows the new levels and gives reference cells the same numbers, bit for bit, as `model`. Where
@@ -68,13 +72,14 @@ def map_query(
     if not model.needs_mapping:
         raise OptionError(f"{model.name!r} takes cells of any batch as they are", "use its embed() or predict()")
     refuse_unknown(options, [o.name for o in options_of(model.name) if o.group == "training"], "map_query")
-    data = on_disk(query)
+    data, config = on_disk(query), _with_terms(model, n_new_terms)
     if not model.schema.main.may_miss or has_main(modalities_of(data), model.schema.fields.layer):
         _check_genes(data, model, max_missing)
     schema = _extended(model.schema, data)
     cells = schema.encode(data, max_missing, unknown_labels=True).marked()
-    mapped = replace(model, cells=cells) if schema == model.schema else _extend_model(model, schema, cells)
-    if train and mapped.schema != model.schema:
+    grows = schema != model.schema or config != model.config
+    mapped = _extend_model(model, schema, cells, config) if grows else replace(model, cells=cells)
+    if train and grows:
         mapped = train_new_rows(model, mapped, build(TrainConfig, {"weight_decay": 0.0, **options}), callback)
     key = key_added or model.key
     if data is query:
@@ -162,22 +167,39 @@ def _extended(schema: Schema, adata) -> Schema:
     return replace(schema, levels={**schema.levels, **more}, kinds=kinds)
 
 
-def _extend_model(model: Model, schema: Schema, cells: Cells) -> Model:
-    """The model with new rows in its tables, each the mean of the known ones; all else as it was."""
-    cls = find(model.name)
+def _with_terms(model: Model, n_new: int) -> Any:
+    """The options of the model with further free terms. Raises OptionError for a model that cannot have these."""
+    if isinstance(n_new, bool) or not isinstance(n_new, int) or n_new < 0:
+        raise OptionError(f"option 'n_new_terms' cannot be {n_new!r}", "it is a whole number from 0 up")
+    if n_new and not isinstance(model.module, HasPrograms):
+        raise OptionError(f"{model.name!r} has no terms to add to", "n_new_terms= is for expimap")
+    return replace(model.config, n_free=model.config.n_free + n_new) if n_new else model.config
+
+
+def _extend_model(model: Model, schema: Schema, cells: Cells, config: Any = None) -> Model:
+    """The model with new rows in its tables, each the mean of the known ones; all else as it was.
+
+    config: options with further terms, whose rows start at random.
+    """
+    cls, config = find(model.name), config or model.config
     reference = _extend_reference(cls, model.reference, schema.reference(cells), cells)
     with own_random_numbers():
-        module = cls(reference, model.config, **model.holds)
+        module = cls(reference, config, **model.holds)
     known = model.module.state_dict()
+    own = getattr(module, "rows_of_terms", ())
     weights = {
-        name: _extend_rows(name, known.get(name), value, reference) for name, value in module.state_dict().items()
+        name: _extend_rows(name, known.get(name), value, reference, random=name.startswith(own) if own else False)
+        for name, value in module.state_dict().items()
     }
     module.load_state_dict(weights)
-    return replace(model, module=module.to(model.device).eval(), schema=schema, reference=reference, cells=cells)
+    made = {"module": module.to(model.device).eval(), "schema": schema, "reference": reference, "config": config}
+    return replace(model, **made, cells=cells)
 
 
-def _extend_rows(name: str, known: Tensor | None, wanted: Tensor, reference: Reference) -> Tensor:
-    """The `known` rows of a weight, then as many more as `wanted` has."""
+def _extend_rows(name: str, known: Tensor | None, wanted: Tensor, reference: Reference, random: bool = False) -> Tensor:
+    """The `known` rows of a weight, then as many more as `wanted` has: its own, if these are random."""
+    if random and known is not None:
+        return torch.cat([known, wanted[len(known) :].to(known.device)])
     known = wanted.new_zeros(1, *wanted.shape[1:]) if known is None else known  # one level had no table: it adds zero
     if known.shape == wanted.shape:
         return known

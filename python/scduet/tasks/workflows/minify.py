@@ -17,6 +17,7 @@ from scduet.data.main_matrix import with_modality
 from scduet.tasks.posterior.latent import LATENT_KEYS, LIBRARY_KEYS, MINIFIED, states
 
 
+@torch.inference_mode()
 def minify(model: Model, adata: AnnData) -> AnnData:
     """A copy of `adata`, an AnnData or MuData, with posterior means and variances and library sizes in place of counts.
 

@@ -44,8 +44,10 @@ GenerateCells <- function(object, n = 1000, label = NULL, labels = NULL, reducti
   }
   cells <- receive_text(ask("names", adata = made, axis = "obs"))
   genes <- receive_text(ask("names", adata = made, axis = "var"))
+  values <- list(fetch_matrix(made, "X", genes, cells))
+  names(values) <- layer
   SingleCellExperiment::SingleCellExperiment(
-    set_names(list(fetch_matrix(made, "X", genes, cells)), if (layer == "data") "logcounts" else "counts"),
+    values,
     colData = S4Vectors::DataFrame(receive_frame(ask("table", adata = made, place = "obs"), cells))
   )
 }

@@ -344,16 +344,8 @@ FEW = {  # for functions whose cells go the way of another function, that meets 
 ALIKE = {  # by `Model.encode` as `normalized_expression`, or by `Transformer.prepared` as `embed_pretrained`
     *("embed", "predict", "posterior_predictive_sample", "feature_correlation", "likelihood_parameters"),
     *("latent_library_size", "elbo", "reconstruction_error", "marginal_log_likelihood", "posterior_predictive_check"),
-    *(
-        "minify",
-        "generate_cells",
-        "differential_expression, idx",
-        "tuned.predict",
-        "evaluate",
-        "pretrain",
-        "predict_genes",
-    ),
-    *("gene_network, transformer", "program_scores", "differential_programs"),
+    *("minify", "differential_expression, idx", "tuned.predict", "evaluate", "pretrain", "predict_genes"),
+    *("gene_network, transformer", "generate_cells", "program_scores", "differential_programs"),
 }
 SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that are not named here meet every kind
     "fit, learned library": {"a batch of one cell"},

@@ -1,7 +1,7 @@
 test_that("generated cells are of the wanted type, with the genes of the model and whole counts", {
   skip_if_no_engine()
   skip_if_no_seurat()
-  object <- run(small_seurat(), labels = "kind", batch = "donor")
+  object <- run(small_seurat(), labels = "kind", batch = "donor", gene_likelihood = "nb")
   made <- GenerateCells(object, n = 30, label = "T")
   expect_s4_class(made, "Seurat")
   counts <- counts_in(made)
@@ -15,4 +15,15 @@ test_that("generated cells are of the wanted type, with the genes of the model a
   expect_error(GenerateCells(object, n = 5, label = "none"), class = "scduet_error_data")
   expect_error(GenerateCells(object, n = 5, labels = "nowhere"), class = "scduet_error_column")
   expect_error(GenerateCells(object, n = 0), class = "scduet_error")
+})
+
+test_that("generated cells of a SingleCellExperiment are one", {
+  skip_if_no_engine()
+  skip_if_not_installed("SingleCellExperiment")
+  x <- counts_of_two_batches()
+  object <- run(SingleCellExperiment::SingleCellExperiment(list(counts = x)))
+  made <- GenerateCells(object, n = 7)
+  expect_s4_class(made, "SingleCellExperiment")
+  expect_identical(dim(made), c(nrow(x), 7L))
+  expect_true(all(made$source %in% colnames(x)))
 })

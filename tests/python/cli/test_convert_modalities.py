@@ -12,6 +12,7 @@ import scduet as sd
 from scduet.cli import main
 from scduet.data.simulate import simulate
 from scduet.errors import DataError, FormatError, ScduetWarning
+from scduet.interop import objects
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -51,6 +52,14 @@ def test_there_and_back(adata, tmp_path):
         assert (found.X != adata.X).nnz == 0
         np.testing.assert_array_equal(found.obsm["X_pca"], adata.obsm["X_pca"])
         pd.testing.assert_frame_equal(found.obs[list(adata.obs)], adata.obs)
+
+
+def test_r_reads_modalities_as_assays(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    sd.convert(tmp_path / "a.h5ad", tmp_path / "b.h5mu")
+    found = objects.contents(objects.read_h5ad(str(tmp_path / "b.h5mu")))
+    assert list(found["features"]["protein"]) == list(adata.obsm["protein"])
+    assert len(found["features"]["atac"]) == 1200
 
 
 def test_kinds_of_features_are_modalities(adata, tmp_path):

@@ -169,3 +169,15 @@ def test_the_facade_has_the_calls_of_scgen(tmp_path):
     ):
         with pytest.raises(error, match=named(name)):
             model.predict(ctrl_key="ctrl", **wrong)
+
+
+def test_analyses_of_counts_refuse_the_model(trained):
+    adata, _, model = trained
+    with pytest.raises(OptionError, match=named("'scgen'")):
+        sd.differential_expression(model, adata, "type", verbose=False)
+    with pytest.raises(OptionError, match=named("'scgen'", "library_size=10")):
+        sd.normalized_expression(model, adata, library_size=10)
+    with pytest.raises(OptionError, match=named("'scgen'")):
+        sd.denoise(adata.copy(), model)
+    decoded = sd.normalized_expression(model, adata)
+    assert np.corrcoef(decoded.to_numpy().ravel(), adata.X.ravel())[0, 1] > 0.9

@@ -27,7 +27,7 @@ from scduet.tasks.comparison.draws import PairedDraws, Sampler
 from scduet.tasks.comparison.fold_changes import Pairs, described
 from scduet.tasks.comparison.groups import comparisons
 from scduet.tasks.comparison.importance import Importance
-from scduet.tasks.posterior.latent import batch_codes, encoder_of, is_minified, modality_of, seeded
+from scduet.tasks.posterior.latent import batch_codes, encoder_of, is_minified, modality_of, refuse_lognormal, seeded
 from scduet.tasks.quality.provenance import refuse_denoised
 
 N_DRAWS = 5000
@@ -109,6 +109,7 @@ def differential_expression(
     a model without posteriors of cells, such as DCA.
     """
     encoder_of(model)
+    refuse_lognormal(model, "fold changes")
     if not allow_denoised:
         refuse_denoised(adata, model.schema.fields.layer)
     if mode not in ("change", "vanilla", "difference") or test_mode not in ("two", "three"):

@@ -49,7 +49,8 @@ def generate_cells(
     adata: cells whose states are taken, an AnnData or a path; None for those trained on. label: of which type (or
     types) they are; None for all, in the shares of the data. labels_key: column with the types; None for that of the
     model. library: total counts, a number or one for each new cell; None for those of the source cells (a size factor,
-    for a model with size factors). batch: to decode as; None for that of the source cell.
+    for a model with size factors; before zero inflation, for a model with that). batch: to decode as; None for that of
+    the source cell.
 
     States are not drawn from the prior, which covers parts that hold no cells: of PBMC, a random forest told scVI's
     cells from real ones with an AUC of 0.50 with states of cells, and 0.78 with states from the prior. New cells can do

@@ -23,6 +23,7 @@ from scduet.tasks.posterior.latent import (
     cell_names,
     modality_of,
     opened,
+    refuse_lognormal,
     rows_of,
     seeded,
     states,
@@ -95,6 +96,8 @@ class Wanted:
         if size != 1 and not self.modality.is_main:
             text = f"library_size={size!r} is of the main matrix, not of {self.modality.name!r}"
             raise OptionError(text, "leave it out")
+        if size != 1:
+            refuse_lognormal(model, f"library_size={size!r}")
         if size == "latent" and part_with(model.module, HasLibrary) is None:
             raise OptionError(f"library_size='latent', and {model.name!r} has no library size", "give a number")
 

@@ -66,6 +66,14 @@ def encoder_of(model: Model) -> Encodes:
     return found
 
 
+def refuse_lognormal(model: Model, what: str) -> None:
+    """Raise OptionError for a model of log-normalized values, of which there are no shares or counts."""
+    if model.schema.expects == "lognormal":
+        raise OptionError(
+            f"{model.name!r} decodes log-normalized values: no {what}", "use a model of counts, e.g. scvi"
+        )
+
+
 @dataclass(frozen=True)
 class Modality:
     """What a model decodes of a state: one of its matrices."""

@@ -19,7 +19,7 @@ from scduet.data.sources import gathered
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener, silent
 from scduet.options import build, refuse_unknown
-from scduet.tasks.posterior.latent import modality_of, seeded, states
+from scduet.tasks.posterior.latent import modality_of, refuse_lognormal, seeded, states
 from scduet.tasks.quality import denoisers
 from scduet.tasks.quality.denoisers import Expected
 from scduet.tasks.quality.provenance import DENOISED, note_denoised
@@ -142,6 +142,7 @@ def _chosen(adata: Any, method: str | Model | None, layer: str | None, key_added
     if taken or key_added == layer:
         raise OptionError(f"layers[{key_added!r}] is there, and denoise did not write it", "pass another key_added=")
     if isinstance(method, Model):
+        refuse_lognormal(method, "expected counts")
         return method.name
     return _known(method or ("walk" if adata.n_obs <= WALK_UP_TO else "scvi"))
 

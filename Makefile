@@ -48,8 +48,8 @@ demo: system setup  ## Integrate, score and report real cells into demo/; DATA= 
 	$(PY) tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(BATCH),--batch '$(BATCH)') $(if $(LABEL),--label '$(LABEL)') </dev/null
 
 lint: setup  ## Check style and types
-	$(PY) -m ruff check python tests tools benchmarks docs
-	$(PY) -m ruff format --check --quiet python tests tools benchmarks docs
+	$(PY) -m ruff check python tests tools benchmarks docs/_ext docs/conf.py
+	$(PY) -m ruff format --check --quiet python tests tools benchmarks docs/_ext docs/conf.py
 	@if command -v node >/dev/null; then $(PY) -m pyright; else echo "no node: types are not checked"; fi
 
 docs: setup  ## Build the documentation into docs/_build/html; NOTEBOOKS=1 runs the tutorials too

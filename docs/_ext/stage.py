@@ -11,7 +11,7 @@ from pathlib import Path
 
 from api_pages import api_pages, metric_pages
 from model_pages import model_pages
-from other_pages import ROOT, cli_page, errors_page, gallery, r_page, r_topics, rmd_as_markdown
+from other_pages import ROOT, cli_page, errors_page, gallery, r_page, r_topics, rmd_as_markdown, tutorial_page
 
 import scduet
 
@@ -52,14 +52,16 @@ def all_pages() -> dict[str, str]:
     tutorials = {p.name: p.read_text(encoding="utf-8") for p in sorted((ROOT / "vignettes").glob("*.*"))}
     tutorials = {name: text for name, text in tutorials.items() if name.endswith((".ipynb", ".Rmd"))}
     tutorials = {n: rmd_as_markdown(text) if n.endswith(".Rmd") else text for n, text in tutorials.items()}
-    places |= {f"vignettes/{name}": f"tutorials/{Path(name).stem}.md" for name in tutorials}
+    places |= {f"vignettes/{name}": f"tutorials/{tutorial_page(name)}.md" for name in tutorials}
     known = {**places, **STAND_INS}
 
     pages = {places[name]: linked(filled(text, known), name, known) for name, text in sources.items()}
     by_hand = {name: linked(text, f"docs/models/{name}.md", known) for name, text in models.items()}
     pages |= dict(model_pages(by_hand)) | dict(api_pages()) | dict(metric_pages())
     pages |= {"cli.md": cli_page(), "r.md": r_page(), "errors.md": errors_page()}
-    pages |= {f"tutorials/{n.replace('.Rmd', '.md')}": _tutorial(n, text, known) for n, text in tutorials.items()}
+    for name, text in tutorials.items():
+        ending = "md" if name.endswith(".Rmd") else "ipynb"
+        pages[f"tutorials/{tutorial_page(name)}.{ending}"] = _tutorial(name, text, known)
     others = [
         p.stem for p in sorted(DOCS.glob("*.md")) if not re.search(rf"^{p.stem}$", pages["index.md"], re.MULTILINE)
     ]

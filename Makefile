@@ -7,7 +7,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 # An index that offers torch for your hardware (CPU only, a certain CUDA, ...); empty: whatever pip is set to.
 TORCH_INDEX ?=
-EXTRAS ?= test,parity,baselines,hub
+EXTRAS ?= test,parity,baselines,hub,docs
 # Your own file for the demo: make demo DATA=my.h5ad BATCH=donor LABEL=cell_type
 DATA ?=
 BATCH ?=
@@ -48,18 +48,14 @@ demo: system setup  ## Integrate, score and report real cells into demo/; DATA= 
 	$(PY) tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(BATCH),--batch '$(BATCH)') $(if $(LABEL),--label '$(LABEL)') </dev/null
 
 lint: setup  ## Check style and types
-	$(PY) -m ruff check python tests tools benchmarks
-	$(PY) -m ruff format --check --quiet python tests tools benchmarks
+	$(PY) -m ruff check python tests tools benchmarks docs/_ext docs/conf.py
+	$(PY) -m ruff format --check --quiet python tests tools benchmarks docs/_ext docs/conf.py
 	@if command -v node >/dev/null; then $(PY) -m pyright; else echo "no node: types are not checked"; fi
 
-docs: $(VENV)/.ready-docs  ## Build the documentation into docs/_build/html; NOTEBOOKS=1 runs the tutorials too
+docs: setup  ## Build the documentation into docs/_build/html; NOTEBOOKS=1 runs the tutorials too
 	$(PY) docs/_ext/stage.py docs/_build/source
 	NOTEBOOKS=$(NOTEBOOKS) $(PY) -m sphinx -W --keep-going -q -c docs docs/_build/source docs/_build/html
 	@echo "docs/_build/html/index.html"
-
-$(VENV)/.ready-docs: $(VENV)/.ready
-	$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[docs]'
-	touch $@
 
 wheel: setup  ## Build the engine's wheel into the R package, for sources without this checkout
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir r-package/inst/python .

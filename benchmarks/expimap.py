@@ -63,7 +63,7 @@ def cells(folder: Path) -> ad.AnnData:
     for file in FILES:
         for name, genes in sd.read_gmt(folder / "files" / "genesets" / file).items():
             sets[name.split("_Homo")[0]] = genes
-    adata = adata[:, [gene in set().union(*sets.values()) for gene in adata.var_names]].copy()
+    adata = adata[:, adata.var_names.isin(set().union(*sets.values()))].copy()
     logged = adata.copy()
     sc.pp.normalize_total(logged, target_sum=1e4)
     sc.pp.log1p(logged)

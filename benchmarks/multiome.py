@@ -43,13 +43,14 @@ def main() -> None:
     parser.add_argument("--label", default="condition")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--mosaic", action="store_true", help="leave the paired cells out")
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     options = parser.parse_args()
     rna, atac = anndata.read_h5ad(options.rna), anndata.read_h5ad(options.atac)
     rna.obs_names = atac.obs_names = [f"cell{i}" for i in range(rna.n_obs)]
     label = rna.obs[options.label].to_numpy().astype(str)
-    train = {"max_epochs": options.epochs, "peaks_key": "atac", "callback": lambda event: None}
+    train = {"max_epochs": options.epochs, "lr": options.lr, "peaks_key": "atac", "callback": lambda event: None}
     rows = [] if options.mosaic else paired(rna, atac, label, train)
     for seed in range(options.seeds):
         rows += mosaic(rna, atac, label, {**train, "seed": seed}, options.settings)
@@ -79,7 +80,7 @@ def paired(rna, atac, label, train: dict) -> list[dict]:
 def mosaic(rna, atac, label, train: dict, settings: list[str]) -> list[dict]:
     group = np.random.default_rng(train["seed"]).permutation(np.arange(rna.n_obs) % 3)  # both, RNA, peaks
     mixed = mudata.MuData({"rna": rna[group != 2].copy(), "atac": atac[group != 1].copy()})
-    mixed = mixed[rna.obs_names].copy()
+    place = mixed.obs_names.get_indexer(rna.obs_names)  # a MuData has an order of its own
     hidden_peaks, hidden_genes = atac.X[group == 1], log_rates(rna.X[group == 2])
     near = nearest_to_paired(pca(rna.X), group, 1), nearest_to_paired(lsi(atac.X), group, 2)
     rows = []
@@ -91,13 +92,13 @@ def mosaic(rna, atac, label, train: dict, settings: list[str]) -> list[dict]:
         rows.append({"cells": "mosaic", "method": name, **imputation(*shown, hidden_peaks, hidden_genes)})
     for name in settings:
         model = sd.fit(mixed, "multivi", **train, **SETTINGS[name])
-        z = model.embed()
+        z = model.embed()[place]
         row = {"cells": "mosaic", "method": f"MultiVI, {name}", "iLISI": ilisi(z, group)}
         row["accuracy"] = accuracy(z, label)
         row["transfer"] = transferred(z[group == 1], label[group == 1], z[group == 2], label[group == 2])
-        peaks = sd.normalized_accessibility(model, mixed, rows=np.flatnonzero(group == 1)).to_numpy()
+        peaks = sd.normalized_accessibility(model, mixed, rows=place[group == 1]).to_numpy()
         peaks = peaks * sd.region_factors(model).to_numpy()
-        genes = sd.normalized_expression(model, mixed, rows=np.flatnonzero(group == 2), n_samples=5).to_numpy()
+        genes = sd.normalized_expression(model, mixed, rows=place[group == 2], n_samples=5).to_numpy()
         rows.append(row | imputation(peaks, np.log1p(1e4 * genes), hidden_peaks, hidden_genes))
         print(f"mosaic, seed {train['seed']}: {name}, {len(model.history)} epochs")
     return rows

@@ -90,6 +90,11 @@ def rmd_as_markdown(text: str) -> str:
     return f"# {title}\n\n{body.strip()}\n"
 
 
+def tutorial_page(name: str) -> str:
+    """Page of a tutorial: citeseq.ipynb and citeseq.Rmd have one each."""
+    return Path(name).stem + ("_r" if name.endswith(".Rmd") else "")
+
+
 def gallery(tutorials: dict[str, str]) -> str:
     """Cards of the tutorials. tutorials: name of the file -> Markdown, or a notebook's JSON."""
     lines = ["# Tutorials", "", "All of these are run by the tests. The files are in `vignettes/`.", ""]
@@ -99,9 +104,9 @@ def gallery(tutorials: dict[str, str]) -> str:
         title, _, rest = markdown.partition("\n")
         intro = re.split(r"\n\n|\n#", rest.strip())[0]
         language = "R" if name.endswith(".Rmd") else "Python"
-        lines += [f":::{{grid-item-card}} {title.lstrip('# ')}", f":link: {Path(name).stem}", ":link-type: doc", ""]
+        lines += [f":::{{grid-item-card}} {title.lstrip('# ')}", f":link: {tutorial_page(name)}", ":link-type: doc", ""]
         lines += [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", intro), "", f"{language}: `{name}`", ":::", ""]
-    toc = [Path(name).stem for name in tutorials]
+    toc = [tutorial_page(name) for name in tutorials]
     return "\n".join([*lines, "::::", "", "```{toctree}", ":hidden:", "", *toc, "```", ""])
 
 

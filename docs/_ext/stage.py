@@ -1,7 +1,8 @@
 """Gather the sources of the site in one folder: the pages of docs/, the tutorials, and pages made from the code.
 
 `python docs/_ext/stage.py docs/_build/source`, which `make docs` does before it calls Sphinx. In a page,
-`{{README: Title}}` stands for that section of the README, and `{{CODE: python}}` for its code in a language.
+`{{README: Title}}` stands for that section of the README, `{{CODE: python}}` for its code in a language, and
+`{{PAGES}}` for the pages of docs/ that the front page does not name.
 """
 
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from api_pages import api_pages, metric_pages
 from model_pages import model_pages
-from other_pages import ROOT, cli_page, errors_page, gallery, r_page, r_topics, rmd_as_markdown
+from other_pages import ROOT, cli_page, errors_page, gallery, r_page, r_topics, rmd_as_markdown, tutorial_page
 
 import scduet
 
@@ -51,14 +52,20 @@ def all_pages() -> dict[str, str]:
     tutorials = {p.name: p.read_text(encoding="utf-8") for p in sorted((ROOT / "vignettes").glob("*.*"))}
     tutorials = {name: text for name, text in tutorials.items() if name.endswith((".ipynb", ".Rmd"))}
     tutorials = {n: rmd_as_markdown(text) if n.endswith(".Rmd") else text for n, text in tutorials.items()}
-    places |= {f"vignettes/{name}": f"tutorials/{Path(name).stem}.md" for name in tutorials}
+    places |= {f"vignettes/{name}": f"tutorials/{tutorial_page(name)}.md" for name in tutorials}
     known = {**places, **STAND_INS}
 
     pages = {places[name]: linked(filled(text, known), name, known) for name, text in sources.items()}
     by_hand = {name: linked(text, f"docs/models/{name}.md", known) for name, text in models.items()}
     pages |= dict(model_pages(by_hand)) | dict(api_pages()) | dict(metric_pages())
     pages |= {"cli.md": cli_page(), "r.md": r_page(), "errors.md": errors_page()}
-    pages |= {f"tutorials/{n.replace('.Rmd', '.md')}": _tutorial(n, text, known) for n, text in tutorials.items()}
+    for name, text in tutorials.items():
+        ending = "md" if name.endswith(".Rmd") else "ipynb"
+        pages[f"tutorials/{tutorial_page(name)}.{ending}"] = _tutorial(name, text, known)
+    others = [
+        p.stem for p in sorted(DOCS.glob("*.md")) if not re.search(rf"^{p.stem}$", pages["index.md"], re.MULTILINE)
+    ]
+    pages["index.md"] = pages["index.md"].replace("{{PAGES}}", "\n".join(o for o in others if o != "index"))
     return pages | {"tutorials/index.md": gallery(tutorials)}
 
 
@@ -91,8 +98,8 @@ def with_references(text: str) -> str:
         code = match[1]
         if (found := re.match(r"sd\.(\w+)\(", code)) and found[1] in scduet._PUBLIC:
             return f"{{py:obj}}`{code} <scduet.{found[1]}>`"
-        if (found := re.match(r"(\w+)\(", code)) and found[1] in topics:
-            return f"[`{code}`](#r-{found[1]})"
+        if topic := next((word for word in re.findall(r"\w+", code) if word in topics), None):
+            return f"[`{code}`](#r-{topic})"
         if found := re.match(r"scduet ([\w-]+)", code):
             return f"[`{code}`](#scduet-{found[1]})"
         return match[0]

@@ -153,10 +153,11 @@ DENOISED <- "denoised expression" # marks an assay that may be replaced by a new
 # An assay of this name may be replaced if this package created it.
 check_assay_name <- function(object, name, call = rlang::caller_env()) {
   if (inherits(object, "Seurat")) {
+    object <- with_known_assays(object)
     if (!name %in% names(object)) {
       return(invisible())
     }
-    part <- with_known_assays(object)[[name]]
+    part <- object[[name]]
     mark <- if (name %in% assay_names(object)) methods::slot(part, "misc")$scduet
   } else {
     if (!name %in% SingleCellExperiment::altExpNames(object)) {

@@ -2,7 +2,7 @@
 #'
 #' `WriteH5AD()` converts an object with [as_anndata()] and writes it; `ReadH5AD()` reads any `.h5ad` file with
 #' [as_seurat()]. Files are written atomically, under a temporary name. Dates and times are stored as text; `ReadH5AD()`
-#' restores them with their time zone.
+#' restores them with their time zone. It also reads `.h5mu`, whose modalities other than "rna" become assays.
 #'
 #' @param object A Seurat object, SingleCellExperiment or matrix.
 #' @param path Path of the file.

@@ -128,7 +128,7 @@ models_of <- function(object) {
   if (!inherits(object, "Seurat")) {
     return(S4Vectors::metadata(object)$scduet)
   }
-  models <- lapply(set_names(SeuratObject::Reductions(object)), function(name) methods::slot(object[[name]], "misc")$scduet)
+  models <- lapply(methods::slot(object, "reductions"), function(reduction) methods::slot(reduction, "misc")$scduet)
   Filter(Negate(is.null), models)
 }
 

@@ -93,7 +93,7 @@ trained_assay <- function(object, model, assay = NULL) {
     return(assay)
   }
   same <- Filter(function(kept) identical(kept$sha256, model$sha256), models_of(object))
-  found <- if (length(same)) SeuratObject::DefaultAssay(object[[names(same)[1]]])
+  found <- if (length(same)) SeuratObject::DefaultAssay(methods::slot(object, "reductions")[[names(same)[1]]])
   if (isTRUE(found %in% assay_names(object))) found
 }
 

@@ -101,7 +101,7 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
   name <- if (is.null(reduction.name)) model else reduction.name
   object <- put_trained(object, trained, name, assay, reduction.key, rownames(data), if (!is.null(labels)) data[[labels]])
   if (!is.character(start)) start <- task$start$name # the command log stores the values of all arguments
-  log_command(object, model, SeuratObject::LogSeuratCommand(object, return.command = TRUE), list(...))
+  log_command(object, model, SeuratObject::LogSeuratCommand(with_known_assays(object), return.command = TRUE), list(...))
 }
 
 #' @rdname RunModel

@@ -51,12 +51,12 @@ def test_the_story_of_proteins_in_seurat(r):
     assert [kept, better, best] == ["TRUE"] * 3
     assert float(both) > 0.85
     assert float(right) > 0.7
-    assert float(by_model) > 0.65
+    assert float(by_model) > 0.6
 
 
 def test_the_story_of_proteins_in_python(monkeypatch):
     asked = "[purity, right.mean(), table['pearson'].to_dict(), table['n_cells'].tolist()]"
-    shown, (purity, right, pearson, n_cells) = executed("citeseq.ipynb", asked, monkeypatch)
+    shown, (purity, right, pearson, n_cells) = executed("citeseq_in_python.ipynb", asked, monkeypatch)
     assert purity["WNN"] > purity["X_pca"]
     assert purity["X_totalVI"] > purity["X_pca"] - 0.02
     assert right > 0.7

@@ -22,6 +22,7 @@ ARGUMENTS = {  # that are taken and have no effect, or are refused, and why
     **dict.fromkeys(("use_latent_qzm_key", "use_latent_qzv_key"), "minify asks the encoder itself"),
     **dict.fromkeys(("ig_interpretability", "ig_args"), "of captum"),
     "adversarial_classifier": "of SCANVI: refused, if asked for",
+    **dict.fromkeys(("idx_layer", "size_factor_key"), "of MULTIVI: refused, if asked for"),
     "use_minified": "cells that are minified say so themselves",
     **dict.fromkeys(("validation_size", "shuffle_set_split", "batch_size", "datasplitter_kwargs"), "in **kwargs"),
     **dict.fromkeys(("plan_config", "plan_kwargs", "trainer_config"), "in **kwargs"),
@@ -43,7 +44,9 @@ def signature(function):
     return named, any(p.kind is p.VAR_KEYWORD for p in known)
 
 
-@pytest.mark.parametrize("name", ["SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI"])
+@pytest.mark.parametrize(
+    "name", ["SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI", "MULTIVI"]
+)
 def test_methods_arguments_and_defaults_are_those_of_scvi_tools(scvi_tools, name):
     theirs, mine = (getattr(s.external if name == "POISSONVI" else s.model, name) for s in (scvi_tools, ours))
     public = {method for method in dir(theirs) if not method.startswith("_")}

@@ -17,6 +17,7 @@ from scduet.errors import DataError, FormatError
 
 ALL = 200  # cells in a minibatch: more than there are, since later draws of theirs move the stream for other reasons
 SETUP = {"protein_expression_obsm_key": "protein_expression", "protein_names_uns_key": "protein_names"}
+MULTIOME = {"rna_layer": "rna", "atac_layer": "accessibility", "protein_layer": "protein_expression"}
 FEW = {"n_samples_overall": 300, "silent": True}
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -43,10 +44,13 @@ def pair(scvi_tools, tmp_path_factory):
         "PEAKVI": (ours.data.synthetic_iid(batch_size=55, n_genes=40, n_proteins=0, n_regions=0), {}),
         "POISSONVI": (ours.data.synthetic_iid(batch_size=55, n_genes=40, n_proteins=0, n_regions=0), {}),
     }  # fmt: skip
+    few = {"batch_size": 30, "n_genes": 12, "n_proteins": 4, "n_regions": 30}
+    setups["MULTIVI"] = ours.data.synthetic_iid(**few, return_mudata=True), {"modalities": MULTIOME}
     ours.settings.seed = None
     setups["POISSONVI"][0].X = np.ceil(setups["POISSONVI"][0].X / 12)
     for name, (adata, setup) in setups.items():
-        class_of(scvi_tools, name).setup_anndata(adata, batch_key="batch", **setup)
+        cls = class_of(scvi_tools, name)
+        (cls.setup_mudata if name == "MULTIVI" else cls.setup_anndata)(adata, batch_key="batch", **setup)
         torch.manual_seed(0)
         theirs = pretended(class_of(scvi_tools, name)(adata))
         theirs.history_, theirs.train_indices_ = None, np.arange(adata.n_obs)
@@ -73,6 +77,7 @@ def flat(value):
 
 
 FACTORS, BACKGROUND = {"normalize_cells": True, "normalize_regions": True}, {"include_protein_background": True}
+TWO = {"idx1": np.arange(20), "idx2": np.arange(30, 50)}
 LISTS = {"gene_list": ["gene_3", "gene_1"], "protein_list": ["protein_4", "protein_2"]}
 SAME = [  # of the same draws: the same numbers
     ("TOTALVI", "get_latent_representation", {}),
@@ -104,6 +109,17 @@ SAME = [  # of the same draws: the same numbers
     ("POISSONVI", "get_normalized_expression", {}),
     ("POISSONVI", "get_region_factors", None),
     ("POISSONVI", "get_reconstruction_error", {"return_mean": False}),
+    ("MULTIVI", "get_latent_representation", {}),
+    ("MULTIVI", "get_latent_representation", {"modality": "expression"}),
+    ("MULTIVI", "get_latent_representation", {"modality": "accessibility", "indices": [4, 2]}),
+    ("MULTIVI", "get_latent_representation", {"return_dist": True}),
+    ("MULTIVI", "get_normalized_expression", {}),
+    ("MULTIVI", "get_normalized_expression", {"gene_list": ["gene_3"], "transform_batch": "batch_1"}),
+    ("MULTIVI", "get_normalized_accessibility", {}),
+    ("MULTIVI", "get_normalized_accessibility", FACTORS),
+    ("MULTIVI", "get_protein_foreground_probability", {}),
+    ("MULTIVI", "get_library_size_factors", {}),
+    ("MULTIVI", "get_region_factors", None),
 ]  # fmt: skip
 
 
@@ -135,6 +151,8 @@ FORMS = [  # of other draws: the same forms
     ("PEAKVI", "differential_accessibility", {"idx1": np.arange(20), "mode": "vanilla", **FEW}),
     ("POISSONVI", "differential_accessibility", {"groupby": "labels", **FEW}),
     ("POISSONVI", "get_normalized_accessibility", {"n_samples": 2, "return_mean": False}),
+    ("MULTIVI", "differential_expression", {**TWO, **FEW}),
+    ("MULTIVI", "differential_accessibility", {**TWO, **FEW}),
 ]  # fmt: skip
 
 

@@ -225,6 +225,8 @@ def test_what_differs_there_is_told(tmp_path):
     where = {"peaks_key": "atac", "batch_key": "batch", "max_epochs": 1, **QUIET}
     with pytest.warns(ScduetWarning, match=named("as_in_scvi_tools")):
         sd.fit(mosaic(False), "multivi", **where).export_scvi_tools(tmp_path / "m")
+    with pytest.raises(FormatError, match=named("as_in_scvi_tools")):
+        sd.fit(mosaic(True), "multivi", protein_key="protein", **where).export_scvi_tools(tmp_path / "p")
     with pytest.raises(FormatError, match=named("'gene-batch'")):
         sd.fit(mosaic(False), "multivi", dispersion="gene-batch", **where).export_scvi_tools(tmp_path / "n")
 

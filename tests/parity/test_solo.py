@@ -69,5 +69,5 @@ def test_what_solo_cannot_do_is_named(counts):
         ours.external.SOLO.from_scvi_model(ours.model.SCVI(counts), restrict_to_batch="b9")
     with pytest.raises(OptionError, match="use_batch_norm"):
         ours.external.SOLO.from_scvi_model(ours.model.SCVI(counts), restrict_to_batch="b1", use_batch_norm=False)
-    with pytest.raises(AttributeError, match="'POISSONVI'"):
-        ours.external.POISSONVI  # noqa: B018
+    with pytest.raises(AttributeError, match="'RESOLVI'"):
+        ours.external.RESOLVI  # noqa: B018

@@ -95,6 +95,9 @@ def init(config: Any, reference: Reference) -> dict[str, Any]:
         raise FormatError(f"the MULTIVI of scvi-tools 1.4 cannot be used with {kinds}", "use the default of both")
     if reference.size_factor:
         raise FormatError("the MULTIVI of scvi-tools takes size factors of peaks too", "train without size_factor_key")
+    if not config.as_in_scvi_tools and "protein" in reference.n_extra:
+        remedy = "train one with as_in_scvi_tools=True"
+        raise FormatError("the MULTIVI of scvi-tools has another background of proteins than this model", remedy)
     if not config.as_in_scvi_tools:
         text = "scvi-tools will give this model's posterior means, but other variances of cells with several modalities"
         warnings.warn(f"{text}; as_in_scvi_tools=True trains a model that is the same there", ScduetWarning, 6)

@@ -245,7 +245,9 @@ def convert(
     from scduet.interop.r_files import convert as run
 
     adata = run(source, target, name=name, overwrite=overwrite)
-    typer.echo(f"{target}: {adata.n_obs} cells, {adata.n_vars} genes")
+    kinds = {f"features in {name}": part.n_vars for name, part in getattr(adata, "mod", {}).items()}
+    found = ", ".join(f"{n} {what}" for what, n in (kinds or {"genes": adata.n_vars}).items())
+    typer.echo(f"{target}: {adata.n_obs} cells, {found}")
 
 
 def doctor(

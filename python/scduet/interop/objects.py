@@ -139,8 +139,11 @@ def table(adata: AnnData, place: str) -> list[codec.Column]:
 
 
 def read_h5ad(path: str) -> AnnData:
-    """The cells in a file of any kind that `scduet.io.cells.read` knows. Raises FormatError."""
-    return convert.read(path)
+    """The cells in a file of any kind that `scduet.io.cells.read` knows, modalities of an .h5mu in obsm.
+
+    Raises FormatError.
+    """
+    return convert.as_in("cells.h5ad", convert.read(path, multimodal=True))
 
 
 def write_h5ad(adata: AnnData, path: str) -> list[str]:

@@ -40,7 +40,7 @@ class MULTIVI(PEAKVI):
     }
     get_normalized_function_name = "get_normalized_expression"
     setup_anndata = classmethod(unavailable("setup_anndata", "use setup_mudata, as there since 1.4"))  # type: ignore[assignment]
-    prepare_query_mudata = vars(TOTALVI)["prepare_query_mudata"]
+    prepare_query_mudata, minify_mudata = (vars(TOTALVI)[name] for name in ("prepare_query_mudata", "minify_mudata"))
 
     def _given(self, adata, options: dict[str, Any]) -> dict[str, Any]:
         """Options of ours; as in scvi-tools unless told otherwise. Raises OptionError for other numbers of features."""
@@ -58,15 +58,14 @@ class MULTIVI(PEAKVI):
         "datasplitter_kwargs, plan_kwargs, **"
     )
     def train(self, adversarial_mixing, more, **given):
-        """Train, until the reconstruction of held-out cells gets no better; with an adversary of the batch."""
+        """Train, until the loss of held-out cells gets no better (there: its reconstruction); with an adversary."""
         module: Any = self._model.module
         if self._reference is None and adversarial_mixing != module.config.adversarial_mixing:
             module.config = config = replace(self._model.config, adversarial_mixing=adversarial_mixing)
             with own_random_numbers(seed()):
                 module.add_adversary()
             self._model = replace(self._model, module=module.to(self._model.device), config=config)
-        watched = {"early_stopping_monitor": "reconstruction_loss_validation", "early_stopping_patience": 50}
-        self._train(with_plan({**watched, **given, **more}))
+        self._train(with_plan({"early_stopping_patience": 50, **given, **more}))
 
     @takes("adata, modality='joint', indices, give_mean=True, batch_size, return_dist=False")
     def get_latent_representation(self, adata, modality, indices, give_mean, batch_size, return_dist):
@@ -77,9 +76,8 @@ class MULTIVI(PEAKVI):
             raise OptionError(f"modality={modality!r}", f"it is joint, {', '.join(PARTS)}")
         if return_dist or not give_mean:
             raise OptionError(f"modality={modality!r} gives means", "leave give_mean and return_dist out, or use joint")
-        module: Any = self._model.module
-        name, size = modality_of(self._model, PARTS[modality]).name, self._sized(batch_size)["batch_size"]
-        return self._model.map(lambda cells: module.embed(cells, name), self._cells(adata, indices), size).cpu().numpy()
+        size = self._sized(batch_size)["batch_size"]
+        return self._model.embed(self._cells(adata, indices), batch_size=size, modality=PARTS[modality])
 
     @takes("adata, indices, batch_size=128")
     def get_library_size_factors(self, adata, indices, batch_size):

@@ -1,4 +1,4 @@
-"""scvi-tools' SOLO over `scduet.tasks.quality.solo`."""
+"""scvi-tools' SOLO over `scduet.tasks.posterior.solo`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scduet.scvi.model import SCVI
 from scduet.scvi.registry import unavailable
 from scduet.scvi.setup import seed
 from scduet.scvi.training import chosen_rows, training_config
-from scduet.tasks.quality import solo
+from scduet.tasks.posterior import solo
 
 LABELS = "_solo_doub_sim"  # column of obs with what a row is, as there
 KEEP = "write predict() to a file; a SOLO is trained in seconds"

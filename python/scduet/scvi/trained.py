@@ -104,6 +104,9 @@ class ScviModel(Members, Analyses):
         refuse("train", datamodule=given.pop("datamodule", None))
         given = {**dict(given.pop("trainer_config", None) or {}), **given}
         plan = {**dict(given.pop("plan_config", None) or {}), **dict(given.pop("plan_kwargs", None) or {})}
+        if len(self._errors) > 1 and given.get("early_stopping_monitor") == "reconstruction_loss_validation":
+            text = "early_stopping_monitor='reconstruction_loss_validation' is one of each modality here"
+            raise OptionError(text, "use 'elbo_validation'")
         split = [given.pop(name, None) for name in ("validation_size", "shuffle_set_split", "datasplitter_kwargs")]
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from named import named
+from named import assert_named, named
 
 import scduet as sd
 from scduet.cli import main
 from scduet.data.simulate import simulate
 from scduet.errors import DataError, FormatError, ScduetWarning
+from scduet.interop import objects
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -53,6 +54,14 @@ def test_there_and_back(adata, tmp_path):
         pd.testing.assert_frame_equal(found.obs[list(adata.obs)], adata.obs)
 
 
+def test_r_reads_modalities_as_assays(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    sd.convert(tmp_path / "a.h5ad", tmp_path / "b.h5mu")
+    found = objects.contents(objects.read_h5ad(str(tmp_path / "b.h5mu")))
+    assert list(found["features"]["protein"]) == list(adata.obsm["protein"])
+    assert len(found["features"]["atac"]) == 1200
+
+
 def test_kinds_of_features_are_modalities(adata, tmp_path):
     adata.var["feature_types"] = ["Gene Expression"] * 15 + ["Antibody Capture"] * 5
     adata.write_h5ad(tmp_path / "a.h5ad")
@@ -83,6 +92,7 @@ def test_bad_input_is_named(adata, tmp_path, capsys):
         sd.convert(tmp_path / "a.h5mu", tmp_path / "b.h5")
     adata.write_h5ad(tmp_path / "a.h5ad")
     assert main(["convert", str(tmp_path / "a.h5ad"), str(tmp_path / "c.h5mu")]) == 0
+    assert_named(capsys.readouterr().out, "rna", "protein", 40, 20, 1200)
     assert main(["convert", str(tmp_path / "a.h5ad"), str(tmp_path / "c.h5mu")]) == 1
     assert "c.h5mu" in capsys.readouterr().err
 

@@ -241,8 +241,10 @@ def test_a_query_gets_terms_for_what_is_new_in_it():
 def test_bad_input_is_named(data, model):
     adata = data[0].copy()
     adata.varm["sets"]["tiny"] = np.float32(np.arange(GENES) < 2)
-    kept = fitted(adata, max_epochs=1)
+    events = []
+    kept = fitted(adata, max_epochs=1, callback=events.append)
     assert "tiny" not in sd.program_scores(kept).columns
+    assert_named(next(event.message for event in events if event.kind == "warning"), 1, 5, 3, "min_genes")
     assert "tiny" in sd.program_scores(fitted(adata, max_epochs=1, min_genes=2)).columns
     adata.varm["tiny"] = adata.varm["sets"][["tiny"]]
     cases = [
@@ -256,9 +258,9 @@ def test_bad_input_is_named(data, model):
     for error, names, options in cases:
         with pytest.raises(error, match=named(*names)):
             fitted(adata, max_epochs=1, **options)
-    events = []
+    events.clear()
     fitted(adata, max_epochs=1, gene_sets="tiny", min_genes=2, callback=events.append)
-    assert_named(next(event.message for event in events if event.kind == "warning"), 58, GENES, "genes=")
+    assert_named([event.message for event in events if event.kind == "warning"][-1], 58, GENES, "genes=")
     with pytest.raises(DataError, match=named("'fourth'", "'first'")):
         sd.program_genes(model, "fourth")
     with pytest.raises(OptionError, match=named("'scvi'", "gene_sets=")):

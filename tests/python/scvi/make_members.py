@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI")
+MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI", "MULTIVI")
 PLACES = ("model", "external/poissonvi")  # of their sources
 
 

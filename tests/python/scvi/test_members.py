@@ -15,12 +15,13 @@ from scduet import scvi
 from scduet.errors import OptionError
 
 VERSIONS = json.loads(Path(__file__).with_name("members.json").read_text())
-MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI")
+MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI", "MULTIVI")
 INSTEAD = {  # members that name an alternative
     *("register_manager", "update_setup_method_args", "get_importance_weights", "get_ranked_features"),
     *("shap_predict", "shap_adata_predict", "prepare_query_mudata", "setup_annbatch"),
 }
-FEWER, MORE = {"TOTALVI": {"prepare_query_mudata"}}, {"POISSONVI": {"differential_expression"}}  # than those, by model
+FEWER = {"TOTALVI": {"prepare_query_mudata"}, "MULTIVI": {"prepare_query_mudata"}}  # than those, by model
+MORE = {"POISSONVI": {"differential_expression"}, "MULTIVI": {"setup_anndata"}}
 
 
 def class_of(name):
@@ -42,7 +43,11 @@ def models():
             given = {"batch_key": "batch", "protein_expression_obsm_key": "protein_expression"}
         if name == "POISSONVI":
             adata.layers["fragments"], given["layer"] = np.ceil(adata.X / 12), "fragments"
-        cls.setup_anndata(adata, **given, **({"unlabeled_category": "label_0"} if name == "SCANVI" else {}))
+        if name == "MULTIVI":
+            adata = scvi.data.synthetic_iid(batch_size=40, n_genes=12, n_regions=12, n_proteins=0, return_mudata=True)
+            cls.setup_mudata(adata, modalities={"rna_layer": "rna", "atac_layer": "accessibility"})
+        else:
+            cls.setup_anndata(adata, **given, **({"unlabeled_category": "label_0"} if name == "SCANVI" else {}))
         made[name] = cls(adata, n_latent=3, n_hidden=8)
         made[name].train(1, enable_progress_bar=False)
     yield made

@@ -188,6 +188,8 @@ def test_training_takes_the_arguments_of_each_class():
     assert (model._model.training.lr, model._model.training.kl_warmup_epochs) == (7e-3, 9)
     with pytest.raises(OptionError, match=named("'learning_rate'")):
         train(model, learning_rate=1)
+    with pytest.raises(OptionError, match=named("reconstruction_loss_validation", "elbo_validation")):
+        train(model, early_stopping_monitor="reconstruction_loss_validation")
     scvi.model.PEAKVI.setup_anndata(adata, batch_key="batch")
     model = train(scvi.model.PEAKVI(adata), lr=5e-4)
     training = model._model.training
@@ -235,3 +237,46 @@ def test_peaks_that_are_binary_or_reads_are_no_fragments():
         scvi.external.POISSONVI.setup_anndata(adata, layer="peaks")
         with pytest.raises(DataError, match=named(name)):
             scvi.external.POISSONVI(adata)
+
+
+def test_multivi_takes_cells_with_and_without_proteins():
+    mdata = scvi.data.synthetic_iid(batch_size=20, n_genes=8, n_proteins=4, n_regions=9, return_mudata=True)
+    two = {"rna_layer": "rna", "atac_layer": "accessibility"}
+    with pytest.raises(OptionError, match=named("'atac_layer'")):
+        scvi.model.MULTIVI.setup_mudata(mdata, modalities={"rna_layer": "rna"})
+    with pytest.raises(OptionError, match=named("setup_anndata", "setup_mudata")):
+        scvi.model.MULTIVI.setup_anndata(mdata)
+    scvi.model.MULTIVI.setup_mudata(mdata, batch_key="batch", modalities=two)
+    with pytest.raises(OptionError, match=named("n_regions", 8, 9)):
+        scvi.model.MULTIVI(mdata, n_genes=8, n_regions=8)
+    model = scvi.model.MULTIVI(mdata, n_genes=8, n_regions=9)
+    assert model._model.config.as_in_scvi_tools
+    assert set(model.get_reconstruction_error()) == {
+        "reconstruction_loss_expression",
+        "reconstruction_loss_accessibility",
+    }
+    for wanted in (False, True):
+        train(model, 1, adversarial_mixing=wanted)
+        assert (model._model.module.adversary is not None) == wanted
+    with pytest.raises(OptionError, match=named("'velocity'", "accessibility")):
+        model.get_latent_representation(modality="velocity")
+    mdata.mod["rna"].X[:5] = 0
+    by_genes = model.get_latent_representation(modality="expression")
+    assert np.isnan(by_genes[:5]).all()  # not measured
+    assert np.isfinite(by_genes[5:]).all()
+    assert np.isfinite(model.get_normalized_expression()).all(axis=None)  # imputed
+
+
+def test_proteins_beside_peaks():
+    mdata = scvi.data.synthetic_iid(batch_size=20, n_genes=8, n_proteins=4, n_regions=9, return_mudata=True)
+    three = {"rna_layer": "rna", "atac_layer": "accessibility", "protein_layer": "protein_expression"}
+    scvi.model.MULTIVI.setup_mudata(mdata, batch_key="batch", modalities=three)
+    model = train(scvi.model.MULTIVI(mdata), 2)
+    foreground = model.get_protein_foreground_probability(protein_list=["protein_2", "protein_1"])
+    assert list(foreground.columns) == ["protein_1", "protein_2"]
+    draws = model.get_normalized_expression(n_samples=3, use_z_mean=False)
+    assert draws.shape == (3, 40, 8)
+    assert np.array_equal(model.get_from_registry(mdata, "atac"), mdata.mod["accessibility"].X)
+    table, history = model._model.history, model.history
+    error = sum(table[f"reconstruction{name}_train"] for name in ("", "_peaks", "_protein"))
+    assert np.allclose(history["reconstruction_loss_train"].iloc[:, 0], error)

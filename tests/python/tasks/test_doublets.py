@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 import scduet as sd
 from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.events import silent
-from scduet.tasks.quality.solo import solo_data
+from scduet.tasks.posterior.solo import solo_data
 
 
 def three_kinds(n=300, n_doublets=30, seed=0):

@@ -80,7 +80,7 @@ class Networks:
             protein_dispersion=c.protein_dispersion,
             override_missing_proteins=c.override_missing_proteins or c.as_in_scvi_tools,
             empirical_protein_background_prior=None,
-            background_activation="exp",
+            background_activation="exp" if c.as_in_scvi_tools else "softplus",  # as in totalVI
             protein_efficiency=False,
         )
 

@@ -38,6 +38,7 @@ from scduet.models.rna.scvi import SCVI
 from scduet.nn.layers import Codes, CovariateLinear, kl_to_normal, rsample
 
 N_STEPS, BATCH = 800, 128
+FEWEST = 3  # genes of a set, by default
 EPSILON = 1e-12  # below any norm of loadings
 
 
@@ -88,9 +89,10 @@ class Config:
 def measure_sets(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
     """log of the mean share of each gene. Warns of sets and genes that play no part."""
     mask = reference.arrays["gene_sets"]
-    n_genes, idle = mask.sum(0), ~mask.any(1)
-    if (n_genes < 1).any():
-        warnings.warn(f"{(n_genes < 1).sum()} of {len(n_genes)} gene sets have none of the genes", ScduetWarning, 4)
+    small, idle = mask.sum(0) < FEWEST, mask.max(1, initial=0) == 0
+    if small.any():
+        dropped = f"{small.sum()} of {len(small)} gene sets have fewer than {FEWEST} of the genes"
+        warnings.warn(f"{dropped}: they are dropped, unless min_genes is lower", ScduetWarning, 4)
     if idle.mean() > 0.5:
         message = f"{idle.sum()} of {len(idle)} genes are in no gene set: what they do is not explained"
         warnings.warn(f"{message}; pass genes= that are in the sets", ScduetWarning, 4)

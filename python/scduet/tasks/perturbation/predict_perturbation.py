@@ -42,7 +42,7 @@ def predict_perturbation(
     contexts: str | Sequence[str] | None = None,
     batch_key: str | None = None,
     dose_key: str | None = None,
-    model: str | Any = "auto",
+    model: Any = "auto",
     compare: Sequence[str] = (),
     gene_embedding: Any = None,
     cells: Literal["mean", "cells"] = "mean",

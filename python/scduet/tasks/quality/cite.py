@@ -30,7 +30,7 @@ def cite(model: str | TrainedModel | None = None, scores: pd.DataFrame | None = 
     """
     lines = [SOFTWARE]
     if model is not None:
-        lines += _of_model(getattr(model, "name", model))
+        lines += _of_model(model if isinstance(model, str) else getattr(model, "name", str(model)))
     if scores is not None:
         lines += _of_scores(scores)
     return "\n".join(lines)

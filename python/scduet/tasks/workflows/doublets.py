@@ -20,15 +20,15 @@ from scduet.data.locate import column
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener, counted
 from scduet.options import refuse_unknown, seed_of
+from scduet.tasks.posterior.solo import solo_scores
 from scduet.tasks.quality import doublet_scores
 from scduet.tasks.quality.doublet_scores import Scores, called, expected_rate, heterotypic_share
-from scduet.tasks.quality.solo import solo_scores
 from scduet.tasks.workflows.denoise import counts_of
 
 METHODS = ("neighbors", "solo", "scrublet")
 FEWEST_CELLS, FEWEST_GENES = 100, 30  # of a capture
 MANY_CELLS = 25_000  # more than one capture of 10x yields: its rate of doublets would be 20%
-CAPTURES = ("capture", "lane", "library", "batch", "sample", "run", "channel", "orig.ident", "donor")  # columns of obs
+CAPTURES = ("capture", "lane", "library", "batch", "sample", "run", "channel", "orig.ident")  # columns of obs
 _BARCODE = re.compile(r"^[ACGT]{8,}[-_.](\w+)$")  # "ACGT...-2": the second of several captures, as 10x names them
 FOUND = "scduet_doublets"  # of uns
 
@@ -114,7 +114,7 @@ def find_doublets(
 def check_rate(rate: Any) -> None:
     """Raise OptionError for what is no share of doublets."""
     for value in rate.values() if isinstance(rate, Mapping) else [rate]:
-        if rate is not None and (isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1):
+        if rate is not None and (isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1):
             raise OptionError(f"option 'rate' cannot be {value!r}", "it is a share of the cells: between 0 and 1")
 
 

@@ -73,8 +73,10 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "marginal_log_likelihood": lambda k, a, **o: sd.marginal_log_likelihood(k.model, a, **{"n_samples": 2, **o}),
     "posterior_predictive_check": lambda k, a, **o: sd.posterior_predictive_check(k.model, a, **{"n_samples": 2, **o}),
     "find_doublets": lambda k, a, **o: sd.find_doublets(twice(a), **{"method": "scrublet", **o}),
-    "program_scores": lambda k, a, **o: sd.program_scores(k.programs, a, **o),
-    "differential_programs": lambda k, a, **o: sd.differential_programs(k.programs, a, **{"groupby": "type", **o}),
+    "program_scores": lambda k, a, **o: sd.program_scores(**{"model": k.programs, "adata": a, **o}),
+    "differential_programs": lambda k, a, **o: sd.differential_programs(
+        **{"model": k.programs, "adata": a, "groupby": "type", **o}
+    ),
     "minify": lambda k, a, **o: sd.minify(k.model, a, **o),
     "generate_cells": lambda k, a, **o: sd.generate_cells(k.classifier, **{"n": 3, "adata": a, **o}),
     "score_generated": lambda k, a, **o: sd.score_generated(k.cells, a, **{"training": k.cells, **o}),
@@ -136,9 +138,8 @@ def twice(cells):
     """Each cell twice: doublets are found among 100 cells and more."""
     if not isinstance(cells, ad.AnnData) or cells.n_obs < 50:
         return cells
-    found = ad.concat([cells, cells], merge="same")
-    found.obs_names_make_unique()
-    return found
+    obs = pd.concat([cells.obs, cells.obs.set_axis([f"{name}-twin" for name in cells.obs_names])])
+    return ad.AnnData(sp.vstack([cells.X, cells.X], "csr"), obs, cells.var)
 
 
 def drawn(cells):

@@ -238,6 +238,7 @@ def test_a_query_gets_terms_for_what_is_new_in_it():
         sd.map_query(query, sd.fit(adata, max_epochs=1, callback=silent), n_new_terms=1)
 
 
+@pytest.mark.filterwarnings("always::scduet.errors.ScduetWarning")  # of small sets, which events tell
 def test_bad_input_is_named(data, model):
     adata = data[0].copy()
     adata.varm["sets"]["tiny"] = np.float32(np.arange(GENES) < 2)
@@ -287,7 +288,7 @@ def test_interferon_is_the_first_program_of_stimulated_cells(real_data, request)
     adata = adata[:, adata.var_names.isin(frozenset().union(*kept.values()))].copy()
     model = sd.fit(adata, "expimap", gene_sets=kept, callback=silent)
     table = sd.differential_programs(model, adata, "condition", "stim", "ctrl")
-    first = " ".join(table["program"][:5])
-    assert_named(first, "HALLMARK_INTERFERON_ALPHA_RESPONSE", "Interferon alpha/beta signaling", "Interferon Signaling")
+    first = {name.split("_Homo")[0] for name in table["program"][:5]}
+    assert first > {"HALLMARK_INTERFERON_ALPHA_RESPONSE", "Interferon alpha/beta signaling", "Interferon Signaling"}
     assert (table["bayes_factor"][:5] > 1).all()
     assert (table["set_t"][:5] > 10).all()

@@ -141,8 +141,8 @@ def differential_programs(
 @torch.inference_mode()
 def programs_of(model: Model) -> Programs:
     """The programs of the model. Raises OptionError where it has none."""
-    if not isinstance(model.module, HasPrograms):
-        raise OptionError(f"{model.name!r} has no programs", "train 'expimap' with gene_sets=")
+    if not isinstance(model, Model) or not isinstance(model.module, HasPrograms):
+        raise OptionError(f"{getattr(model, 'name', model)!r} has no programs", "train 'expimap' with gene_sets=")
     kept, n_free = model.module.programs()
     named, mask = model.schema.features["gene_sets"], model.reference.arrays["gene_sets"][:, kept] > 0
     names = [*(named[k] for k in kept), *(f"free_{i + 1}" for i in range(n_free))]  # type: ignore[index]

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scduet.api import Model, fit
+from scduet.data.checks import check_key
 from scduet.data.levels import coded
 from scduet.data.locate import column
 from scduet.errors import DataError, OptionError, ScduetWarning, some
@@ -81,6 +82,9 @@ def find_doublets(
     """
     name = _checked(adata, method, options)
     check_rate(rate)
+    for option, key in {"batch_key": batch_key, "labels_key": labels_key}.items():
+        if key is not None:
+            check_key(option, key)
     features, counts = counts_of(adata, layer, genes)
     if len(features) < FEWEST_GENES:
         raise DataError(f"{len(features)} genes are too few to find doublets", f"use {FEWEST_GENES} or more")

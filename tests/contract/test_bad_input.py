@@ -395,6 +395,8 @@ def test_cells(kit, name, kind):
 def takes(name, option):
     import inspect
 
+    if option == "model" and name not in ("annotate", "annotate, reference", "predict_perturbation"):
+        return False  # has a model already
     function = getattr(sd, name.split(",")[0], None)
     named = function is not None and option in inspect.signature(function).parameters
     return named or name in TAKES.get(option, ())

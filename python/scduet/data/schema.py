@@ -107,7 +107,7 @@ class Schema:
         extra, measured = self._rows_of_further(adata)
         if self.expects == "counts" and not f.allow_empty_cells:
             self._check_empty(totals, extra, known, adata.obs_names)
-        known = where_counted(self.main, source, known)
+        known = where_counted(self.main, source, known) if self.main.may_miss else known
         return Cells(
             counts=source,
             total=totals,

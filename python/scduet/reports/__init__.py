@@ -12,7 +12,7 @@ from scduet.data.checks import check_cells, check_key
 from scduet.errors import DataError, some
 from scduet.io.atomic import place_whole
 from scduet.io.cells import check_target
-from scduet.options import seed_of
+from scduet.options import check_arguments, seed_of
 from scduet.reports import sections
 from scduet.reports.page import render
 from scduet.tasks.quality.score import score
@@ -52,6 +52,7 @@ def report(
     Raises DataError for missing names, FormatError if `path` exists (unless `overwrite`).
     """
     check_cells(adata)
+    check_arguments(max_cells=max_cells)
     seed = seed_of(seed)
     for option, key in (("batch_key", batch_key), ("labels_key", labels_key)):
         if key is not None:

@@ -52,7 +52,9 @@
 #' @export
 #' @examples
 #' \dontrun{
-#' obj <- PredictPerturbation(obj, "gene", targets = c("STAT1+IRF1"), control = "NT", batch = "replicate")
+#' obj <- PredictPerturbation(
+#'   obj, "gene", targets = c("STAT1+IRF1"), control = "NT", batch = "replicate"
+#' )
 #' SeuratObject::Misc(obj, "perturbation")$table
 #' PlotPerturbation(obj)
 #' }

@@ -68,7 +68,7 @@ def losses(ours, theirs, cells, tensors, companion, labeled, seed):
     torch.manual_seed(seed)
     mine = ours(dataclasses.replace(cells, strata=(companion,)), Step(kl_weight=0.3))
     torch.manual_seed(seed)
-    more = {"kl_weight": 0.3, "labeled_tensors": labeled, "classification_ratio": 50}
+    more = {"kl_weight": 0.3, "labelled_tensors": labeled, "classification_ratio": 50}
     return mine, theirs(tensors, loss_kwargs=more)[2]
 
 

@@ -62,7 +62,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def model(data):
-    options = {"max_epochs": 60, "batch_size": 48, "lr": 0.02, "early_stopping": False}
+    options = {"max_epochs": 150, "batch_size": 48, "lr": 0.01, "early_stopping": False}
     return sd.fit(data, "multivi", **options, **OPTIONS, **QUIET)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ from scduet.errors import OptionError
 Group = Literal["data", "training", "model"]
 TRAINING: tuple[Group, str] = ("training", "scduet.train.config:TrainConfig")
 SHARED: tuple[tuple[Group, str], ...] = (("data", "scduet.data.schema:Fields"), TRAINING)
+_PARSING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def options_of(model: str) -> list[Option]:
     from scduet.models import path_of
 
     module = path_of(model).partition(":")[0]
-    own = any(isinstance(node, ast.ClassDef) and node.name == "Fields" for node in ast.parse(_source(module)).body)
+    own = any(isinstance(node, ast.ClassDef) and node.name == "Fields" for node in _tree(module).body)
     fields = f"{module}:Fields" if own else SHARED[0][1]
     return options_at(("data", fields), TRAINING, ("model", f"{module}:Config"))
 
@@ -57,7 +59,7 @@ def options_at(*places: tuple[Group, str]) -> list[Option]:
 def settings_at(place: str) -> dict[str, Any]:
     """The dict of literals assigned at "module:NAME", e.g. a recipe, without running code."""
     module, _, name = place.partition(":")
-    nodes = [node for node in ast.parse(_source(module)).body if isinstance(node, ast.Assign)]
+    nodes = [node for node in _tree(module).body if isinstance(node, ast.Assign)]
     value = next(v for node in nodes for target, v in _assigned(node) if target == name)
     if isinstance(value, ast.Call):  # dict(a=1)
         return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in value.keywords}
@@ -202,7 +204,7 @@ def _spelled(kind: Any) -> str:
 def _options_in(group: Group, place: str) -> tuple[Option, ...]:
     """The fields of the dataclass at "module:Class", those of its base classes first."""
     module, _, cls = place.partition(":")
-    tree = ast.parse(_source(module))
+    tree = _tree(module)
     node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls)
     found: dict[str, Option] = {}
     for base in node.bases:
@@ -238,6 +240,17 @@ def _resolve(base: ast.expr, tree: ast.Module, module: str) -> str:
         if isinstance(node, ast.ImportFrom) and base.value.id in {alias.asname or alias.name for alias in node.names}:
             return f"{node.module}.{base.value.id}:{base.attr}"
     raise OptionError(f"{ast.unparse(base)} is not imported in its file", "import its module at the top")
+
+
+def _tree(module: str) -> ast.Module:
+    """The syntax tree of a module. Python 3.11 cannot parse in two threads at once."""
+    with _PARSING:
+        return _parsed(module)
+
+
+@lru_cache(maxsize=64)
+def _parsed(module: str) -> ast.Module:
+    return ast.parse(_source(module))
 
 
 def _source(module: str) -> str:

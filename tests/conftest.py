@@ -18,7 +18,8 @@ DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
 # what `make test-fast` leaves out: folders and files
 SLOW = {"interop", "parity", "distributed", "cli", "scvi", "report", "transformers"}
-SLOW |= {"test_toys.py", "test_readme.py", "test_notebook.py", "test_vignettes.py"}
+SLOW |= {"test_toys.py", "test_readme.py", "test_notebook.py", "test_vignettes.py", "test_docs.py"}
+SLOW |= {"test_resume.py", "test_progress.py", "test_without.py", "test_generate_cells.py", "test_expimap.py"}
 
 
 def pytest_collection_modifyitems(items):

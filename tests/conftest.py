@@ -1,6 +1,7 @@
 """What all tests share: real data where it is, and small data sets."""
 
 import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,16 @@ def _no_skip_under_ci(report):
     if report.skipped and os.environ.get("CI"):
         report.outcome, report.longrepr = "failed", f"skipped under CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """What a test draws does not depend on the tests before it."""
+    import torch
+
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -123,6 +123,7 @@ def _closed(logits, bias, depth, missed, unfit, ratio):
 @compiled(fastmath=REORDERED)
 def _opened(a, depth, missed, log_depth, unfit, log_factor):
     """What is added to that because these peaks are open."""
+    widest()
     added = f32(0)
     for j in range(len(a)):
         added += log(missed + depth * unfit[j] + exp(-a[j])) - log_factor[j] - log_depth

@@ -4,7 +4,7 @@
 MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
   peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", expimap = "RunPrograms", dca = "RunDCA",
-  deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", geneformer = "RunGeneformer",
+  deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", geneformer = "RunGeneformer",
   scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
@@ -281,3 +281,7 @@ RunScGen <- function(object, ...) RunModel(object, model = "scgen", ...)
 #' @rdname RunModel
 #' @export
 RunTrVAE <- function(object, ...) RunModel(object, model = "trvae", ...)
+
+#' @rdname RunModel
+#' @export
+RunGAN <- function(object, ...) RunModel(object, model = "gan", ...)

@@ -38,6 +38,7 @@ FLAGS = [(m, o.name, not o.default) for m in MODELS for o in options_of(m) if o.
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:DCA:scduet.errors.ScduetWarning"),  # of batches, which all cases have
+    pytest.mark.filterwarnings("ignore:the GAN:scduet.errors.ScduetWarning"),  # of batches
     pytest.mark.filterwarnings("ignore:scGen:scduet.errors.ScduetWarning"),  # of counts, which all cases are
 ]
 
@@ -64,19 +65,20 @@ def fitted(adata, model, **options):
     return sd.fit(adata, model, **{**FIELDS, **own, **options})
 
 
-def one_loss(module, cells, seed=0):
+def one_loss(module, cells, seed=0, player=None):
     torch.manual_seed(seed)
-    return module(cells, Step(0, 0.5, players_of(module)[0].name))
+    return module(cells, Step(0, 0.5, player or players_of(module)[0].name))
 
 
 @pytest.mark.parametrize(("model", "option", "value"), [*CHOICES, *FLAGS, *LAYERS])
 def test_every_choice_trains_every_weight(counts, model, option, value):
     """No option allocates weights that it does not use, and none breaks the loss."""
     module, cells = built(counts, model, **{option: value})
-    loss = one_loss(module, cells)
-    assert isinstance(loss, Loss)
-    assert torch.isfinite(loss.total)
-    loss.total.backward()
+    for player in players_of(module):
+        loss = one_loss(module, cells, player=player.name)
+        assert isinstance(loss, Loss)
+        assert torch.isfinite(loss.total)
+        loss.total.backward()
     idle = [name for name, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert idle == []
     assert torch.isfinite(module.eval().embed(cells)).all()

@@ -37,6 +37,7 @@ MODELS: dict[str, Row] = {
     ),
     "scgen": Row("scduet.models.perturbation.scgen:SCGEN", "X_scGen", "scgen", "RunScGen", task="perturbation"),
     "trvae": Row("scduet.models.perturbation.trvae:TrVAE", "X_trVAE", "trvae", "RunTrVAE", task="perturbation"),
+    "gan": Row("scduet.models.perturbation.gan:GAN", "X_gan", "gan", "RunGAN", task="generation"),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 

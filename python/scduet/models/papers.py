@@ -139,6 +139,18 @@ HARMONY = Paper(
     "Nature Methods 16:1289-1296 (2019)",
     "10.1038/s41592-019-0619-0",
 )
+SCGAN = Paper(
+    "Marouf M, Machart P, Bansal V, et al.",
+    "Realistic in silico generation and augmentation of single-cell RNA-seq data using generative adversarial networks",
+    "Nature Communications 11:166 (2020)",
+    "10.1038/s41467-019-14018-z",
+)
+CRITIC_FEATURES = Paper(
+    "Ghahramani A, Watt FM, Luscombe NM",
+    "Generative adversarial networks simulate gene expression and predict perturbations in single cells",
+    "bioRxiv 262501 (2018)",
+    "10.1101/262501",
+)
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),
     "scanvi": (SCANVI, SCVI),
@@ -152,6 +164,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "deepimpute": (DEEPIMPUTE,),
     "scgen": (SCGEN,),
     "trvae": (TRVAE,),
+    "gan": (SCGAN, CRITIC_FEATURES),
     "expimap": (EXPIMAP,),
     "kpnn": (KPNN,),
     "solo": (SOLO,),

@@ -1,7 +1,8 @@
 """Cells that models make, judged beside real ones: python benchmarks/generated_cells.py pbmc3k_seurat_labels.h5ad
 
 Half of the cells train scVI and a GAN; the others, which neither sees, are what generated cells are compared with.
-Beside states of real cells (`generate_cells`): states drawn from the prior, and the mean of each type with Poisson noise.
+Beside states of real cells (`generate_cells`): states drawn from the prior, and the mean of each type with Poisson
+noise.
 """
 
 import sys

@@ -37,7 +37,8 @@ def perturb(
     model: Annotated[
         str,
         typer.Option(
-            help="auto, mean, additive, weighted, matching mean, linear, neighbors, interpolation, no change."
+            help="auto, mean, additive, weighted, matching mean, linear, neighbors, interpolation, no change, or "
+            "one that is trained: scgen, trvae, cvae, scgpt."
         ),
     ] = "auto",
     compare: Annotated[list[str] | None, typer.Option(help="Trained model to compare with; once for each.")] = None,
@@ -52,6 +53,7 @@ def perturb(
     total_key: TotalKey = None,
     evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Predict observed ones to score.")] = True,
     n_splits: Splits = 5,
+    transformer: Annotated[Path | None, typer.Option(help="Folder of a scGPT, for --model scgpt.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="Of a trained model: passes over the cells at most.")] = None,
     table: Table = None,
     seed: Seed = 0,
@@ -72,7 +74,8 @@ def perturb(
     import scduet
 
     cells = "cells" if output and output.suffix == ".h5ad" else "mean"
-    options = {} if max_epochs is None else {"max_epochs": max_epochs}
+    given = {"max_epochs": max_epochs, "transformer": transformer}
+    options = {name: value for name, value in given.items() if value is not None}
     found = scduet.predict_perturbation(
         read(data), perturbation_key, target or None, model=model, compare=compare or (), control=control,
         context_key=context_key, contexts=context or None, batch_key=batch_key, dose_key=dose_key,

@@ -15,7 +15,7 @@ from scduet.events import Listener
 from scduet.tasks.perturbation.baselines import Change
 from scduet.tasks.perturbation.cases import Case
 from scduet.tasks.perturbation.held_out import Study
-from scduet.tasks.perturbation.interface import CONTROL, PredictsPerturbed, trainer
+from scduet.tasks.perturbation.interface import CONTROL, OF_GENES, PredictsPerturbed, can_flag, trainer
 from scduet.tasks.perturbation.pseudobulk import Split
 from scduet.tasks.perturbation.screen import Screen
 
@@ -41,7 +41,8 @@ def train(
     study: Study, name: str, out: Sequence[Case], held: Bool[np.ndarray, " cell"] | None, how: Mapping[str, Any]
 ) -> PredictsPerturbed:
     """The model `name`, trained without the cells of the cases `out` and without the control cells `held`."""
-    return trainer(name)(cells_of(study.screen, ~leaking(study, out, held)), **how)
+    own = {option: value for option, value in how.items() if option != "transformer" or name in OF_GENES}
+    return trainer(name)(cells_of(study.screen, ~leaking(study, out, held)), **own)
 
 
 def leaking(
@@ -81,6 +82,8 @@ def by_models(study: Study, names: Sequence[str], options: Mapping[str, Any], se
         controls = study.screen.is_control & (study.screen.context == case.context) & ~split.held
         found = {}
         for name in names:
+            if not can_flag(name, case.target, study.screen.genes):
+                continue
             how = {"seed": seed, "callback": callback, **options}
             model = train(study, name, [case], split.held, how)
             found[name] = shifts(model, study, case, controls).mean(0)

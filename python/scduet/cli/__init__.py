@@ -18,7 +18,7 @@ from scduet.cli.flags import with_defaults, with_options
 from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
 from scduet.cli.multimodal import predict_modality, weighted_neighbors
 from scduet.cli.network import network
-from scduet.cli.perturbation import perturb, score_perturbation
+from scduet.cli.perturbation import perturb, rank_perturbations, score_perturbation
 from scduet.cli.programs import programs
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.errors import OptionError
@@ -71,6 +71,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("generate-cells")(interruptible(generate_cells))
     app.command("predict-modality")(interruptible(predict_modality))
     app.command("weighted-neighbors")(interruptible(weighted_neighbors))
+    app.command("rank-perturbations")(interruptible(rank_perturbations))
     app.command("score-perturbation")(interruptible(score_perturbation))
     return app
 

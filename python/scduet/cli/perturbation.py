@@ -138,3 +138,46 @@ def score_perturbation(
     typer.echo(repr(found))
     if table:
         place_whole(table.absolute(), found.table.to_csv)
+
+
+def rank_perturbations(
+    data: Data,
+    profile: Annotated[
+        Path, typer.Argument(help="Observed change of each gene (.csv, .tsv: gene, change), or cells (.h5ad).")
+    ],
+    perturbation_key: PerturbationKey,
+    control: Control = None,
+    batch_key: BatchKey = None,
+    mechanisms: Annotated[
+        Path | None, typer.Option(help="Mechanism of each perturbation (.csv, .tsv: perturbation, mechanism).")
+    ] = None,
+    layer: Layer = None,
+    total_key: TotalKey = None,
+    n_splits: Splits = 5,
+    table: Annotated[Path | None, typer.Option(help="Also write the table here (.csv).")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Rank known perturbations by how well they explain an observed change.
+
+    Prints the correlation of the changes, and how far the change of each perturbation repeats itself.
+    """
+    from scduet.io.cells import check_target, place_whole, read
+
+    if table:
+        check_target(table, overwrite, endings=(".csv",))
+    import scduet
+    from scduet.data.tables import read_column
+
+    given = read(profile) if profile.suffix == ".h5ad" else read_column(profile)
+    kinds = None if mechanisms is None else read_column(mechanisms).dropna().to_dict()
+    found = scduet.rank_perturbations(
+        given, read(data), perturbation_key, control=control, batch_key=batch_key, mechanisms=kinds, n_splits=n_splits,
+        seed=seed, layer=layer, total_key=total_key,
+    )  # fmt: skip
+    typer.echo(found.round(3).to_string())
+    typer.echo(f"By chance the right perturbation has rank {found.attrs['chance_rank']:g}.")
+    if mechanisms is not None:
+        typer.echo(found.attrs["mechanisms"].round(3).to_string())
+    if table:
+        place_whole(table.absolute(), found.to_csv)

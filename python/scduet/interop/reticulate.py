@@ -132,6 +132,7 @@ FUNCTIONS: dict[str, Callable] = {
     generation.generate_cells.__name__: generation.generate_cells,
     **{f.__name__: f for f in (networks.gene_network, networks.network_drawing)},
     **{f.__name__: f for f in (perturbation.predict_perturbation, perturbation.score_perturbation)},
+    "rank_perturbations": perturbation.rank_perturbations,
     **{f.__name__: f for f in (codec.text, codec.csr, codec.dense, codec.column, codec.frame)},
     **{
         f.__name__: f

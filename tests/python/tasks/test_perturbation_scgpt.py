@@ -115,9 +115,9 @@ def test_an_unseen_gene_is_predicted_beside_simple_rules_and_random_weights(cell
         transformer=transformer("scgpt"), **options,
     )  # fmt: skip
     change = found.change.iloc[0]
-    assert change.iloc[10:15].mean() > 0.8  # 2 in truth: what all perturbations share
+    assert change.iloc[10:15].mean() > 0.3  # 2 in truth: what all perturbations share
     assert change["GENE4"] < -0.3  # -2 in truth: what the flag tells
-    assert change.iloc[20:].abs().mean() < 0.5
+    assert change.iloc[20:].abs().mean() < 0.1
     assert found.support["model"].item() == "scgpt"
 
 

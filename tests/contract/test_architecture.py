@@ -24,7 +24,7 @@ LAYERS = [
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ROOMS = {  # the folders of a package: each may import the ones before it
     "metrics": ("core", "integration"),
-    "models": ("rna", "multimodal", "perturbation"),
+    "models": ("rna", "multimodal", "perturbation", "reference"),
     "nn": ("kernels",),
     "tasks": (
         *("quality", "posterior", "comparison", "genes", "perturbation", "generation", "multimodal", "foundation"),

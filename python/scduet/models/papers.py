@@ -151,6 +151,12 @@ CRITIC_FEATURES = Paper(
     "bioRxiv 262501 (2018)",
     "10.1101/262501",
 )
+SIGGCN = Paper(
+    "Wang T, Bai J, Nabavi S",
+    "Single-cell classification using graph convolutional networks",
+    "BMC Bioinformatics 22:364 (2021)",
+    "10.1186/s12859-021-04278-2",
+)
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),
     "scanvi": (SCANVI, SCVI),
@@ -165,6 +171,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "scgen": (SCGEN,),
     "trvae": (TRVAE,),
     "gan": (SCGAN, CRITIC_FEATURES),
+    "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),
     "kpnn": (KPNN,),
     "solo": (SOLO,),

@@ -13,7 +13,7 @@ from transformer_toys import transformer
 import scduet as sd
 from scduet.contract import Step
 from scduet.errors import DataError, OptionError
-from scduet.tasks.perturbation import scgpt
+from scduet.tasks.foundation import predict_perturbed as scgpt
 from scduet.transformers.encoder.trunk import Packing
 from scduet.transformers.objectives.perturbation import Config, Perturber
 

@@ -50,8 +50,8 @@ MODELS: Mapping[str, str] = {  # name of model= -> "module:function", a `Trains`
     "scgen": "scduet.tasks.perturbation.networks:train_scgen",
     "trvae": "scduet.tasks.perturbation.networks:train_trvae",
     "cvae": "scduet.tasks.perturbation.networks:train_cvae",
-    "scgpt": "scduet.tasks.perturbation.scgpt:train_scgpt",
-    "scgpt, random weights": "scduet.tasks.perturbation.scgpt:train_random",
+    "scgpt": "scduet.tasks.foundation.predict_perturbed:train_scgpt",
+    "scgpt, random weights": "scduet.tasks.foundation.predict_perturbed:train_random",
 }
 BESIDE: Mapping[str, tuple[str, ...]] = {"scgpt": ("scgpt, random weights",)}  # what enters the table with a model
 OF_GENES = ("scgpt", "scgpt, random weights")  # predict perturbations of measured genes, and read `transformer`

@@ -26,7 +26,6 @@ from scduet.tasks.perturbation.held_out import evaluate as scored
 from scduet.tasks.perturbation.interface import MODELS, OF_GENES, with_company
 from scduet.tasks.perturbation.pseudobulk import Controls, controls_of
 from scduet.tasks.perturbation.result import PredictedPerturbation, indexed, verdict_on
-from scduet.tasks.perturbation.scgpt import scgpt_of
 from scduet.tasks.perturbation.screen import read_screen, warn_of_few
 from scduet.tasks.perturbation.targets import joined
 
@@ -111,7 +110,7 @@ def predict_perturbation(
         check_model(study, case, model)
     names = with_company([model, *compare])
     if any(name in OF_GENES for name in names):
-        rest["transformer"] = scgpt_of(rest.get("transformer"))
+        rest["transformer"] = networks.scgpt_of(rest.get("transformer"))
     evaluation = _evaluated(study, cases, names, rest, evaluate, model, controls, n_splits, seed, callback)
     chosen = [choose(study, case, model, names, evaluation) for case in cases]
     every = controls_of(screen, study.pairs)

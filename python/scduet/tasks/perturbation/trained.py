@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from jaxtyping import Bool, Float
 
+from scduet.checkpoints import pretrained
 from scduet.errors import DataError, OptionError
 from scduet.events import Listener
 from scduet.tasks.perturbation.baselines import Change
@@ -18,6 +19,7 @@ from scduet.tasks.perturbation.held_out import Study
 from scduet.tasks.perturbation.interface import CONTROL, OF_GENES, PredictsPerturbed, can_flag, trainer
 from scduet.tasks.perturbation.pseudobulk import Split
 from scduet.tasks.perturbation.screen import Screen
+from scduet.transformer_model import Transformer
 
 
 def cells_of(screen: Screen, chosen: Bool[np.ndarray, " cell"]) -> AnnData:
@@ -97,3 +99,13 @@ def check_model(model: Any) -> None:
     if not callable(getattr(model, "predict_perturbed", None)):
         kind = type(model).__name__
         raise OptionError(f"model= cannot be a {kind}", "it is a name, or has predict_perturbed(cells, context, name)")
+
+
+def scgpt_of(transformer: Any) -> Transformer:
+    """The scGPT itself, or that in a folder. Raises OptionError for none, or another transformer."""
+    if transformer is None:
+        raise OptionError("model='scgpt' needs its weights", "pass transformer=, a scGPT or its folder")
+    base = pretrained.given(transformer)
+    if base.name != "scgpt":
+        raise OptionError(f"transformer= is a {base.name}", "pass a scGPT")
+    return base

@@ -15,14 +15,14 @@ from anndata import AnnData
 from jaxtyping import Bool, Float, Int
 
 from scduet.api import train_module
-from scduet.checkpoints import pretrained
 from scduet.data.loader import Rows
-from scduet.errors import DataError, OptionError
+from scduet.errors import DataError
 from scduet.events import Listener
 from scduet.nn.random import own_random_numbers
 from scduet.options import build, refuse_unknown
 from scduet.tasks.foundation.finetune import RATES, RECIPE, option_names
 from scduet.tasks.perturbation.interface import CONTROL
+from scduet.tasks.perturbation.trained import scgpt_of
 from scduet.train import device as devices
 from scduet.train.config import TrainConfig
 from scduet.transformer_model import Transformer
@@ -124,16 +124,6 @@ def train_scgpt(
 def train_random(cells: AnnData, **how: Any) -> PerturbedScGPT:
     """The same network, not pretrained: what the table needs to tell what pretraining gave."""
     return train_scgpt(cells, random_weights=True, **how)
-
-
-def scgpt_of(transformer: Any) -> Transformer:
-    """The scGPT itself, or that in a folder. Raises OptionError for none, or another transformer."""
-    if transformer is None:
-        raise OptionError("model='scgpt' needs its weights", "pass transformer=, a scGPT or its folder")
-    base = pretrained.given(transformer)
-    if base.name != "scgpt":
-        raise OptionError(f"transformer= is a {base.name}", "pass a scGPT")
-    return base
 
 
 def paired(cells: AnnData, draw: np.random.Generator) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:

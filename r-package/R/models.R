@@ -4,14 +4,15 @@
 MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
   peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", expimap = "RunPrograms", dca = "RunDCA",
-  deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", geneformer = "RunGeneformer",
-  scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN",
+  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  expimap = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
+  expimap = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", siggcn = "X_sigGCN", scgpt = "X_scGPT",
+  scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -21,7 +22,8 @@ COLUMN_INPUTS <- c(
 
 # The engine's options of inputs, with the arguments of the short forms that stand for them.
 INPUT_ARGUMENTS <- c(
-  protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets"
+  protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets",
+  graph_key = "graph"
 )
 
 #' @rdname RunModel
@@ -285,3 +287,35 @@ RunTrVAE <- function(object, ...) RunModel(object, model = "trvae", ...)
 #' @rdname RunModel
 #' @export
 RunGAN <- function(object, ...) RunModel(object, model = "gan", ...)
+
+#' sigGCN: a classifier of cells with a convolution on a graph of genes
+#'
+#' Trains sigGCN on raw counts and adds its embedding, the reduction `siggcn`. `RunSigGCN()` is
+#' `RunModel(model = "siggcn")`, which see for the arguments that all models have.
+#'
+#' @section Options of sigGCN and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.001, `batch_size` = 64, `max_epochs`
+#' = 30, `weight_decay` = 0.0001, `adam_eps` = 1e-08.
+#' * `n_top_genes` (default 1000): Genes with the highest variance, which are used.
+#' * `permute_graph` (default FALSE): Deal the graph out anew among the genes: a control that should do worse if the
+#'   graph tells anything.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param graph Path of a .csv or .tsv with the weights between genes (genes x genes, 0 for no edge); `NULL` for
+#'   co-expression. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Wang, Bai and Nabavi 2021
+#' @seealso [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunSigGCN(obj, labels = "cell_type")
+#' }
+RunSigGCN <- function(object, graph = NULL, inputs = NULL, ...) {
+  own <- list(graph = graph)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
+  RunModel(object, model = "siggcn", inputs = inputs, ...)
+}

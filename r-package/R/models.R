@@ -296,7 +296,7 @@ RunGAN <- function(object, ...) RunModel(object, model = "gan", ...)
 #' @section Options of sigGCN and their defaults:
 #' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.001, `batch_size` = 64, `max_epochs`
 #' = 30, `weight_decay` = 0.0001, `adam_eps` = 1e-08.
-#' * `n_top_genes` (default 1000): Genes with the highest variance, which are used.
+#' * `n_input_genes` (default 1000): Genes with the highest variance, which are used.
 #' * `permute_graph` (default FALSE): Deal the graph out anew among the genes: a control that should do worse if the
 #'   graph tells anything.
 #'

@@ -200,7 +200,7 @@ RankPerturbations <- function(object, profile, perturbation, control = NULL, bat
   )
   inform_notes(found, verbose)
   table <- receive_frame(found$table)
-  attr(table, "chance.rank") <- found$chance_rank
+  attr(table, "chance.rank") <- py_value(found$chance_rank)
   if (!is.null(mechanisms)) attr(table, "mechanisms") <- receive_frame(found$mechanisms)
   table
 }

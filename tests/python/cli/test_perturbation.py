@@ -45,6 +45,8 @@ def test_what_is_wrong_is_named(cells, tmp_path, capsys):
     assert_named(capsys.readouterr().err, "'NT'")
     assert main(["perturb", data, "--perturbation-key", "perturbation", "--model", "scgan"]) == 2
     assert_named(capsys.readouterr().err, "'scgan'")
+    assert main(["perturb", data, "--perturbation-key", "perturbation", "--model", "scgpt"]) == 2
+    assert_named(capsys.readouterr().err, "'scgpt'", "transformer=")
     (tmp_path / "x.csv").write_text("context,target,G0\nA,stim,1\n")
     assert main(["score-perturbation", data, str(tmp_path / "x.csv"), "--perturbation-key", "perturbation"]) == 1
     assert_named(capsys.readouterr().err, "x.csv")

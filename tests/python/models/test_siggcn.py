@@ -88,8 +88,8 @@ def test_what_is_missing_is_named(cells):
     silent = {"callback": SMALL["callback"]}
     with pytest.raises(OptionError, match=named("labels_key")):
         sd.fit(cells, "siggcn", **silent)
-    with pytest.raises(OptionError, match=named("n_top_genes")):
-        sd.fit(cells, "siggcn", labels_key="kind", n_top_genes=3, **silent)
+    with pytest.raises(OptionError, match=named("n_input_genes")):
+        sd.fit(cells, "siggcn", labels_key="kind", n_input_genes=3, **silent)
     with pytest.raises(DataError, match=named("'nowhere'")):
         sd.fit(cells, "siggcn", labels_key="kind", graph_key="nowhere", **silent)
 

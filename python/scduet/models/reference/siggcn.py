@@ -38,19 +38,20 @@ MOST_CELLS = 20_000  # that genes are chosen on
 @dataclass(frozen=True)
 class Fields(schema.Fields):
     graph_key: Place | None = None
-    """Graph of genes (gene x gene weights, 0 for no edge): a key of varp, or a DataFrame; None for co-expression."""
+    """Graph of genes (gene x gene weights, 0 for no edge): a key of varp, a .csv or .tsv, or a DataFrame; None for
+    co-expression."""
 
 
 @dataclass(frozen=True)
 class Config:
-    n_top_genes: int = 1000
+    n_input_genes: int = 1000
     """Genes with the highest variance, which are used."""
     permute_graph: bool = False
     """Deal the graph out anew among the genes: a control that should do worse if the graph tells anything."""
 
     def __post_init__(self) -> None:
-        if self.n_top_genes < POOL:
-            raise OptionError(f"n_top_genes={self.n_top_genes!r}", f"it is at least {POOL}")
+        if self.n_input_genes < POOL:
+            raise OptionError(f"n_input_genes={self.n_input_genes!r}", f"it is at least {POOL}")
 
 
 def genes_and_graph(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
@@ -81,7 +82,7 @@ class SigGCN(nn.Module):
     def __init__(self, reference: Reference, config: Config):
         super().__init__()
         self.reference, self.config, arrays = reference, config, reference.arrays
-        genes = np.argsort(-arrays["variance"], kind="stable")[: config.n_top_genes]
+        genes = np.argsort(-arrays["variance"], kind="stable")[: config.n_input_genes]
         known = arrays["graph"] if "graph" in arrays else nearest(arrays["correlation"][np.ix_(genes, genes)])
         edges = known[np.ix_(genes, genes)] if "graph" in arrays else known
         if config.permute_graph:

@@ -77,6 +77,8 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "differential_programs": lambda k, a, **o: sd.differential_programs(
         **{"model": k.programs, "adata": a, "groupby": "type", **o}
     ),
+    "deconvolve": lambda k, a, **o: sd.deconvolve(a, k.cells, **{"labels_key": "type", **o}),
+    "deconvolve, reference": lambda k, a, **o: sd.deconvolve(k.cells.copy(), a, **{"labels_key": "type", **o}),
     "minify": lambda k, a, **o: sd.minify(k.model, a, **o),
     "generate_cells": lambda k, a, **o: sd.generate_cells(k.classifier, **{"n": 3, "adata": a, **o}),
     "score_generated": lambda k, a, **o: sd.score_generated(k.cells, a, **{"training": k.cells, **o}),

@@ -362,6 +362,8 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "embed_pretrained, scored": {"two cells", "nothing known", "fractions in columns", "odd uns"},
     "finetune_integration": {"a batch of one cell", "mixed columns"},
     "find_doublets": {"a gene twice", "logged", "infinite", "negative", "nothing highly variable", "all zero"},
+    "deconvolve": {"all zero", "logged", "two cells", "lower-case genes", "a gene twice"},
+    "deconvolve, reference": {"logged", "two cells", "one batch and label", "mixed columns", "lists in columns"},
     "score, expression": {"two cells", "all zero", "NaN in obsm", "lower-case genes"},
     "score_perturbation": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
     "rank_perturbations": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},

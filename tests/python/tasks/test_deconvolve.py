@@ -90,7 +90,7 @@ def test_a_platform_effect_is_taken_out(planted, found):
 
 
 def test_steps_follow_the_data(planted):
-    """Without a map to find few steps are taken; of spots that differ, enough to reach the maximum of the likelihood."""
+    """Without a map to find few steps are taken; of spots that differ, enough to come near the maximum."""
     alike = Planted()
     rate = np.tile(planted.cells.mean(0), (N_SPOTS, 1)) @ planted.profile
     alike.spots = counts(300 * rate, np.random.default_rng(3))

@@ -18,7 +18,8 @@ from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.events import Listener, counted
 from scduet.options import check_arguments, refuse_unknown, seed_of
 from scduet.tasks.spatial import genes as gene_choice
-from scduet.tasks.spatial import held_out, reference as references
+from scduet.tasks.spatial import held_out
+from scduet.tasks.spatial import reference as references
 from scduet.tasks.spatial.fitting import Problem, solved
 from scduet.tasks.spatial.genes import Choice
 from scduet.tasks.spatial.reference import Reference
@@ -61,7 +62,7 @@ def deconvolve(
     """Estimate the proportions of the reference's cell types in each spot, and say how far to trust them.
 
     spots: AnnData with raw counts (spot, gene). Gains obsm[key_added], a DataFrame of proportions, obsm[key_added +
-        "_spread"], obs[key_added + "_unexplained"], and uns[key_added] with the model, the table of agreement and notes.
+        "_spread"], obs[key_added + "_unexplained"], and uns[key_added]: the model, the table of agreement and notes.
     reference: AnnData with raw counts of single cells, and cell types in obs[labels_key]. Cells without one are not
         used. Genes that both have are matched by name.
     model: "poisson": EM for the Poisson likelihood from the composition common to all spots; the number of steps is the
@@ -102,7 +103,7 @@ def deconvolve(
     )
     deep = None
     if row.deep:
-        from scduet.tasks.spatial.deep import deep_proportions
+        from scduet.tasks.spatial.deep import deep_proportions  # pyright: ignore[reportMissingImports]
 
         used = list(problem.chosen.index)
         cells = AnnData(counts_of(reference, reference_layer, used)[1], reference.obs[[labels_key]].copy())

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from scduet.data.checks import check_names
 from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.options import listed
 from scduet.tasks.spatial.reference import Reference, described, markers, most_variable
 
 Choice = Literal["variable", "markers"] | Sequence[str]
@@ -45,7 +46,7 @@ def choose(reference: Reference, genes: pd.Index, choice: Choice, n_genes: int |
         found = rank(reference, genes, n_genes or default)
         found.insert(0, "chosen_as", choice.removesuffix("s"))
     else:
-        wanted = pd.Index([str(name) for name in choice])
+        wanted = pd.Index([str(name) for name in listed("genes", choice)])
         check_names(wanted, "gene")
         absent = wanted[~wanted.isin(genes)]
         if len(absent):

@@ -119,8 +119,8 @@ def unexplained(
 ) -> tuple[Float[np.ndarray, "mixture gene"], Float[np.ndarray, "mixture gene"]]:
     """Squared misfit and squared expression, both without the noise of counting, which on average is the count.
 
-    level: about the mean count of each gene, by which the squares are divided so that a few genes do not decide. The share of the
-    unexplained is the ratio of two sums of these, over genes or mixtures: 0 where the fit is right up to noise.
+    level: about the mean count of each gene, by which the squares are divided so that a few genes do not decide. The
+    share of the unexplained is the ratio of two sums of these, over genes or mixtures: 0 where the fit is right.
     """
     return ((counts - expected) ** 2 - counts) / level, (counts**2 - counts) / level
 

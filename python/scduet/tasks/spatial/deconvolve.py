@@ -125,12 +125,13 @@ def read(
     mixtures: AnnData, reference: Reference, layer: str | None, *, genes: Choice, n_genes: int | None, platform: bool,
     per: str, what: str = "spots",
 ) -> Problem:  # fmt: skip
-    """Mixtures of whole counts beside the reference, once it is known that the two can be compared."""
+    """Spots of whole counts, or samples, beside the reference, once it is known that they can be compared."""
     shared = gene_choice.shared(mixtures.var_names, reference.genes, what)
     chosen = gene_choice.choose(reference, shared, genes, n_genes)
     types = gene_choice.check_types(reference, chosen.index)
-    counts_of(mixtures, layer, list(chosen.index))  # names mixtures without a count in the genes that decide
-    _, counts = counts_of(mixtures, layer, list(shared))
+    fractions = what != "spots"
+    counts_of(mixtures, layer, list(chosen.index), fractions)  # names mixtures without a count in the genes that decide
+    _, counts = counts_of(mixtures, layer, list(shared), fractions)
     gene_choice.check_nuclei(np.asarray(counts.sum(0)).ravel(), reference, shared, what)
     return Problem(mixtures.obs_names, sp.csr_matrix(counts), shared, chosen, types, reference, platform, per, what)
 

@@ -94,15 +94,17 @@ def solved(
     spread: Spread | None,
     deep: Callable[[], tuple[pd.DataFrame, Any]] | None = None,
     told: Callable | None = None,
+    n_steps: int | None = None,
 ) -> Deconvolution:
     """The result of one plain model, or of a deep one, beside all plain ones.
 
-    deep: gives shares of RNA (mixture, type), and its trained models.
+    deep: gives shares of RNA (mixture, type), and its trained models. n_steps: of EM; None to choose by held-out counts.
     """
     profile, factor, composition = problem.fitted_profile(seed)
     counts, seen = problem.on_used, profile[:, problem.used]
     rows = held_out.sampled(counts, seed)
-    n_steps = held_out.choose_steps(counts[rows], seen, solvers.start_of(composition), seed)
+    if n_steps is None:
+        n_steps = held_out.choose_steps(counts[rows], seen, solvers.start_of(composition), seed)
     methods = plain_solvers(composition, n_steps)
     trained, deviation = None, None
     if deep is None:
@@ -165,7 +167,7 @@ def _notes(problem: Problem, better: bool, left: float):
             f"One composition for all {problem.what} predicts held-out genes as well as this map does: differences "
             f"between {problem.what} are not supported by these counts and this reference."
         )
-    if left > MANY_UNEXPLAINED:
+    if left > MANY_UNEXPLAINED and (problem.what == "spots" or problem.platform):
         yield (
             f"The fit leaves {left:.0%} of the expression unexplained beyond the noise of counting: the reference may "
             f"lack types that the {problem.what} hold, or measure genes in another way."

@@ -71,6 +71,15 @@ def spread_of_molecules(
     return np.sqrt(squares / n_splits) / 2
 
 
+def spread_of_genes(
+    counts: sp.csr_matrix, profile: Profile, proportions: Solve, n_draws: int, seed: int
+) -> Float[np.ndarray, "mixture type"]:
+    """Standard deviation of proportions over samples of the genes, with replacement."""
+    draw, dense = np.random.default_rng(seed), counts.toarray().astype(np.float64)
+    drawn = [draw.integers(0, dense.shape[1], dense.shape[1]) for _ in range(n_draws)]
+    return np.std([proportions(dense[:, genes], profile[:, genes]) for genes in drawn], axis=0, ddof=1)
+
+
 def held_out_deviance(
     counts: Counts, profile: Profile, methods: Mapping[str, Solve], seed: int
 ) -> Mapping[str, Float[np.ndarray, " mixture"]]:

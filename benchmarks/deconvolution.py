@@ -40,7 +40,7 @@ def seqfish(folder):
     """Cells of 17 types, and which of them each of the 63 pseudo-spots is the sum of.
 
     The proportions stored with the spots are those of the cells that lie in them, but the counts are sums of others:
-    the cells of a field near any spot, in order of their index, dealt out in order of the spots. The sums agree exactly.
+    the cells of a field near any spot, in order of their index, dealt out in order of the spots. The sums agree.
     """
     spots = ad.read_h5ad(folder / "deconv_seqfishplus_cortex_63spots_truth.h5ad")
     cells = ad.read_h5ad(folder / "seqfishplus_cortex_cells.h5ad")

@@ -62,9 +62,9 @@ def proportions(
 ) -> Figure:
     """Plot the proportions of cell types that `deconvolve` wrote, at the places of the spots.
 
-    spots: AnnData with proportions in obsm[key] and coordinates (x to the right, y down) in obsm[basis]. types: which to
-        draw; None for the 12 most frequent. kind: "panels" has one for each type, each with a scale of its own, in order
-        of frequency. "pies" has one pie for each spot, and the other types in gray; for up to 3,000 spots.
+    spots: AnnData with proportions in obsm[key] and coordinates (x to the right, y down) in obsm[basis]. types: which
+        to draw; None for the 12 most frequent. kind: "panels" has one for each type, each with a scale of its own, in
+        order of frequency. "pies" has one pie for each spot, and the other types in gray; for up to 3,000 spots.
     image: draw the tissue behind, where uns["spatial"] has it. size: of a panel, in inches.
 
     Raises DataError without coordinates or proportions, and OptionError for types that are not there.

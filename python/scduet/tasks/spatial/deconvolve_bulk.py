@@ -44,9 +44,9 @@ def deconvolve_bulk(
 ) -> Deconvolution:
     """Estimate the proportions of the reference's cell types in each bulk sample.
 
-    bulk: AnnData or DataFrame (sample, gene) of counts. TPM and CPM are used as they are, with a warning: ratios between
-        genes are what is fitted, and TPM divides them by the lengths of transcripts. They suit a reference of molecules
-        counted at one end (10x, CEL-seq2), which does not depend on length. Logs are refused.
+    bulk: AnnData or DataFrame (sample, gene) of counts. TPM and CPM are used as they are, with a warning: ratios
+        between genes are what is fitted, and TPM divides them by the lengths of transcripts. They suit a reference of
+        molecules counted at one end (10x, CEL-seq2), which does not depend on length. Logs are refused.
     reference, labels_key, reference_layer, per: as for `deconvolve`.
     model: "weighted_nnls": least squares with genes weighted by 1 / expected count, as MuSiC does; on markers the best
         of what was tried on mixtures with known shares of RNA, networks included. "nnls": without weights.

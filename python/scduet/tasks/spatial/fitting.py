@@ -98,7 +98,7 @@ def solved(
 ) -> Deconvolution:
     """The result of one plain model, or of a deep one, beside all plain ones.
 
-    deep: gives shares of RNA (mixture, type), and its trained models. n_steps: of EM; None to choose by held-out counts.
+    deep: gives shares of RNA (mixture, type), and its models. n_steps: of EM; None to choose by held-out counts.
     """
     profile, factor, composition = problem.fitted_profile(seed)
     counts, seen = problem.on_used, profile[:, problem.used]

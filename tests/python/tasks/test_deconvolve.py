@@ -278,3 +278,20 @@ def test_nuclei_are_told_from_cells(planted):
 def test_wrong_options_are_named(planted, options, names):
     with pytest.raises(OptionError, match=named(*names)):
         sd.deconvolve(planted.spots.copy(), planted.reference, labels_key="type", **options)
+
+
+@pytest.mark.filterwarnings("ignore::scduet.errors.ScduetWarning")
+@pytest.mark.parametrize(
+    ("spots", "reference", "best", "supported"),
+    [
+        ("deconv_lymph_visium_1000spots", "deconv_lymph_reference_330cells", 0.586, False),
+        ("deconv_cerebellum_slideseq_spatial", "deconv_cerebellum_slideseq_reference", 2.217, True),
+    ],
+)
+def test_held_out_genes_of_real_tissue(real_data, spots, reference, best, supported):
+    """As good as the best method tried before; in the lymph node no better than one composition, which is said."""
+    read = (real_data(f"{name}.h5ad") for name in (spots, reference))
+    found = sd.deconvolve(*read, labels_key="cell_type", n_splits=1)
+    assert found.agreement.loc["poisson", "held_out_deviance"] < best + 0.02
+    assert supported != any("composition" in note for note in found.notes)
+    assert found.genes["platform_log2"].std() > 0.9

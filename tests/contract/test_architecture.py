@@ -27,7 +27,17 @@ ROOMS = {  # the folders of a package: each may import the ones before it
     "models": ("rna", "multimodal", "perturbation", "reference"),
     "nn": ("kernels",),
     "tasks": (
-        *("quality", "posterior", "comparison", "genes", "perturbation", "generation", "multimodal", "foundation"),
+        *(
+            "quality",
+            "posterior",
+            "comparison",
+            "genes",
+            "perturbation",
+            "generation",
+            "multimodal",
+            "spatial",
+            "foundation",
+        ),
         "workflows",
     ),
     "transformers": ("tokenizers", "encoder", "families", "objectives", "inference"),

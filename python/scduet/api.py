@@ -70,7 +70,7 @@ def fit(
     """
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
-    holds, start = _held(cls, model, start)
+    given, (holds, start) = start, _held(cls, model, start)
     options = _with_genes(holds, options) if start is None else _carried_over(model, start, options)
     fields, config = build(getattr(cls, "Fields", Fields), options), build(cls.Config, options)
     training = build(TrainConfig, options)
@@ -88,7 +88,7 @@ def fit(
             listener.check()
             cells = schema.encode(adata).marked()
             training = resolved(training, len(cells), getattr(cls, "recipes", None))
-            reference = reference_of(cls, schema, cells, adata)
+            reference = _with_held(cls, reference_of(cls, schema, cells, adata), given, config)
             torch.manual_seed(training.seed)
             module = cls(reference, config, **holds)
             if start is not None:
@@ -209,6 +209,15 @@ def _held(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], 
         raise OptionError(f"{name!r} builds on a trained {wanted!r}, not on {given}", "train one and pass it as start=")
     module = copy.deepcopy(start.module).requires_grad_(False).eval()  # the user's model is not modified
     return {argument: replace(start, module=module, cells=None)}, None
+
+
+def _with_held(cls: type, reference: Reference, given: Model | None, config: Any) -> Reference:
+    """Add to `reference` what the model measures in the trained model it builds on, or measured when it began."""
+    measure = getattr(cls, "measure_held", None)
+    if measure is None or given is None:
+        return reference
+    known = given.reference.arrays if type(given.module) is cls else measure(given, config)
+    return replace(reference, arrays={**known, **reference.arrays})
 
 
 def _with_genes(holds: Mapping[str, Model], options: dict) -> dict:

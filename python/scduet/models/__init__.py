@@ -37,6 +37,12 @@ MODELS: dict[str, Row] = {
     ),
     "scgen": Row("scduet.models.perturbation.scgen:SCGEN", "X_scGen", "scgen", "RunScGen", task="perturbation"),
     "trvae": Row("scduet.models.perturbation.trvae:TrVAE", "X_trVAE", "trvae", "RunTrVAE", task="perturbation"),
+    "condscvi": Row(
+        "scduet.models.spatial.condscvi:CondSCVI", "X_CondSCVI", "condscvi", "RunCondSCVI", "CondSCVI", "deconvolution"
+    ),
+    "destvi": Row(
+        "scduet.models.spatial.destvi:DestVI", "X_DestVI", "destvi", "RunDestVI", "DestVI", task="deconvolution"
+    ),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 

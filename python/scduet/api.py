@@ -93,6 +93,9 @@ def fit(
             module = cls(reference, config, **holds)
             if start is not None:
                 _take_weights(module, start)
+            elif hasattr(module, "begin"):
+                with torch.no_grad():
+                    module.begin(cells)
             trainer = Trainer(module, cells, training)
             outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata, holds))
     finally:

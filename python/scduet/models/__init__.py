@@ -43,6 +43,14 @@ MODELS: dict[str, Row] = {
     "destvi": Row(
         "scduet.models.spatial.destvi:DestVI", "X_DestVI", "destvi", "RunDestVI", "DestVI", task="deconvolution"
     ),
+    "stereoscope_cells": Row(
+        *("scduet.models.spatial.stereoscope_cells:StereoscopeCells", "X_stereoscope_cells", "stereoscopecells"),
+        *("RunStereoscopeCells", "RNAStereoscope", "deconvolution"),
+    ),
+    "stereoscope": Row(
+        *("scduet.models.spatial.stereoscope:Stereoscope", "X_stereoscope", "stereoscope"),
+        *("RunStereoscope", "SpatialStereoscope", "deconvolution"),
+    ),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 

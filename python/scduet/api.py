@@ -180,7 +180,8 @@ def load(
         training = resolved(TrainConfig(recipe="scvi-tools"), max(found.reference.n_cells, 1))
         parts = found.name, found.module, found.schema, found.reference, found.config
         outcome = TrainingResult(found.history, train_rows=found.train_rows, held_out=found.held_out)
-        return Model(*parts, training, outcome)
+        holds = {name: Model(**vars(one), training=training) for name, one in found.holds.items()}
+        return Model(*parts, training, outcome, holds=holds)
     from scduet.checkpoints import pretrained  # compiles its tokenizers at import: only for who needs them
 
     if pretrained.recognize(folder):

@@ -139,6 +139,18 @@ HARMONY = Paper(
     "Nature Methods 16:1289-1296 (2019)",
     "10.1038/s41592-019-0619-0",
 )
+DESTVI = Paper(
+    "Lopez R, Li B, Keren-Shaul H, et al.",
+    "DestVI identifies continuums of cell types in spatial transcriptomics data",
+    "Nature Biotechnology 40:1360-1369 (2022)",
+    "10.1038/s41587-022-01272-8",
+)
+STEREOSCOPE = Paper(
+    "Andersson A, Bergenstråhle J, Asp M, et al.",
+    "Single-cell and spatial transcriptomics enables probabilistic inference of cell type topography",
+    "Communications Biology 3:565 (2020)",
+    "10.1038/s42003-020-01247-y",
+)
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),
     "scanvi": (SCANVI, SCVI),
@@ -153,6 +165,10 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "scgen": (SCGEN,),
     "trvae": (TRVAE,),
     "expimap": (EXPIMAP,),
+    "condscvi": (DESTVI,),
+    "destvi": (DESTVI,),
+    "stereoscope_cells": (STEREOSCOPE,),
+    "stereoscope": (STEREOSCOPE,),
     "kpnn": (KPNN,),
     "solo": (SOLO,),
     "geneformer": (GENEFORMER,),

@@ -15,6 +15,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import scipy.sparse as sp
 from scipy.optimize import nnls
 
 from scduet.events import silent
@@ -27,8 +28,8 @@ MERGED = {"Neuroblast": "Neuroblasts", "Excitatory 5/6": "Excitatory layer 5/6",
 def load(folder):
     """Spots, cells, and which cells each spot is the sum of (spot, cell).
 
-    The file's own composition is that of the cells that lie in each spot, but the spots are sums of others: of the cells
-    within any spot of a field, in order of index, as many as lie in each spot in turn.
+    The file's own composition is that of the cells that lie in each spot, but the spots are sums of others: of the
+    cells within any spot of a field, in order of index, as many as lie in each spot in turn.
     """
     spots = ad.read_h5ad(folder / "deconv_seqfishplus_cortex_63spots_truth.h5ad")
     cells = ad.read_h5ad(folder / "seqfishplus_cortex_cells.h5ad")
@@ -64,7 +65,7 @@ def halves(cells, members, n_genes, seed):
     sc.pp.log1p(variable)
     sc.pp.highly_variable_genes(variable, n_top_genes=n_genes)
     genes = reference.var_names[variable.var["highly_variable"]]
-    spots = ad.AnnData(counts, var=cells.var)[:, genes].copy()
+    spots = ad.AnnData(sp.csr_matrix(counts), var=cells.var)[:, genes].copy()
     return reference[:, genes].copy(), spots, pd.DataFrame(truth / truth.sum(1, keepdims=True), columns=types)
 
 
@@ -97,7 +98,7 @@ def main():
     reference, spots, truth = halves(*load(given.folder), 1000, 0)
     print(f"{reference.n_obs} cells, {spots.n_obs} spots, {reference.n_vars} genes; load {os.getloadavg()[0]:.1f}")
     plain = by_nnls(spots, reference, list(truth.columns))
-    print(f"nnls: {rmse(of_cells(plain, reference), truth):.3f}")
+    print(f"nnls: {rmse(of_cells(plain, reference), truth):.3f}", flush=True)
     runs = [("stereoscope", {}), *(("destvi", {"max_epochs": n}) for n in given.epochs)]
     for name, options in runs:
         for seed in range(given.seeds):

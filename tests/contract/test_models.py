@@ -35,9 +35,9 @@ OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
     "expimap": {"gene_sets": "programs"},
 }
 PLAIN = {"categorical_covariate_keys": (), "continuous_covariate_keys": (), "unlabeled_category": "none"}
-OWN_FIELDS |= dict.fromkeys(("condscvi", "destvi"), PLAIN)  # take no covariates, and know every type
-OWN_FIELDS |= dict.fromkeys(("stereoscope_cells", "stereoscope"), {**PLAIN, "batch_key": None})
-OWN_OPTIONS = dict.fromkeys(("stereoscope_cells", "stereoscope"), {"initialization": "random"})  # so that they learn
+OWN_FIELDS |= {name: PLAIN for name in ("condscvi", "destvi")}  # take no covariates, and know every type
+OWN_FIELDS |= {name: {**PLAIN, "batch_key": None} for name in ("stereoscope_cells", "stereoscope")}
+OWN_OPTIONS = {name: {"initialization": "random"} for name in ("stereoscope_cells", "stereoscope")}  # to learn from
 CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "model" for c in o.choices]
 LAYERS = [(m, o.name, o.default + 1) for m in MODELS for o in options_of(m) if o.name.startswith("n_layers")]
 FLAGS = [(m, o.name, not o.default) for m in MODELS for o in options_of(m) if o.group == "model" and o.type == "bool"]
@@ -68,7 +68,11 @@ def built(adata, model, **options):
 
 
 def fitted(adata, model, **options):
-    own = OWN_FIELDS.get(model, {}) | OWN_OPTIONS.get(model, {}) | {"max_epochs": 3, "recipe": "scvi-tools", "batch_size": 32}
+    own = (
+        OWN_FIELDS.get(model, {})
+        | OWN_OPTIONS.get(model, {})
+        | {"max_epochs": 3, "recipe": "scvi-tools", "batch_size": 32}
+    )
     return sd.fit(adata, model, start=started(adata, model), **{**FIELDS, **own, **options})
 
 

@@ -1,4 +1,4 @@
-"""CondSCVI, DestVI and Stereoscope trained by scvi-tools are read here and give its numbers, and the other way round."""
+"""CondSCVI, DestVI and Stereoscope of scvi-tools are read here and give its numbers; CondSCVI also goes back."""
 
 import numpy as np
 import pytest

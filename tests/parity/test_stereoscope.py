@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity.test_destvi import N, N_GENES, N_LABELS, a_minibatch
+from parity.test_destvi import N_GENES, N_LABELS, N, a_minibatch
 from parity.test_scvi import near as near_for
 
-from scduet.checkpoints.scvi_spatial import STEREOSCOPE, STEREOSCOPE_CELLS
 from scduet.checkpoints.scvi_names import from_scvi_tools, to_scvi_tools
+from scduet.checkpoints.scvi_spatial import STEREOSCOPE, STEREOSCOPE_CELLS
 from scduet.contract import Reference, Step
 from scduet.models.spatial import stereoscope, stereoscope_cells
-
 
 near = partial(near_for, options="stereoscope")
 
@@ -65,7 +64,11 @@ def test_the_model_of_spots(scvi_tools, prior_weight):
     near(N * found, loss.loss)
     (N * found).backward()
     loss.loss.backward()
-    for mine, other in ((ours.amount, theirs.V.grad.t()), (ours.noise, theirs.eta.grad), (ours.platform, theirs.beta.grad)):
+    for mine, other in (
+        (ours.amount, theirs.V.grad.t()),
+        (ours.noise, theirs.eta.grad),
+        (ours.platform, theirs.beta.grad),
+    ):
         np.testing.assert_allclose(mine.grad, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
     near(ours.proportions(data.cells), torch.as_tensor(theirs.get_proportions()))
     near(ours.proportions(data.cells, True), torch.as_tensor(theirs.get_proportions(keep_noise=True)))

@@ -14,8 +14,8 @@ import pandas as pd
 from torch import Tensor, nn
 
 from scduet.checkpoints import scvi_multivi as multivi
-from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints import scvi_spatial as spatial
+from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints.scvi_names import VAE, to_scvi_tools
 from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, NAMES, ONE_FILE
 from scduet.data.schema import Schema

@@ -1,6 +1,6 @@
 """scvi-tools' models of spots and of their references: their weights under our names and back, and what files hold.
 
-Theirs keep the bias of each cell type apart from the last layer of the decoder; ours has it as the table of a covariate.
+Theirs keep the bias of each cell type apart from the last layer of the decoder; here it is the table of a covariate.
 Files of models of spots hold what these need of the reference: here it becomes a reference without an encoder.
 """
 
@@ -102,7 +102,13 @@ def written_weights(module: Any, names: Names) -> dict[str, Tensor]:
 
 PARTS = ("decoder_state_dict", "px_decoder_state_dict", "px_r", "per_ct_bias", "mean_vprior", "var_vprior", "mp_vprior")
 SIZES = ("n_hidden", "n_latent", "n_layers", "dropout_decoder")
-OF_REFERENCE = (*PARTS, *SIZES, "cell_type_mapping", "sc_params", "st_adata")  # arguments: what is known of the reference
+OF_REFERENCE = (
+    *PARTS,
+    *SIZES,
+    "cell_type_mapping",
+    "sc_params",
+    "st_adata",
+)  # arguments: what is known of the reference
 LABELS = "labels"  # column of the cell types of a reference that files of spots do not name
 
 
@@ -144,7 +150,7 @@ def _with_fine_types(schema: Schema, reference: Reference, registry: Mapping[str
 
 
 def _reference_of_spots(name: str, given: Mapping[str, Any], schema: Schema) -> SimpleNamespace:
-    """The model that spots were deconvolved with, as far as a file knows it: name, module, schema, reference, config."""
+    """The model that a model of spots is on, as far as its file knows it: name, module, schema, reference, config."""
     types = tuple(map(text, given["cell_type_mapping"]))
     fields = replace(type(schema.fields)(), labels_key=LABELS)
     known = Schema(fields, schema.genes, {LABELS: types})

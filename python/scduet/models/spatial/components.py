@@ -1,4 +1,4 @@
-"""The states that the cells of each type are in, as a mixture of normals: what DestVI must know of a CondSCVI's cells."""
+"""The states that the cells of each type are in, as mixtures of normals: what DestVI must know of a CondSCVI."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def vamp_components(held: Any, adata: Any, n: int) -> tuple[np.ndarray, np.ndarr
     """Mean, variance and weight of `n` clusters of the cells of each type; those that a type lacks weigh nothing."""
     if adata is None and held.cells is None:
         remedy = "train it with prior='mog', or train it and 'destvi' in one session"
-        raise OptionError("the states of this 'condscvi' are those of its cells, and it was loaded without them", remedy)
+        raise OptionError(
+            "the states of this 'condscvi' are those of its cells, and it was loaded without them", remedy
+        )
     both = held.map(lambda cells: torch.stack(held.module.posterior(cells), 1), adata).cpu().numpy()
     label = held.encode(adata).label
     shape = held.reference.n_labels, n, both.shape[2]

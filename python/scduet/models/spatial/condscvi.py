@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -191,10 +190,8 @@ class CondSCVI(nn.Module):
         """A vector for each gene: its weights in the last layer."""
         return self.share.weight
 
-    def fine_logits(
-        self, z: Float[Tensor, "cell latent"], label: Int[Tensor, " cell"]
-    ) -> Float[Tensor, "cell fine"]:
-        """Logits of the finer types of cells in the states z of these types. Raises OptionError where none were learned."""
+    def fine_logits(self, z: Float[Tensor, "cell latent"], label: Int[Tensor, " cell"]) -> Float[Tensor, "cell fine"]:
+        """Logits of the finer types of cells in states z of these types. Raises OptionError if none were learned."""
         if not hasattr(self, "fine"):
             raise OptionError("this 'condscvi' learned no fine types", "train one with fine_labels_key=")
         return self.fine(self.fine_body(z, [label]))
@@ -207,7 +204,11 @@ class CondSCVI(nn.Module):
     def _cell_terms(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], dict[str, Float[Tensor, " cell"]]]:
         mean, variance = self.posterior(cells)
         z = rsample(mean, variance)
-        kl = kl_to_normal(mean, variance) if self.config.prior == "normal" else self._kl_to_mixture(mean, variance, cells)
+        kl = (
+            kl_to_normal(mean, variance)
+            if self.config.prior == "normal"
+            else self._kl_to_mixture(mean, variance, cells)
+        )
         return mean, {"reconstruction": -self.log_likelihood(z, cells, self.log_library(cells)), "kl": kl}
 
     def _kl_to_mixture(self, mean: Tensor, variance: Tensor, cells: CellBatch) -> Float[Tensor, " cell"]:

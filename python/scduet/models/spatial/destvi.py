@@ -27,7 +27,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,8 +34,9 @@ from torch.nn import functional as F
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.errors import OptionError
 from scduet.models.spatial.augmentation import SD_FLOOR, Components, Copies, augmented
-from scduet.models.spatial.condscvi import EMBEDDING
 from scduet.models.spatial.components import components_of
+from scduet.models.spatial.compositions import clamped_log, divergence
+from scduet.models.spatial.condscvi import EMBEDDING
 from scduet.nn.layers import MLP, GaussianEncoder, kl_to_normal, rsample
 from scduet.nn.mixed_shares import Frozen, mixed, negative_binomial
 from scduet.options import check_network
@@ -165,21 +165,19 @@ class DestVI(nn.Module):
             made = augmented(x, self.config.n_samples_augmentation, self.components, decoder, r, step.generator)
         return self.loss_of(made.x, cells, step, made)
 
-    def loss_of(
-        self, x: Float[Tensor, "copy spot gene"], cells: CellBatch, step: Step, made: Copies | None
-    ) -> Loss:
+    def loss_of(self, x: Float[Tensor, "copy spot gene"], cells: CellBatch, step: Step, made: Copies | None) -> Loss:
         """The loss of copies of a minibatch; made: how they were simulated, None for the observed spots alone."""
         c, mixture = self.config, self.mixture(x, cells)
         of_spots = mixture.proportions[0]
         reconstruction = -self._log_likelihood(x, cells, mixture).mean()
         state = self._state_cost(mixture, made).mean()
-        entropy = -(of_spots * _clamped_log(of_spots)).sum(-1).mean()
+        entropy = -(of_spots * clamped_log(of_spots)).sum(-1).mean()
         sparsity = c.ct_sparsity_weight * entropy + c.eta_reg * of_spots[:, self.n_labels :].sum()
         effects = 0.5 * (self.platform.square() + LOG_2PI).sum()
         terms = {"reconstruction": reconstruction, "state": state, "sparsity": sparsity, "platform": effects}
         total = c.reconst_weight * reconstruction + step.kl_weight * (state + sparsity) + c.beta_reg * effects
         if made is not None:
-            terms["augmentation"] = _divergence(made.composition[1], mixture.proportions[1])
+            terms["augmentation"] = divergence(made.composition[1], mixture.proportions[1])
             total = total + c.weighting_augmentation * terms["augmentation"]
         return Loss(total, terms, len(cells))
 
@@ -271,7 +269,7 @@ class DestVI(nn.Module):
     @property
     def _layer(self) -> Frozen:
         table = self.share.covariate
-        return Frozen(self.share.weight, self.share.bias + (table["0"] if "0" in table else 0.0))
+        return Frozen(self.share.weight, self.share.bias + table.get("0", 0.0))
 
     def _hidden(
         self, states: Float[Tensor, "row mode label latent"], batch: Int[Tensor, " row"]
@@ -308,7 +306,7 @@ class DestVI(nn.Module):
         mean = mean[:, :, None] if made is not None else mean
         log_p = -(0.5 * ((mixture.states[..., None, :] - mean) / sd).square() + sd.log() + 0.5 * LOG_2PI).sum(-1)
         if self.mixes:  # the variance stands where the standard deviation should, as in scvi-tools
-            share = _clamped_log(weight / weight.sum(-1, keepdim=True))
+            share = clamped_log(weight / weight.sum(-1, keepdim=True))
             log_p = (log_p + (share[:, :, None] if made is not None else share)).logsumexp(-1)
             by_label = (log_p * (mixture.weights + 1e-6)).sum(-2)
             cost = -(by_label * (mixture.proportions[..., : self.n_labels] + 1e-3)).sum(-1)
@@ -320,16 +318,3 @@ class DestVI(nn.Module):
 
 def _frozen(part: nn.Module) -> Any:
     return copy.deepcopy(part).requires_grad_(False)
-
-
-def _clamped_log(probability: Tensor) -> Tensor:
-    """As in torch.distributions.Categorical."""
-    eps = torch.finfo(probability.dtype).eps
-    return probability.clamp(eps, 1 - eps).log()
-
-
-def _divergence(truth: Float[Tensor, "spot label"], found: Float[Tensor, "spot type"]) -> Float[Tensor, ""]:
-    """Mean KL divergence of the composition found from the true one, in which the further types have no part."""
-    truth = F.pad(truth, (0, found.shape[-1] - truth.shape[-1])) + 1e-20
-    truth = truth / truth.sum(-1, keepdim=True)
-    return (truth * (truth.log() - (found / found.sum(-1, keepdim=True)).log())).sum(-1).mean()

@@ -1,4 +1,4 @@
-"""Stereoscope: spots as sums of cells of the types that a reference describes (Andersson et al. 2020, Communications Biology).
+"""Stereoscope: spots as sums of cells of the types of a reference (Andersson et al. 2020, Communications Biology).
 
     x ~ NB(r, o)        r = sum over types of softplus(b) * softplus(W) * softplus(V) + softplus(e) * softplus(V_noise)
                         o of the gene: the logit of success, so that the mean is r * exp(o)
@@ -7,8 +7,8 @@ W and o are those of the reference and stay as they are; b, a platform effect, a
 genes, and V to the spot: other spots need a training of their own. Training minimizes, a mean over spots,
 -log p(x) - log Normal(e | 0, 1) / n, with n the number of spots (`prior_weight="n_obs"`) or of a minibatch.
 
-V starts at the non-negative least squares fit of the reference's mean shares, and hardly moves from there: the answer is
-that of NNLS, with a likelihood. `initialization="random"` starts as scvi-tools does.
+V starts at the non-negative least squares fit of the reference's mean shares, and hardly moves from there: the answer
+is that of NNLS, with a likelihood. `initialization="random"` starts as scvi-tools does.
 """
 
 from __future__ import annotations

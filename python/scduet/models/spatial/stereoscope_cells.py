@@ -1,10 +1,11 @@
-"""Stereoscope's model of single cells, the reference of its model of spots (Andersson et al. 2020, Communications Biology).
+"""Stereoscope's model of single cells, the reference of that of spots (Andersson et al. 2020, Communications Biology).
 
     x ~ NB(r, o)        r = l * softplus(W) of the cell's type and the gene, l the total of the cell
                         o of the gene: the logit of success, so that the mean is r * exp(o)
 
 Training minimizes -log p(x), a mean over cells; there is no network. scvi-tools takes the sum over a minibatch, which
-for Adam is the same. W starts at the mean shares of each type, and o at 0; `initialization="random"` starts as scvi-tools does.
+for Adam is the same. W starts at the mean shares of each type, and o at 0; `initialization="random"` starts as
+scvi-tools does.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def deep_proportions(
     model: "destvi" or "stereoscope".
     reference: AnnData with raw counts of single cells, and cell types in obs[labels_key]; or a trained model of such
         cells ("condscvi", "stereoscope_cells"), whose genes are then used.
-    layer: of the counts, in both. genes: names of the genes to use, None for those of the reference that the spots have.
+    layer: of the counts, in both. genes: names of those to use, None for those of the reference that the spots have.
     options: of the training on spots and of the model; `reference_max_epochs` etc. of that on the reference. `seed`,
         `accelerator`, `callback` and `allow_non_integer` are for both.
 

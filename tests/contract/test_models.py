@@ -31,6 +31,7 @@ OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
     "totalvi": {"protein_key": "prot"},
     "multivi": {"peaks_key": "peaks", "protein_key": "some"},
     "expimap": {"gene_sets": "programs"},
+    "velovi": {"layer": "X", "unspliced": "obsm/unspliced"},
 }
 CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "model" for c in o.choices]
 LAYERS = [(m, o.name, o.default + 1) for m in MODELS for o in options_of(m) if o.name.startswith("n_layers")]
@@ -39,6 +40,7 @@ FLAGS = [(m, o.name, not o.default) for m in MODELS for o in options_of(m) if o.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:DCA:scduet.errors.ScduetWarning"),  # of batches, which all cases have
     pytest.mark.filterwarnings("ignore:scGen:scduet.errors.ScduetWarning"),  # of counts, which all cases are
+    pytest.mark.filterwarnings("ignore:veloVI:scduet.errors.ScduetWarning"),  # of batches
 ]
 
 
@@ -139,7 +141,9 @@ def test_a_minibatch_on_another_device_is_whole(counts, model):
     """`to` moves every tensor; "meta" is a device that is always there."""
     _, cells = built(counts, model)
     moved = cells.to("meta")
-    tensors = [moved.x.data, moved.x.indptr, moved.x.indices, moved.index, moved.batch, moved.label]
+    x = moved.x
+    tensors = [x] if isinstance(x, torch.Tensor) else [x.data, x.indptr, x.indices]
+    tensors += [moved.index, moved.batch, moved.label]
     tensors += [moved.covariates.categorical, moved.covariates.continuous]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 

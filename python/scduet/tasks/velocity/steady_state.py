@@ -1,4 +1,4 @@
-"""Velocity without a network: the steady-state model (La Manno et al. 2018) and the stochastic one (Bergen et al. 2020).
+"""Velocity without a network: the steady-state model (La Manno et al. 2018), the stochastic one (Bergen et al. 2020).
 
     du/dt = alpha - beta u,  ds/dt = beta u - gamma s        in units of beta: velocity = u - gamma s
 

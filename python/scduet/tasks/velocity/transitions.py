@@ -1,7 +1,8 @@
 """From velocities to directions between cells: cosines with the ways to neighbors, transitions, projected arrows.
 
 The definitions are those of scVelo (Bergen et al. 2020): cosines over centered genes with the neighbors of a cell and
-theirs; probabilities from exp(10 cosine) - 1; an arrow is the expected unit step less that of a walk without preference.
+theirs; probabilities from exp(10 cosine) - 1; an arrow is the expected unit step less that of a walk without
+preference.
 """
 
 from __future__ import annotations

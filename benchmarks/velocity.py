@@ -5,6 +5,7 @@ OMP_NUM_THREADS=1 python benchmarks/velocity.py [epochs of veloVI]
 
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import anndata as ad
@@ -19,7 +20,7 @@ from scduet.tasks.workflows.draw import umap
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "velocity_pancreas_3696_2000g.h5ad"
 FATES = ("Alpha", "Beta", "Delta", "Epsilon")
 ORDER = ("Ductal", "Ngn3 low EP", "Ngn3 high EP", "Pre-endocrine")
-WAYS = [*zip(ORDER, ORDER[1:]), *(("Pre-endocrine", fate) for fate in FATES)]
+WAYS = [*pairwise(ORDER), *(("Pre-endocrine", fate) for fate in FATES)]
 
 
 def main(epochs: int) -> None:

@@ -18,6 +18,7 @@ from scduet.data.feature_names import places_of
 from scduet.data.schema import Fields, Schema
 from scduet.data.sources import gathered
 from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.metrics.core.inputs import Undefined
 from scduet.metrics.core.neighbors import nearest_neighbors
 from scduet.options import build, check_arguments
 from scduet.tasks.genes.variable_genes import choose_genes
@@ -65,9 +66,12 @@ def moments_of(
         remedy = "are these whole data, and the right layers? velocity needs genes with both kinds of counts"
         raise DataError(f"no gene has {FEWEST_SHARED} molecules in cells with spliced and unspliced counts", remedy)
     chosen = _chosen(adata, names, s, kept, genes, n_top_genes)
+    if len(chosen) < 2:
+        few = f"{len(chosen)} genes with {FEWEST_SHARED} molecules in cells with spliced and unspliced counts"
+        raise DataError(f"only {few}", "a velocity takes two or more")
     s, u = (moments.normalized(sp.csr_matrix(x[:, chosen]), total) for x, total in zip((s, u), totals, strict=True))
     pca = principal_components(s.log1p(), n_pcs)
-    index = nearest_neighbors(pca, n_neighbors).index
+    index = _neighbors(pca, n_neighbors)
     average = moments.averaging(moments.connected(index))
     ms, mu = (moments.mean_over(average, x) for x in (s, u))
     share = float(totals[1].sum() / (totals[0].sum() + totals[1].sum()))
@@ -145,6 +149,13 @@ def counts_of(adata: Any, spliced: str, unspliced: str) -> tuple[list[str], sp.c
     return list(both), s, u
 
 
+def _neighbors(pca: Float[np.ndarray, "cell component"], n_neighbors: int) -> Index:
+    try:
+        return nearest_neighbors(pca, n_neighbors).index
+    except Undefined as error:
+        raise DataError(str(error), "look at how the data were filtered") from error
+
+
 def _located(adata: AnnData, option: str, place: str) -> Any:
     if not isinstance(place, str):
         raise OptionError(f"option {option!r} cannot be {place!r}", HINT)
@@ -175,7 +186,4 @@ def _chosen(adata: AnnData, names: list[str], s: sp.csr_matrix, kept: np.ndarray
     place = places_of(pd.Index(wanted), pd.Index(names))
     if (place < 0).any():
         raise DataError(f"genes {some(np.array(wanted)[place < 0])} are not in the data", "see adata.var_names")
-    found = place[kept[place]]
-    if len(found) < 2:
-        raise DataError(f"{len(found)} of the genes have {FEWEST_SHARED} molecules of both kinds", "use more genes")
-    return found
+    return place[kept[place]]

@@ -3,17 +3,19 @@
 # The short form of each model.
 MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
-  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", expimap = "RunPrograms", dca = "RunDCA",
-  deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN",
-  condscvi = "RunCondSCVI", destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells",
-  stereoscope = "RunStereoscope", geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", expimap = "RunPrograms",
+  velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE",
+  gan = "RunGAN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI", destvi = "RunDestVI",
+  stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", geneformer = "RunGeneformer",
+  scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  expimap = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", siggcn = "X_sigGCN", condscvi = "X_CondSCVI",
-  destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
+  expimap = "X_expiMap", velovi = "X_veloVI", scgen = "X_scGen", trvae = "X_trVAE", siggcn = "X_sigGCN",
+  condscvi = "X_CondSCVI", destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT",
+  scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.

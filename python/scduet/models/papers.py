@@ -67,6 +67,12 @@ POISSONVI = Paper(
     "Nature Methods 21:28-31 (2024)",
     "10.1038/s41592-023-02112-6",
 )
+VELOVI = Paper(
+    "Gayoso A, Weiler P, Lotfollahi M, Klein D, Hong J, Streets A, Theis FJ, Yosef N.",
+    "Deep generative modeling of transcriptional dynamics for RNA velocity analysis in single cells",
+    "Nature Methods 21:50-59 (2024)",
+    "10.1038/s41592-023-01994-w",
+)
 DCA = Paper(
     "Eraslan G, Simon LM, Mircea M, Mueller NS, Theis FJ.",
     "Single-cell RNA-seq denoising using a deep count autoencoder",
@@ -178,6 +184,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "multivi": (MULTIVI,),
     "peakvi": (PEAKVI,),
     "poissonvi": (POISSONVI,),
+    "velovi": (VELOVI,),
     "dca": (DCA,),
     "deepimpute": (DEEPIMPUTE,),
     "scgen": (SCGEN,),

@@ -30,6 +30,7 @@ FIELDS = {
 OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
     "totalvi": {"protein_key": "prot"},
     "multivi": {"peaks_key": "peaks", "protein_key": "some"},
+    "mmvae": {"peaks_key": "peaks", "protein_key": "some"},
     "expimap": {"gene_sets": "programs"},
 }
 CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "model" for c in o.choices]

@@ -1,21 +1,21 @@
-"""A family of multimodal autoencoders of genes, proteins and peaks (Minoura et al. 2021; Gong, Zhou and Purdom 2021).
+"""MMVAE: autoencoders of genes, proteins and peaks, by preset (Minoura et al. 2021, Cell Reports Methods 1:100071).
 
-    z          a state of the cell: normal, Laplace, softmax of a normal, a point on a sphere, or a plain vector
+    z          state of the cell: normal, Laplace, softmax of a normal, a direction, or a plain vector
     genes:     x ~ NB(total * softmax(genes(z, batch, ...)), r), or Poisson, which given the total is the multinomial
     peaks:     likewise, Poisson by default
     proteins:  y ~ NB(exp(proteins(z, batch, ...)), q)
 
-Each modality m has an expert q_m(z | x_m), an encoder of its own (or one expert reads all). A *view* is the distribution
-of z by a subset of the modalities, made of their experts as a product (with the prior as another expert) or as the
-moments of their mixture. Training minimizes, as a mean over the views that a cell has and over cells,
+Each modality m has an expert q_m(z | x_m), an encoder of its own; or one expert reads all. A *view* is a distribution
+of z by some of the modalities, made of their experts: their product with the prior, or the moments of their mixture.
+Training minimizes, as a mean over the views that a cell has and over cells,
 
-    - sum over targets of log p(x_m | z) + kl_weight * KL(view || prior),    and align_weight * penalty
+    - sum over targets m of log p(x_m | z) + kl_weight * KL(view || prior),    and align_weight * penalty
 
-where the targets of a view are its own modalities, or all that were measured in the cell, and the penalty draws the
-experts of a cell together. Presets are the members of the family that were published: mvae (Wu and Goodman 2018), scmm
-(Minoura et al. 2021), mopoe (Sutter, Daunhawer and Vogt 2021), cobolt, clue (Tu et al. 2022), translation (Yang et al.
-2021), jae (Liu et al. 2021), contrastive (Radford et al. 2021), and average, which is near MultiVI. A modality counts as
-measured in a cell with any count of it; what was not measured costs nothing.
+The targets of a view are its own modalities, or all that were measured in the cell; the penalty draws the experts of a
+cell together. Presets are published members: mvae (Wu and Goodman 2018), scmm (Minoura et al. 2021), mopoe (Sutter,
+Daunhawer and Vogt 2021), cobolt (Gong, Zhou and Purdom 2021), clue (Tu et al. 2022), translation (Yang et al. 2021),
+jae (Liu et al. 2021), contrastive (as CLIP, Radford et al. 2021), and average, which is near MultiVI. A modality counts
+as measured in a cell with any count of it; what was not measured costs nothing.
 """
 
 from __future__ import annotations

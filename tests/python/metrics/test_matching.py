@@ -15,7 +15,7 @@ def cells():
 
 
 def test_values_counted_by_hand():
-    """On a line: 0 1 2 against 0 1.6 4. Of 2 the half is at 4, and 1.6 and (a tie) 0 are there; of 1.6 x=2 is closer."""
+    """Of 2 the half is at 4, and 1.6 is closer (0 is a tie); of 1.6 the half is at 1, and 2 is closer."""
     x, y = np.array([[0.0], [1.0], [2.0]]), np.array([[0.0], [1.6], [4.0]])
     assert foscttm(x, y) == pytest.approx((1 / 6 + 1 / 6) / 2)
     assert top_k_accuracy(x, y, 1) == pytest.approx(2 / 3)

@@ -139,6 +139,7 @@ def page(name: str, row: Row) -> dict:
     after += ["NormalizeExpression", "FindModelMarkers", "MapToReference"] if modalities else []
     after += ["RunModel"]
     given = {key: argument for key, argument in arguments_of(name).items() if inputs_of(name)[key].required}
+    given = given or dict(list(arguments_of(name).items())[:1])  # one of several that may be there
     example = [
         f'{argument} = "ADT"' if key == "protein" else f'{argument} = "{key}"' for key, argument in given.items()
     ]

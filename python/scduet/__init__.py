@@ -21,6 +21,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "protein_foreground": "scduet.tasks.multimodal.protein_foreground",
     "find_doublets": "scduet.tasks.workflows.doublets",
     "predict_modality": "scduet.tasks.multimodal.predict_modality",
+    "match_cells": "scduet.tasks.multimodal.match_cells",
     "weighted_neighbors": "scduet.tasks.multimodal.weighted_neighbors",
     "denoise": "scduet.tasks.workflows.denoise",
     "compare_denoisers": "scduet.tasks.workflows.compare_denoisers",

@@ -32,6 +32,7 @@ FIELDS = {
 OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
     "totalvi": {"protein_key": "prot"},
     "multivi": {"peaks_key": "peaks", "protein_key": "some"},
+    "mmvae": {"peaks_key": "peaks", "protein_key": "some"},
     "expimap": {"gene_sets": "programs"},
     "velovi": {"layer": "X", "unspliced": "obsm/unspliced"},
 }

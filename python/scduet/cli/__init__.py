@@ -16,7 +16,7 @@ from scduet.cli.denoising import compare_denoisers, denoise
 from scduet.cli.doublets import doublets
 from scduet.cli.flags import with_defaults, with_options
 from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
-from scduet.cli.multimodal import predict_modality, weighted_neighbors
+from scduet.cli.multimodal import match_cells, predict_modality, weighted_neighbors
 from scduet.cli.network import network
 from scduet.cli.perturbation import perturb, rank_perturbations, score_perturbation
 from scduet.cli.programs import programs
@@ -72,6 +72,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("compare-denoisers")(interruptible(compare_denoisers))
     app.command("generate-cells")(interruptible(generate_cells))
     app.command("predict-modality")(interruptible(predict_modality))
+    app.command("match-cells")(interruptible(match_cells))
     app.command("weighted-neighbors")(interruptible(weighted_neighbors))
     app.command("rank-perturbations")(interruptible(rank_perturbations))
     app.command("score-perturbation")(interruptible(score_perturbation))

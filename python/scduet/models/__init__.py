@@ -30,6 +30,7 @@ MODELS: dict[str, Row] = {
         "scduet.models.multimodal.poissonvi:PoissonVI", "X_PoissonVI", "poissonvi", "RunPoissonVI", "POISSONVI"
     ),
     "multivi": Row("scduet.models.multimodal.multivi:MultiVI", "X_multivi", "multivi", "RunMultiVI", "MULTIVI"),
+    "mmvae": Row("scduet.models.multimodal.mmvae:MMVAE", "X_mmvae", "mmvae", "RunMMVAE"),
     "expimap": Row("scduet.models.rna.expimap:ExpiMap", "X_expiMap", "expimap", "RunPrograms", task="programs"),
     "velovi": Row("scduet.models.velocity.velovi:VeloVI", "X_veloVI", "velovi", "RunVeloVI", "VELOVI", task="velocity"),
     "dca": Row("scduet.models.rna.dca:DCA", "X_dca", "dca", "RunDCA", task="denoising"),

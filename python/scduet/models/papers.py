@@ -55,6 +55,24 @@ MULTIVI = Paper(
     "Nature Methods 20:1222-1231 (2023)",
     "10.1038/s41592-023-01909-9",
 )
+SCMM = Paper(
+    "Minoura K, Abe K, Nam H, Nishikawa H, Shimamura T.",
+    "A mixture-of-experts deep generative model for integrated analysis of single-cell multiomics data",
+    "Cell Reports Methods 1:100071 (2021)",
+    "10.1016/j.crmeth.2021.100071",
+)
+COBOLT = Paper(
+    "Gong B, Zhou Y, Purdom E.",
+    "Cobolt: integrative analysis of multimodal single-cell sequencing data",
+    "Genome Biology 22:351 (2021)",
+    "10.1186/s13059-021-02556-z",
+)
+TRANSLATION = Paper(
+    "Yang KD, Belyaeva A, Venkatachalapathy S, Damodaran K, Katcoff A, Radhakrishnan A, Shivashankar GV, Uhler C.",
+    "Multi-domain translation between single-cell imaging and sequencing data using autoencoders",
+    "Nature Communications 12:31 (2021)",
+    "10.1038/s41467-020-20249-2",
+)
 PEAKVI = Paper(
     "Ashuach T, Reidenbach DA, Gayoso A, Yosef N.",
     "PeakVI: a deep generative model for single-cell chromatin accessibility analysis",
@@ -182,6 +200,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "autozi": (AUTOZI,),
     "totalvi": (TOTALVI,),
     "multivi": (MULTIVI,),
+    "mmvae": (SCMM, COBOLT, TRANSLATION),
     "peakvi": (PEAKVI,),
     "poissonvi": (POISSONVI,),
     "velovi": (VELOVI,),

@@ -103,7 +103,7 @@ def write_like_0_6(adata: ad.AnnData, path) -> None:
                 root[f"uns/{column}_categories"] = values.cat.categories.to_numpy(object)
                 values = values.cat.codes
             columns[column] = values.to_numpy()
-            kinds.append((column, text if values.dtype == object else values.to_numpy().dtype))
+            kinds.append((column, values.to_numpy().dtype if pd.api.types.is_numeric_dtype(values) else text))
         records = np.empty(len(frame), kinds)
         for column, values in columns.items():
             records[column] = values

@@ -191,7 +191,8 @@ def check_empty(totals: np.ndarray, cells, where: str = "the genes used") -> Non
 def holding_counts(data: Any) -> list[str]:
     """Where in an AnnData raw counts seem to be: "X", "raw", names of layers."""
     raw = getattr(data, "raw", None)
-    stored = {"X": getattr(data, "X", None), "raw": None if raw is None else raw.X, **{key: data.layers[key] for key in names_in(getattr(data, "layers", None))}}
+    layers = {name: data.layers[name] for name in names_in(getattr(data, "layers", None))}
+    stored = {"X": getattr(data, "X", None), "raw": None if raw is None else raw.X, **layers}
     there = {name: matrix[:LOOKED_AT] for name, matrix in stored.items() if matrix is not None}
     return [name for name, head in there.items() if look_like_counts(head)]
 

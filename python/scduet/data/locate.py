@@ -297,7 +297,8 @@ def _keys(data: Any, store: str) -> list[str]:
         return modalities_of(data)
     if store in ("obs", "var"):
         return [str(name) for name in getattr(data, store)]
-    found = data.keys(store) if isinstance(data, CellsOnDisk) else sorted(map(str, names_in(getattr(data, store, None))))
+    keys = data.keys(store) if isinstance(data, CellsOnDisk) else names_in(getattr(data, store, None))
+    found = sorted(map(str, keys))
     return [key for key in found if key not in modalities_of(data)]  # obsm of a MuData also says which cells these have
 
 

@@ -94,7 +94,8 @@ def _places(adata: AnnData) -> dict[str, Any]:
     names = ["X"] if adata.X is not None else []
     if adata.raw is not None and adata.var_names.isin(adata.raw.var_names).all():
         names.append("raw")
-    return {place: matrix_at(adata, place) for place in (*names, *(f"layers/{name}" for name in names_in(adata.layers)))}
+    names += [f"layers/{name}" for name in names_in(adata.layers)]
+    return {place: matrix_at(adata, place) for place in names}
 
 
 def _may_be(role: str, kind: str | None) -> bool:
@@ -105,4 +106,5 @@ def _may_be(role: str, kind: str | None) -> bool:
 def _like_counts(adata: AnnData, role: str) -> list[str]:
     if role != COUNTS:
         return []
-    return [f"layers/{name}" for name in names_in(adata.layers) if any(part in str(name).lower() for part in LIKE_COUNTS)]
+    names = [str(name) for name in names_in(adata.layers)]
+    return [f"layers/{name}" for name in names if any(part in name.lower() for part in LIKE_COUNTS)]

@@ -26,7 +26,7 @@ def real_file():
 
     def find(name: str) -> Path:
         if not (DATA / name).is_file():
-            pytest.skip("the folder with real R files is not beside this checkout")
+            pytest.skip("there is no ../shared/data")
         return DATA / name
 
     return find

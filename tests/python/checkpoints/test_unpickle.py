@@ -347,7 +347,7 @@ def test_a_malicious_archive_runs_nothing(tmp_path, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------------- real files
 
-needs_real = pytest.mark.skipif(not REAL.exists(), reason="the real files are not beside this checkout")
+needs_real = pytest.mark.skipif(not REAL.exists(), reason="there is no ../shared/data")
 
 
 @needs_real

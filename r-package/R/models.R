@@ -2,10 +2,10 @@
 
 # The short form of each model.
 MODEL_FUNCTIONS <- c(
-  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
-  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", expimap = "RunPrograms", dca = "RunDCA",
-  deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", geneformer = "RunGeneformer",
-  scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", autoencoder = "RunAutoencoder",
+  totalvi = "RunTotalVI", peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI",
+  expimap = "RunPrograms", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE",
+  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
@@ -39,6 +39,10 @@ RunLDVAE <- function(object, ...) RunModel(object, model = "ldvae", ...)
 #' @rdname RunModel
 #' @export
 RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
+
+#' @rdname RunModel
+#' @export
+RunAutoencoder <- function(object, ...) RunModel(object, model = "autoencoder", ...)
 
 #' totalVI: RNA and surface proteins of the same cells
 #'

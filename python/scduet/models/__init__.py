@@ -24,6 +24,7 @@ MODELS: dict[str, Row] = {
     "scanvi": Row("scduet.models.rna.scanvi:SCANVI", "X_scANVI", "scanvi", "RunSCANVI", "SCANVI", task="annotation"),
     "ldvae": Row("scduet.models.rna.ldvae:LDVAE", "X_ldvae", "ldvae", "RunLDVAE", "LinearSCVI"),
     "autozi": Row("scduet.models.rna.autozi:AutoZI", "X_autozi", "autozi", "RunAutoZI", "AUTOZI"),
+    "autoencoder": Row("scduet.models.rna.autoencoder:Autoencoder", "X_autoencoder", "autoencoder", "RunAutoencoder"),
     "totalvi": Row("scduet.models.multimodal.totalvi:TotalVI", "X_totalVI", "totalvi", "RunTotalVI", "TOTALVI"),
     "peakvi": Row("scduet.models.multimodal.peakvi:PeakVI", "X_PeakVI", "peakvi", "RunPeakVI", "PEAKVI"),
     "poissonvi": Row(

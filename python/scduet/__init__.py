@@ -12,6 +12,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "Model": "scduet.api",
     "fit": "scduet.api",
     "load": "scduet.api",
+    "check_model": "scduet.tasks.quality.check_model",
     "integrate": "scduet.tasks.workflows.integrate",
     "annotate": "scduet.tasks.workflows.annotate",
     "map_query": "scduet.tasks.workflows.map_query",

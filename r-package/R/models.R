@@ -2,10 +2,10 @@
 
 # The short form of each model.
 MODEL_FUNCTIONS <- c(
-  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
-  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", mmvae = "RunMMVAE", expimap = "RunPrograms",
-  velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE",
-  gan = "RunGAN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI", destvi = "RunDestVI",
+  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", autoencoder = "RunAutoencoder",
+  totalvi = "RunTotalVI", peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", mmvae = "RunMMVAE",
+  expimap = "RunPrograms", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen",
+  trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI", destvi = "RunDestVI",
   stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", geneformer = "RunGeneformer",
   scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
@@ -44,6 +44,10 @@ RunLDVAE <- function(object, ...) RunModel(object, model = "ldvae", ...)
 #' @rdname RunModel
 #' @export
 RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
+
+#' @rdname RunModel
+#' @export
+RunAutoencoder <- function(object, ...) RunModel(object, model = "autoencoder", ...)
 
 #' totalVI: RNA and surface proteins of the same cells
 #'

@@ -43,6 +43,33 @@ AUTOZI = Paper(
     "bioRxiv 794875 (2019)",
     "10.1101/794875",
 )
+VAE = Paper(
+    "Kingma DP, Welling M.", "Auto-encoding variational Bayes", "arXiv 1312.6114 (2013)", "10.48550/arXiv.1312.6114"
+)
+DENOISING = Paper(
+    "Vincent P, Larochelle H, Bengio Y, Manzagol P-A.",
+    "Extracting and composing robust features with denoising autoencoders",
+    "Proceedings of ICML:1096-1103 (2008)",
+    "10.1145/1390156.1390294",
+)
+ADVERSARIAL = Paper(
+    "Makhzani A, Shlens J, Jaitly N, Goodfellow I, Frey B.",
+    "Adversarial autoencoders",
+    "arXiv 1511.05644 (2015)",
+    "10.48550/arXiv.1511.05644",
+)
+INFOVAE = Paper(
+    "Zhao S, Song J, Ermon S.",
+    "InfoVAE: information maximizing variational autoencoders",
+    "arXiv 1706.02262 (2017)",
+    "10.48550/arXiv.1706.02262",
+)
+BETA_TC = Paper(
+    "Chen RTQ, Li X, Grosse R, Duvenaud D.",
+    "Isolating sources of disentanglement in variational autoencoders",
+    "arXiv 1802.04942 (2018)",
+    "10.48550/arXiv.1802.04942",
+)
 TOTALVI = Paper(
     "Gayoso A, Steier Z, Lopez R, Regier J, Nazor KL, Streets A, Yosef N.",
     "Joint probabilistic modeling of single-cell multi-omic data with totalVI",
@@ -198,6 +225,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "scanvi": (SCANVI, SCVI),
     "ldvae": (LDVAE,),
     "autozi": (AUTOZI,),
+    "autoencoder": (VAE, DENOISING, ADVERSARIAL, INFOVAE, BETA_TC),
     "totalvi": (TOTALVI,),
     "multivi": (MULTIVI,),
     "mmvae": (SCMM, COBOLT, TRANSLATION),

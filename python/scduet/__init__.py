@@ -34,6 +34,8 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "elbo": "scduet.tasks.posterior.likelihoods",
     "reconstruction_error": "scduet.tasks.posterior.likelihoods",
     "marginal_log_likelihood": "scduet.tasks.posterior.likelihoods",
+    "deconvolve": "scduet.tasks.spatial.deconvolve",
+    "deconvolve_bulk": "scduet.tasks.spatial.deconvolve_bulk",
     "differential_expression": "scduet.tasks.comparison.differential_expression",
     "differential_accessibility": "scduet.tasks.multimodal.differential_accessibility",
     "normalized_accessibility": "scduet.tasks.multimodal.accessibility",

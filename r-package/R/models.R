@@ -5,25 +5,26 @@ MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
   peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", expimap = "RunPrograms", dca = "RunDCA",
   deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN",
-  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  condscvi = "RunCondSCVI", destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells",
+  stereoscope = "RunStereoscope", geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  expimap = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", siggcn = "X_sigGCN", scgpt = "X_scGPT",
-  scfoundation = "X_scFoundation"
+  expimap = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", siggcn = "X_sigGCN", condscvi = "X_CondSCVI",
+  destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
 COLUMN_INPUTS <- c(
-  panel = "panel_key"
+  panel = "panel_key", fine = "fine_labels_key"
 )
 
 # The engine's options of inputs, with the arguments of the short forms that stand for them.
 INPUT_ARGUMENTS <- c(
   protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets",
-  graph_key = "graph"
+  graph_key = "graph", fine_labels_key = "fine"
 )
 
 #' @rdname RunModel
@@ -319,3 +320,53 @@ RunSigGCN <- function(object, graph = NULL, inputs = NULL, ...) {
   inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
   RunModel(object, model = "siggcn", inputs = inputs, ...)
 }
+
+#' CondSCVI: an autoencoder of the states that cells of each type are in, the reference of DestVI
+#'
+#' Trains CondSCVI on raw counts and adds its embedding, the reduction `condscvi`. `RunCondSCVI()` is
+#' `RunModel(model = "condscvi")`, which see for the arguments that all models have.
+#'
+#' @section Options of CondSCVI and their defaults:
+#' Options of training are those of [RunModel()].
+#' * `n_hidden` (default 128): Width of the hidden layers.
+#' * `n_latent` (default 5): Dimensions of the latent space.
+#' * `n_layers` (default 2): Hidden layers of the encoder and of the decoder.
+#' * `weight_obs` (default FALSE): Weight cells by the inverse frequency of their type, so that rare types count as much
+#'   as common ones.
+#' * `dropout_rate` (default 0.05): Share of hidden units that the encoder and the decoder drop in training.
+#' * `log_variational` (default TRUE): Give the encoder log(1 + counts) rather than counts.
+#' * `encode_covariates` (default FALSE): Show the batch to the encoder too.
+#' * `prior` (default mog): Prior of the states of a type: a learned mixture of normals, or the standard normal.
+#' * `num_classes_mog` (default 10): Components of the mixture of each type.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param fine Column of the metadata with finer cell types, which a classifier learns from the states; missing values
+#'   are left out. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Lopez et al. 2022
+#' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunCondSCVI(obj, batch = "donor")
+#' }
+RunCondSCVI <- function(object, fine = NULL, inputs = NULL, ...) {
+  own <- list(fine = fine)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
+  RunModel(object, model = "condscvi", inputs = inputs, ...)
+}
+
+#' @rdname RunModel
+#' @export
+RunDestVI <- function(object, ...) RunModel(object, model = "destvi", ...)
+
+#' @rdname RunModel
+#' @export
+RunStereoscopeCells <- function(object, ...) RunModel(object, model = "stereoscope_cells", ...)
+
+#' @rdname RunModel
+#' @export
+RunStereoscope <- function(object, ...) RunModel(object, model = "stereoscope", ...)

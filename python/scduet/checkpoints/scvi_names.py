@@ -186,8 +186,8 @@ def to_scvi_tools(module: nn.Module, names: Names = VAE) -> dict[str, Tensor]:
     """The state dict of scvi-tools' module with the weights of `module`; the weights that it never uses are zero."""
     ours = module.state_dict()
     theirs = {_their_name(name, names): _joined(name, ours, names) for name in _owners(ours)}
-    unused = {id(TOTALVI): _unused_by_totalvi, id(MULTIVI): _unused_by_multivi}.get(id(names), _unused)
-    return unused(theirs, module) | theirs
+    unused = {id(VAE): _unused, id(TOTALVI): _unused_by_totalvi, id(MULTIVI): _unused_by_multivi}.get(id(names))
+    return theirs if unused is None else unused(theirs, module) | theirs
 
 
 def _owners(ours: Mapping[str, Tensor]) -> list[str]:
@@ -216,7 +216,7 @@ def _tables(name: str, ours: Mapping[str, Tensor]) -> list[str]:
 def _joined(name: str, ours: Mapping[str, Tensor], names: Names) -> Tensor:
     """Our weight as theirs."""
     if name.removeprefix(INSIDE) in names.turned:
-        return ours[name][None] if "library_log" in name else ours[name].t()
+        return ours[name][None] if "library_log" in name else _turned(ours[name])
     tables = _tables(name, ours)
     return torch.cat([ours[name], *(ours[table].T for table in tables)], 1) if tables else ours[name]
 
@@ -224,7 +224,7 @@ def _joined(name: str, ours: Mapping[str, Tensor], names: Names) -> Tensor:
 def _split(name: str, value: Tensor, ours: Mapping[str, Tensor], names: Names) -> list[tuple[str, Tensor]]:
     """Their weight as ours, by name."""
     if name.removeprefix(INSIDE) in names.turned:
-        return [(name, (value[0] if "library_log" in name else value.t()).contiguous())]
+        return [(name, (value[0] if "library_log" in name else _turned(value)).contiguous())]
     tables = _tables(name, ours)
     if not tables:
         return [(name, value)]
@@ -233,6 +233,11 @@ def _split(name: str, value: Tensor, ours: Mapping[str, Tensor], names: Names) -
         (name, parts[0].contiguous()),
         *((t, part.T.contiguous()) for t, part in zip(tables, parts[1:], strict=True)),
     ]
+
+
+def _turned(value: Tensor) -> Tensor:
+    """With its axes in the other order."""
+    return value.permute(*reversed(range(value.dim())))
 
 
 def _unused(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from scduet.cli.multimodal import predict_modality, weighted_neighbors
 from scduet.cli.network import network
 from scduet.cli.perturbation import perturb, rank_perturbations, score_perturbation
 from scduet.cli.programs import programs
+from scduet.cli.spatial import deconvolve
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.errors import OptionError
 from scduet.models import MODELS
@@ -64,7 +65,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("map")(_training(map_, with_defaults(options_at(TRAINING), {"weight_decay": 0.0})))
     app.command()(_training(finetune, teaching()))
     app.command()(_training(pretrain, pretraining()))
-    analyses = (embed, de, expression, denoise, doublets, network, perturb, programs)
+    analyses = (embed, de, deconvolve, expression, denoise, doublets, network, perturb, programs)
     for command in (*analyses, recommend, score, report, convert, doctor):
         app.command()(interruptible(command))
     app.command("compare-denoisers")(interruptible(compare_denoisers))

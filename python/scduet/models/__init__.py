@@ -39,6 +39,20 @@ MODELS: dict[str, Row] = {
     "trvae": Row("scduet.models.perturbation.trvae:TrVAE", "X_trVAE", "trvae", "RunTrVAE", task="perturbation"),
     "gan": Row("scduet.models.perturbation.gan:GAN", "X_gan", "gan", "RunGAN", task="generation"),
     "siggcn": Row("scduet.models.reference.siggcn:SigGCN", "X_sigGCN", "siggcn", "RunSigGCN", task="annotation"),
+    "condscvi": Row(
+        "scduet.models.spatial.condscvi:CondSCVI", "X_CondSCVI", "condscvi", "RunCondSCVI", "CondSCVI", "deconvolution"
+    ),
+    "destvi": Row(
+        "scduet.models.spatial.destvi:DestVI", "X_DestVI", "destvi", "RunDestVI", "DestVI", task="deconvolution"
+    ),
+    "stereoscope_cells": Row(
+        *("scduet.models.spatial.stereoscope_cells:StereoscopeCells", "X_stereoscope_cells", "stereoscopecells"),
+        *("RunStereoscopeCells", "RNAStereoscope", "deconvolution"),
+    ),
+    "stereoscope": Row(
+        *("scduet.models.spatial.stereoscope:Stereoscope", "X_stereoscope", "stereoscope"),
+        *("RunStereoscope", "SpatialStereoscope", "deconvolution"),
+    ),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 

@@ -157,6 +157,18 @@ SIGGCN = Paper(
     "BMC Bioinformatics 22:364 (2021)",
     "10.1186/s12859-021-04278-2",
 )
+DESTVI = Paper(
+    "Lopez R, Li B, Keren-Shaul H, et al.",
+    "DestVI identifies continuums of cell types in spatial transcriptomics data",
+    "Nature Biotechnology 40:1360-1369 (2022)",
+    "10.1038/s41587-022-01272-8",
+)
+STEREOSCOPE = Paper(
+    "Andersson A, Bergenstråhle J, Asp M, et al.",
+    "Single-cell and spatial transcriptomics enables probabilistic inference of cell type topography",
+    "Communications Biology 3:565 (2020)",
+    "10.1038/s42003-020-01247-y",
+)
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),
     "scanvi": (SCANVI, SCVI),
@@ -173,6 +185,10 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "gan": (SCGAN, CRITIC_FEATURES),
     "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),
+    "condscvi": (DESTVI,),
+    "destvi": (DESTVI,),
+    "stereoscope_cells": (STEREOSCOPE,),
+    "stereoscope": (STEREOSCOPE,),
     "kpnn": (KPNN,),
     "solo": (SOLO,),
     "geneformer": (GENEFORMER,),

@@ -44,7 +44,7 @@ class Pairs:
 
     def __call__(self, rows: Rows) -> PerturbedBatch:
         flag = self.flags[self.perturbation[rows.index]]
-        genes = self.genes(flag.any(0), rows.index)
+        genes = self.genes(np.asarray(flag.any(0)), rows.index)
         target = torch.from_numpy(rows.counts[:, genes].toarray().astype(np.float32))
         shown = self.control[rows.index][:, genes].toarray()
         return batch_of(self.token[genes], shown, flag[:, genes], rows.index, target)

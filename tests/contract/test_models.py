@@ -32,10 +32,12 @@ FIELDS = {
 OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
     "totalvi": {"protein_key": "prot"},
     "multivi": {"peaks_key": "peaks", "protein_key": "some"},
+    "mmvae": {"peaks_key": "peaks", "protein_key": "some"},
     "expimap": {"gene_sets": "programs"},
+    "velovi": {"layer": "X", "unspliced": "obsm/unspliced"},
 }
 PLAIN = {"categorical_covariate_keys": (), "continuous_covariate_keys": (), "unlabeled_category": "none"}
-OWN_FIELDS |= {name: PLAIN for name in ("condscvi", "destvi")}  # take no covariates, and know every type
+OWN_FIELDS |= dict.fromkeys(("condscvi", "destvi"), PLAIN)  # take no covariates, and know every type
 OWN_FIELDS |= {name: {**PLAIN, "batch_key": None} for name in ("stereoscope_cells", "stereoscope")}
 OWN_OPTIONS = {name: {"initialization": "random"} for name in ("stereoscope_cells", "stereoscope")}  # to learn from
 CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "model" for c in o.choices]
@@ -46,6 +48,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:DCA:scduet.errors.ScduetWarning"),  # of batches, which all cases have
     pytest.mark.filterwarnings("ignore:the GAN:scduet.errors.ScduetWarning"),  # of batches
     pytest.mark.filterwarnings("ignore:scGen:scduet.errors.ScduetWarning"),  # of counts, which all cases are
+    pytest.mark.filterwarnings("ignore:veloVI:scduet.errors.ScduetWarning"),  # of batches
 ]
 
 
@@ -160,7 +163,9 @@ def test_a_minibatch_on_another_device_is_whole(counts, model):
     """`to` moves every tensor; "meta" is a device that is always there."""
     _, cells = built(counts, model)
     moved = cells.to("meta")
-    tensors = [moved.x.data, moved.x.indptr, moved.x.indices, moved.index, moved.batch, moved.label]
+    x = moved.x
+    tensors = [x] if isinstance(x, torch.Tensor) else [x.data, x.indptr, x.indices]
+    tensors += [moved.index, moved.batch, moved.label]
     if "categorical_covariate_keys" not in OWN_FIELDS.get(model, {}):
         tensors += [moved.covariates.categorical, moved.covariates.continuous]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -140,12 +140,16 @@ class MLP(nn.Module):
 
 
 class GaussianEncoder(nn.Module):
-    """q(z | x): a diagonal Gaussian whose mean and variance are two heads of one MLP. floor: of the variance."""
+    """q(z | x): a diagonal Gaussian whose mean and variance are two heads of one MLP.
 
-    def __init__(self, body: MLP, n_hidden: int, n_latent: int, floor: float = VARIANCE_FLOOR):
+    floor: of the variance. softplus: the variance is the softplus of its head, not the exponential.
+    """
+
+    def __init__(self, body: MLP, n_hidden: int, n_latent: int, floor: float = VARIANCE_FLOOR, softplus: bool = False):
         super().__init__()
         self.body = body
         self.floor = floor
+        self.softplus = softplus
         self.mean = nn.Linear(n_hidden, n_latent)
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
@@ -154,7 +158,8 @@ class GaussianEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance."""
         hidden = self.body(x, codes)
-        return self.mean(hidden), self.log_variance(hidden).exp() + self.floor
+        raw = self.log_variance(hidden)
+        return self.mean(hidden), (F.softplus(raw) if self.softplus else raw.exp()) + self.floor
 
 
 def to_dense(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:

@@ -129,7 +129,8 @@ def test_no_files_import_each_other_in_a_circle():
 
 
 def test_modules_inherit_from_nn_module_alone():
-    """A model may hold another, never inherit from it."""
+    """A model may hold another, never inherit from it. What is a tuple or a protocol is no module."""
+    allowed = [], ["nn.Module"], ["Protocol"], ["NamedTuple"]
     classes = {
         f"{path.stem}.{node.name}": [ast.unparse(base) for base in node.bases]
         for folder in ("models", "transformers")
@@ -137,7 +138,7 @@ def test_modules_inherit_from_nn_module_alone():
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.ClassDef) and not any("dataclass" in ast.unparse(d) for d in node.decorator_list)
     }
-    assert {name: bases for name, bases in classes.items() if bases not in ([], ["nn.Module"], ["Protocol"])} == {}
+    assert {name: bases for name, bases in classes.items() if bases not in allowed} == {}
 
 
 def test_no_drawers():

@@ -6,7 +6,7 @@ from packaging.requirements import Requirement
 
 
 def installed_with(name: str, found: dict) -> dict:
-    """The distribution `name` and all that it requires without extras, by name; what is not installed here is left out."""
+    """The distribution `name` and all it requires without extras, by name, as far as installed here."""
     try:
         of = distribution(name)
     except PackageNotFoundError:

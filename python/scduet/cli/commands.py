@@ -265,9 +265,8 @@ def doctor(
     findings = examine(model, folder)
     for finding in findings:
         mark = {True: "ok  ", False: "BAD ", None: "-   "}[finding.ok]
-        typer.echo(
-            f"{mark} {finding.what}: {finding.found}" + (f"\n     -> {finding.remedy}" if finding.remedy else "")
-        )
+        remedy = f"\n     -> {finding.remedy}" if finding.remedy else ""
+        typer.echo(f"{mark} {finding.what}: {finding.found}{remedy}")
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
 
 

@@ -44,7 +44,7 @@ class Found:
 
 
 def names_in(store: Any) -> list:
-    """The keys of layers, obsm, ...: in anndata 0.13 without layers[None], which is X; in mudata 0.4 layers are None."""
+    """The keys of layers, obsm, ...: not layers[None], which is X in anndata 0.13; layers are None in mudata 0.4."""
     return [] if store is None else [key for key in store if key is not None]
 
 

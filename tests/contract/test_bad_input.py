@@ -119,6 +119,8 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "predict_genes": lambda k, a, **o: sd.predict_genes(
         k.model, pd.Series(["x", "y"] * 20, [f"GENE{i}" for i in range(40)]), a, **o
     ),
+    "velocity": lambda k, a, **o: sd.velocity(two_kinds(a), **o),
+    "velocity_moments": lambda k, a, **o: sd.velocity_moments(two_kinds(a), **o),
     "recommend": lambda k, a, **o: sd.recommend(a, **o),
     "score": lambda k, a, **o: sd.score(a, **{"batch_key": "run", "labels_key": "type", "metrics": ["ilisi"], **o}),
     "score, expression": lambda k, a, **o: sd.score(
@@ -142,6 +144,14 @@ def twice(cells):
         return cells
     doubled = cells[np.tile(np.arange(cells.n_obs), 2)].copy()
     doubled.obs_names = [*cells.obs_names, *(f"{name}-twin" for name in cells.obs_names)]
+    return doubled
+
+
+def two_kinds(cells):
+    """Each cell twice, with spliced and unspliced counts."""
+    doubled = twice(cells)
+    if isinstance(doubled, ad.AnnData) and doubled.X is not None:
+        doubled.layers["spliced"], doubled.layers["unspliced"] = doubled.X.copy(), doubled.X.copy()
     return doubled
 
 

@@ -16,6 +16,7 @@ from anndata import AnnData
 from scduet.data.counts import counts_of
 from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.events import Listener, counted
+from scduet.models import MODELS
 from scduet.options import check_arguments, refuse_unknown, seed_of
 from scduet.tasks.spatial import genes as gene_choice
 from scduet.tasks.spatial import held_out
@@ -38,6 +39,8 @@ DECONVOLVERS: Mapping[str, Deconvolver] = {
     "poisson": Deconvolver("variable"),
     "weighted_nnls": Deconvolver("markers"),
     "nnls": Deconvolver("variable"),
+    "destvi": Deconvolver("variable", deep=True),
+    "stereoscope": Deconvolver("variable", deep=True),
 }
 
 
@@ -68,7 +71,7 @@ def deconvolve(
     model: "poisson": EM for the Poisson likelihood from the composition common to all spots; the number of steps is the
         one after which half of the molecules predicts the other half best. Where the reference fits well that is
         hundreds (the maximum of the likelihood), in shallow or unlike data few. "nnls": least squares. "weighted_nnls":
-        with genes weighted by 1 / expected count. "destvi", "stereoscope": deep models, where they are installed.
+        with genes weighted by 1 / expected count. "destvi", "stereoscope": deep models, trained on the reference first.
     per: "cell": shares of cells, by the mean total count of each type in the reference. "rna": shares of RNA, which is
         what all of these methods estimate first, and what to use where totals in the reference mean little.
     genes: "variable": the `n_genes` (2,000) that vary most in the reference. "markers": up to `n_genes` (100) for each
@@ -78,7 +81,7 @@ def deconvolve(
         technologies it varies by a factor of two and more, and without it no method fits; between alike ones it does no
         harm.
     n_splits: times that the molecules are dealt out to two halves, for the spread.
-    options: of a deep model.
+    options: of a deep model: those of `fit` for the spots, and with "reference_" before them for the reference.
 
     The plain methods are always run too. On independent pseudo-spots they are as good as the deep models, in seconds.
 
@@ -145,8 +148,9 @@ def check_per(per: Any) -> None:
 def _checked(spots: Any, model: str, per: str, key_added: str, options: Mapping[str, Any]) -> Deconvolver:
     if not isinstance(spots, AnnData) or spots.isbacked:
         raise DataError(f"deconvolve needs spots in memory, not {type(spots).__name__}", "read the file first")
-    if model not in DECONVOLVERS:
-        raise OptionError(f"unknown model {model!r}", f"choose from {', '.join(DECONVOLVERS)}")
+    known = [name for name, row in DECONVOLVERS.items() if not row.deep or name in MODELS]
+    if model not in known:
+        raise OptionError(f"unknown model {model!r}", f"choose from {', '.join(known)}")
     check_per(per)
     if not DECONVOLVERS[model].deep:
         refuse_unknown(options, ["genes", "n_genes", "platform_effect", "n_splits"], f"model {model!r}")

@@ -11,9 +11,7 @@ from named import named
 
 import scduet as sd
 from scduet.errors import DataError, OptionError, ScduetWarning
-from scduet.models import MODELS
 from scduet.tasks.spatial import held_out, solvers
-from scduet.tasks.spatial.deconvolve import DECONVOLVERS
 
 N_TYPES, N_GENES, N_SPOTS = 6, 300, 100
 TYPES = [f"type {i}" for i in range(N_TYPES)]
@@ -280,25 +278,6 @@ def test_nuclei_are_told_from_cells(planted):
 def test_wrong_options_are_named(planted, options, names):
     with pytest.raises(OptionError, match=named(*names)):
         sd.deconvolve(planted.spots.copy(), planted.reference, labels_key="type", **options)
-
-
-@pytest.mark.filterwarnings("ignore::scduet.errors.ScduetWarning")
-def test_deep_models_stand_beside_the_plain_ones(planted):
-    """Those that are models of this version; the shares of RNA that they give become shares of cells."""
-    for name in [name for name, row in DECONVOLVERS.items() if row.deep]:
-        asked = {"labels_key": "type", "model": name, "n_genes": 60}
-        if name not in MODELS:
-            with pytest.raises(OptionError, match=named(f"'{name}'", "poisson")):
-                sd.deconvolve(planted.spots.copy(), planted.reference, **asked)
-            continue
-        brief = {"max_epochs": 1, "reference_max_epochs": 1, "callback": lambda event: None}
-        cells = sd.deconvolve(planted.spots.copy(), planted.reference, **asked, **brief)
-        rna = sd.deconvolve(planted.spots.copy(), planted.reference, **asked, **brief, per="rna").proportions
-        expected = rna / cells.types["mean_total"]
-        assert np.allclose(cells.proportions, expected.div(expected.sum(axis=1), axis=0), atol=1e-5)
-        assert list(cells.agreement.index) == [name, "poisson", "weighted_nnls", "nnls", "one composition"]
-        assert cells.spread is None
-        assert len(cells.trained) == 2
 
 
 @pytest.mark.filterwarnings("ignore::scduet.errors.ScduetWarning")

@@ -16,7 +16,6 @@ from anndata import AnnData
 from scduet.data.counts import counts_of
 from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.events import Listener, counted
-from scduet.models import MODELS
 from scduet.options import check_arguments, refuse_unknown, seed_of
 from scduet.tasks.spatial import genes as gene_choice
 from scduet.tasks.spatial import held_out
@@ -71,7 +70,7 @@ def deconvolve(
     model: "poisson": EM for the Poisson likelihood from the composition common to all spots; the number of steps is the
         one after which half of the molecules predicts the other half best. Where the reference fits well that is
         hundreds (the maximum of the likelihood), in shallow or unlike data few. "nnls": least squares. "weighted_nnls":
-        with genes weighted by 1 / expected count. "destvi", "stereoscope": deep models, trained on the reference first.
+        with genes weighted by 1 / expected count. "destvi", "stereoscope": deep models, see their pages.
     per: "cell": shares of cells, by the mean total count of each type in the reference. "rna": shares of RNA, which is
         what all of these methods estimate first, and what to use where totals in the reference mean little.
     genes: "variable": the `n_genes` (2,000) that vary most in the reference. "markers": up to `n_genes` (100) for each
@@ -81,7 +80,7 @@ def deconvolve(
         technologies it varies by a factor of two and more, and without it no method fits; between alike ones it does no
         harm.
     n_splits: times that the molecules are dealt out to two halves, for the spread.
-    options: of a deep model: those of `fit` for the spots, and with "reference_" before them for the reference.
+    options: of a deep model and its training; `reference_max_epochs` etc. of that on the reference.
 
     The plain methods are always run too. On independent pseudo-spots they are as good as the deep models, in seconds.
 
@@ -106,7 +105,7 @@ def deconvolve(
     )
     deep = None
     if row.deep:
-        from scduet.tasks.spatial.deep import deep_proportions  # pyright: ignore[reportMissingImports]
+        from scduet.tasks.spatial.deep import deep_proportions
 
         used = list(problem.chosen.index)
         cells = AnnData(counts_of(reference, reference_layer, used)[1], reference.obs[[labels_key]].copy())
@@ -148,9 +147,8 @@ def check_per(per: Any) -> None:
 def _checked(spots: Any, model: str, per: str, key_added: str, options: Mapping[str, Any]) -> Deconvolver:
     if not isinstance(spots, AnnData) or spots.isbacked:
         raise DataError(f"deconvolve needs spots in memory, not {type(spots).__name__}", "read the file first")
-    known = [name for name, row in DECONVOLVERS.items() if not row.deep or name in MODELS]
-    if model not in known:
-        raise OptionError(f"unknown model {model!r}", f"choose from {', '.join(known)}")
+    if model not in DECONVOLVERS:
+        raise OptionError(f"unknown model {model!r}", f"choose from {', '.join(DECONVOLVERS)}")
     check_per(per)
     if not DECONVOLVERS[model].deep:
         refuse_unknown(options, ["genes", "n_genes", "platform_effect", "n_splits"], f"model {model!r}")

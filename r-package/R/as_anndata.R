@@ -1,7 +1,8 @@
 #' Convert to AnnData
 #'
 #' Converts the object to an in-memory Python AnnData of cells x genes: counts in `X`, normalized values in
-#' `layers["data"]`, metadata in `obs` and `var`, reductions in `obsm`, loadings in `varm`, neighbor graphs in `obsp`.
+#' `layers["data"]`, metadata in `obs` and `var`, reductions in `obsm`, loadings in `varm`, neighbor graphs in `obsp`, places
+#' of spots in `obsm["spatial"]` (x is the column, y the row).
 #' Sparse matrices are passed without transposing, and names and missing values are kept. A message lists what AnnData
 #' cannot store.
 #'
@@ -68,6 +69,7 @@ as_anndata.Seurat <- function(object, assay = NULL, layers = "data", verbose = T
   notes$reductions <- put_reductions(adata, object, rownames(main), cells)
   notes$assays <- put_assays(adata, object, assay, cells, verbose)
   notes$graphs <- put_graphs(adata, object, cells)
+  put_coordinates(adata, object, cells)
   ask("put", adata = adata, place = "uns", key = "scduet", value = notes)
   tell_left_out(object, assay, layers, verbose)
   adata
@@ -99,6 +101,7 @@ as_anndata.SingleCellExperiment <- function(object, layers = NULL, verbose = TRU
     x <- send_dense(as.matrix(SingleCellExperiment::reducedDim(object, place)))
     ask("put", adata = adata, place = "obsm", key = keys[place], value = x)
   }
+  put_coordinates(adata, object, cells)
   left <- c(put_alternatives(adata, object, cells), left_models(object))
   if (length(left)) inform_scduet(paste0("Not converted: ", paste(left, collapse = "; "), "."), verbose)
   adata
@@ -270,7 +273,7 @@ tell_left_out <- function(object, assay, layers, verbose) {
     if (length(loadings)) paste("the loadings, of other assays, of", some(loadings, 9)),
     if (length(graphs)) paste("graphs of other cells,", some(graphs, 9)),
     left_models(object),
-    if (length(object@images)) paste("images", some(names(object@images), 9)),
+    if (length(object@images)) paste("pictures of", some(names(object@images), 9)),
     if (length(object@neighbors)) paste("nearest-neighbor lists", some(names(object@neighbors), 9)),
     if (length(object@misc)) "`misc`", if (length(object@tools)) "`tools`", if (length(object@commands)) "the command log"
   )

@@ -26,7 +26,6 @@ class Deconvolved:
     genes: list[codec.Column]
     mixtures: list[codec.Column]
     notes: codec.Text
-    model: str
 
 
 def deconvolve(adata, reference, labels_key: str, options: Options, callback: Callable | None = None) -> Deconvolved:
@@ -41,11 +40,15 @@ def deconvolve_bulk(adata, reference, labels_key: str, options: Options) -> Deco
 
 
 def _sent(found: Deconvolution) -> Deconvolved:
-    tables = (found.agreement, found.types.rename_axis("type"), found.genes.rename_axis("gene"))
-    columns = [codec.columns_of(table.reset_index()) for table in tables]
-    spread = None if found.spread is None else _block(found.spread)
-    mixtures = codec.columns_of(found.mixtures.reset_index(drop=True))
-    return Deconvolved(_block(found.proportions), spread, *columns, mixtures, codec.as_text(found.notes), found.model)
+    return Deconvolved(
+        proportions=_block(found.proportions),
+        spread=None if found.spread is None else _block(found.spread),
+        agreement=codec.columns_of(found.agreement.reset_index()),
+        types=codec.columns_of(found.types.rename_axis("type").reset_index()),
+        genes=codec.columns_of(found.genes.rename_axis("gene").reset_index()),
+        mixtures=codec.columns_of(found.mixtures.reset_index(drop=True)),
+        notes=codec.as_text(found.notes),
+    )
 
 
 def _block(table: pd.DataFrame) -> Genes:

@@ -15,7 +15,7 @@ from anndata import AnnData
 from jaxtyping import Float
 
 from scduet.errors import DataError, FormatError, ScduetWarning, some
-from scduet.io import modalities, tenx
+from scduet.io import modalities, tenx, visium
 from scduet.io.atomic import place_whole, probe
 from scduet.io.loom import read_loom
 from scduet.io.storable import as_stored, refuse_unwritable, restored
@@ -43,7 +43,7 @@ def as_in(target: str | Path, data: Any) -> Any:
 
 
 def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
-    """Read an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, or a 10x folder with matrix.mtx.
+    """Read an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, a 10x folder with matrix.mtx, or a Visium folder.
 
     Gene names in 10x files are made unique. For a folder with several samples, as in GEO, pass FOLDER/PREFIX, e.g.
     "GSE123_RAW/GSM456_".
@@ -194,6 +194,8 @@ def _write_element(root: Any, place: str, value: Any, write_elem: Callable) -> N
 
 def _kind(path: Path) -> str:
     """The key of `READERS` for `path`."""
+    if visium.is_folder(path):
+        return "Visium folder"
     if path.suffix.lower() != ".zarr" and tenx.is_folder(path):
         return "10x folder"
     if path.is_dir() and path.suffix.lower() != ".zarr":
@@ -233,13 +235,14 @@ READERS: Mapping[str, Callable[[Path], AnnData]] = {
     ".loom": read_loom,
     ".h5": tenx.read_h5,
     "10x folder": tenx.read_folder,
+    "Visium folder": visium.read_folder,
 }
 WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
     ".h5ad": lambda adata, path: adata.write_h5ad(path, compression="gzip"),
     ".h5mu": _write_h5mu,
     ".zarr": lambda adata, path: adata.write_zarr(path),
 }
-_KNOWN = "scduet reads .h5ad, .zarr, .loom, 10x .h5 and 10x folders with matrix.mtx"
+_KNOWN = "scduet reads .h5ad, .zarr, .loom, 10x .h5, 10x folders with matrix.mtx, and Visium folders"
 _HINTS = {
     **dict.fromkeys((".rds", ".rda", ".rdata"), "convert it to .h5ad first: scduet convert x.rds x.h5ad"),
     ".csv": "read it with e.g. scanpy.read_csv, and write an .h5ad",

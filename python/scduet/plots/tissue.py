@@ -205,7 +205,7 @@ def _pies(spots: Any, places: Places, table: pd.DataFrame, shown: list[str], ima
     for place, row in zip(places, share, strict=True):
         ends = np.concatenate([[0], np.cumsum(row / row.sum())]) * 360
         for i in np.flatnonzero(np.diff(ends) > 0.5):
-            wedges.append(Wedge(tuple(place), diameter / 2, ends[i], ends[i + 1]))
+            wedges.append(Wedge(tuple(place), diameter / 2, float(ends[i]), float(ends[i + 1])))
             faces.append([*colors.values(), NEUTRAL][i])
     axes.add_collection(PatchCollection(wedges, facecolors=faces, linewidths=0))
     _frame(axes, spots, places, diameter, image)

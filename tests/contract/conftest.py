@@ -42,5 +42,8 @@ def add_inputs(adata):
     some[::4] = np.nan
     adata.obsm["some"] = pd.DataFrame(some, adata.obs_names, [f"CD{i}" for i in range(9)])
     sets = draw.integers(0, 2, (adata.n_vars, 3)).astype(np.float32)
+    nodes = [f"node{i % 6}" for i in range(adata.n_vars)]
+    edges = {"parent": [*nodes, *["top0"] * 3, *["top1"] * 4], "child": [*adata.var_names, *sorted({*nodes}), "node0"]}
+    adata.uns["graph"] = pd.DataFrame(edges)
     adata.varm["programs"] = pd.DataFrame(sets, adata.var_names, ["one", "two", "three"])
     return adata

@@ -33,6 +33,7 @@ MODELS: dict[str, Row] = {
     ),
     "multivi": Row("scduet.models.multimodal.multivi:MultiVI", "X_multivi", "multivi", "RunMultiVI", "MULTIVI"),
     "expimap": Row("scduet.models.rna.expimap:ExpiMap", "X_expiMap", "expimap", "RunPrograms", task="programs"),
+    "kpnn": Row("scduet.models.rna.kpnn:KPNN", "X_kpnn", "kpnn", "RunKPNN", task="annotation"),
     "dca": Row("scduet.models.rna.dca:DCA", "X_dca", "dca", "RunDCA", task="denoising"),
     "deepimpute": Row(
         "scduet.models.rna.deepimpute:DeepImpute", "X_deepimpute", "deepimpute", "RunDeepImpute", task="denoising"

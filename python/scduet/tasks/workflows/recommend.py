@@ -202,12 +202,10 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
     Rule(
         "rare cell types",
         (("n_labels", ">=", 2),),
-        "logistic regression with balanced class weights, on scduet.fit(adata, 'scvi').embed() of all cells, also "
-        "those without label",
+        "balanced logistic regression on scduet.fit(adata, 'scvi').embed() of all cells, labeled or not",
         True,
-        "generated cells are said to help classify rare types, but they hold no more than the model learned from the "
-        "rare cells: with 10 labeled cells they did no more than class weights, a latent space of all cells did (our "
-        "measurement)",
+        "generated cells, said to help, hold no more than the model learned from the rare ones: with 10 labeled cells "
+        "they did no more than class weights, a latent space of all cells did (our measurement)",
         "Marouf et al. 2020, Nature Communications 11:166",
     ),
     Rule(
@@ -215,8 +213,7 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
         (),
         "integrate first, cluster finely, check by markers; scCAD or CellSIUS to search for rare clusters",
         False,
-        "detectors did best on samples that were pooled and corrected for batches, and scCAD was the most stable; none "
-        "needs a deep model",
+        "detectors did best on pooled samples corrected for batches, scCAD was the most stable; none needs a deep model",
         "Ye et al. 2026, Genes 17:31",
     ),
     Rule(
@@ -247,7 +244,6 @@ ALIASES: Mapping[str, tuple[str, ...]] = {  # what users may call a task
     "foundation model": ("embedding by a foundation model",),
     "imputation": ("denoising",),
     "rare cells": ("rare cell types",),
-    "augmentation": ("rare cell types",),
 }
 COMPARE = {"<": operator.lt, "<=": operator.le, ">=": operator.ge, "==": operator.eq}
 TASKS = tuple(dict.fromkeys(rule.task for rule in RULES))

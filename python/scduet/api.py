@@ -71,7 +71,7 @@ def fit(
     model = name_of(model)
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
-    holds, start = _held(cls, model, start)
+    given, (holds, start) = start, _held(cls, model, start)
     options = _with_genes(holds, options) if start is None else _carried_over(model, start, options)
     fields, config = build(getattr(cls, "Fields", Fields), options), build(cls.Config, options)
     training = build(TrainConfig, options)
@@ -89,11 +89,14 @@ def fit(
             listener.check()
             cells = schema.encode(adata).marked()
             training = resolved(training, len(cells), getattr(cls, "recipes", None))
-            reference = reference_of(cls, schema, cells, adata)
+            reference = _with_held(cls, reference_of(cls, schema, cells, adata), given, config)
             torch.manual_seed(training.seed)
             module = cls(reference, config, **holds)
             if start is not None:
                 _take_weights(module, start)
+            elif hasattr(module, "begin"):
+                with torch.no_grad():
+                    module.begin(cells)
             trainer = Trainer(module, cells, training)
             outcome = trainer.run(listener, _resumed(trainer, checkpoint, model, config, schema, adata, holds))
     finally:
@@ -187,7 +190,8 @@ def load(
         training = resolved(TrainConfig(recipe="scvi-tools"), max(found.reference.n_cells, 1))
         parts = found.name, found.module, found.schema, found.reference, found.config
         outcome = TrainingResult(found.history, train_rows=found.train_rows, held_out=found.held_out)
-        return Model(*parts, training, outcome)
+        holds = {name: Model(**vars(one), training=training) for name, one in found.holds.items()}
+        return Model(*parts, training, outcome, holds=holds)
     from scduet.checkpoints import pretrained  # compiles its tokenizers at import: only for who needs them
 
     if pretrained.recognize(folder):
@@ -229,6 +233,15 @@ def _held(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], 
         raise OptionError(f"{name!r} builds on a trained {wanted!r}, not on {given}", "train one and pass it as start=")
     module = copy.deepcopy(start.module).requires_grad_(False).eval()  # the user's model is not modified
     return {argument: replace(start, module=module, cells=None)}, None
+
+
+def _with_held(cls: type, reference: Reference, given: Model | None, config: Any) -> Reference:
+    """Add to `reference` what the model measures in the trained model it builds on, or measured when it began."""
+    measure = getattr(cls, "measure_held", None)
+    if measure is None or given is None:
+        return reference
+    known = given.reference.arrays if type(given.module) is cls else measure(given, config)
+    return replace(reference, arrays={**known, **reference.arrays})
 
 
 def _with_genes(holds: Mapping[str, Model], options: dict) -> dict:

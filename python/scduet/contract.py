@@ -143,6 +143,7 @@ class Input:
     gene_column: str | None = None  # of a table: a column with names of genes; adds "<column>_row", the place of each
     # among the genes used, -1 for what is none of them
     look_in: tuple[str, ...] = ()  # where plain names are looked up, in this order; empty: by the axis
+    of_genes: bool = False  # cell: its columns are those of the main matrix, in their order
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,8 @@ class Module(Protocol):
     # Fields: ClassVar[type]               scduet.data.schema.Fields with further options, one for each input
     # inputs: ClassVar[Mapping[str, Input]]
     # needs: ClassVar[Mapping[str, str]]   {argument of __init__: model}, a trained model to stand on: start= of fit
+    # begin(cells: Cells)    sets the parameters from all cells before training, without gradients
+    # measure_held(held: Model, config) -> dict[str, NDArray]    static; of that model, while it still has its cells
     # recipes: ClassVar[Mapping[str, Recipe]]    what the model decides of a recipe, see scduet.train.config
     # measure(cells: Cells, reference: Reference) -> dict[str, NDArray | Measured]    static; before it is built
     # parameters_of(player: str)          the weights of each of several players

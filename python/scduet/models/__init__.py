@@ -32,14 +32,32 @@ MODELS: dict[str, Row] = {
         "scduet.models.multimodal.poissonvi:PoissonVI", "X_PoissonVI", "poissonvi", "RunPoissonVI", "POISSONVI"
     ),
     "multivi": Row("scduet.models.multimodal.multivi:MultiVI", "X_multivi", "multivi", "RunMultiVI", "MULTIVI"),
+    "mmvae": Row("scduet.models.multimodal.mmvae:MMVAE", "X_mmvae", "mmvae", "RunMMVAE"),
     "expimap": Row("scduet.models.rna.expimap:ExpiMap", "X_expiMap", "expimap", "RunPrograms", task="programs"),
     "kpnn": Row("scduet.models.rna.kpnn:KPNN", "X_kpnn", "kpnn", "RunKPNN", task="annotation"),
+    "velovi": Row("scduet.models.velocity.velovi:VeloVI", "X_veloVI", "velovi", "RunVeloVI", "VELOVI", task="velocity"),
     "dca": Row("scduet.models.rna.dca:DCA", "X_dca", "dca", "RunDCA", task="denoising"),
     "deepimpute": Row(
         "scduet.models.rna.deepimpute:DeepImpute", "X_deepimpute", "deepimpute", "RunDeepImpute", task="denoising"
     ),
     "scgen": Row("scduet.models.perturbation.scgen:SCGEN", "X_scGen", "scgen", "RunScGen", task="perturbation"),
     "trvae": Row("scduet.models.perturbation.trvae:TrVAE", "X_trVAE", "trvae", "RunTrVAE", task="perturbation"),
+    "gan": Row("scduet.models.perturbation.gan:GAN", "X_gan", "gan", "RunGAN", task="generation"),
+    "siggcn": Row("scduet.models.reference.siggcn:SigGCN", "X_sigGCN", "siggcn", "RunSigGCN", task="annotation"),
+    "condscvi": Row(
+        "scduet.models.spatial.condscvi:CondSCVI", "X_CondSCVI", "condscvi", "RunCondSCVI", "CondSCVI", "deconvolution"
+    ),
+    "destvi": Row(
+        "scduet.models.spatial.destvi:DestVI", "X_DestVI", "destvi", "RunDestVI", "DestVI", task="deconvolution"
+    ),
+    "stereoscope_cells": Row(
+        *("scduet.models.spatial.stereoscope_cells:StereoscopeCells", "X_stereoscope_cells", "stereoscopecells"),
+        *("RunStereoscopeCells", "RNAStereoscope", "deconvolution"),
+    ),
+    "stereoscope": Row(
+        *("scduet.models.spatial.stereoscope:Stereoscope", "X_stereoscope", "stereoscope"),
+        *("RunStereoscope", "SpatialStereoscope", "deconvolution"),
+    ),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 OWN: dict[str, type] = {}  # classes of the user's own that this session was given, by their names

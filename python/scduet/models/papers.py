@@ -82,6 +82,24 @@ MULTIVI = Paper(
     "Nature Methods 20:1222-1231 (2023)",
     "10.1038/s41592-023-01909-9",
 )
+SCMM = Paper(
+    "Minoura K, Abe K, Nam H, Nishikawa H, Shimamura T.",
+    "A mixture-of-experts deep generative model for integrated analysis of single-cell multiomics data",
+    "Cell Reports Methods 1:100071 (2021)",
+    "10.1016/j.crmeth.2021.100071",
+)
+COBOLT = Paper(
+    "Gong B, Zhou Y, Purdom E.",
+    "Cobolt: integrative analysis of multimodal single-cell sequencing data",
+    "Genome Biology 22:351 (2021)",
+    "10.1186/s13059-021-02556-z",
+)
+TRANSLATION = Paper(
+    "Yang KD, Belyaeva A, Venkatachalapathy S, Damodaran K, Katcoff A, Radhakrishnan A, Shivashankar GV, Uhler C.",
+    "Multi-domain translation between single-cell imaging and sequencing data using autoencoders",
+    "Nature Communications 12:31 (2021)",
+    "10.1038/s41467-020-20249-2",
+)
 PEAKVI = Paper(
     "Ashuach T, Reidenbach DA, Gayoso A, Yosef N.",
     "PeakVI: a deep generative model for single-cell chromatin accessibility analysis",
@@ -93,6 +111,12 @@ POISSONVI = Paper(
     "Modeling fragment counts improves single-cell ATAC-seq analysis",
     "Nature Methods 21:28-31 (2024)",
     "10.1038/s41592-023-02112-6",
+)
+VELOVI = Paper(
+    "Gayoso A, Weiler P, Lotfollahi M, Klein D, Hong J, Streets A, Theis FJ, Yosef N.",
+    "Deep generative modeling of transcriptional dynamics for RNA velocity analysis in single cells",
+    "Nature Methods 21:50-59 (2024)",
+    "10.1038/s41592-023-01994-w",
 )
 DCA = Paper(
     "Eraslan G, Simon LM, Mircea M, Mueller NS, Theis FJ.",
@@ -166,6 +190,36 @@ HARMONY = Paper(
     "Nature Methods 16:1289-1296 (2019)",
     "10.1038/s41592-019-0619-0",
 )
+SCGAN = Paper(
+    "Marouf M, Machart P, Bansal V, et al.",
+    "Realistic in silico generation and augmentation of single-cell RNA-seq data using generative adversarial networks",
+    "Nature Communications 11:166 (2020)",
+    "10.1038/s41467-019-14018-z",
+)
+CRITIC_FEATURES = Paper(
+    "Ghahramani A, Watt FM, Luscombe NM",
+    "Generative adversarial networks simulate gene expression and predict perturbations in single cells",
+    "bioRxiv 262501 (2018)",
+    "10.1101/262501",
+)
+SIGGCN = Paper(
+    "Wang T, Bai J, Nabavi S",
+    "Single-cell classification using graph convolutional networks",
+    "BMC Bioinformatics 22:364 (2021)",
+    "10.1186/s12859-021-04278-2",
+)
+DESTVI = Paper(
+    "Lopez R, Li B, Keren-Shaul H, et al.",
+    "DestVI identifies continuums of cell types in spatial transcriptomics data",
+    "Nature Biotechnology 40:1360-1369 (2022)",
+    "10.1038/s41587-022-01272-8",
+)
+STEREOSCOPE = Paper(
+    "Andersson A, Bergenstråhle J, Asp M, et al.",
+    "Single-cell and spatial transcriptomics enables probabilistic inference of cell type topography",
+    "Communications Biology 3:565 (2020)",
+    "10.1038/s42003-020-01247-y",
+)
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),
     "scanvi": (SCANVI, SCVI),
@@ -174,13 +228,21 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "autoencoder": (VAE, DENOISING, ADVERSARIAL, INFOVAE, BETA_TC),
     "totalvi": (TOTALVI,),
     "multivi": (MULTIVI,),
+    "mmvae": (SCMM, COBOLT, TRANSLATION),
     "peakvi": (PEAKVI,),
     "poissonvi": (POISSONVI,),
+    "velovi": (VELOVI,),
     "dca": (DCA,),
     "deepimpute": (DEEPIMPUTE,),
     "scgen": (SCGEN,),
     "trvae": (TRVAE,),
+    "gan": (SCGAN, CRITIC_FEATURES),
+    "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),
+    "condscvi": (DESTVI,),
+    "destvi": (DESTVI,),
+    "stereoscope_cells": (STEREOSCOPE,),
+    "stereoscope": (STEREOSCOPE,),
     "kpnn": (KPNN,),
     "solo": (SOLO,),
     "geneformer": (GENEFORMER,),

@@ -156,7 +156,7 @@ class Autoencoder(nn.Module):
             head=lambda: nn.Linear(config.layers[0], reference.n_genes),
         )
         body = self._stack("encoder", (reference.n_genes, *config.layers), dropout=config.dropout_rate)
-        self.scvi.encoder = Encoder(body, last, config.n_latent, config.variational)
+        self.scvi.encoder = Encoder(body, last, config.n_latent, config.variational)  # type: ignore[assignment]
         if config.prior == "adversarial":
             self.players = ("model", Player("critic", betas=(0.5, 0.999)))
             self.critic = Critic(config.n_latent)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_spatial as spatial
 from scduet.checkpoints import scvi_totalvi as totalvi
-from scduet.checkpoints.scvi_names import MULTIVI, TOTALVI, VAE, from_scvi_tools
+from scduet.checkpoints.scvi_names import VAE, from_scvi_tools
+from scduet.checkpoints.scvi_tables import MULTIVI, TOTALVI
 from scduet.contract import Reference
 from scduet.data.levels import kind_of, text
 from scduet.data.schema import Fields, Schema

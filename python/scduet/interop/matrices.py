@@ -85,8 +85,8 @@ def is_left(adata: AnnData, layers: Mapping[str, str]) -> bool:
 def refuse_none(adata: AnnData, layers: Mapping[str, str]) -> None:
     """Raise FormatError where no matrix can be used."""
     if not layers:
-        layers = names_in(adata.layers)
-        has = f"it has the layers {some(layers)}" if layers else "it has no layers"
+        names = names_in(adata.layers)
+        has = f"it has the layers {some(names)}" if names else "it has no layers"
         raise FormatError("the AnnData has no matrix: neither X, raw nor a layer 'counts'", has)
 
 

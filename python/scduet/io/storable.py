@@ -64,7 +64,7 @@ def refuse_unwritable(adata: Any, path: Path) -> None:
     columns = () if path.suffix.lower() == ".zarr" else ("obs", "var")  # whose names may have a slash
     bad = [f"{prefix}{name}" for prefix, part in parts.items() for name in _unwritable(part, columns)]
     if bad:
-        remedy = "remove them, or convert them to numbers, text or categories"
+        remedy = "remove or rename them, or convert them to numbers, text or categories"
         raise FormatError(f"{path.name} cannot store {some(bad, 9)}", remedy)
     if path.suffix.lower() == ".zarr":  # a folder, with a folder for each column
         for prefix, part in parts.items():

@@ -83,8 +83,14 @@ def test_everything_that_cannot_be_written_is_named_at_once(tmp_path, ending):
 
 def test_a_slash_in_the_name_of_a_column_is_kept_by_h5ad_alone(tmp_path):
     adata = cells(**{"T/NK": [1, 2, 3]})
-    write(adata, tmp_path / "x.h5ad")
+    with ad.settings.override(disallow_forward_slash_in_h5ad=False):  # the default before anndata 0.13
+        write(adata, tmp_path / "x.h5ad")
     assert read(tmp_path / "x.h5ad").obs["T/NK"].tolist() == [1, 2, 3]
+    with (
+        ad.settings.override(disallow_forward_slash_in_h5ad=True),
+        pytest.raises(FormatError, match=named("obs['T/NK']", "y.h5ad")),
+    ):
+        write(adata, tmp_path / "y.h5ad")
     with pytest.raises(FormatError, match=named("obs['T/NK']")):
         write(adata, tmp_path / "x.zarr")
 

@@ -66,6 +66,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "program_scores": "scduet.tasks.genes.programs",
     "program_genes": "scduet.tasks.genes.programs",
     "differential_programs": "scduet.tasks.genes.programs",
+    "node_weights": "scduet.tasks.genes.node_weights",
     "read_gmt": "scduet.data.tables",
     "enrichment": "scduet.tasks.genes.gene_sets",
     "perturb_in_silico": "scduet.tasks.foundation.perturb_in_silico",

@@ -4,10 +4,10 @@
 MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", autoencoder = "RunAutoencoder",
   totalvi = "RunTotalVI", peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", mmvae = "RunMMVAE",
-  expimap = "RunPrograms", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen",
-  trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI", destvi = "RunDestVI",
-  stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", geneformer = "RunGeneformer",
-  scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  expimap = "RunPrograms", kpnn = "RunKPNN", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute",
+  scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI",
+  destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope",
+  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
@@ -26,7 +26,7 @@ COLUMN_INPUTS <- c(
 # The engine's options of inputs, with the arguments of the short forms that stand for them.
 INPUT_ARGUMENTS <- c(
   protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets",
-  graph_key = "graph", fine_labels_key = "fine"
+  gene_graph = "gene.graph", graph_key = "graph", fine_labels_key = "fine"
 )
 
 #' @rdname RunModel
@@ -331,6 +331,38 @@ RunPrograms <- function(object, gene.sets = NULL, inputs = NULL, ...) {
   own <- list(gene_sets = gene.sets)
   inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c(gene_sets = "gene.sets"))
   RunModel(object, model = "expimap", inputs = inputs, ...)
+}
+
+#' KPNN: a classifier whose units are genes and proteins, wired as a known network
+#'
+#' Trains KPNN on raw counts and adds its embedding, the reduction `kpnn`. `RunKPNN()` is `RunModel(model = "kpnn")`,
+#' which see for the arguments that all models have.
+#'
+#' @section Options of KPNN and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.05, `adam_eps` = 1e-08,
+#' `weight_decay` = 0.
+#' * `node_dropout` (default 0.3): Share of the nodes that are dropped in training, fewer where a parent has few
+#'   children.
+#' * `gene_dropout` (default 0.1): Share of the genes that are dropped in training, likewise.
+#' * `l2` (default 0.01): Weight of the squared weights, divided by the cells of a minibatch.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param gene.graph The network: the path of a `.csv` with the columns parent and child; children are nodes or genes.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Fortelny & Bock 2020
+#' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunKPNN(obj, gene.graph = "gene_graph", batch = "donor")
+#' }
+RunKPNN <- function(object, gene.graph = NULL, inputs = NULL, ...) {
+  own <- list(gene_graph = gene.graph)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c(gene_graph = "gene.graph"))
+  RunModel(object, model = "kpnn", inputs = inputs, ...)
 }
 
 #' @rdname RunModel

@@ -44,5 +44,8 @@ def add_inputs(adata):
     unspliced = draw.poisson(0.3 * adata.X.toarray() + 0.1).astype(np.float32)
     adata.obsm["unspliced"] = pd.DataFrame(unspliced, adata.obs_names, adata.var_names)
     sets = draw.integers(0, 2, (adata.n_vars, 3)).astype(np.float32)
+    nodes = [f"node{i % 6}" for i in range(adata.n_vars)]
+    edges = {"parent": [*nodes, *["top0"] * 3, *["top1"] * 4], "child": [*adata.var_names, *sorted({*nodes}), "node0"]}
+    adata.uns["graph"] = pd.DataFrame(edges)
     adata.varm["programs"] = pd.DataFrame(sets, adata.var_names, ["one", "two", "three"])
     return adata

@@ -13,7 +13,6 @@ from scduet._version import __version__
 from scduet.cli.analyses import annotate, de, expression, generate_cells, map_
 from scduet.cli.commands import (
     DEFAULT_MODEL,
-    check_model,
     convert,
     doctor,
     embed,
@@ -30,6 +29,7 @@ from scduet.cli.flags import with_defaults, with_options
 from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
 from scduet.cli.multimodal import match_cells, predict_modality, weighted_neighbors
 from scduet.cli.network import network
+from scduet.cli.own_model import check_model
 from scduet.cli.perturbation import perturb, rank_perturbations, score_perturbation
 from scduet.cli.programs import programs
 from scduet.cli.spatial import deconvolve

@@ -270,22 +270,6 @@ def doctor(
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
 
 
-def check_model(
-    model: Annotated[str, typer.Argument(help="A model of your own: file.py:Class.")],
-    data: Annotated[Path | None, typer.Option(help="Cells to try it on; default: simulated counts.")] = None,
-) -> None:
-    """Try whether your own model keeps the contract.
-
-    A line for each check; exit code 1 if one failed. Runs the file.
-    """
-    from scduet.io.cells import read
-    from scduet.tasks.quality.check_model import check_model
-
-    found = check_model(model, None if data is None else read(data, multimodal=True))
-    typer.echo(repr(found))
-    raise typer.Exit(0 if found.passed else 1)
-
-
 def _without_commas(keys: list[str] | None) -> list[str] | None:
     return [key.strip() for given in keys for key in given.split(",")] if keys else None
 

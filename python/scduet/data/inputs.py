@@ -100,8 +100,8 @@ def arrays_of_features(
     return made
 
 
-def tables(data: Any, fields: Any, inputs: Inputs) -> dict[str, Table]:
-    """The tables, by columns; of gene sets the columns "set" and "feature"."""
+def tables(data: Any, fields: Any, inputs: Inputs, genes: tuple[str, ...]) -> dict[str, Table]:
+    """The tables, by columns; of gene sets the columns "set" and "feature". genes: those used, for `gene_column`."""
     made: dict[str, Table] = {}
     for name, given in inputs.items():
         found = find(data, fields, given) if given.axis == "table" else None
@@ -113,6 +113,9 @@ def tables(data: Any, fields: Any, inputs: Inputs) -> dict[str, Table]:
         else:
             sets, rows = np.nonzero(np.asarray(found.values).T)
             made[name] = {"set": tuple(found.columns[sets]), "feature": tuple(found.rows[rows])}
+        if given.gene_column in made[name]:
+            places = pd.Index(genes).get_indexer([str(gene) for gene in made[name][given.gene_column]])
+            made[name] = {**made[name], f"{given.gene_column}_row": tuple(places.tolist())}
     return made
 
 

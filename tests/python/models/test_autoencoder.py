@@ -95,6 +95,8 @@ def test_a_prior_without_kl_makes_the_states_normal(adata, plain, prior):
 def test_sparsity_shrinks_the_states(adata, plain):
     sparse = sd.fit(adata, "autoencoder", variational=False, sparsity=5.0, max_epochs=40, n_latent=4, batch_size=64)
     assert np.abs(sparse.embed()).mean() < 0.5 * np.abs(plain.embed()).mean()
+    error = [model.history["reconstruction_validation"].iloc[-1] for model in (sparse, plain)]
+    assert error[0] < 1.1 * error[1]  # not at the price of what the states are for
 
 
 def test_a_plain_autoencoder_decodes_but_has_no_posterior(adata, plain):

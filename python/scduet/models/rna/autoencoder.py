@@ -60,7 +60,7 @@ class Config:
     total_correlation: float = 0.0
     """Extra weight of the dependence between latent dimensions (beta-TCVAE), which disentangles them."""
     sparsity: float = 0.0
-    """Weight of the sum of absolute states (L1)."""
+    """Weight of the sum of absolute states (L1). The decoder is then not batch-normalized, which would undo it."""
     corruption: Literal["none", "thin", "mask", "noise"] = "none"
     """What is done to the encoder's input in training: binomial thinning, genes set to 0, or noise on log counts."""
     corruption_rate: float = 0.3
@@ -156,7 +156,7 @@ class Autoencoder(nn.Module):
             head=lambda: nn.Linear(config.layers[0], reference.n_genes),
         )
         body = self._stack("encoder", (reference.n_genes, *config.layers), dropout=config.dropout_rate)
-        self.scvi.encoder = Encoder(body, last, config.n_latent, config.variational)
+        self.scvi.encoder = Encoder(body, last, config.n_latent, config.variational)  # type: ignore[assignment]
         if config.prior == "adversarial":
             self.players = ("model", Player("critic", betas=(0.5, 0.999)))
             self.critic = Critic(config.n_latent)
@@ -165,7 +165,10 @@ class Autoencoder(nn.Module):
         if side == "decoder":
             options["levels"] = (self.reference.n_batches, *self.reference.n_categories)
         norms = {"batch_norm": self.config.use_batch_norm, "layer_norm": self.config.use_layer_norm}
-        return Stack(widths, **{norm: use in (side, "both") for norm, use in norms.items()}, **options)
+        used = {norm: use in (side, "both") for norm, use in norms.items()}
+        if side == "decoder" and self.config.sparsity:  # else states shrink for nothing: only their scale is lost
+            used["batch_norm"] = False
+        return Stack(widths, **used, **options)
 
     def parameters_of(self, player: str) -> list[nn.Parameter]:
         return list((self.critic if player == "critic" else self.scvi).parameters())

@@ -22,12 +22,13 @@ from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.data.schema import Fields, Schema
 from scduet.data.simulate import simulate
-from scduet.errors import ScduetError, some
+from scduet.errors import OptionError, ScduetError, some
 from scduet.events import silent
 from scduet.models import find, is_own, name_of, own
 from scduet.options import build, options_of, refuse_unknown
 
 N_CELLS, N_GENES = 200, 60
+TOY = {"batch_key": "batch", "labels_key": "cell_type"}  # options of `fit` for the simulated cells
 SHORT = {"max_epochs": 3, "batch_size": 32, "seed": 0}
 LONG = {"max_epochs": 15, "batch_size": 32, "seed": 0}
 LEAST_FALL = 0.01  # of the loss in the long training, as a share of its first value
@@ -79,7 +80,7 @@ def check_model(model: str | type, adata=None, **options) -> ModelChecks:
     row for each cell that depends on nothing but the cell; and a saved model is loaded as it was.
 
     Returns the checks, which print as a table; `passed` is True if all are kept. Raises OptionError for a class that
-    cannot be read or an option that it does not have.
+    cannot be read or that builds on a trained model, and for an option that it does not have.
     """
     cls = own.class_in(model) if isinstance(model, str) and is_own(model) else model
     cls = find(cls) if isinstance(cls, str) else cls
@@ -87,9 +88,11 @@ def check_model(model: str | type, adata=None, **options) -> ModelChecks:
     lacking = tuple(Check(f"the class: {message}", False, remedy) for message, remedy in own.faults(cls))
     if lacking:
         return ModelChecks(title, lacking)
+    if getattr(cls, "needs", None):
+        raise OptionError(f"{title!r} builds on a trained model, which is not tried here", "try it with fit(start=)")
     name = name_of(cls if is_own(model) else model)
     refuse_unknown(options, [option.name for option in options_of(name)], f"model {name!r}")
-    trial = Trial(name, cls, _toy(cls) if adata is None else adata, options)
+    trial = Trial(name, cls, adata, options) if adata is not None else Trial(name, cls, _toy(cls), {**TOY, **options})
     checks: list[Check] = [Check("the class has what a model needs", True)]
     for what, needed, promise in PROMISES:
         tried = all(check.passed for check in checks if check.what == needed)
@@ -114,12 +117,7 @@ class Trial:
     name: str
     cls: Any
     adata: Any
-    given: Mapping[str, Any]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        known = {"batch_key": "batch", "labels_key": "cell_type"} if "depth" in self.adata.obs else {}
-        return {**known, **self.given}
+    options: Mapping[str, Any]
 
     @cached_property
     def learned(self) -> tuple[Any, Any]:

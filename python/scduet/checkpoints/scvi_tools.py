@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_totalvi as totalvi
-from scduet.checkpoints.scvi_names import MULTIVI, TOTALVI, VAE, from_scvi_tools
+from scduet.checkpoints import scvi_velovi as velovi
+from scduet.checkpoints.scvi_names import MULTIVI, TOTALVI, VAE, VELOVI, from_scvi_tools
 from scduet.contract import Reference
 from scduet.data.levels import kind_of, text
 from scduet.data.schema import Fields, Schema
@@ -34,9 +35,9 @@ from scduet.options import build
 ONE_FILE, THREE_FILES = "model.pt", ("model_params.pt", "attr.pkl", "var_names.csv")
 MODELS = {  # theirs: ours
     **dict(SCVI="scvi", SCANVI="scanvi", LinearSCVI="ldvae", AUTOZI="autozi", TOTALVI="totalvi"),
-    **dict(PEAKVI="peakvi", POISSONVI="poissonvi", MULTIVI="multivi"),
+    **dict(PEAKVI="peakvi", POISSONVI="poissonvi", MULTIVI="multivi", VELOVI="velovi"),
 }
-NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI}  # of weights, where they are not those of their VAE
+NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI, "velovi": VELOVI}  # of weights, where they are not those of their VAE
 NO_MATTER = {  # arguments that do not change the model
     *("use_cuda", "use_gpu", "datamodule", "registry", "adata", "pretrained_model", "unlabeled_category", "labels_key"),
     *("extra_payload_autotune", "data_and_attributes"),
@@ -91,6 +92,8 @@ def read(path: Path) -> Foreign:
     reference = _reference(schema, known, weights)
     if name == "totalvi":
         schema, reference = totalvi.with_proteins(schema, reference, known)
+    if name == "velovi":
+        schema, reference = velovi.with_layers(schema, reference, known, weights)
     if features:
         schema, reference = multivi.with_modalities(schema, reference, known, features, weights)
     with own_random_numbers():

@@ -4,9 +4,9 @@ import anndata
 import numpy as np
 import pytest
 from named import assert_named
+from python.tasks.test_velocity import ORDER, simulated
 
 import scduet as sd
-from python.tasks.test_velocity import ORDER, simulated
 from scduet.cli import main
 
 

@@ -36,9 +36,9 @@ AFTERWARDS = {  # methods of a model -> functions of R that use them
 
 
 BY_HAND = {"velovi"}  # models whose short form is a task of its own, written in R
-
-
 OWN_TEXTS = {  # of arguments whose help in Python speaks of AnnData
+    "graph": "Path of a .csv or .tsv with the weights between genes (genes x genes, 0 for no edge); `NULL` for "
+    "co-expression.",
     "gene_sets": "Gene sets: the path of a `.gmt` file, or a matrix with a row for each gene used and a column for "
     "each set, 1 where the gene is in the set.",
 }
@@ -132,19 +132,22 @@ def recipe_told(name: str) -> str:
 def page(name: str, row: Row) -> dict:
     """The parts of a help page, in the markdown of roxygen."""
     cls, (title, paper) = find(name), title_of(name)
-    modalities = cls.modalities
+    modalities = getattr(cls, "modalities", ())
     short = title.partition(":")[0]
-    peaks = modalities[0] == "peaks"
+    peaks = modalities[:1] == ("peaks",)
     after = [function for method, function in AFTERWARDS.items() if hasattr(cls, method)]
-    after += ["NormalizeExpression", "FindModelMarkers", "MapToReference", "RunModel"]
+    after += ["NormalizeExpression", "FindModelMarkers", "MapToReference"] if modalities else []
+    after += ["RunModel"]
     given = {key: argument for key, argument in arguments_of(name).items() if inputs_of(name)[key].required}
+    given = given or dict(list(arguments_of(name).items())[:1])  # one of several that may be there
     example = [
         f'{argument} = "ADT"' if key == "protein" else f'{argument} = "{key}"' for key, argument in given.items()
     ]
     example = [
         'gene.sets = "hallmark.gmt"' if key == "gene_sets" else text for key, text in zip(given, example, strict=True)
     ]
-    example = ['assay = "peaks"'] * peaks + example + ['batch = "donor"']
+    cells = 'batch = "donor"' if modalities else 'labels = "cell_type"'
+    example = ['assay = "peaks"'] * peaks + example + [cells]
     return {
         "title": title.rstrip("."),
         "description": f"Trains {short} on raw counts and adds its embedding, the reduction `{row.reduction}`. "

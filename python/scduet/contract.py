@@ -219,6 +219,8 @@ class Module(Protocol):
     # Fields: ClassVar[type]               scduet.data.schema.Fields with further options, one for each input
     # inputs: ClassVar[Mapping[str, Input]]
     # needs: ClassVar[Mapping[str, str]]   {argument of __init__: model}, a trained model to stand on: start= of fit
+    # begin(cells: Cells)    sets the parameters from all cells before training, without gradients
+    # measure_held(held: Model, config) -> dict[str, NDArray]    static; of that model, while it still has its cells
     # recipes: ClassVar[Mapping[str, Recipe]]    what the model decides of a recipe, see scduet.train.config
     # measure(cells: Cells, reference: Reference) -> dict[str, NDArray | Measured]    static; before it is built
     # parameters_of(player: str)          the weights of each of several players

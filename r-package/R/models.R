@@ -2,27 +2,31 @@
 
 # The short form of each model.
 MODEL_FUNCTIONS <- c(
-  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
-  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", expimap = "RunPrograms",
-  velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE",
-  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", autoencoder = "RunAutoencoder",
+  totalvi = "RunTotalVI", peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", mmvae = "RunMMVAE",
+  expimap = "RunPrograms", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen",
+  trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI", destvi = "RunDestVI",
+  stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", geneformer = "RunGeneformer",
+  scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  expimap = "X_expiMap", velovi = "X_veloVI", scgen = "X_scGen", trvae = "X_trVAE", scgpt = "X_scGPT",
+  expimap = "X_expiMap", velovi = "X_veloVI", scgen = "X_scGen", trvae = "X_trVAE", siggcn = "X_sigGCN",
+  condscvi = "X_CondSCVI", destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT",
   scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
 COLUMN_INPUTS <- c(
-  panel = "panel_key"
+  panel = "panel_key", fine = "fine_labels_key"
 )
 
 # The engine's options of inputs, with the arguments of the short forms that stand for them.
 INPUT_ARGUMENTS <- c(
-  protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets"
+  protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets",
+  graph_key = "graph", fine_labels_key = "fine"
 )
 
 #' @rdname RunModel
@@ -40,6 +44,10 @@ RunLDVAE <- function(object, ...) RunModel(object, model = "ldvae", ...)
 #' @rdname RunModel
 #' @export
 RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
+
+#' @rdname RunModel
+#' @export
+RunAutoencoder <- function(object, ...) RunModel(object, model = "autoencoder", ...)
 
 #' totalVI: RNA and surface proteins of the same cells
 #'
@@ -224,6 +232,64 @@ RunMultiVI <- function(object, peaks.assay = NULL, protein.assay = NULL, inputs 
   RunModel(object, model = "multivi", inputs = inputs, ...)
 }
 
+#' MMVAE: autoencoders of genes, proteins and peaks, by preset
+#'
+#' Trains MMVAE on raw counts and adds its embedding, the reduction `mmvae`. `RunMMVAE()` is
+#' `RunModel(model = "mmvae")`, which see for the arguments that all models have.
+#'
+#' @section Options of MMVAE and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.003, `adam_eps` = 1e-08.
+#' * `preset` (default NULL): A published member of the family, whose options it sets; NULL for "average", or what is
+#'   chosen below.
+#' * `experts` (default NULL): An encoder for each modality (default), or one of all side by side, which takes what is
+#'   missing for zero.
+#' * `views` (default NULL): Subsets of the modalities whose posteriors are trained; default "all": what was measured,
+#'   together.
+#' * `fusion` (default NULL): How experts make a view: their product with the prior, or the moments of their mixture
+#'   (default).
+#' * `targets` (default NULL): What a view has to explain: all that was measured in the cell (default), or what it was
+#'   made of.
+#' * `latent_distribution` (default NULL): Of the state: normal (default), Laplace, softmax of a normal, normal scaled
+#'   to length 1, or none.
+#' * `decoder` (default NULL): Decoders with hidden layers (default), or linear in the state.
+#' * `align` (default NULL): What draws the experts of a cell together; default "jeffreys", "none" with a joint expert
+#'   or points.
+#' * `align_weight` (default NULL): Weight of that; NULL for 1, and for 20 of a cosine or contrast, which are small
+#'   numbers.
+#' * `subspaces` (default NULL): Give each modality's decoder dimensions of its own, which every expert predicts;
+#'   default no.
+#' * `supervised` (default NULL): Read the first dimensions as logits of the labels, and keep the batch out of the next
+#'   ones; default no.
+#' * `gene_likelihood` (default NULL): Distribution of the counts of genes; default "nb".
+#' * `peak_likelihood` (default NULL): Distribution of the counts of peaks; default "poisson".
+#' * `n_hidden` (default 128): Width of the hidden layers.
+#' * `n_latent` (default 20): Dimensions of the latent space.
+#' * `n_layers` (default 1): Hidden layers of each encoder and decoder.
+#' * `dropout_rate` (default 0.1): Share of hidden units that the encoders drop in training.
+#' * `encode_covariates` (default FALSE): Show the batch and the covariates to the encoders too.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param protein.assay The protein counts: name of an assay (in a SingleCellExperiment of an alternative experiment),
+#'   or a matrix of features x cells. What was not measured is NA. Optional.
+#' @param peaks.assay The counts of peaks: name of an assay (in a SingleCellExperiment of an alternative experiment), or
+#'   a matrix of features x cells. What was not measured is NA. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Minoura et al. 2021, Cell Reports Methods 1:100071
+#' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunMMVAE(obj, protein.assay = "ADT", batch = "donor")
+#' }
+RunMMVAE <- function(object, protein.assay = NULL, peaks.assay = NULL, inputs = NULL, ...) {
+  own <- list(protein = protein.assay, peaks = peaks.assay)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
+  RunModel(object, model = "mmvae", inputs = inputs, ...)
+}
+
 #' expiMap: an scVI whose latent dimensions are gene sets
 #'
 #' Trains expiMap on raw counts and adds its embedding, the reduction `expimap`. `RunPrograms()` is
@@ -282,3 +348,89 @@ RunScGen <- function(object, ...) RunModel(object, model = "scgen", ...)
 #' @rdname RunModel
 #' @export
 RunTrVAE <- function(object, ...) RunModel(object, model = "trvae", ...)
+
+#' @rdname RunModel
+#' @export
+RunGAN <- function(object, ...) RunModel(object, model = "gan", ...)
+
+#' sigGCN: a classifier of cells with a convolution on a graph of genes
+#'
+#' Trains sigGCN on raw counts and adds its embedding, the reduction `siggcn`. `RunSigGCN()` is
+#' `RunModel(model = "siggcn")`, which see for the arguments that all models have.
+#'
+#' @section Options of sigGCN and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.001, `batch_size` = 64, `max_epochs`
+#' = 30, `weight_decay` = 0.0001, `adam_eps` = 1e-08.
+#' * `n_input_genes` (default 1000): Genes with the highest variance, which are used.
+#' * `permute_graph` (default FALSE): Deal the graph out anew among the genes: a control that should do worse if the
+#'   graph tells anything.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param graph Path of a .csv or .tsv with the weights between genes (genes x genes, 0 for no edge); `NULL` for
+#'   co-expression. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Wang, Bai and Nabavi 2021
+#' @seealso [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunSigGCN(obj, graph = "graph", labels = "cell_type")
+#' }
+RunSigGCN <- function(object, graph = NULL, inputs = NULL, ...) {
+  own <- list(graph = graph)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
+  RunModel(object, model = "siggcn", inputs = inputs, ...)
+}
+
+#' CondSCVI: an autoencoder of the states that cells of each type are in, the reference of DestVI
+#'
+#' Trains CondSCVI on raw counts and adds its embedding, the reduction `condscvi`. `RunCondSCVI()` is
+#' `RunModel(model = "condscvi")`, which see for the arguments that all models have.
+#'
+#' @section Options of CondSCVI and their defaults:
+#' Options of training are those of [RunModel()].
+#' * `n_hidden` (default 128): Width of the hidden layers.
+#' * `n_latent` (default 5): Dimensions of the latent space.
+#' * `n_layers` (default 2): Hidden layers of the encoder and of the decoder.
+#' * `weight_obs` (default FALSE): Weight cells by the inverse frequency of their type, so that rare types count as much
+#'   as common ones.
+#' * `dropout_rate` (default 0.05): Share of hidden units that the encoder and the decoder drop in training.
+#' * `log_variational` (default TRUE): Give the encoder log(1 + counts) rather than counts.
+#' * `encode_covariates` (default FALSE): Show the batch to the encoder too.
+#' * `prior` (default mog): Prior of the states of a type: a learned mixture of normals, or the standard normal.
+#' * `num_classes_mog` (default 10): Components of the mixture of each type.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param fine Column of the metadata with finer cell types, which a classifier learns from the states; missing values
+#'   are left out. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Lopez et al. 2022
+#' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunCondSCVI(obj, fine = "fine", batch = "donor")
+#' }
+RunCondSCVI <- function(object, fine = NULL, inputs = NULL, ...) {
+  own <- list(fine = fine)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
+  RunModel(object, model = "condscvi", inputs = inputs, ...)
+}
+
+#' @rdname RunModel
+#' @export
+RunDestVI <- function(object, ...) RunModel(object, model = "destvi", ...)
+
+#' @rdname RunModel
+#' @export
+RunStereoscopeCells <- function(object, ...) RunModel(object, model = "stereoscope_cells", ...)
+
+#' @rdname RunModel
+#' @export
+RunStereoscope <- function(object, ...) RunModel(object, model = "stereoscope", ...)

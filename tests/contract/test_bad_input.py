@@ -77,6 +77,8 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "differential_programs": lambda k, a, **o: sd.differential_programs(
         **{"model": k.programs, "adata": a, "groupby": "type", **o}
     ),
+    "deconvolve": lambda k, a, **o: sd.deconvolve(a, k.cells, **{"labels_key": "type", **o}),
+    "deconvolve, reference": lambda k, a, **o: sd.deconvolve(k.cells.copy(), a, **{"labels_key": "type", **o}),
     "minify": lambda k, a, **o: sd.minify(k.model, a, **o),
     "generate_cells": lambda k, a, **o: sd.generate_cells(k.classifier, **{"n": 3, "adata": a, **o}),
     "score_generated": lambda k, a, **o: sd.score_generated(k.cells, a, **{"training": k.cells, **o}),
@@ -370,6 +372,8 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "embed_pretrained, scored": {"two cells", "nothing known", "fractions in columns", "odd uns"},
     "finetune_integration": {"a batch of one cell", "mixed columns"},
     "find_doublets": {"a gene twice", "logged", "infinite", "negative", "nothing highly variable", "all zero"},
+    "deconvolve": {"all zero", "logged", "two cells", "lower-case genes", "a gene twice"},
+    "deconvolve, reference": {"logged", "two cells", "one batch and label", "mixed columns", "lists in columns"},
     "score, expression": {"two cells", "all zero", "NaN in obsm", "lower-case genes"},
     "score_perturbation": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
     "rank_perturbations": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},

@@ -8,7 +8,8 @@ import pytest
 import torch
 from parity.test_scvi import near as near_tensor
 
-from scduet.checkpoints.scvi_names import VELOVI, from_scvi_tools, to_scvi_tools
+from scduet.checkpoints.scvi_names import from_scvi_tools, to_scvi_tools
+from scduet.checkpoints.scvi_velovi import NAMES as VELOVI
 from scduet.contract import CellBatch, Reference, Step
 from scduet.models.velocity.velovi import STATES, Config, VeloVI
 

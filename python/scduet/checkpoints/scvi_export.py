@@ -14,6 +14,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from scduet.checkpoints import scvi_multivi as multivi
+from scduet.checkpoints import scvi_spatial as spatial
 from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints import scvi_velovi as velovi
 from scduet.checkpoints.scvi_names import VAE, to_scvi_tools
@@ -37,6 +38,7 @@ NON_KWARGS = {  # arguments that their constructors name, in that order; the res
         *("region_factors", "use_batch_norm", "use_layer_norm"),
         *("latent_distribution", "deeply_inject_covariates", "encode_covariates"),
     ),
+    "condscvi": ("n_hidden", "n_latent", "n_layers", "weight_obs", "dropout_rate"),
     "poissonvi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "latent_distribution"),
     "velovi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "gamma_init_data", "linear_decoder"),
     "totalvi": (
@@ -50,7 +52,7 @@ NON_KWARGS = {  # arguments that their constructors name, in that order; the res
         *("deeply_inject_covariates", "encode_covariates", "fully_paired", "protein_dispersion"),
     ),
 }
-KWARGS = {"scvi": "kwargs"}
+KWARGS = {"scvi": "kwargs", "condscvi": "module_kwargs"}
 OF_TRAINING = ("classification_ratio", "n_samples_per_label")  # options that there belong to train()
 COVARIATES = ("categorical_covariate_keys", "continuous_covariate_keys")
 SETUP = {  # arguments of their setup_anndata, in that order
@@ -60,6 +62,7 @@ SETUP = {  # arguments of their setup_anndata, in that order
     "autozi": ("batch_key", "labels_key", "layer"),
     "poissonvi": ("layer", "batch_key", "labels_key", "size_factor_key", *COVARIATES),
     "peakvi": ("batch_key", "labels_key", *COVARIATES, "layer"),
+    "condscvi": ("batch_key", "labels_key", "fine_labels_key", "layer", "unlabeled_category", "size_factor_key"),
     "totalvi": ("batch_key", "panel_key", "layer", "size_factor_key", *COVARIATES),
     "multivi": ("batch_key", *COVARIATES),
     "velovi": (),
@@ -73,8 +76,11 @@ def write(
 
     Raises FormatError where the folder exists already, or scvi-tools has no such model.
     """
-    if name not in MODELS.values():
-        raise FormatError(f"scvi-tools has no model {name!r}", f"export one of {some(MODELS.values(), 9)}")
+    if name not in SETUP:
+        raise FormatError(f"{name!r} cannot be written for scvi-tools", f"export one of {some(SETUP, 9)}")
+    if name == "condscvi" and schema.features:
+        remedy = "train it without fine_labels_key"
+        raise FormatError("the CondSCVI of scvi-tools takes 'unlabeled' for a fine type, this one does not", remedy)
     strange = {key for key in schema.levels if key not in _setup(name, schema)["keys"]}
     if strange:
         raise FormatError(f"the {name!r} of scvi-tools takes no covariates: {some(strange)}", "use scvi")
@@ -100,7 +106,8 @@ def write(
 
 
 def _weights(name: str, module: Any) -> dict[str, Any]:
-    weights = to_scvi_tools(module, NAMES.get(name, VAE))
+    written = spatial.written_weights if name in spatial.NAMES else to_scvi_tools
+    weights = written(module, NAMES.get(name, VAE))
     if name == "scanvi":
         n = module.reference.n_labels
         weights["y_prior"] = torch.full((1, n), 1 / n)
@@ -179,6 +186,8 @@ def registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
         fields["labels"]["summary_stats"] = {"n_labels": len(state["categorical_mapping"])}
     if name in ("scvi", "scanvi", "totalvi", "peakvi", "poissonvi", "multivi"):
         fields |= _covariates(schema)
+    if name == "condscvi":
+        fields["size_factor"] = {"data_registry": {}, "state_registry": {}, "summary_stats": {}}
     arguments = _setup(name, schema)["arguments"] | ({"use_minified": False} if name == "scanvi" else {})
     head = {
         "scvi_version": VERSION,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -75,6 +75,7 @@ class Names(NamedTuple):
     turned: Mapping[str, str] = TURNED
     may_be_unused: tuple[str, ...] = MAY_BE_UNUSED
     same: Mapping[str, str] = {}  # single weights that are neither
+    unused: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]] | None = None  # what an option switches off
 
 
 VAE = Names()
@@ -156,33 +157,6 @@ MULTIVI = Names(
     same={"mixture.log_weight": "mod_weights"},
 )
 
-VELOVI = Names(
-    stacks={
-        "encoder.body": "z_encoder.encoder",
-        "time.body": "decoder.rho_first_decoder",
-        "states.body": "decoder.pi_first_decoder",
-    },
-    linear={
-        "encoder.mean": "z_encoder.mean_encoder",
-        "encoder.log_variance": "z_encoder.var_encoder",
-        "time.rho": "decoder.px_rho_decoder.0",
-        "time.tau": "decoder.px_tau_decoder.0",
-        "states.logits": "decoder.px_pi_decoder",
-    },
-    turned={},
-    may_be_unused=(
-        *("decoder.px_rho_decoder.", "decoder.px_tau_decoder.", "decoder.linear_scaling_"),
-        *("alpha_1_unconstr", "lambda_alpha_unconstr", "pyro_param_store"),
-    ),
-    same={
-        **{name: f"{name}_unconstr" for name in ("switch_time", "alpha", "alpha_1", "lambda_alpha", "scale")},
-        **{name: f"{name}_mean_unconstr" for name in ("gamma", "beta")},
-        **{name: name for name in ("switch_spliced", "switch_unspliced")},
-        "time.log_slope": "decoder.linear_scaling_tau",
-        "time.intercept": "decoder.linear_scaling_tau_intercept",
-    },
-)
-
 PER_PROTEIN = (  # weights of MultiVI with a row for each protein
     *("py_r", "background_pro_", "z_decoder_pro.py_back_mean_", "z_decoder_pro.py_fore_scale_"),
     "z_decoder_pro.py_background_",
@@ -213,9 +187,9 @@ def to_scvi_tools(module: nn.Module, names: Names = VAE) -> dict[str, Tensor]:
     """The state dict of scvi-tools' module with the weights of `module`; the weights that it never uses are zero."""
     ours = module.state_dict()
     theirs = {_their_name(name, names): _joined(name, ours, names) for name in _owners(ours)}
-    own = {id(TOTALVI): _unused_by_totalvi, id(MULTIVI): _unused_by_multivi, id(VELOVI): _unused_by_velovi}
-    unused = own.get(id(names), _unused)
-    return unused(theirs, module) | theirs
+    own = {id(VAE): _unused, id(TOTALVI): _unused_by_totalvi, id(MULTIVI): _unused_by_multivi}
+    unused = names.unused or own.get(id(names))
+    return theirs if unused is None else unused(theirs, module) | theirs
 
 
 def _owners(ours: Mapping[str, Tensor]) -> list[str]:
@@ -244,7 +218,7 @@ def _tables(name: str, ours: Mapping[str, Tensor]) -> list[str]:
 def _joined(name: str, ours: Mapping[str, Tensor], names: Names) -> Tensor:
     """Our weight as theirs."""
     if name.removeprefix(INSIDE) in names.turned:
-        return ours[name][None] if "library_log" in name else ours[name].t()
+        return ours[name][None] if "library_log" in name else _turned(ours[name])
     tables = _tables(name, ours)
     return torch.cat([ours[name], *(ours[table].T for table in tables)], 1) if tables else ours[name]
 
@@ -252,7 +226,7 @@ def _joined(name: str, ours: Mapping[str, Tensor], names: Names) -> Tensor:
 def _split(name: str, value: Tensor, ours: Mapping[str, Tensor], names: Names) -> list[tuple[str, Tensor]]:
     """Their weight as ours, by name."""
     if name.removeprefix(INSIDE) in names.turned:
-        return [(name, (value[0] if "library_log" in name else value.t()).contiguous())]
+        return [(name, (value[0] if "library_log" in name else _turned(value)).contiguous())]
     tables = _tables(name, ours)
     if not tables:
         return [(name, value)]
@@ -261,6 +235,11 @@ def _split(name: str, value: Tensor, ours: Mapping[str, Tensor], names: Names) -
         (name, parts[0].contiguous()),
         *((t, part.T.contiguous()) for t, part in zip(tables, parts[1:], strict=True)),
     ]
+
+
+def _turned(value: Tensor) -> Tensor:
+    """With its axes in the other order."""
+    return value.permute(*reversed(range(value.dim())))
 
 
 def _unused(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
@@ -315,16 +294,3 @@ def _unused_by_multivi(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[
     for name in twin.keys() - theirs.keys() - unused.keys():
         unused[name] = torch.zeros_like(twin[name][:0] if name.startswith(PER_PROTEIN) else twin[name])
     return unused
-
-
-def _unused_by_velovi(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """What options switch off: a changing rate, a linear decoder, or the heads that it stands for."""
-    genes, hidden = cast(Any, module).reference.n_genes, cast(Any, module).config.n_hidden
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("alpha_1_unconstr", "lambda_alpha_unconstr"), (genes,))
-    shapes |= dict.fromkeys(("decoder.linear_scaling_tau", "decoder.linear_scaling_tau_intercept"), (genes,))
-    for part in ("rho", "tau"):
-        shapes |= {
-            f"decoder.px_{part}_decoder.0.weight": (genes, hidden),
-            f"decoder.px_{part}_decoder.0.bias": (genes,),
-        }
-    return {name: torch.zeros(shape) for name, shape in shapes.items() if name not in theirs}

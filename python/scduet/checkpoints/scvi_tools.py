@@ -19,9 +19,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from scduet.checkpoints import scvi_multivi as multivi
+from scduet.checkpoints import scvi_spatial as spatial
 from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints import scvi_velovi as velovi
-from scduet.checkpoints.scvi_names import MULTIVI, TOTALVI, VAE, VELOVI, from_scvi_tools
+from scduet.checkpoints.scvi_names import MULTIVI, TOTALVI, VAE, from_scvi_tools
 from scduet.contract import Reference
 from scduet.data.levels import kind_of, text
 from scduet.data.schema import Fields, Schema
@@ -36,8 +37,10 @@ ONE_FILE, THREE_FILES = "model.pt", ("model_params.pt", "attr.pkl", "var_names.c
 MODELS = {  # theirs: ours
     **dict(SCVI="scvi", SCANVI="scanvi", LinearSCVI="ldvae", AUTOZI="autozi", TOTALVI="totalvi"),
     **dict(PEAKVI="peakvi", POISSONVI="poissonvi", MULTIVI="multivi", VELOVI="velovi"),
+    **dict(CondSCVI="condscvi", DestVI="destvi"),
+    **dict(RNAStereoscope="stereoscope_cells", SpatialStereoscope="stereoscope"),
 }
-NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI, "velovi": VELOVI}  # of weights, where they are not those of their VAE
+NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI, "velovi": velovi.NAMES, **spatial.NAMES}  # of weights, where not VAE's
 NO_MATTER = {  # arguments that do not change the model
     *("use_cuda", "use_gpu", "datamodule", "registry", "adata", "pretrained_model", "unlabeled_category", "labels_key"),
     *("extra_payload_autotune", "data_and_attributes"),
@@ -62,6 +65,7 @@ class Foreign:
     history: list[dict[str, float]]
     train_rows: list[int] | None = None  # of the cells it was trained on
     held_out: list[int] | None = None
+    holds: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # argument -> what is known of a model it is on
 
 
 def recognize(path: Path) -> bool:
@@ -85,6 +89,8 @@ def read(path: Path) -> Foreign:
     given = _flat(attributes.get("init_params_", {}))
     given |= totalvi.options(given, known, weights) if name == "totalvi" else {}
     given |= multivi.options(known, weights, path) if name == "multivi" else {}
+    theirs = dict(given)
+    given |= spatial.options(name, given, weights) if name in spatial.NAMES else {}
     config = _config(name, given, path)
     features = multivi.features(names, known, weights) if name == "multivi" else {}
     genes = features.get("rna") or _genes(names, known, path / "model.pt" if path.is_dir() else path)
@@ -96,11 +102,18 @@ def read(path: Path) -> Foreign:
         schema, reference = velovi.with_layers(schema, reference, known, weights)
     if features:
         schema, reference = multivi.with_modalities(schema, reference, known, features, weights)
+    holds = {}
+    if name in spatial.NAMES:
+        schema, reference, holds = spatial.described(name, theirs, known, schema, reference)
     with own_random_numbers():
-        module = find(name)(reference, config)
-    module.load_state_dict(from_scvi_tools(_renamed(name, config, weights), module, NAMES.get(name, VAE)))
+        module = find(name)(reference, config, **holds)
+    read_weights = spatial.read_weights if name in spatial.NAMES else from_scvi_tools
+    module.load_state_dict(read_weights(_renamed(name, config, weights), module, NAMES.get(name, VAE)))
+    for held in holds.values():
+        spatial.complete(held, module)
     rows = [_places(attributes.get(f"{which}_indices_")) for which in ("train", "validation")]
-    return Foreign(name, module.eval(), schema, reference, config, _history(attributes.get("history_")), *rows)
+    history = _history(attributes.get("history_"))
+    return Foreign(name, module.eval(), schema, reference, config, history, *rows, holds)
 
 
 def registry(path: Path) -> dict[str, Any]:

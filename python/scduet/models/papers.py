@@ -43,6 +43,33 @@ AUTOZI = Paper(
     "bioRxiv 794875 (2019)",
     "10.1101/794875",
 )
+VAE = Paper(
+    "Kingma DP, Welling M.", "Auto-encoding variational Bayes", "arXiv 1312.6114 (2013)", "10.48550/arXiv.1312.6114"
+)
+DENOISING = Paper(
+    "Vincent P, Larochelle H, Bengio Y, Manzagol P-A.",
+    "Extracting and composing robust features with denoising autoencoders",
+    "Proceedings of ICML:1096-1103 (2008)",
+    "10.1145/1390156.1390294",
+)
+ADVERSARIAL = Paper(
+    "Makhzani A, Shlens J, Jaitly N, Goodfellow I, Frey B.",
+    "Adversarial autoencoders",
+    "arXiv 1511.05644 (2015)",
+    "10.48550/arXiv.1511.05644",
+)
+INFOVAE = Paper(
+    "Zhao S, Song J, Ermon S.",
+    "InfoVAE: information maximizing variational autoencoders",
+    "arXiv 1706.02262 (2017)",
+    "10.48550/arXiv.1706.02262",
+)
+BETA_TC = Paper(
+    "Chen RTQ, Li X, Grosse R, Duvenaud D.",
+    "Isolating sources of disentanglement in variational autoencoders",
+    "arXiv 1802.04942 (2018)",
+    "10.48550/arXiv.1802.04942",
+)
 TOTALVI = Paper(
     "Gayoso A, Steier Z, Lopez R, Regier J, Nazor KL, Streets A, Yosef N.",
     "Joint probabilistic modeling of single-cell multi-omic data with totalVI",
@@ -54,6 +81,24 @@ MULTIVI = Paper(
     "MultiVI: deep generative model for the integration of multimodal data",
     "Nature Methods 20:1222-1231 (2023)",
     "10.1038/s41592-023-01909-9",
+)
+SCMM = Paper(
+    "Minoura K, Abe K, Nam H, Nishikawa H, Shimamura T.",
+    "A mixture-of-experts deep generative model for integrated analysis of single-cell multiomics data",
+    "Cell Reports Methods 1:100071 (2021)",
+    "10.1016/j.crmeth.2021.100071",
+)
+COBOLT = Paper(
+    "Gong B, Zhou Y, Purdom E.",
+    "Cobolt: integrative analysis of multimodal single-cell sequencing data",
+    "Genome Biology 22:351 (2021)",
+    "10.1186/s13059-021-02556-z",
+)
+TRANSLATION = Paper(
+    "Yang KD, Belyaeva A, Venkatachalapathy S, Damodaran K, Katcoff A, Radhakrishnan A, Shivashankar GV, Uhler C.",
+    "Multi-domain translation between single-cell imaging and sequencing data using autoencoders",
+    "Nature Communications 12:31 (2021)",
+    "10.1038/s41467-020-20249-2",
 )
 PEAKVI = Paper(
     "Ashuach T, Reidenbach DA, Gayoso A, Yosef N.",
@@ -145,13 +190,45 @@ HARMONY = Paper(
     "Nature Methods 16:1289-1296 (2019)",
     "10.1038/s41592-019-0619-0",
 )
+SCGAN = Paper(
+    "Marouf M, Machart P, Bansal V, et al.",
+    "Realistic in silico generation and augmentation of single-cell RNA-seq data using generative adversarial networks",
+    "Nature Communications 11:166 (2020)",
+    "10.1038/s41467-019-14018-z",
+)
+CRITIC_FEATURES = Paper(
+    "Ghahramani A, Watt FM, Luscombe NM",
+    "Generative adversarial networks simulate gene expression and predict perturbations in single cells",
+    "bioRxiv 262501 (2018)",
+    "10.1101/262501",
+)
+SIGGCN = Paper(
+    "Wang T, Bai J, Nabavi S",
+    "Single-cell classification using graph convolutional networks",
+    "BMC Bioinformatics 22:364 (2021)",
+    "10.1186/s12859-021-04278-2",
+)
+DESTVI = Paper(
+    "Lopez R, Li B, Keren-Shaul H, et al.",
+    "DestVI identifies continuums of cell types in spatial transcriptomics data",
+    "Nature Biotechnology 40:1360-1369 (2022)",
+    "10.1038/s41587-022-01272-8",
+)
+STEREOSCOPE = Paper(
+    "Andersson A, Bergenstråhle J, Asp M, et al.",
+    "Single-cell and spatial transcriptomics enables probabilistic inference of cell type topography",
+    "Communications Biology 3:565 (2020)",
+    "10.1038/s42003-020-01247-y",
+)
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),
     "scanvi": (SCANVI, SCVI),
     "ldvae": (LDVAE,),
     "autozi": (AUTOZI,),
+    "autoencoder": (VAE, DENOISING, ADVERSARIAL, INFOVAE, BETA_TC),
     "totalvi": (TOTALVI,),
     "multivi": (MULTIVI,),
+    "mmvae": (SCMM, COBOLT, TRANSLATION),
     "peakvi": (PEAKVI,),
     "poissonvi": (POISSONVI,),
     "velovi": (VELOVI,),
@@ -159,7 +236,13 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "deepimpute": (DEEPIMPUTE,),
     "scgen": (SCGEN,),
     "trvae": (TRVAE,),
+    "gan": (SCGAN, CRITIC_FEATURES),
+    "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),
+    "condscvi": (DESTVI,),
+    "destvi": (DESTVI,),
+    "stereoscope_cells": (STEREOSCOPE,),
+    "stereoscope": (STEREOSCOPE,),
     "kpnn": (KPNN,),
     "solo": (SOLO,),
     "geneformer": (GENEFORMER,),

@@ -133,7 +133,7 @@ class MLP(nn.Module):
         if shift is not None:
             x = (x + shift[:, None]).flatten(0, 1)
         if norm is not None:
-            x = _normalized(x, norm)
+            x = normalized(x, norm)
         if self.layer_norm:
             x = F.layer_norm(x, x.shape[-1:])
         return F.dropout(F.relu(x) if self.activation == "relu" else F.leaky_relu(x), self.dropout, self.training)
@@ -201,7 +201,8 @@ def kl_to_normal(
     return 0.5 * (ratio + (mean - prior[0]) ** 2 / prior[1] - 1 - ratio.log()).sum(-1)
 
 
-def _normalized(x: Float[Tensor, "cell hidden"], norm: Any) -> Float[Tensor, "cell hidden"]:
+def normalized(x: Float[Tensor, "cell hidden"], norm: Any) -> Float[Tensor, "cell hidden"]:
+    """Batch norm that takes a minibatch of one cell in training, with the running statistics."""
     if len(x) > 1 or not norm.training:
         return norm(x)
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

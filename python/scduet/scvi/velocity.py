@@ -99,7 +99,7 @@ class VELOVI(ScviModel):
     def get_rates(self) -> dict[str, np.ndarray]:
         """Rates of each gene: beta, gamma, alpha, alpha_1, lambda_alpha."""
         with torch.inference_mode():
-            rates = draws.velovi_of(self._model).rates()._asdict()
+            rates = vars(draws.velovi_of(self._model).rates())
         order = ("beta", "gamma", "alpha", "alpha_1", "lambda_alpha")
         return {name: rates[name].cpu().numpy() for name in order}
 

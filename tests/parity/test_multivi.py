@@ -12,7 +12,8 @@ from named import named
 from parity.test_totalvi import near, pretend
 
 import scduet as sd
-from scduet.checkpoints.scvi_names import MULTIVI, from_scvi_tools, to_scvi_tools
+from scduet.checkpoints.scvi_names import from_scvi_tools, to_scvi_tools
+from scduet.checkpoints.scvi_tables import MULTIVI
 from scduet.contract import Step
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential

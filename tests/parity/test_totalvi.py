@@ -13,7 +13,8 @@ from conftest import DATA
 from named import named
 
 import scduet as sd
-from scduet.checkpoints.scvi_names import TOTALVI, to_scvi_tools
+from scduet.checkpoints.scvi_names import to_scvi_tools
+from scduet.checkpoints.scvi_tables import TOTALVI
 from scduet.contract import CellBatch, Step
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential

@@ -9,7 +9,7 @@ import torch
 from parity.test_scvi import near as near_tensor
 
 from scduet.checkpoints.scvi_names import from_scvi_tools, to_scvi_tools
-from scduet.checkpoints.scvi_velovi import NAMES as VELOVI
+from scduet.checkpoints.scvi_tables import VELOVI
 from scduet.contract import CellBatch, Reference, Step
 from scduet.models.velocity.velovi import STATES, Config, VeloVI
 

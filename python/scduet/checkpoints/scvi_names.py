@@ -1,4 +1,6 @@
-"""Weights of scvi-tools' VAE, and of the models that extend it, under our names, and back.
+"""Weights of scvi-tools' models under our names, and back; the names of its VAE and of the models that extend it.
+
+Those of models with modules of their own are in `scvi_tables` and `scvi_spatial`.
 
 Their names are the same from version 0.15 to 1.5. What we hold as `scvi.` they inherit, so that it has no prefix there.
 
@@ -12,14 +14,11 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor, nn
 
 from scduet.errors import FormatError, some
-from scduet.nn.random import own_random_numbers
 
 MLPS = {  # ours: theirs
     "encoder.body": "z_encoder.encoder",
@@ -64,6 +63,7 @@ TURNED = {  # transposed, or with a leading axis of length 1
 COVARIATE = ".covariate."
 MAY_BE_UNUSED = ("l_encoder.", "decoder.px_r_decoder.", "decoder.px_dropout_decoder.", "px_r", "pyro_param_store")
 INSIDE = "scvi."
+Weights = Mapping[str, Tensor]
 OURS_ALONE = ("adversary.", "proteins.protein_detected")  # they keep these elsewhere, or not at all
 
 
@@ -75,92 +75,29 @@ class Names(NamedTuple):
     turned: Mapping[str, str] = TURNED
     may_be_unused: tuple[str, ...] = MAY_BE_UNUSED
     same: Mapping[str, str] = {}  # single weights that are neither
-    unused: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]] | None = None  # what an option switches off
+    unused: Callable[[Weights, nn.Module], Weights] = lambda theirs, module: {}  # what they allocate beside, as zeros
 
 
-VAE = Names()
-TOTALVI = Names(
-    stacks={
-        "encoder.body": "encoder.encoder",
-        "library_encoder.body": "encoder.l_gene_encoder",
-        "genes.body": "decoder.px_decoder",
-        "proteins.background.body": "decoder.py_back_decoder",
-        "proteins.foreground.body": "decoder.py_fore_decoder",
-        "proteins.mixing.body": "decoder.sigmoid_decoder",
-    },
-    linear={
-        "encoder.mean": "encoder.z_mean_encoder",
-        "encoder.log_variance": "encoder.z_var_encoder",
-        "library_encoder.mean": "encoder.l_gene_mean_encoder",
-        "library_encoder.log_variance": "encoder.l_gene_var_encoder",
-        "genes.share": "decoder.px_scale_decoder.fc_layers.Layer 0.0",
-        "proteins.background.mean": "decoder.py_back_mean_log_alpha.fc_layers.Layer 0.0",
-        "proteins.background.spread": "decoder.py_back_mean_log_beta.fc_layers.Layer 0.0",
-        "proteins.foreground.gain": "decoder.py_fore_scale_decoder.fc_layers.Layer 0.0",
-        "proteins.mixing.logits": "decoder.py_background_decoder.fc_layers.Layer 0.0",
-        "proteins.mixing.dropout_logits": "decoder.px_dropout_decoder_gene.fc_layers.Layer 0.0",
-    },
-    turned={
-        "log_dispersion": "px_r",
-        "proteins.log_dispersion": "py_r",
-        "proteins.prior_mean": "background_pro_alpha",
-        "proteins.prior_log_sd": "background_pro_log_beta",
-        "proteins.log_efficiency": "log_per_batch_efficiency",
-        "library_log_mean": "library_log_means",
-        "library_log_variance": "library_log_vars",
-    },
-    may_be_unused=("encoder.l_gene_", "decoder.px_dropout_decoder_gene.", "pyro_param_store"),
-)
+def _unused(theirs: Weights, module: nn.Module) -> Weights:
+    """What scvi-tools allocates beside: the library's encoder, and heads of the decoder; nothing in PeakVI."""
+    if not any(name.startswith("decoder.") for name in theirs):
+        return {}
+    config: Any = getattr(module, "vae", module).config
+    reference: Any = module.reference
+    hidden, genes = config.n_hidden, reference.n_genes
+    rows = {"l_encoder.mean_encoder": 1, "l_encoder.var_encoder": 1}
+    rows |= {"decoder.px_r_decoder": genes, "decoder.px_dropout_decoder": genes}
+    first = "z_encoder.encoder.fc_layers.Layer 0."  # the library's encoder has one layer like this
+    unused = {name.replace("z_", "l_", 1): torch.zeros_like(v) for name, v in theirs.items() if name.startswith(first)}
+    for name, n in rows.items():
+        unused |= {f"{name}.weight": torch.zeros(n, hidden), f"{name}.bias": torch.zeros(n)}
+    levels = {"gene-batch": (reference.n_batches,), "gene-label": (reference.n_labels,)}
+    if config.dispersion != "gene-cell":
+        unused["px_r"] = torch.zeros(genes, *levels.get(config.dispersion, ()))
+    return unused
 
 
-MULTIVI = Names(
-    stacks={
-        "rna.encoder.body": "z_encoder_expression.encoder",
-        "library.body": "l_encoder_expression.px_decoder",
-        "rna.decoder": "z_decoder_expression.px_decoder",
-        "peaks_encoder.body": "z_encoder_accessibility.encoder",
-        "depth.body": "l_encoder_accessibility.px_decoder",
-        "peaks.body": "z_decoder_accessibility.px_decoder",
-        "protein_encoder.body": "z_encoder_protein.encoder",
-        "proteins.background.body": "z_decoder_pro.py_back_decoder",
-        "proteins.foreground.body": "z_decoder_pro.py_fore_decoder",
-        "proteins.mixing.body": "z_decoder_pro.sigmoid_decoder",
-    },
-    linear={
-        "rna.encoder.mean": "z_encoder_expression.mean_encoder",
-        "rna.encoder.log_variance": "z_encoder_expression.var_encoder",
-        "library.logit": "l_encoder_expression.output.0",
-        "rna.share": "z_decoder_expression.px_scale_decoder.0",
-        "rna.dropout_logits": "z_decoder_expression.px_dropout_decoder",
-        "peaks_encoder.mean": "z_encoder_accessibility.mean_encoder",
-        "peaks_encoder.log_variance": "z_encoder_accessibility.var_encoder",
-        "depth.logit": "l_encoder_accessibility.output.0",
-        "peaks.logit": "z_decoder_accessibility.output.0",
-        "protein_encoder.mean": "z_encoder_protein.mean_encoder",
-        "protein_encoder.log_variance": "z_encoder_protein.var_encoder",
-        "proteins.background.mean": "z_decoder_pro.py_back_mean_log_alpha.fc_layers.Layer 0.0",
-        "proteins.background.spread": "z_decoder_pro.py_back_mean_log_beta.fc_layers.Layer 0.0",
-        "proteins.foreground.gain": "z_decoder_pro.py_fore_scale_decoder.fc_layers.Layer 0.0",
-        "proteins.mixing.logits": "z_decoder_pro.py_background_decoder.fc_layers.Layer 0.0",
-    },
-    turned={
-        "rna.log_dispersion": "px_r",
-        "peaks.region_logit": "region_factors",
-        "proteins.log_dispersion": "py_r",
-        "proteins.prior_mean": "background_pro_alpha",
-        "proteins.prior_log_sd": "background_pro_log_beta",
-    },
-    may_be_unused=(
-        *("z_decoder_expression.px_r_decoder.", "z_decoder_expression.px_dropout_decoder.", "px_r"),
-        *("z_encoder_protein.", "z_decoder_pro.", "background_pro_", "py_r", "pyro_param_store"),
-    ),
-    same={"mixture.log_weight": "mod_weights"},
-)
-
-PER_PROTEIN = (  # weights of MultiVI with a row for each protein
-    *("py_r", "background_pro_", "z_decoder_pro.py_back_mean_", "z_decoder_pro.py_fore_scale_"),
-    "z_decoder_pro.py_background_",
-)
+VAE = Names(unused=_unused)
 
 
 def from_scvi_tools(theirs: Mapping[str, Tensor], module: nn.Module, names: Names = VAE) -> dict[str, Tensor]:
@@ -187,9 +124,7 @@ def to_scvi_tools(module: nn.Module, names: Names = VAE) -> dict[str, Tensor]:
     """The state dict of scvi-tools' module with the weights of `module`; the weights that it never uses are zero."""
     ours = module.state_dict()
     theirs = {_their_name(name, names): _joined(name, ours, names) for name in _owners(ours)}
-    own = {id(VAE): _unused, id(TOTALVI): _unused_by_totalvi, id(MULTIVI): _unused_by_multivi}
-    unused = names.unused or own.get(id(names))
-    return theirs if unused is None else unused(theirs, module) | theirs
+    return {**names.unused(theirs, module), **theirs}
 
 
 def _owners(ours: Mapping[str, Tensor]) -> list[str]:
@@ -240,57 +175,3 @@ def _split(name: str, value: Tensor, ours: Mapping[str, Tensor], names: Names) -
 def _turned(value: Tensor) -> Tensor:
     """With its axes in the other order."""
     return value.permute(*reversed(range(value.dim())))
-
-
-def _unused(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """What scvi-tools allocates beside: the library's encoder, and heads of the decoder; nothing in PeakVI."""
-    if not any(name.startswith("decoder.") for name in theirs):
-        return {}
-    config: Any = getattr(module, "vae", module).config
-    reference: Any = module.reference
-    hidden, genes = config.n_hidden, reference.n_genes
-    rows = {"l_encoder.mean_encoder": 1, "l_encoder.var_encoder": 1}
-    rows |= {"decoder.px_r_decoder": genes, "decoder.px_dropout_decoder": genes}
-    first = "z_encoder.encoder.fc_layers.Layer 0."  # the library's encoder has one layer like this
-    unused = {name.replace("z_", "l_", 1): torch.zeros_like(v) for name, v in theirs.items() if name.startswith(first)}
-    for name, n in rows.items():
-        unused |= {f"{name}.weight": torch.zeros(n, hidden), f"{name}.bias": torch.zeros(n)}
-    levels = {"gene-batch": (reference.n_batches,), "gene-label": (reference.n_labels,)}
-    if config.dispersion != "gene-cell":
-        unused["px_r"] = torch.zeros(genes, *levels.get(config.dispersion, ()))
-    return unused
-
-
-def _unused_by_totalvi(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """The library's encoder, like one layer of that of the states, and dropout of genes, like their shares."""
-    encoder, share = "encoder.encoder.fc_layers.Layer 0.", "decoder.px_scale_decoder."
-    copied = {encoder: "encoder.l_gene_encoder.fc_layers.Layer 0.", share: "decoder.px_dropout_decoder_gene."}
-    unused = {
-        name.replace(used, other): torch.zeros_like(value)
-        for used, other in copied.items()
-        for name, value in theirs.items()
-        if name.startswith(used)
-    }
-    for part in ("mean", "var"):
-        head = theirs[f"encoder.z_{part}_encoder.weight"]
-        unused |= {f"encoder.l_gene_{part}_encoder.weight": torch.zeros(1, head.shape[1])}
-        unused |= {f"encoder.l_gene_{part}_encoder.bias": torch.zeros(1)}
-    return unused
-
-
-def _unused_by_multivi(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Heads of genes, and where there are no proteins their networks: those of one protein, without its outputs."""
-    share, reference = theirs["z_decoder_expression.px_scale_decoder.0.weight"], cast(Any, module).reference
-    unused = {f"z_decoder_expression.px_{name}_decoder.weight": torch.zeros_like(share) for name in ("r", "dropout")}
-    unused |= {f"z_decoder_expression.px_{name}_decoder.bias": share.new_zeros(len(share)) for name in ("r", "dropout")}
-    unused["px_r"] = share.new_zeros(len(share))
-    if "protein" in reference.n_extra:
-        return unused
-    one = {"protein_detected": np.ones((reference.n_batches, 1), np.float32)}
-    one |= {f"protein_background_{name}": np.ones(reference.n_batches, np.float32) for name in ("mean", "sd")}
-    like = replace(reference, n_extra={**reference.n_extra, "protein": 1}, arrays={**reference.arrays, **one})
-    with own_random_numbers():
-        twin = to_scvi_tools(type(module)(like, cast(Any, module).config), MULTIVI)
-    for name in twin.keys() - theirs.keys() - unused.keys():
-        unused[name] = torch.zeros_like(twin[name][:0] if name.startswith(PER_PROTEIN) else twin[name])
-    return unused

@@ -22,7 +22,8 @@ from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_spatial as spatial
 from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints import scvi_velovi as velovi
-from scduet.checkpoints.scvi_names import MULTIVI, TOTALVI, VAE, from_scvi_tools
+from scduet.checkpoints.scvi_names import VAE, from_scvi_tools
+from scduet.checkpoints.scvi_tables import MULTIVI, TOTALVI, VELOVI
 from scduet.contract import Reference
 from scduet.data.levels import kind_of, text
 from scduet.data.schema import Fields, Schema
@@ -40,7 +41,7 @@ MODELS = {  # theirs: ours
     **dict(CondSCVI="condscvi", DestVI="destvi"),
     **dict(RNAStereoscope="stereoscope_cells", SpatialStereoscope="stereoscope"),
 }
-NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI, "velovi": velovi.NAMES, **spatial.NAMES}  # of weights, where not VAE's
+NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI, "velovi": VELOVI, **spatial.NAMES}  # of weights, where not VAE's
 NO_MATTER = {  # arguments that do not change the model
     *("use_cuda", "use_gpu", "datamodule", "registry", "adata", "pretrained_model", "unlabeled_category", "labels_key"),
     *("extra_payload_autotune", "data_and_attributes"),

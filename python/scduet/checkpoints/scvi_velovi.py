@@ -2,64 +2,21 @@
 
 from __future__ import annotations
 
-from scduet._torch import torch
+from scduet._torch import torch  # noqa: F401  before any other import of it
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from scduet.checkpoints.scvi_names import Names
 from scduet.contract import Reference
 from scduet.data.schema import Schema
 from scduet.models.velocity.velovi import Fields, VeloVI
 
 SWITCH = ("switch_spliced", "switch_unspliced")
 LAYERS = {"X": "spliced_layer", "U": "unspliced_layer"}
-
-
-def _unused(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """What options switch off: a changing rate, a linear decoder, or the heads that it stands for."""
-    genes, hidden = cast(Any, module).reference.n_genes, cast(Any, module).config.n_hidden
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("alpha_1_unconstr", "lambda_alpha_unconstr"), (genes,))
-    shapes |= dict.fromkeys(("decoder.linear_scaling_tau", "decoder.linear_scaling_tau_intercept"), (genes,))
-    for part in ("rho", "tau"):
-        shapes |= {
-            f"decoder.px_{part}_decoder.0.weight": (genes, hidden),
-            f"decoder.px_{part}_decoder.0.bias": (genes,),
-        }
-    return {name: torch.zeros(shape) for name, shape in shapes.items() if name not in theirs}
-
-
-NAMES = Names(
-    stacks={
-        "encoder.body": "z_encoder.encoder",
-        "time.body": "decoder.rho_first_decoder",
-        "states.body": "decoder.pi_first_decoder",
-    },
-    linear={
-        "encoder.mean": "z_encoder.mean_encoder",
-        "encoder.log_variance": "z_encoder.var_encoder",
-        "time.rho": "decoder.px_rho_decoder.0",
-        "time.tau": "decoder.px_tau_decoder.0",
-        "states.logits": "decoder.px_pi_decoder",
-    },
-    turned={},
-    may_be_unused=(
-        *("decoder.px_rho_decoder.", "decoder.px_tau_decoder.", "decoder.linear_scaling_"),
-        *("alpha_1_unconstr", "lambda_alpha_unconstr", "pyro_param_store"),
-    ),
-    same={
-        **{name: f"{name}_unconstr" for name in ("switch_time", "alpha", "alpha_1", "lambda_alpha", "scale")},
-        **{name: f"{name}_mean_unconstr" for name in ("gamma", "beta")},
-        **{name: name for name in ("switch_spliced", "switch_unspliced")},
-        "time.log_slope": "decoder.linear_scaling_tau",
-        "time.intercept": "decoder.linear_scaling_tau_intercept",
-    },
-    unused=_unused,
-)
 
 
 def with_layers(

@@ -75,7 +75,7 @@ def test_cells_find_their_own_halves_within_their_batch(adata, model, halves):
 
 
 def test_assigned_one_to_one_and_by_canonical_correlation(model, halves):
-    a, b, place = halves
+    a, b, _ = halves
     found = sd.match_cells(a, b, model, use="cca", method="bipartite")
     assert found.used == "cca"
     assert found.table.loc["cca", "foscttm"] < 0.1

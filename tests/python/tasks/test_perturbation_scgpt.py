@@ -81,20 +81,20 @@ def test_perturbed_genes_are_always_among_the_genes_of_a_minibatch():
 def test_pairs_are_matched_within_context_and_batch():
     obs = pd.DataFrame(
         {
-            "perturbation": ["control"] * 4 + ["G1", "G1", "G2+G3", "other"],
+            "perturbation": ["control"] * 4 + ["G1", "G1", "G2+G3", "G1+other"],
             "context": ["a", "a", "a", "b", "a", "b", "a", "a"],
             "batch": ["x", "y", "y", "y", "x", "x", "y", "x"],
         }
     ).astype("category")
     obs.index = obs.index.astype(str)
-    cells = AnnData(np.ones((8, 3), np.float32), obs, pd.DataFrame(index=["G1", "G2", "G4"]))
+    cells = AnnData(np.ones((8, 3), np.float32), obs, pd.DataFrame(index=["G1", "G2", "G3"]))
     for seed in range(5):
         target, source = scgpt.paired(cells, np.random.default_rng(seed))
-        assert target.tolist() == [0, 1, 2, 3, 4, 5, 6]  # "other" is of no measured gene
+        assert target.tolist() == [0, 1, 2, 3, 4, 5, 6]  # "other" is not measured
         assert source[:6].tolist() == [0, 1, 2, 3, 0, 3]  # controls with themselves; of the batch, then of the context
         assert source[6] in (1, 2)
     flags = scgpt.flags_of(["control", "G1", "G2+G3"], cells.var_names)
-    assert flags.tolist() == [[False, False, False], [True, False, False], [False, True, False]]
+    assert flags.tolist() == [[False, False, False], [True, False, False], [False, True, True]]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -123,7 +123,8 @@ class MMVAE(nn.Module):
         self.latent = Latent(self.member.latent_distribution, config.n_latent)
         self.views = views_of(self.modalities, self.member.views)
         make = Networks(reference, config, self.member, self.modalities)
-        self.encoders, self.decoders = make.encoders(), make.decoders()
+        self.encoders: Any = make.encoders()
+        self.decoders: Any = make.decoders()
         self.mixture = Mixture(len(self.modalities), None, False, False)
         n_features = sum(make.n_features(name) for name in self.modalities)
         sizes = config.n_latent, n_features, len(self.modalities)

@@ -124,7 +124,7 @@ class ProteinCounts(nn.Module):
         self.body, n = body, len(log_mean)
         self.logit = CovariateLinear(n_in, n, levels) if body is None else nn.Linear(n_in, n)
         with torch.no_grad():
-            self.logit.bias += log_mean  # pyright: ignore[reportOperatorIssue]
+            self.logit.bias.add_(log_mean)  # pyright: ignore[reportOptionalMemberAccess]
         self.log_dispersion = nn.Parameter(torch.zeros(n))
 
     def distribution(self, state: Float[Tensor, "cell state"], codes: Codes) -> NegativeBinomial:

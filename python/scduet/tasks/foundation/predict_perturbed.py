@@ -21,7 +21,7 @@ from scduet.events import Listener
 from scduet.nn.random import own_random_numbers
 from scduet.options import build, refuse_unknown
 from scduet.tasks.foundation.finetune import RATES, RECIPE, option_names
-from scduet.tasks.perturbation.interface import CONTROL
+from scduet.tasks.perturbation.interface import CONTROL, can_flag
 from scduet.tasks.perturbation.trained import scgpt_of
 from scduet.train import device as devices
 from scduet.train.config import TrainConfig
@@ -44,7 +44,7 @@ class Pairs:
 
     def __call__(self, rows: Rows) -> PerturbedBatch:
         flag = self.flags[self.perturbation[rows.index]]
-        genes = self.genes(flag.any(0), rows.index)
+        genes = self.genes(np.asarray(flag.any(0)), rows.index)
         target = torch.from_numpy(rows.counts[:, genes].toarray().astype(np.float32))
         shown = self.control[rows.index][:, genes].toarray()
         return batch_of(self.token[genes], shown, flag[:, genes], rows.index, target)
@@ -69,8 +69,8 @@ class PerturbedScGPT:
     def predict_perturbed(self, control: AnnData, context: str, perturbation: str) -> Float[np.ndarray, "cell gene"]:
         """The control cells, all genes shown, with flags at the genes of the perturbation."""
         flag = flags_of([perturbation], self.genes)[0]
-        if perturbation != CONTROL and not flag.any():
-            raise DataError(f"{perturbation!r} is of no measured gene", "scGPT flags genes among those of adata")
+        if perturbation != CONTROL and not can_flag("scgpt", perturbation.split("+"), self.genes):
+            raise DataError(f"{perturbation!r} has a target that is not measured", "scGPT flags genes of adata")
         values, device = control.layers["lognormal"], next(self.module.parameters()).device
         size, found = max(TOKENS // len(self.genes), 1), []
         self.module.eval()
@@ -127,27 +127,26 @@ def train_random(cells: AnnData, **how: Any) -> PerturbedScGPT:
 
 
 def paired(cells: AnnData, draw: np.random.Generator) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
-    """Rows of perturbed cells whose target is measured, and of a random control for each; controls with themselves.
+    """Rows of cells whose targets are all measured, and of a random control for each; controls with themselves.
 
     A control of the same context and batch, or where there is none of the same context, or any.
     """
     names = cells.obs["perturbation"].cat
-    measured = flags_of(names.categories, cells.var_names).any(1)
+    measured = np.array([can_flag("scgpt", str(name).split("+"), cells.var_names) for name in names.categories])
     is_control = (cells.obs["perturbation"] == CONTROL).to_numpy()
-    kept = np.flatnonzero(is_control | measured[names.codes])
-    if not is_control.any() or len(kept) == is_control.sum():
-        raise DataError("no perturbed cell has a measured target", "scGPT flags genes among those of adata")
+    perturbed = np.flatnonzero(~is_control & measured[names.codes])
+    if not is_control.any() or not len(perturbed):
+        raise DataError("no perturbed cell has measured targets", "scGPT flags genes among those of adata")
     context, batch = (cells.obs[key].cat.codes.to_numpy() for key in ("context", "batch"))
-    source = kept.copy()
-    for i, row in enumerate(kept):
-        if is_control[row]:
-            continue
-        near = is_control & (context == context[row])
-        for choice in (near & (batch == batch[row]), near, is_control):
-            if choice.any():
-                source[i] = draw.choice(np.flatnonzero(choice))
-                break
-    return kept, source
+    source = np.arange(cells.n_obs)
+    for where in sorted(set(zip(context[perturbed], batch[perturbed], strict=True))):
+        near = is_control & (context == where[0])
+        same = near & (batch == where[1])
+        pool = np.flatnonzero(next(choice for choice in (same, near, is_control) if choice.any()))
+        rows = perturbed[(context[perturbed] == where[0]) & (batch[perturbed] == where[1])]
+        source[rows] = draw.choice(pool, len(rows))
+    kept = np.sort(np.r_[np.flatnonzero(is_control), perturbed])
+    return kept, source[kept]
 
 
 def flags_of(names, genes) -> Bool[np.ndarray, "perturbation gene"]:

@@ -72,7 +72,7 @@ def generate_cells(
     maker = part_with(model.module, MakesCells)
     if maker is not None:
         _check_made(model, labels_key, batch)
-    chosen = None if maker else modality_of(model)
+    chosen = modality_of(model) if maker is None else None
     (code,) = batch_codes(model, None if batch is None else [batch])
     adata = None if adata is None else on_disk(adata)
     cells = adata if is_minified(adata) and maker is None else model.encode(adata)
@@ -82,7 +82,11 @@ def generate_cells(
     rows = draw.choice(_sources(labels, label, len(cell_names(model, adata)), key), n)
     total = None if library is None else torch.tensor(_library(library, n))[:, None]
     with seeded(seed), torch.inference_mode():
-        parts = _decoded(model, chosen, cells, rows, total, code) if chosen else _made(model, maker, cells, rows, total)
+        if chosen is not None:
+            parts = _decoded(model, chosen, cells, rows, total, code)
+        else:
+            assert maker is not None
+            parts = _made(model, maker, cells, rows, total)
         pieces, batches = zip(*((sp.csr_matrix(x.cpu().numpy(), dtype=np.float32), b) for x, b in parts), strict=True)
     obs = pd.DataFrame({"source": cell_names(model, adata)[rows].to_numpy()}, index=[f"generated{i}" for i in range(n)])
     if key is not None and labels is not None:

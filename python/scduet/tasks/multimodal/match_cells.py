@@ -6,6 +6,7 @@ from scduet._torch import torch
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,7 +113,8 @@ class _ByModel:
         rows = sequential(len(cells)) if rows is None else rows
         parts = minibatches(cells, rows, BATCH_SIZE)
         with torch.inference_mode():
-            embed, device = self.model.module.eval().embed, self.model.device
+            module: Any = self.model.module.eval()
+            embed, device = module.embed, self.model.device
             found = [embed(part.to(device), modality=self.names[side]).double().cpu() for part in parts]
         return torch.cat(found).numpy()
 
@@ -128,7 +130,8 @@ class _ByCCA:
     def of(cls, model: Model, names: tuple[str, str], known: Cells, shown: np.ndarray) -> _ByCCA:
         matrices = [gathered(modality_of(model, name).source(known))[shown] for name in names]
         reduced = tuple(Reduced.of(x, name) for x, name in zip(matrices, names, strict=True))
-        cca = CCA.of(*(one.scores(x) for one, x in zip(reduced, matrices, strict=True)))
+        first, second = (one.scores(x) for one, x in zip(reduced, matrices, strict=True))
+        cca = CCA.of(first, second)
         return cls(model, names, reduced, cca)  # pyright: ignore[reportArgumentType]
 
     def embed(self, cells: Cells, side: int, rows: np.ndarray | None = None) -> Embedding:

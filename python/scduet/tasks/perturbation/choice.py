@@ -19,7 +19,7 @@ LEARNS = ("weighted", "linear")  # rules that take more contexts or perturbation
 def check_model(study: Study, case: Case, model: Any) -> None:
     """Raise for a model that does not suit the task, or has too little to learn from."""
     if isinstance(model, str) and not can_flag(model, case.target, study.screen.genes):
-        what = f"model={model!r} predicts perturbations of measured genes, and {case.name!r} is of none"
+        what = f"model={model!r} predicts perturbations of measured genes, and {case.name!r} has another target"
         raise DataError(what, "check the spelling, or use another model")
     rule = isinstance(model, str) and model not in MODELS and model != "auto"
     if rule and model not in RULES[case.task]:

@@ -64,8 +64,8 @@ def with_company(names: Iterable[Any]) -> list[str]:
 
 
 def can_flag(name: str, target: Iterable[str], genes: pd.Index) -> bool:
-    """Whether the model can tell this perturbation from none."""
-    return name not in OF_GENES or bool(genes.isin(list(target)).any())
+    """Whether the model can be told of this perturbation: those of genes need all of its targets measured."""
+    return name not in OF_GENES or set(target) <= set(genes)
 
 
 def trainer(name: str) -> Trains:

@@ -143,3 +143,56 @@ def test_the_default_options_are_those_of_scvi_tools(scvi_tools):
     theirs = {name: p.default for call in calls for name, p in inspect.signature(call).parameters.items()}
     ours = vars(Config())
     assert ours == {name: theirs[name] for name in ours}
+
+
+def test_their_files_give_their_numbers_here_and_ours_there(scvi_tools, cells, tmp_path):
+    import scduet as sd
+    from scduet import scvi as facade
+
+    _, theirs = both_models(scvi_tools, cells, n_hidden=16)
+    theirs.save(str(tmp_path / "theirs"))
+    mine = sd.load(tmp_path / "theirs")
+    assert (mine.name, mine.genes) == ("velovi", list(cells.var_names))
+    mine.export_scvi_tools(tmp_path / "ours")
+    again = scvi_tools.external.VELOVI.load(str(tmp_path / "ours"), adata=cells, accelerator="cpu")
+    for name, value in theirs.module.state_dict().items():
+        assert torch.equal(again.module.state_dict()[name], value) or name.startswith(("alpha_1", "lambda", "decoder"))
+    assert np.allclose(again.get_latent_representation(), mine.embed(cells), atol=1e-5)
+    model = facade.external.VELOVI.load(tmp_path / "ours", adata=cells)
+    theirs.module.eval()
+    genes = list(cells.var_names[[1, 4]])
+    given = {"n_samples": 40, "batch_size": 32}
+    for method in ("get_velocity", "get_latent_time"):
+        ours, expected = (getattr(part, method)(**given) for part in (model, theirs))
+        assert ours.columns.equals(expected.columns)
+        gap = (ours.mean() - expected.mean()).abs().max()
+        assert gap < 0.25 * expected.to_numpy().std()  # other draws; equal ones are compared above
+        assert getattr(model, method)(gene_list=genes, n_samples=2).shape == (N_CELLS, 2)
+    assert model.get_velocity(n_samples=3, return_mean=False).shape == (3, N_CELLS, N_GENES)
+    s, u = model.get_expression_fit(**given)
+    for ours, expected in zip((s, u), theirs.get_expression_fit(**given), strict=True):
+        assert (ours.mean() - expected.mean()).abs().max() < 0.05
+    table, cosines = model.get_directional_uncertainty(n_samples=5)
+    expected, _ = theirs.get_directional_uncertainty(n_samples=5, n_jobs=1)
+    assert list(table) == list(expected)
+    assert cosines.shape == (N_CELLS, 5)
+    shares, names = model.get_state_assignment()
+    assert shares.shape == (N_CELLS, N_GENES, 4)
+    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
+    hard, _ = model.get_state_assignment(hard_assignment=True, gene_list=genes)
+    assert set(np.unique(hard)) <= set(names)
+    rates, expected = model.get_rates(), theirs.get_rates()
+    near(torch.as_tensor(rates["gamma"]), expected["gamma"], "gamma")
+    cells.obs["type"] = np.array(["a", "b"])[np.arange(N_CELLS) % 2]
+    scores, _ = model.get_permutation_scores("type")
+    assert scores.shape == (N_GENES, 2)
+
+
+def test_the_facade_trains(cells):
+    from scduet import scvi as facade
+
+    facade.external.VELOVI.setup_anndata(cells, spliced_layer="Ms", unspliced_layer="Mu")
+    model = facade.external.VELOVI(cells, n_hidden=8)
+    model.train(max_epochs=2, train_size=0.8)
+    assert model.is_trained
+    assert len(model.history["elbo_validation"]) == 2

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_spatial as spatial
 from scduet.checkpoints import scvi_totalvi as totalvi
+from scduet.checkpoints import scvi_velovi as velovi
 from scduet.checkpoints.scvi_names import VAE, to_scvi_tools
 from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, NAMES, ONE_FILE
 from scduet.data.schema import Schema
@@ -39,6 +40,7 @@ NON_KWARGS = {  # arguments that their constructors name, in that order; the res
     ),
     "condscvi": ("n_hidden", "n_latent", "n_layers", "weight_obs", "dropout_rate"),
     "poissonvi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "latent_distribution"),
+    "velovi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "gamma_init_data", "linear_decoder"),
     "totalvi": (
         *("n_latent", "gene_dispersion", "protein_dispersion", "gene_likelihood", "latent_distribution"),
         *("empirical_protein_background_prior", "override_missing_proteins"),
@@ -63,6 +65,7 @@ SETUP = {  # arguments of their setup_anndata, in that order
     "condscvi": ("batch_key", "labels_key", "fine_labels_key", "layer", "unlabeled_category", "size_factor_key"),
     "totalvi": ("batch_key", "panel_key", "layer", "size_factor_key", *COVARIATES),
     "multivi": ("batch_key", *COVARIATES),
+    "velovi": (),
 }
 
 
@@ -192,6 +195,8 @@ def registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
         "setup_args": arguments,
         "setup_method_name": "setup_anndata",
     }
+    if name == "velovi":
+        fields, head["setup_args"] = velovi.fields_of(schema, reference)
     return head | {"field_registries": fields}
 
 

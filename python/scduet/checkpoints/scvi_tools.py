@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_spatial as spatial
 from scduet.checkpoints import scvi_totalvi as totalvi
+from scduet.checkpoints import scvi_velovi as velovi
 from scduet.checkpoints.scvi_names import VAE, from_scvi_tools
-from scduet.checkpoints.scvi_tables import MULTIVI, TOTALVI
+from scduet.checkpoints.scvi_tables import MULTIVI, TOTALVI, VELOVI
 from scduet.contract import Reference
 from scduet.data.levels import kind_of, text
 from scduet.data.schema import Fields, Schema
@@ -36,10 +37,11 @@ from scduet.options import build
 ONE_FILE, THREE_FILES = "model.pt", ("model_params.pt", "attr.pkl", "var_names.csv")
 MODELS = {  # theirs: ours
     **dict(SCVI="scvi", SCANVI="scanvi", LinearSCVI="ldvae", AUTOZI="autozi", TOTALVI="totalvi"),
-    **dict(PEAKVI="peakvi", POISSONVI="poissonvi", MULTIVI="multivi", CondSCVI="condscvi", DestVI="destvi"),
+    **dict(PEAKVI="peakvi", POISSONVI="poissonvi", MULTIVI="multivi", VELOVI="velovi"),
+    **dict(CondSCVI="condscvi", DestVI="destvi"),
     **dict(RNAStereoscope="stereoscope_cells", SpatialStereoscope="stereoscope"),
 }
-NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI, **spatial.NAMES}  # of weights, where they are not those of their VAE
+NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI, "velovi": VELOVI, **spatial.NAMES}  # of weights, where not VAE's
 NO_MATTER = {  # arguments that do not change the model
     *("use_cuda", "use_gpu", "datamodule", "registry", "adata", "pretrained_model", "unlabeled_category", "labels_key"),
     *("extra_payload_autotune", "data_and_attributes"),
@@ -97,6 +99,8 @@ def read(path: Path) -> Foreign:
     reference = _reference(schema, known, weights)
     if name == "totalvi":
         schema, reference = totalvi.with_proteins(schema, reference, known)
+    if name == "velovi":
+        schema, reference = velovi.with_layers(schema, reference, known, weights)
     if features:
         schema, reference = multivi.with_modalities(schema, reference, known, features, weights)
     holds = {}

@@ -78,7 +78,7 @@ def phase_portraits(
     wrong = [gene for gene, pair in genes.items() if {len(part) for part in pair} != {len(annotation)}]
     if wrong:
         raise DataError(f"the values of {wrong[0]!r} are not one a cell", "give spliced and unspliced values of all")
-    entries = legend_entries(annotation)
+    entries, drawn = legend_entries(annotation), None
     with matplotlib.rc_context(STYLE):
         figure, panels = grid(1, len(genes), size, legend_width(name, entries), gap=0.45, left=0.5)
         for axes, (gene, (s, u)) in zip(panels[0], genes.items(), strict=True):

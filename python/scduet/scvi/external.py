@@ -5,12 +5,13 @@ from __future__ import annotations
 from scduet.scvi.peaks import POISSONVI
 from scduet.scvi.registry import instead_of
 from scduet.scvi.solo import SOLO
+from scduet.scvi.velocity import VELOVI
 
-__all__ = ["POISSONVI", "SOLO"]
+__all__ = ["POISSONVI", "SOLO", "VELOVI"]
 _NOT_HERE = (
     *("CYTOVI", "CellAssign", "ContrastiveVI", "Decipher", "GIMVI", "METHYLANVI", "METHYLVI", "MRVI", "RESOLVI"),
     *("RNAStereoscope", "SCAR", "SCBASSET", "SCVIVA", "SpatialStereoscope", "SysVI", "TOTALANVI"),
-    *("Tangram", "TorchMRVI", "VELOVI"),
+    *("Tangram", "TorchMRVI"),
 )
 __getattr__ = instead_of(
     "scduet.scvi.external", dict.fromkeys(_NOT_HERE, "scduet.models.MODELS lists the models that are here")

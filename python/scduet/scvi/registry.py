@@ -111,8 +111,9 @@ class Manager:
         schema = self.model.schema
         if registry_key == REGISTRY_KEYS.X_KEY:
             return locate_main(self.adata, schema.fields.layer).values
-        if registry_key in (REGISTRY_KEYS.PROTEIN_EXP_KEY, REGISTRY_KEYS.ATAC_X_KEY):
-            given = schema.inputs["peaks" if registry_key == REGISTRY_KEYS.ATAC_X_KEY else "protein"]
+        further = {REGISTRY_KEYS.ATAC_X_KEY: "peaks", REGISTRY_KEYS.PROTEIN_EXP_KEY: "protein", "U": "unspliced"}
+        if registry_key in further:
+            given = schema.inputs[further[registry_key]]
             return locate(self.adata, resolve(self.adata, getattr(schema.fields, given.option), given)).values
         cells = self.model.schema.encode(self.adata)
         label = np.zeros(len(cells), dtype=np.int64) if cells.label is None else cells.label

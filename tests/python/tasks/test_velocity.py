@@ -249,14 +249,14 @@ def test_velovi_finds_the_direction(by_velovi):
 
 
 def test_a_trained_velovi_gives_the_same_again(by_velovi, tmp_path):
-    cells, found = by_velovi
+    _, found = by_velovi
     found.model.save(tmp_path / "model")
     again = sd.velocity(simulated(), sd.load(tmp_path / "model"), labels_key="type", transitions=ORDER, n_samples=10)
     assert again.scores.to_dict() == pytest.approx(found.scores.to_dict(), rel=1e-3, abs=1e-3)
 
 
 def test_parts_work_on_prepared_cells(by_velovi):
-    cells, found = by_velovi
+    _, found = by_velovi
     prepared = sd.velocity_moments(simulated(), scale=True)
     assert list(prepared.var_names) == found.model.genes
     for key in ("Ms", "Mu"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +16,8 @@ Genes = Float[Tensor, " gene"]
 Values = Float[Tensor, "cell gene"]
 
 
-class Rates(NamedTuple):
+@dataclass(frozen=True)
+class Rates:
     """Rates of each gene. Transcription goes from alpha to alpha_1, at the speed of lambda_alpha, where it changes."""
 
     gamma: Genes
@@ -26,7 +27,8 @@ class Rates(NamedTuple):
     lambda_alpha: Genes
 
 
-class Kinetics(NamedTuple):
+@dataclass(frozen=True)
+class Kinetics:
     """Where each cell is on the curve of each gene."""
 
     pi: Float[Tensor, "cell gene state"]
@@ -36,7 +38,7 @@ class Kinetics(NamedTuple):
 
 def induction(rates: Rates, t: Tensor, changing: bool) -> tuple[Tensor, Tensor]:
     """u and s a time `t` after transcription began. changing: at a rate that goes from alpha to alpha_1."""
-    gamma, beta, alpha, alpha_1, speed = rates
+    gamma, beta, alpha, alpha_1, speed = rates.gamma, rates.beta, rates.alpha, rates.alpha_1, rates.lambda_alpha
     eu, es = (-beta * t).exp(), (-gamma * t).exp()
     if not changing:
         return alpha / beta * (1 - eu), alpha / gamma * (1 - es) + alpha / (gamma - beta + TINY) * (es - eu)

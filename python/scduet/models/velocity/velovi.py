@@ -281,8 +281,8 @@ class VeloVI(nn.Module):
 
 
 def _body(n_in: int, config: Config, part: str, dropout: float = 0.0) -> MLP:
-    norms = {f"{kind}_norm": getattr(config, f"use_{kind}_norm") in ("both", part) for kind in ("batch", "layer")}
-    return MLP(n_in, config.n_hidden, config.n_layers, dropout=dropout, **norms)
+    batch_norm, layer_norm = (use in ("both", part) for use in (config.use_batch_norm, config.use_layer_norm))
+    return MLP(n_in, config.n_hidden, config.n_layers, dropout=dropout, batch_norm=batch_norm, layer_norm=layer_norm)
 
 
 def _before_softplus(x: Tensor) -> Tensor:

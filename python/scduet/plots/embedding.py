@@ -141,4 +141,6 @@ def legend_width(title: str, levels: dict[str, str]) -> float:
 
 
 def _text_width(text: str) -> float:
+    if not text:  # of which matplotlib makes no path
+        return 0.0
     return TextPath((0, 0), text.replace("$", "S"), size=STYLE["legend.fontsize"]).get_extents().width / 72

@@ -21,6 +21,7 @@ from scduet.contract import Reference
 from scduet.data.levels import text
 from scduet.data.schema import Schema
 from scduet.errors import FormatError
+from scduet.models import find
 from scduet.models.spatial import condscvi, stereoscope_cells
 from scduet.nn.random import own_random_numbers
 
@@ -157,18 +158,18 @@ def _reference_of_spots(name: str, given: Mapping[str, Any], schema: Schema) -> 
     n = len(types)
     if name == "stereoscope":
         config, arrays = stereoscope_cells.Config("random"), {"label_share": np.zeros((n, len(schema.genes)))}
-        cls, needed = stereoscope_cells.StereoscopeCells, "stereoscope_cells"
+        needed = "stereoscope_cells"
     else:
         prior, width = given.get("mean_vprior"), given["n_hidden"]
         if prior is None:
             raise FormatError("this DestVI has no components of the states", "train it with vamp_prior_p=")
         sizes = {"n_layers": given["n_layers"], "dropout_rate": given["dropout_decoder"]}
         config = condscvi.Config(width, given["n_latent"], num_classes_mog=int(prior.shape[1]), **sizes)
-        cls, needed, arrays = condscvi.CondSCVI, "condscvi", {"label_weight": np.ones(n)}
+        needed, arrays = "condscvi", {"label_weight": np.ones(n)}
         known = replace(known, fields=condscvi.Fields(**vars(fields)), inputs=condscvi.CondSCVI.inputs)
     reference = Reference(len(known.genes), n_labels=n, arrays={k: v.astype(np.float32) for k, v in arrays.items()})
     with own_random_numbers():
-        module = cls(reference, config)
+        module: Any = find(needed)(reference, config)
     for parameter in module.parameters():
         parameter.requires_grad_(False).fill_(torch.nan)  # the encoder is not known: embedding gives NaN
     return SimpleNamespace(name=needed, module=module.eval(), schema=known, reference=reference, config=config)

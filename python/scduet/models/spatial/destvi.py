@@ -139,19 +139,22 @@ class DestVI(nn.Module):
         self.extra_logits = nn.Parameter(torch.zeros(config.add_celltypes, n_genes))
         self.platform = nn.Parameter(torch.zeros(n_genes))
         width, layers = sizes.n_hidden, sizes.n_layers
-        plain = {"batch_norm": False, "layer_norm": True}
         if config.n_latent_amortization is not None and any(self.networks):
             dropout = config.dropout_amortization
-            body = MLP(n_genes, width, layers, (reference.n_batches,), dropout=dropout, **plain)
+            body = MLP(
+                n_genes, width, layers, (reference.n_batches,), dropout=dropout, batch_norm=False, layer_norm=True
+            )
             self.encoder = GaussianEncoder(body, width, config.n_latent_amortization)
         n_in = config.n_latent_amortization or n_genes
         if self.networks[1]:
-            self.state_body = MLP(n_in, width, STATE_LAYERS, dropout=config.dropout_amortization, **plain)
+            self.state_body = MLP(
+                n_in, width, STATE_LAYERS, dropout=config.dropout_amortization, batch_norm=False, layer_norm=True
+            )
             self.state_head = nn.Linear(width, self.n_labels * self.n_modes * (self.n_latent + self.mixes))
         else:
             self.free_states = nn.Parameter(torch.randn(reference.n_cells, self.n_labels, self.n_latent))
         if self.networks[0]:
-            self.proportion_body = MLP(n_in, width, layers, **plain)
+            self.proportion_body = MLP(n_in, width, layers, batch_norm=False, layer_norm=True)
             self.proportion_head = nn.Linear(width, self.n_labels + config.add_celltypes)
         else:
             self.free_proportions = nn.Parameter(torch.randn(reference.n_cells, self.n_labels + config.add_celltypes))

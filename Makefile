@@ -1,6 +1,6 @@
 # Every command of the project; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup system-deps system test test-fast demo lint docs wheel bench freeze clean
+.PHONY: help setup system-deps system test test-fast test-newest demo lint docs wheel bench freeze clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -8,6 +8,11 @@ PY := $(VENV)/bin/python
 # An index that offers torch for your hardware (CPU only, a certain CUDA, ...); empty: whatever pip is set to.
 TORCH_INDEX ?=
 EXTRAS ?= test,parity,baselines,hub,docs
+# `make test-newest`: an environment and versions of its own (constraints-newest.txt). CI does not run it.
+NEWEST_VENV ?= .venv-newest
+NEWEST_PYTHON ?=
+NEWEST_PIP = $(NEWEST_VENV)/bin/python -m pip install --quiet --no-compile
+NEWEST_TESTS ?= @tests/newest.txt
 # Your own file for the demo: make demo DATA=my.h5ad BATCH=donor LABEL=cell_type
 DATA ?=
 BATCH ?=
@@ -44,6 +49,18 @@ test: system lint  ## Check style and types, then run all tests (Python, R, the 
 test-fast: setup  ## Run the tests that answer within four minutes on two cores
 	$(PY) -m pytest $(PYTEST_ARGS) -m "not slow" </dev/null
 
+test-newest:  ## Test files, checkpoints, R and the façade on Python 3.13 with the newest versions (.venv-newest)
+	@test -x $(NEWEST_VENV)/bin/python || { python=$(or $(NEWEST_PYTHON),$$(tools/python313.sh)) && "$$python" -m venv $(NEWEST_VENV); }
+	@$(MAKE) --no-print-directory $(NEWEST_VENV)/.ready
+	$(NEWEST_VENV)/bin/python -m pytest $(NEWEST_TESTS) </dev/null
+
+$(NEWEST_VENV)/.ready: pyproject.toml constraints-newest.txt
+	$(NEWEST_PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints-newest.txt)
+	$(NEWEST_PIP) --constraint constraints-newest.txt --editable '.[test,multimodal,parity,baselines,hub]'
+	@! command -v R >/dev/null || $(NEWEST_PIP) --constraint constraints-newest.txt --editable '.[r]' \
+		|| echo "rpy2 could not be built; going on without it"
+	touch $@
+
 demo: system setup  ## Integrate, score and report real cells into demo/; DATA= BATCH= LABEL= for yours
 	$(PY) tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(BATCH),--batch '$(BATCH)') $(if $(LABEL),--label '$(LABEL)') </dev/null
 
@@ -67,5 +84,5 @@ freeze: setup  ## Write the versions now installed to constraints.txt
 	$(PY) -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt && touch $(VENV)/.ready
 
 clean:  ## Remove what the commands made
-	rm -rf $(VENV) demo build dist docs/_build .make .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST_VENV) demo build dist docs/_build .make .pytest_cache .ruff_cache .hypothesis
 	find python tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
 """Cells that models make, judged beside real ones: python benchmarks/generated_cells.py pbmc3k_seurat_labels.h5ad
 
-Half of the cells train scVI; the others, which it does not see, are what generated cells are compared with. Beside
-states of real cells (`generate_cells`): states drawn from the prior, and the mean of each type with Poisson noise.
+Half of the cells train scVI and a GAN; the others, which neither sees, are what generated cells are compared with.
+Beside states of real cells (`generate_cells`): states drawn from the prior, and the mean of each type with Poisson
+noise.
 """
 
 import sys
@@ -44,6 +45,10 @@ def main(path: str) -> None:
     types = {name: np.asarray(training[labels == name].X.sum(0)).ravel() for name in np.unique(labels)}
     share = np.array([types[name] / types[name].sum() for name in source.obs["cell_type"]])
     sets["mean of the type, Poisson"] = made(draw.poisson(library[:, None] * share), source.obs["cell_type"], training)
+    begun = time.process_time()
+    gan = sd.fit(training, "gan", labels_key="cell_type")
+    print(f"GAN: {time.process_time() - begun:.0f} s of CPU, {len(gan.history)} epochs")
+    sets["GAN"] = sd.generate_cells(gan, n)
     table = sd.score_generated(sets, held_out, training=training, labels_key="cell_type")
     print(table.round(3).to_string(), table.attrs)
 

@@ -35,7 +35,10 @@ AFTERWARDS = {  # methods of a model -> functions of R that use them
 }
 
 
+BY_HAND = {"velovi"}  # models whose short form is a task of its own, written in R
 OWN_TEXTS = {  # of arguments whose help in Python speaks of AnnData
+    "graph": "Path of a .csv or .tsv with the weights between genes (genes x genes, 0 for no edge); `NULL` for "
+    "co-expression.",
     "gene_sets": "Gene sets: the path of a `.gmt` file, or a matrix with a row for each gene used and a column for "
     "each set, 1 where the gene is in the set.",
 }
@@ -57,6 +60,8 @@ def arguments_of(name: str) -> dict[str, str]:
 
 
 def has_page(name: str) -> bool:
+    if name in BY_HAND:
+        return False
     return bool(inputs_of(name)) or getattr(find(name), "modalities", ("rna",))[0] != "rna"
 
 
@@ -127,19 +132,22 @@ def recipe_told(name: str) -> str:
 def page(name: str, row: Row) -> dict:
     """The parts of a help page, in the markdown of roxygen."""
     cls, (title, paper) = find(name), title_of(name)
-    modalities = cls.modalities
+    modalities = getattr(cls, "modalities", ())
     short = title.partition(":")[0]
-    peaks = modalities[0] == "peaks"
+    peaks = modalities[:1] == ("peaks",)
     after = [function for method, function in AFTERWARDS.items() if hasattr(cls, method)]
-    after += ["NormalizeExpression", "FindModelMarkers", "MapToReference", "RunModel"]
+    after += ["NormalizeExpression", "FindModelMarkers", "MapToReference"] if modalities else []
+    after += ["RunModel"]
     given = {key: argument for key, argument in arguments_of(name).items() if inputs_of(name)[key].required}
+    given = given or dict(list(arguments_of(name).items())[:1])  # one of several that may be there
     example = [
         f'{argument} = "ADT"' if key == "protein" else f'{argument} = "{key}"' for key, argument in given.items()
     ]
     example = [
         'gene.sets = "hallmark.gmt"' if key == "gene_sets" else text for key, text in zip(given, example, strict=True)
     ]
-    example = ['assay = "peaks"'] * peaks + example + ['batch = "donor"']
+    cells = 'batch = "donor"' if modalities else 'labels = "cell_type"'
+    example = ['assay = "peaks"'] * peaks + example + [cells]
     return {
         "title": title.rstrip("."),
         "description": f"Trains {short} on raw counts and adds its embedding, the reduction `{row.reduction}`. "
@@ -205,9 +213,10 @@ def source() -> str:
     runs = {**{name: row.r for name, row in MODELS.items()}, **TRANSFORMER_FUNCTIONS}
     keys = {**{row.reduction: row.obsm for row in MODELS.values()}, **TRANSFORMERS}
     keys = {name: key for name, key in keys.items() if key != f"X_{name}"}
-    given = {key: one for name in MODELS for key, one in inputs_of(name).items()}
+    names = [name for name in MODELS if name not in BY_HAND]
+    given = {key: one for name in names for key, one in inputs_of(name).items()}
     columns = {key: one.option for key, one in given.items() if is_column(one)}
-    options = {given[key].option: argument for name in MODELS for key, argument in arguments_of(name).items()}
+    options = {given[key].option: argument for name in names for key, argument in arguments_of(name).items()}
     return (
         "\n".join(
             [
@@ -220,7 +229,7 @@ def source() -> str:
                 vector("COLUMN_INPUTS", columns),
                 "# The engine's options of inputs, with the arguments of the short forms that stand for them.",
                 vector("INPUT_ARGUMENTS", options),
-                *(f"{roxygen(name, row)}\n{function(name, row)}" for name, row in MODELS.items()),
+                *(f"{roxygen(name, row)}\n{function(name, row)}" for name, row in MODELS.items() if name in names),
             ]
         ).rstrip()
         + "\n"
@@ -296,7 +305,7 @@ def with_places(text: str) -> str:
 
 def with_aliases(text: str) -> str:
     """man/RunModel.Rd with the short forms that have no page of their own."""
-    here = [row.r for name, row in MODELS.items() if not has_page(name)]
+    here = [row.r for name, row in MODELS.items() if not has_page(name) and name not in BY_HAND]
     aliases = "".join(f"\\alias{{{name}}}\n" for name in here)
     usages = "".join(f"{name}(object, ...)\n\n" for name in here)
     text = re.sub(

@@ -21,6 +21,7 @@ TITLES = {  # folder of a public function -> title of its page, in the order of 
     "comparison": "Compare groups of cells",
     "genes": "Genes, networks and programs",
     "multimodal": "Proteins and peaks",
+    "spatial": "Spots and bulk samples",
     "perturbation": "Perturbations",
     "foundation": "Transformers",
     "quality": "Scores and reports",

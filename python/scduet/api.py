@@ -21,10 +21,10 @@ from scduet.count_model import Model
 from scduet.data.checks import mark_of
 from scduet.data.schema import Fields, Schema, describe_genes, on_disk
 from scduet.data.sources import Cells
-from scduet.errors import OptionError
+from scduet.errors import FormatError, OptionError
 from scduet.events import Event, Listener, tell_interrupted, warnings_to
 from scduet.io import native
-from scduet.models import MODELS, find
+from scduet.models import MODELS, find, is_own, name_of
 from scduet.nn.kernels.jit import compilation_announced
 from scduet.nn.random import own_random_numbers
 from scduet.options import build, options_of, refuse_unknown
@@ -42,7 +42,7 @@ _CORRECTED = ("batch_key", "categorical_covariate_keys", "continuous_covariate_k
 @lists_options
 def fit(
     adata,
-    model: str = "scvi",
+    model: str | type = "scvi",
     *,
     callback: Listener | None = None,
     checkpoint: str | Path | None = None,
@@ -53,7 +53,7 @@ def fit(
 
     adata: AnnData with raw counts (cell, gene) in X or in `layer`; not modified. Or the path of an .h5ad or .zarr, or a
         backed AnnData, whose counts stay on disk and are read in blocks (see the option shuffle_block).
-    model: a name from `scduet.models.MODELS`.
+    model: a name from `scduet.models.MODELS`; or a class of your own, also as "file.py:Class": see `check_model`.
     callback: called with an Event after each epoch and for messages; returning True stops training. An exception also
         stops training and is re-raised with the model trained so far as its attribute `model`; KeyboardInterrupt is
         treated as Ctrl-C.
@@ -68,6 +68,7 @@ def fit(
     Raises OptionError, DataError or DeviceError before training starts, TrainingError if the loss is not finite, a
     process dies, or the checkpoint cannot be written.
     """
+    model = name_of(model)
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
     given, (holds, start) = start, _held(cls, model, start)
@@ -158,15 +159,24 @@ def train_module(
 
 
 def load(
-    folder: str | Path, base: TrainedModel | str | Path | None = None, callback: Listener | None = None
+    folder: str | Path,
+    base: TrainedModel | str | Path | None = None,
+    callback: Listener | None = None,
+    *,
+    model: str | type | None = None,
 ) -> TrainedModel:
     """Load a model saved by scduet, scvi-tools (folder or model.pt) or scArches (expiMap), or a published transformer.
 
     folder: also "hf://owner/name@revision" for a transformer on the hub (with the extra `hub`).
     base: for a fine-tuned transformer, the original model; None if its folder has not moved.
-    callback: called with an Event for each downloaded file. Never executes code from the files. Raises FormatError for
-        a folder that is missing, of another kind, damaged or too new.
+    callback: called with an Event for each downloaded file.
+    model: of a model of your own: its class, or "file.py:Class". Not needed again in the same session.
+
+    Never executes code from the files. Raises FormatError for a folder that is missing, of another kind, damaged or too
+    new, and for a model whose class is not known here.
     """
+    if model is not None:
+        return _of_class(name_of(model), folder, base, callback)
     kind = native.kind_of(Path(folder))
     if kind == "scduet fine-tuned transformer":
         from scduet.checkpoints import pretrained
@@ -189,8 +199,18 @@ def load(
     return _whole(model_folder.read(Path(folder)))
 
 
+def _of_class(name: str, folder: str | Path, base, callback: Listener | None) -> TrainedModel:
+    """The model in `folder`. Raises FormatError where it is not one called `name`."""
+    found = load(folder, base, callback)
+    if found.name != name:
+        raise FormatError(f"{folder} holds a model {found.name!r}, not {name!r}", "pass the class that it was made of")
+    return found
+
+
 def is_transformer(model: Any) -> bool:
     """Whether this is a transformer, or its folder or "hf://" address, rather than the name of a model."""
+    if is_own(model):
+        return False
     if not isinstance(model, (str, Path)):
         return True
     from scduet.checkpoints import pretrained  # imported only if needed, since it compiles its tokenizers

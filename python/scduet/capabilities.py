@@ -174,6 +174,15 @@ class Decodes(Protocol):
 
 
 @runtime_checkable
+class MakesCells(Protocol):
+    """A module that makes cells of a type out of noise, without a state of a real cell."""
+
+    def shares(self, cells: CellBatch) -> Float[Tensor, "cell gene"]:
+        """Share of each gene in the counts of a new cell, of the type of each of these cells."""
+        ...
+
+
+@runtime_checkable
 class HasForeground(Protocol):
     """A module that tells what is there of proteins from their background."""
 

@@ -141,6 +141,7 @@ class Input:
     # those without any count in a sparse one
     required: bool = True  # False: the model also works without; it is then in neither `extra` nor `n_extra`
     look_in: tuple[str, ...] = ()  # where plain names are looked up, in this order; empty: by the axis
+    of_genes: bool = False  # cell: its columns are those of the main matrix, in their order
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
+import inspect
+import textwrap
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -43,8 +45,10 @@ def options_of(model: str) -> list[Option]:
 
     Raises OptionError for a model that does not exist.
     """
-    from scduet.models import path_of
+    from scduet.models import OWN, path_of
 
+    if model in OWN:
+        return _options_of_class(OWN[model])
     module = path_of(model).partition(":")[0]
     own = any(isinstance(node, ast.ClassDef) and node.name == "Fields" for node in _tree(module).body)
     fields = f"{module}:Fields" if own else SHARED[0][1]
@@ -54,6 +58,29 @@ def options_of(model: str) -> list[Option]:
 def options_at(*places: tuple[Group, str]) -> list[Option]:
     """The fields of dataclasses, given as pairs of group and "module:Class"."""
     return [option for group, place in places for option in _options_in(group, place)]
+
+
+def _options_of_class(cls: Any) -> list[Option]:
+    """Those of a model of the user's own, which is in no file of scduet."""
+    fields = _declared("data", cls.Fields) if hasattr(cls, "Fields") else options_at(SHARED[0])
+    return [*fields, *options_at(TRAINING), *_declared("model", cls.Config)]
+
+
+def _declared(group: Group, config: Any) -> list[Option]:
+    """The fields of a dataclass; the help of each where its source can be read."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(config)))
+        told = {name: text for name, _, text in _fields_in(tree.body[0])}  # pyright: ignore[reportArgumentType]
+    except (OSError, TypeError, SyntaxError):
+        told = {}
+    hints, found = get_type_hints(config), list[Option]()
+    for field in dataclasses.fields(config):
+        hint, factory = hints[field.name], field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        kind = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+        literal = next((one for one in (hint, *get_args(hint)) if get_origin(one) is Literal), None)
+        found.append(Option(field.name, kind, default, get_args(literal), told.get(field.name, ""), group))
+    return found
 
 
 def settings_at(place: str) -> dict[str, Any]:
@@ -115,6 +142,8 @@ ARGUMENTS: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {  # of analy
     "n_genes": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_neighbors": (int, lambda v: v >= 1, "a whole number from 1 up, or None for all pairs"),
+    "n_pcs": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "n_top_genes": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_candidates": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "delta": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
     "lfc_threshold": (float, lambda v: v >= 0, "an absolute log2 fold change: 0 or more"),
@@ -209,17 +238,19 @@ def _options_in(group: Group, place: str) -> tuple[Option, ...]:
     found: dict[str, Option] = {}
     for base in node.bases:
         found |= {option.name: option for option in _options_in(group, _resolve(base, tree, module))}
-    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            found[field.target.id] = _option(group, field, after)
+    for name, field, text in _fields_in(node):
+        default = None if field.value is None else ast.literal_eval(field.value)
+        kind, choices = ast.unparse(field.annotation), _choices(field.annotation)
+        found[name] = Option(name, kind, default, choices, text, group)
     return tuple(found.values())
 
 
-def _option(group: Group, field: ast.AnnAssign, after: ast.stmt | None) -> Option:
-    text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-    default = None if field.value is None else ast.literal_eval(field.value)
-    name, kind, choices = ast.unparse(field.target), ast.unparse(field.annotation), _choices(field.annotation)
-    return Option(name, kind, default, choices, " ".join(str(text).split()), group)
+def _fields_in(node: ast.ClassDef) -> Iterator[tuple[str, ast.AnnAssign, str]]:
+    """Name of each field of a dataclass, its line, and the text below it."""
+    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            yield field.target.id, field, " ".join(str(text).split())
 
 
 def _choices(annotation: ast.expr) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 #' Integrate the layers of a Seurat v5 object
 #'
 #' A method for `Seurat::IntegrateLayers()`. Each layer is a batch, so split the assay by batch first. Trains on the
-#' counts of the features chosen by `IntegrateLayers()`, not on normalized values.
+#' counts of the features chosen by `IntegrateLayers()`, not on normalized values. `SCVIIntegration()` also takes `ndims`
+#' and `nlayers`, the names that SeuratWrappers' `scVIIntegration()` has for `n_latent` and `n_layers`, and ignores
+#' `conda_env`.
 #'
 #' @param object An `Assay5`, as `IntegrateLayers()` passes it.
 #' @param orig,scale.layer,groups Passed by `IntegrateLayers()`; not used.
@@ -24,7 +26,9 @@
 SCVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = NULL, features = NULL, groups = NULL,
                             assay = NULL, new.reduction = "integrated.scvi", key = NULL, seed.use = 42, verbose = TRUE,
                             model.path = NULL, ...) {
-  integrate_layers("scvi", object, layers, features, assay, new.reduction, key, seed.use, verbose, model.path, ...)
+  rlang::inject(integrate_layers("scvi", object, layers, features, assay, new.reduction, key, seed.use, verbose,
+    model.path, !!!from_seurat_wrappers(list(...), verbose)
+  ))
 }
 attr(SCVIIntegration, "Seurat.method") <- "integration"
 
@@ -45,6 +49,24 @@ SCANVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = 
   )
 }
 attr(SCANVIIntegration, "Seurat.method") <- "integration"
+
+# Arguments of SeuratWrappers' scVIIntegration() under their names here.
+from_seurat_wrappers <- function(given, verbose, call = rlang::caller_env()) {
+  if ("conda_env" %in% names(given)) {
+    inform_scduet("`conda_env` is not used: scduet runs in the Python that `scduet_sitrep()` shows.", verbose)
+    given$conda_env <- NULL
+  }
+  known <- c(ndims = "n_latent", nlayers = "n_layers")
+  for (name in intersect(names(known), names(given))) {
+    if (known[[name]] %in% names(given)) {
+      abort_scduet(
+        sprintf("`%s` and `%s` are the same option.", name, known[[name]]), "Pass one of them.", "option", call
+      )
+    }
+    names(given)[names(given) == name] <- known[[name]]
+  }
+  given
+}
 
 integrate_layers <- function(model, object, layers, features, assay, new.reduction, key, seed.use, verbose, model.path,
                              ..., call = rlang::caller_env()) {

@@ -8,6 +8,8 @@
 #' @param object A Seurat object, a reduction, a SingleCellExperiment, or a matrix that [RunModel()] returned.
 #' @param reduction Name of the reduction whose model to use; `NULL` if there is only one model.
 #' @param path Folder of the model.
+#' @param model For a model of your own: the Python file and class that it was made of, as `"file.py:Class"`. The file is
+#'   run. Not needed again in the same session.
 #' @param overwrite Replace an existing scduet model. Folders with other files are never replaced.
 #' @param ... Not used.
 #' @returns `ScduetModel()` and `LoadModel()`: an object of class `ScduetModel`. `SaveModel()`: the path, invisibly.
@@ -67,10 +69,11 @@ SaveModel <- function(object, path, overwrite = FALSE, ...) {
 
 #' @rdname ScduetModel
 #' @export
-LoadModel <- function(path) {
+LoadModel <- function(path, model = NULL) {
   check_text(path, "path")
+  if (!is.null(model)) check_text(model, "model")
   folder <- normalizePath(path, mustWork = FALSE)
-  told <- ask("describe", folder = folder)
+  told <- ask("describe", folder = folder, model = model)
   new_model(py_value(told$facts), receive_frame(told$history), folder, keep = TRUE)
 }
 

@@ -2,9 +2,10 @@
 
 # The short form of each model.
 MODEL_FUNCTIONS <- c(
-  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", totalvi = "RunTotalVI",
-  peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", expimap = "RunPrograms", dca = "RunDCA",
-  deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", condscvi = "RunCondSCVI", destvi = "RunDestVI",
+  scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", autoencoder = "RunAutoencoder",
+  totalvi = "RunTotalVI", peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", mmvae = "RunMMVAE",
+  expimap = "RunPrograms", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute", scgen = "RunScGen",
+  trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI", destvi = "RunDestVI",
   stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", geneformer = "RunGeneformer",
   scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
@@ -12,8 +13,9 @@ MODEL_FUNCTIONS <- c(
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  expimap = "X_expiMap", scgen = "X_scGen", trvae = "X_trVAE", condscvi = "X_CondSCVI", destvi = "X_DestVI",
-  stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
+  expimap = "X_expiMap", velovi = "X_veloVI", scgen = "X_scGen", trvae = "X_trVAE", siggcn = "X_sigGCN",
+  condscvi = "X_CondSCVI", destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT",
+  scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -24,7 +26,7 @@ COLUMN_INPUTS <- c(
 # The engine's options of inputs, with the arguments of the short forms that stand for them.
 INPUT_ARGUMENTS <- c(
   protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets",
-  fine_labels_key = "fine"
+  graph_key = "graph", fine_labels_key = "fine"
 )
 
 #' @rdname RunModel
@@ -42,6 +44,10 @@ RunLDVAE <- function(object, ...) RunModel(object, model = "ldvae", ...)
 #' @rdname RunModel
 #' @export
 RunAutoZI <- function(object, ...) RunModel(object, model = "autozi", ...)
+
+#' @rdname RunModel
+#' @export
+RunAutoencoder <- function(object, ...) RunModel(object, model = "autoencoder", ...)
 
 #' totalVI: RNA and surface proteins of the same cells
 #'
@@ -226,6 +232,64 @@ RunMultiVI <- function(object, peaks.assay = NULL, protein.assay = NULL, inputs 
   RunModel(object, model = "multivi", inputs = inputs, ...)
 }
 
+#' MMVAE: autoencoders of genes, proteins and peaks, by preset
+#'
+#' Trains MMVAE on raw counts and adds its embedding, the reduction `mmvae`. `RunMMVAE()` is
+#' `RunModel(model = "mmvae")`, which see for the arguments that all models have.
+#'
+#' @section Options of MMVAE and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.003, `adam_eps` = 1e-08.
+#' * `preset` (default NULL): A published member of the family, whose options it sets; NULL for "average", or what is
+#'   chosen below.
+#' * `experts` (default NULL): An encoder for each modality (default), or one of all side by side, which takes what is
+#'   missing for zero.
+#' * `views` (default NULL): Subsets of the modalities whose posteriors are trained; default "all": what was measured,
+#'   together.
+#' * `fusion` (default NULL): How experts make a view: their product with the prior, or the moments of their mixture
+#'   (default).
+#' * `targets` (default NULL): What a view has to explain: all that was measured in the cell (default), or what it was
+#'   made of.
+#' * `latent_distribution` (default NULL): Of the state: normal (default), Laplace, softmax of a normal, normal scaled
+#'   to length 1, or none.
+#' * `decoder` (default NULL): Decoders with hidden layers (default), or linear in the state.
+#' * `align` (default NULL): What draws the experts of a cell together; default "jeffreys", "none" with a joint expert
+#'   or points.
+#' * `align_weight` (default NULL): Weight of that; NULL for 1, and for 20 of a cosine or contrast, which are small
+#'   numbers.
+#' * `subspaces` (default NULL): Give each modality's decoder dimensions of its own, which every expert predicts;
+#'   default no.
+#' * `supervised` (default NULL): Read the first dimensions as logits of the labels, and keep the batch out of the next
+#'   ones; default no.
+#' * `gene_likelihood` (default NULL): Distribution of the counts of genes; default "nb".
+#' * `peak_likelihood` (default NULL): Distribution of the counts of peaks; default "poisson".
+#' * `n_hidden` (default 128): Width of the hidden layers.
+#' * `n_latent` (default 20): Dimensions of the latent space.
+#' * `n_layers` (default 1): Hidden layers of each encoder and decoder.
+#' * `dropout_rate` (default 0.1): Share of hidden units that the encoders drop in training.
+#' * `encode_covariates` (default FALSE): Show the batch and the covariates to the encoders too.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param protein.assay The protein counts: name of an assay (in a SingleCellExperiment of an alternative experiment),
+#'   or a matrix of features x cells. What was not measured is NA. Optional.
+#' @param peaks.assay The counts of peaks: name of an assay (in a SingleCellExperiment of an alternative experiment), or
+#'   a matrix of features x cells. What was not measured is NA. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Minoura et al. 2021, Cell Reports Methods 1:100071
+#' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunMMVAE(obj, protein.assay = "ADT", batch = "donor")
+#' }
+RunMMVAE <- function(object, protein.assay = NULL, peaks.assay = NULL, inputs = NULL, ...) {
+  own <- list(protein = protein.assay, peaks = peaks.assay)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
+  RunModel(object, model = "mmvae", inputs = inputs, ...)
+}
+
 #' expiMap: an scVI whose latent dimensions are gene sets
 #'
 #' Trains expiMap on raw counts and adds its embedding, the reduction `expimap`. `RunPrograms()` is
@@ -285,6 +349,42 @@ RunScGen <- function(object, ...) RunModel(object, model = "scgen", ...)
 #' @export
 RunTrVAE <- function(object, ...) RunModel(object, model = "trvae", ...)
 
+#' @rdname RunModel
+#' @export
+RunGAN <- function(object, ...) RunModel(object, model = "gan", ...)
+
+#' sigGCN: a classifier of cells with a convolution on a graph of genes
+#'
+#' Trains sigGCN on raw counts and adds its embedding, the reduction `siggcn`. `RunSigGCN()` is
+#' `RunModel(model = "siggcn")`, which see for the arguments that all models have.
+#'
+#' @section Options of sigGCN and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.001, `batch_size` = 64, `max_epochs`
+#' = 30, `weight_decay` = 0.0001, `adam_eps` = 1e-08.
+#' * `n_input_genes` (default 1000): Genes with the highest variance, which are used.
+#' * `permute_graph` (default FALSE): Deal the graph out anew among the genes: a control that should do worse if the
+#'   graph tells anything.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param graph Path of a .csv or .tsv with the weights between genes (genes x genes, 0 for no edge); `NULL` for
+#'   co-expression. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Wang, Bai and Nabavi 2021
+#' @seealso [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunSigGCN(obj, graph = "graph", labels = "cell_type")
+#' }
+RunSigGCN <- function(object, graph = NULL, inputs = NULL, ...) {
+  own <- list(graph = graph)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
+  RunModel(object, model = "siggcn", inputs = inputs, ...)
+}
+
 #' CondSCVI: an autoencoder of the states that cells of each type are in, the reference of DestVI
 #'
 #' Trains CondSCVI on raw counts and adds its embedding, the reduction `condscvi`. `RunCondSCVI()` is
@@ -315,7 +415,7 @@ RunTrVAE <- function(object, ...) RunModel(object, model = "trvae", ...)
 #' @export
 #' @examples
 #' \dontrun{
-#' obj <- RunCondSCVI(obj, batch = "donor")
+#' obj <- RunCondSCVI(obj, fine = "fine", batch = "donor")
 #' }
 RunCondSCVI <- function(object, fine = NULL, inputs = NULL, ...) {
   own <- list(fine = fine)

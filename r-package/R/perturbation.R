@@ -36,7 +36,8 @@
 #'   among them is an error. `NULL`: each is predicted by the rules from all others.
 #' @param assay Assay to take the values from; `NULL` for the default one.
 #' @inheritParams RunModel
-#' @param ... For `PredictPerturbation()`: options of the model, e.g. `n_components`, `ridge`, `temperature`, `max_epochs`.
+#' @param ... For `PredictPerturbation()`: options of the model, e.g. `n_components`, `ridge`, `temperature`, `max_epochs`,
+#'   and for `model = "scgpt"` `transformer`, the folder of a scGPT.
 #'   For `ScorePerturbation()`: not used.
 #' @returns `PredictPerturbation()`: the object with a list in `Misc(object, "perturbation")` (SingleCellExperiment:
 #'   `metadata(object)$perturbation`): `mean` and `change`, matrices of genes x predictions; `support`, a data frame with
@@ -146,6 +147,62 @@ PlotPerturbation <- function(scores) {
     ggplot2::facet_wrap("task", scales = "free_y") +
     ggplot2::labs(x = "Error relative to no change (orange: the best that noise allows)", y = NULL) +
     ggplot2::theme_minimal()
+}
+
+#' Rank known perturbations by how well they explain a change
+#'
+#' `RankPerturbations()` compares an observed change of expression, e.g. of a disease or of an unknown compound, with the
+#' changes of the perturbations in an object, by correlation over the shared genes but the targets. Changes of known
+#' perturbations are measured against halves of the control cells.
+#'
+#' @inheritParams PredictPerturbation
+#' @param object A Seurat object or SingleCellExperiment with control cells and known perturbations.
+#' @param profile Named vector: the change of log-normalized mean expression of each gene.
+#' @param mechanisms Named vector with the mechanism or class of each perturbation; `NULL` for none.
+#' @param n.splits Splits of the control cells that similarities are averaged over.
+#' @param ... Not used.
+#' @returns A data frame with a row for each perturbation, the most alike first: `perturbation`, `rank`, `similarity`
+#'   (Pearson correlation), `similarity_vs_mean` (of what is left beyond the mean of all perturbations),
+#'   `half_correlation` (how far its change repeats itself; below 0.2 it cannot be recognized), `n_cells` and
+#'   `measurable`; with `mechanisms` also `mechanism`. Attributes: `chance.rank`, the mean rank of the right perturbation
+#'   if nothing is known, and `mechanisms`, a data frame of the mechanisms by the mean similarity of their perturbations.
+#' @seealso [PredictPerturbation()]
+#' @export
+#' @examples
+#' \dontrun{
+#' markers <- Seurat::FindMarkers(patients, ident.1 = "severe", ident.2 = "mild")
+#' change <- setNames(markers$avg_log2FC, rownames(markers))
+#' RankPerturbations(screen, change, "gene", control = "NT")
+#' }
+RankPerturbations <- function(object, profile, perturbation, control = NULL, batch = NULL, mechanisms = NULL,
+                              n.splits = 5, assay = NULL, layer = NULL, seed.use = 42, verbose = TRUE, ...) {
+  check_no_options(...)
+  check_text(control, "control", optional = TRUE)
+  check_flag(verbose, "verbose")
+  if (!is.numeric(profile) || is.null(names(profile))) {
+    hint <- "Its names are those of the genes."
+    abort_scduet("`profile` must be a named vector of numbers.", hint, "argument")
+  }
+  if (!is.null(mechanisms) && is.null(names(mechanisms))) {
+    hint <- "Its names are those of the perturbations."
+    abort_scduet("`mechanisms` must be a named vector.", hint, "argument")
+  }
+  columns <- c(perturbation = perturbation, batch = batch)
+  options <- list(
+    control = control, batch_key = batch, n_splits = check_whole(n.splits, "n.splits"),
+    seed = check_whole(seed.use, "seed.use")
+  )
+  given <- methods::as(matrix(profile, ncol = 1), "CsparseMatrix")
+  found <- ask("rank_perturbations",
+    profile = new_anndata(list(given), names(profile), empty_frame("profile"), empty_frame(names(profile))),
+    adata = perturbed_cells(object, assay, layer, columns), key = perturbation,
+    mechanisms = as.list(vapply(mechanisms, as.character, "")), options = Filter(Negate(is.null), options)
+  )
+  inform_notes(found, verbose)
+  table <- receive_frame(found$table)
+  attr(table, "chance.rank") <- py_value(found$chance_rank)
+  if (!is.null(mechanisms)) attr(table, "mechanisms") <- receive_frame(found$mechanisms)
+  table
 }
 
 # The values and columns that the engine reads. Mixscape's classes and others may miss in no cell but the escaped ones.

@@ -47,11 +47,7 @@ PredictAssay <- function(object, model, assay = NULL, reference = NULL, reductio
   check_no_options(...)
   check_text(use, "use")
   check_flag(verbose, "verbose")
-  reference <- if (is.null(reference)) model else reference
-  if (!inherits(reference, "Seurat") && !methods::is(reference, "SingleCellExperiment")) {
-    remedy <- "Pass it as `reference`, or as `model` if it holds the model."
-    abort_scduet("The object that the model was trained on is needed, to judge predictions by.", remedy, "reference")
-  }
+  reference <- reference_for(reference, model)
   model <- if (inherits(model, "ScduetModel")) model else ScduetModel(model, reduction = reduction)
   modality <- predictable(model, assay)
   name <- if (is.null(assay.name)) paste0("predicted.", model$assays[[modality]]) else assay.name

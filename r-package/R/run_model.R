@@ -35,7 +35,8 @@
 #'
 #' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of genes x cells with raw counts (dense,
 #'   sparse or on disk).
-#' @param model Name of the model.
+#' @param model Name of the model; or a model of your own in a Python file, as `"file.py:Class"`: see the page "Write your
+#'   own model" of the documentation. The file is run.
 #' @param batch Metadata column with the technical batch to correct for, e.g. the donor; for an assay or a matrix, a
 #'   vector with one value per cell. `NULL` for a single batch.
 #' @param labels Cell types, for models that use them, given like `batch`. Unlabeled cells have `NA` or "Unknown" (set
@@ -98,7 +99,7 @@ RunModel.Seurat <- function(object, model = "scvi", batch = NULL, labels = NULL,
   task <- new_task(model, batch, labels, seed.use, verbose, model.path, start_of(start, object), ...)
   features <- choose_features(features, SeuratObject::VariableFeatures(main), rownames(main), verbose, task$start)
   trained <- run_task(task, need_layer(main, layer, features), features, data, check_inputs(inputs, object, task$start))
-  name <- if (is.null(reduction.name)) model else reduction.name
+  name <- if (is.null(reduction.name)) class_name(model) else reduction.name
   object <- put_trained(object, trained, name, assay, reduction.key, rownames(data), if (!is.null(labels)) data[[labels]])
   if (!is.character(start)) start <- task$start$name # the command log stores the values of all arguments
   log_command(object, model, SeuratObject::LogSeuratCommand(with_known_assays(object), return.command = TRUE), list(...))
@@ -114,7 +115,7 @@ RunModel.Assay <- function(object, model = "scvi", batch = NULL, labels = NULL, 
   task <- new_task(model, column_for("batch", batch), column_for("labels", labels), seed.use, verbose, model.path, start_of(start), ...)
   features <- choose_features(features, SeuratObject::VariableFeatures(object), known, verbose, task$start)
   trained <- run_task(task, need_layer(object, layer, features), features, data, check_inputs(inputs, object, task$start))
-  name <- if (is.null(reduction.name)) model else reduction.name
+  name <- if (is.null(reduction.name)) class_name(model) else reduction.name
   key <- if (length(SeuratObject::Key(object))) sub("_$", "", SeuratObject::Key(object)) else "RNA"
   assay <- if (is.null(assay)) toupper(key) else assay
   reduction <- trained_reduction(trained, colnames(object), name, assay, reduction.key)
@@ -140,7 +141,7 @@ RunModel.SingleCellExperiment <- function(object, model = "scvi", batch = NULL, 
   features <- choose_features(features, NULL, rownames(counts), verbose, task$start)
   inputs <- check_inputs(inputs, object, task$start)
   trained <- run_task(task, list(counts[features, , drop = FALSE]), features, data, inputs)
-  name <- if (is.null(reduction.name)) toupper(model) else reduction.name
+  name <- if (is.null(reduction.name)) toupper(class_name(model)) else reduction.name
   put_trained(object, trained, name, NULL, cells = rownames(data), labels = if (!is.null(labels)) data[[labels]])
 }
 
@@ -162,7 +163,7 @@ RunModel.default <- function(object, model = "scvi", batch = NULL, labels = NULL
   dimnames(counts) <- list(features, cells)
   data <- cell_frame(cells, metadata, batch, labels)
   trained <- run_task(task, list(counts), features, data, check_inputs(inputs, counts, task$start))
-  structure(named_embedding(trained, cells, model), scduet = trained$model, predicted = trained$predicted)
+  structure(named_embedding(trained, cells, class_name(model)), scduet = trained$model, predicted = trained$predicted)
 }
 
 # Arguments of a training run, checked before Python starts.
@@ -180,6 +181,9 @@ new_task <- function(model, batch, labels, seed.use, verbose, model.path, start,
     start = start, columns = unique(c(columns, start$columns)), labels = c(labels, start$labels)
   )
 }
+
+# "my_vae.py:MyVAE" is called MyVAE.
+class_name <- function(model) sub("^.*\\.py:", "", model)
 
 # Resolve `start`: a model, or the name of a reduction of `object` that contains one.
 start_of <- function(start, object = NULL, call = rlang::caller_env()) {

@@ -3,7 +3,7 @@
 # Words of the engine that differ in R.
 R_WORDS <- c(
   batch_key = "batch", labels_key = "labels", True = "TRUE", False = "FALSE", None = "NULL", adata.obs = "the metadata",
-  map_query = "MapToReference()"
+  map_query = "MapToReference()", INPUT_ARGUMENTS
 )
 
 R_PHRASES <- c(

@@ -29,7 +29,7 @@ def cite(counts):
 def add_inputs(adata):
     """With five proteins of which the cells of batch b0 lack two, peaks, and three gene sets.
 
-    obsm["some"]: nine proteins that a quarter of the cells lacks.
+    obsm["unspliced"]: counts of all genes. obsm["some"]: nine proteins that a quarter of the cells lacks.
     """
     draw, kind = np.random.default_rng(1), adata.obs["cell_type"].cat.codes.to_numpy()
     proteins = draw.poisson(draw.gamma(2, 5, (3, 5))[kind]).astype(np.float32)
@@ -41,6 +41,8 @@ def add_inputs(adata):
     some = draw.poisson(draw.gamma(2, 5, (3, 9))[kind]).astype(np.float32) + 1
     some[::4] = np.nan
     adata.obsm["some"] = pd.DataFrame(some, adata.obs_names, [f"CD{i}" for i in range(9)])
+    unspliced = draw.poisson(0.3 * adata.X.toarray() + 0.1).astype(np.float32)
+    adata.obsm["unspliced"] = pd.DataFrame(unspliced, adata.obs_names, adata.var_names)
     sets = draw.integers(0, 2, (adata.n_vars, 3)).astype(np.float32)
     adata.varm["programs"] = pd.DataFrame(sets, adata.var_names, ["one", "two", "three"])
     return adata

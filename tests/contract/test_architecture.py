@@ -24,11 +24,11 @@ LAYERS = [
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ROOMS = {  # the folders of a package: each may import the ones before it
     "metrics": ("core", "integration"),
-    "models": ("rna", "multimodal", "perturbation", "spatial"),
+    "models": ("rna", "multimodal", "perturbation", "spatial", "velocity", "reference"),
     "nn": ("kernels",),
     "tasks": (
         *("quality", "posterior", "comparison", "genes", "perturbation", "generation", "multimodal"),
-        *("spatial", "foundation", "workflows"),
+        *("spatial", "velocity", "foundation", "workflows"),
     ),
     "transformers": ("tokenizers", "encoder", "families", "objectives", "inference"),
 }

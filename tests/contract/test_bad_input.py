@@ -77,6 +77,8 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "differential_programs": lambda k, a, **o: sd.differential_programs(
         **{"model": k.programs, "adata": a, "groupby": "type", **o}
     ),
+    "deconvolve": lambda k, a, **o: sd.deconvolve(a, k.cells, **{"labels_key": "type", **o}),
+    "deconvolve, reference": lambda k, a, **o: sd.deconvolve(k.cells.copy(), a, **{"labels_key": "type", **o}),
     "minify": lambda k, a, **o: sd.minify(k.model, a, **o),
     "generate_cells": lambda k, a, **o: sd.generate_cells(k.classifier, **{"n": 3, "adata": a, **o}),
     "score_generated": lambda k, a, **o: sd.score_generated(k.cells, a, **{"training": k.cells, **o}),
@@ -117,6 +119,8 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "predict_genes": lambda k, a, **o: sd.predict_genes(
         k.model, pd.Series(["x", "y"] * 20, [f"GENE{i}" for i in range(40)]), a, **o
     ),
+    "velocity": lambda k, a, **o: sd.velocity(two_kinds(a), **o),
+    "velocity_moments": lambda k, a, **o: sd.velocity_moments(two_kinds(a), **o),
     "recommend": lambda k, a, **o: sd.recommend(a, **o),
     "score": lambda k, a, **o: sd.score(a, **{"batch_key": "run", "labels_key": "type", "metrics": ["ilisi"], **o}),
     "score, expression": lambda k, a, **o: sd.score(
@@ -140,6 +144,14 @@ def twice(cells):
         return cells
     doubled = cells[np.tile(np.arange(cells.n_obs), 2)].copy()
     doubled.obs_names = [*cells.obs_names, *(f"{name}-twin" for name in cells.obs_names)]
+    return doubled
+
+
+def two_kinds(cells):
+    """Each cell twice, with spliced and unspliced counts."""
+    doubled = twice(cells)
+    if isinstance(doubled, ad.AnnData) and doubled.X is not None:
+        doubled.layers["spliced"], doubled.layers["unspliced"] = doubled.X.copy(), doubled.X.copy()
     return doubled
 
 
@@ -360,6 +372,8 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "embed_pretrained, scored": {"two cells", "nothing known", "fractions in columns", "odd uns"},
     "finetune_integration": {"a batch of one cell", "mixed columns"},
     "find_doublets": {"a gene twice", "logged", "infinite", "negative", "nothing highly variable", "all zero"},
+    "deconvolve": {"all zero", "logged", "two cells", "lower-case genes", "a gene twice"},
+    "deconvolve, reference": {"logged", "two cells", "one batch and label", "mixed columns", "lists in columns"},
     "score, expression": {"two cells", "all zero", "NaN in obsm", "lower-case genes"},
     "score_perturbation": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
     "rank_perturbations": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},

@@ -32,7 +32,9 @@ FIELDS = {
 OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
     "totalvi": {"protein_key": "prot"},
     "multivi": {"peaks_key": "peaks", "protein_key": "some"},
+    "mmvae": {"peaks_key": "peaks", "protein_key": "some"},
     "expimap": {"gene_sets": "programs"},
+    "velovi": {"layer": "X", "unspliced": "obsm/unspliced"},
 }
 PLAIN = {"categorical_covariate_keys": (), "continuous_covariate_keys": (), "unlabeled_category": "none"}
 OWN_FIELDS |= dict.fromkeys(("condscvi", "destvi"), PLAIN)  # take no covariates, and know every type
@@ -44,7 +46,9 @@ FLAGS = [(m, o.name, not o.default) for m in MODELS for o in options_of(m) if o.
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:DCA:scduet.errors.ScduetWarning"),  # of batches, which all cases have
+    pytest.mark.filterwarnings("ignore:the GAN:scduet.errors.ScduetWarning"),  # of batches
     pytest.mark.filterwarnings("ignore:scGen:scduet.errors.ScduetWarning"),  # of counts, which all cases are
+    pytest.mark.filterwarnings("ignore:veloVI:scduet.errors.ScduetWarning"),  # of batches
 ]
 
 
@@ -82,19 +86,20 @@ def started(adata, model):
     return fitted(adata, needed[0], max_epochs=1) if needed else None
 
 
-def one_loss(module, cells, seed=0):
+def one_loss(module, cells, seed=0, player=None):
     torch.manual_seed(seed)
-    return module(cells, Step(0, 0.5, players_of(module)[0].name))
+    return module(cells, Step(0, 0.5, player or players_of(module)[0].name))
 
 
 @pytest.mark.parametrize(("model", "option", "value"), [*CHOICES, *FLAGS, *LAYERS])
 def test_every_choice_trains_every_weight(counts, model, option, value):
     """No option allocates weights that it does not use, and none breaks the loss."""
     module, cells = built(counts, model, **{option: value})
-    loss = one_loss(module, cells)
-    assert isinstance(loss, Loss)
-    assert torch.isfinite(loss.total)
-    loss.total.backward()
+    for player in players_of(module):
+        loss = one_loss(module, cells, player=player.name)
+        assert isinstance(loss, Loss)
+        assert torch.isfinite(loss.total)
+        loss.total.backward()
     idle = [name for name, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert idle == []
     assert torch.isfinite(module.eval().embed(cells)).all()
@@ -158,7 +163,9 @@ def test_a_minibatch_on_another_device_is_whole(counts, model):
     """`to` moves every tensor; "meta" is a device that is always there."""
     _, cells = built(counts, model)
     moved = cells.to("meta")
-    tensors = [moved.x.data, moved.x.indptr, moved.x.indices, moved.index, moved.batch, moved.label]
+    x = moved.x
+    tensors = [x] if isinstance(x, torch.Tensor) else [x.data, x.indptr, x.indices]
+    tensors += [moved.index, moved.batch, moved.label]
     if "categorical_covariate_keys" not in OWN_FIELDS.get(model, {}):
         tensors += [moved.covariates.categorical, moved.covariates.continuous]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -25,6 +25,7 @@ from scduet.data.sources import gathered
 from scduet.errors import DataError, FormatError, OptionError, ScduetWarning
 from scduet.models import MODELS
 from scduet.tasks.posterior.likelihoods import terms_of_cells
+from scduet.train import resume
 
 pytestmark = pytest.mark.usefixtures("toys")
 KILLED = Path(__file__).parent / "toys" / "killed.py"
@@ -119,21 +120,30 @@ def test_early_stopping_keeps_the_best_weights(data, model):
 
 
 @pytest.mark.parametrize("model", TOYS)
-def test_a_run_that_is_killed_goes_on_to_the_same_bits(data, model, tmp_path):
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(data, model, tmp_path, monkeypatch):
     """kill -9 when three of eight epochs are kept."""
-    fitted(data, model, max_epochs=1)  # compiles loops for the disk: fresh ones round otherwise than those read from it
     data.write_h5ad(tmp_path / "cells.h5ad")
-
-    def run(how, folder):
-        arguments = [sys.executable, str(KILLED), model, json.dumps(OPTIONS[model]), str(tmp_path / folder), how]
-        done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
-        return done.returncode, done.stdout.split()
-
-    assert run("dies", "killed") == (-9, ["1", "2", "3"])
-    assert run("ends", "killed") == (0, ["4", "5", "6", "7", "8"])
-    assert run("ends", "whole") == (0, [str(epoch) for epoch in range(1, 9)])
-    killed, whole = (np.load(tmp_path / folder / "embedding.npy") for folder in ("killed", "whole"))
-    assert np.array_equal(killed, whole)
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN", 0.0)
+    arguments = [sys.executable, str(KILLED), model, json.dumps(OPTIONS[model]), str(tmp_path)]
+    killed = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
+    assert (killed.returncode, killed.stdout.split()) == (-9, ["1", "2", "3"])
+    epochs, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)  # as there: bits are promised for one number of threads
+    try:
+        resumed, whole = (
+            fitted(
+                data,
+                model,
+                max_epochs=8,
+                checkpoint=tmp_path / folder,
+                callback=lambda event: epochs.append(event.done) if event.kind == "progress" else None,
+            )
+            for folder in ("run", "whole")
+        )
+    finally:
+        torch.set_num_threads(threads)
+    assert epochs == [4, 5, 6, 7, 8, *range(1, 9)]
+    assert np.array_equal(resumed.embed(), whole.embed())
 
 
 @pytest.mark.parametrize(("model", "change"), [("toy_citeseq", "prot"), ("toy_masked", "programs")])

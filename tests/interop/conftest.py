@@ -26,7 +26,7 @@ def real_file():
 
     def find(name: str) -> Path:
         if not (DATA / name).is_file():
-            pytest.skip("the folder with real R files is not beside this checkout")
+            pytest.skip("there is no ../shared/data")
         return DATA / name
 
     return find
@@ -85,11 +85,19 @@ def r(request, tmp_path_factory) -> R:
 
 
 @pytest.fixture(scope="session")
-def host_r(tmp_path_factory) -> None:
-    _host(tmp_path_factory)
+def host_r() -> None:
+    """Skips where there is no R with the packages that the tests need."""
+    _skip_without_packages()
 
 
 def _host(tmp_path_factory) -> R:
+    _skip_without_packages()
+    _skip_if_too_new()
+    shared = tmp_path_factory.mktemp("host-r")
+    return R("host", shared, shared)
+
+
+def _skip_without_packages() -> None:
     if shutil.which("Rscript") is None:
         pytest.skip("R is not installed")
     wanted = ", ".join(f"'{name}'" for name in HOST_PACKAGES)
@@ -97,8 +105,14 @@ def _host(tmp_path_factory) -> R:
     missing = subprocess.run(["Rscript", "-e", code], capture_output=True, text=True, check=True).stdout
     if missing:
         pytest.skip(f"R packages are not installed: {missing}")
-    shared = tmp_path_factory.mktemp("host-r")
-    return R("host", shared, shared)
+
+
+def _skip_if_too_new() -> None:
+    """Old versions of reticulate cannot run new versions of Python: those that `find_python()` of the package knows."""
+    code = "v <- packageVersion('reticulate'); cat(if (v >= '1.40') 13 else if (v >= '1.33') 12 else 11)"
+    newest = subprocess.run(["Rscript", "-e", code], capture_output=True, text=True, check=True).stdout
+    if sys.version_info[1] > int(newest):
+        pytest.skip(f"the reticulate of this R runs Python up to 3.{newest}")
 
 
 def _seurat5(request) -> R:

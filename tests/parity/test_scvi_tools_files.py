@@ -206,7 +206,7 @@ def test_a_published_file_of_version_1_0_3(scvi_tools):
     """Its classifier ends in a softmax, which 1.1 dropped."""
     folder = DATA / "files" / "scvi_checkpoints" / "pre_logits_fix_scanvi"
     if not folder.exists():
-        pytest.skip("the published file is not here")
+        pytest.skip("there is no ../shared/data")
     adata = anndata.read_h5ad(folder / "adata.h5ad")
     mine = sd.load(folder)
     model = scvi_tools.model.SCANVI.load(str(folder), adata=adata.copy(), accelerator="cpu")

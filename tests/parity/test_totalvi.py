@@ -217,7 +217,7 @@ def test_a_published_file_of_version_1_1_5(scvi_tools):
     """It cannot be read by 1.4.2, whose encoder and decoder are given its weights here one by one."""
     folder = DATA / "files" / "scvi_checkpoints" / "exp_activation_totalvi"
     if not folder.exists():
-        pytest.skip("the published file is not here")
+        pytest.skip("there is no ../shared/data")
     adata = anndata.read_h5ad(folder / "adata.h5ad")
     mine = sd.load(folder)
     assert (mine.config.encoder_input, mine.config.background_activation) == ("log1p", "exp")

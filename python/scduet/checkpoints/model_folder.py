@@ -19,7 +19,7 @@ from scduet.contract import Reference
 from scduet.data.schema import Fields, Schema, refuse_newer
 from scduet.errors import FormatError
 from scduet.io import native
-from scduet.models import find
+from scduet.models import MODELS, OWN, find
 from scduet.nn.random import own_random_numbers
 from scduet.options import build
 from scduet.train.config import TrainConfig
@@ -63,8 +63,10 @@ def versions() -> dict[str, str]:
 def _told(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor]]:
     reference = {name: value for name, value in vars(parts.reference).items() if name != "arrays"}
     held = {name: _told(one) for name, one in parts.holds.items()}
+    cls = type(parts.module)
     manifest = {
         "model": parts.name,
+        **({} if parts.name in MODELS else {"class": f"{cls.__module__}:{cls.__qualname__}"}),
         "config": dataclasses.asdict(parts.config),
         "training": dataclasses.asdict(parts.training),
         "schema": parts.schema.to_json(),
@@ -80,7 +82,7 @@ def _told(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _made(manifest: dict, tensors: dict[str, Tensor], folder: Path) -> Parts:
-    cls, told = find(manifest["model"]), manifest.get("holds", {})
+    cls, told = _class_of(manifest, folder), manifest.get("holds", {})
     held = {name: _made(theirs, _part(f"holds.{name}.", tensors), folder) for name, theirs in told.items()}
     arrays = {name: value.numpy() for name, value in _part("reference.", tensors).items()}
     reference, config = _reference(manifest["reference"], arrays), _known(cls.Config, manifest, "config")
@@ -93,6 +95,15 @@ def _made(manifest: dict, tensors: dict[str, Tensor], folder: Path) -> Parts:
     schema = Schema.from_json(manifest["schema"], getattr(cls, "Fields", Fields))
     training, outcome = _known(TrainConfig, manifest, "training"), TrainingResult.from_json(manifest["outcome"])
     return Parts(manifest["model"], module.eval(), schema, reference, config, training, outcome, held)
+
+
+def _class_of(manifest: dict, folder: Path) -> Any:
+    """Raises FormatError for a class of the user's own that was not given: a file does not say what code to run."""
+    name = manifest["model"]
+    if "class" in manifest and name not in OWN:
+        remedy = f'pass the class: load(folder, model={name}); in R LoadModel(path, model = "file.py:{name}")'
+        raise FormatError(f"{folder} holds a model of your own class {name!r}, which is not known here", remedy)
+    return find(name)
 
 
 def _known(cls: type[Kind], manifest: dict, name: str) -> Kind:

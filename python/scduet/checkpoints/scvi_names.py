@@ -156,6 +156,33 @@ MULTIVI = Names(
     same={"mixture.log_weight": "mod_weights"},
 )
 
+VELOVI = Names(
+    stacks={
+        "encoder.body": "z_encoder.encoder",
+        "time.body": "decoder.rho_first_decoder",
+        "states.body": "decoder.pi_first_decoder",
+    },
+    linear={
+        "encoder.mean": "z_encoder.mean_encoder",
+        "encoder.log_variance": "z_encoder.var_encoder",
+        "time.rho": "decoder.px_rho_decoder.0",
+        "time.tau": "decoder.px_tau_decoder.0",
+        "states.logits": "decoder.px_pi_decoder",
+    },
+    turned={},
+    may_be_unused=(
+        *("decoder.px_rho_decoder.", "decoder.px_tau_decoder.", "decoder.linear_scaling_"),
+        *("alpha_1_unconstr", "lambda_alpha_unconstr", "pyro_param_store"),
+    ),
+    same={
+        **{name: f"{name}_unconstr" for name in ("switch_time", "alpha", "alpha_1", "lambda_alpha", "scale")},
+        **{name: f"{name}_mean_unconstr" for name in ("gamma", "beta")},
+        **{name: name for name in ("switch_spliced", "switch_unspliced")},
+        "time.log_slope": "decoder.linear_scaling_tau",
+        "time.intercept": "decoder.linear_scaling_tau_intercept",
+    },
+)
+
 PER_PROTEIN = (  # weights of MultiVI with a row for each protein
     *("py_r", "background_pro_", "z_decoder_pro.py_back_mean_", "z_decoder_pro.py_fore_scale_"),
     "z_decoder_pro.py_background_",
@@ -186,7 +213,8 @@ def to_scvi_tools(module: nn.Module, names: Names = VAE) -> dict[str, Tensor]:
     """The state dict of scvi-tools' module with the weights of `module`; the weights that it never uses are zero."""
     ours = module.state_dict()
     theirs = {_their_name(name, names): _joined(name, ours, names) for name in _owners(ours)}
-    unused = {id(VAE): _unused, id(TOTALVI): _unused_by_totalvi, id(MULTIVI): _unused_by_multivi}.get(id(names))
+    own = {id(VAE): _unused, id(TOTALVI): _unused_by_totalvi, id(MULTIVI): _unused_by_multivi}
+    unused = (own | {id(VELOVI): _unused_by_velovi}).get(id(names))
     return theirs if unused is None else unused(theirs, module) | theirs
 
 
@@ -292,3 +320,16 @@ def _unused_by_multivi(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[
     for name in twin.keys() - theirs.keys() - unused.keys():
         unused[name] = torch.zeros_like(twin[name][:0] if name.startswith(PER_PROTEIN) else twin[name])
     return unused
+
+
+def _unused_by_velovi(theirs: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """What options switch off: a changing rate, a linear decoder, or the heads that it stands for."""
+    genes, hidden = cast(Any, module).reference.n_genes, cast(Any, module).config.n_hidden
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("alpha_1_unconstr", "lambda_alpha_unconstr"), (genes,))
+    shapes |= dict.fromkeys(("decoder.linear_scaling_tau", "decoder.linear_scaling_tau_intercept"), (genes,))
+    for part in ("rho", "tau"):
+        shapes |= {
+            f"decoder.px_{part}_decoder.0.weight": (genes, hidden),
+            f"decoder.px_{part}_decoder.0.bias": (genes,),
+        }
+    return {name: torch.zeros(shape) for name, shape in shapes.items() if name not in theirs}

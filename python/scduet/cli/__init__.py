@@ -11,18 +11,32 @@ import typer
 
 from scduet._version import __version__
 from scduet.cli.analyses import annotate, de, expression, generate_cells, map_
-from scduet.cli.commands import DEFAULT_MODEL, convert, doctor, embed, fit, integrate, recommend, report, say, score
+from scduet.cli.commands import (
+    DEFAULT_MODEL,
+    check_model,
+    convert,
+    doctor,
+    embed,
+    fit,
+    integrate,
+    recommend,
+    report,
+    say,
+    score,
+)
 from scduet.cli.denoising import compare_denoisers, denoise
 from scduet.cli.doublets import doublets
 from scduet.cli.flags import with_defaults, with_options
 from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
-from scduet.cli.multimodal import predict_modality, weighted_neighbors
+from scduet.cli.multimodal import match_cells, predict_modality, weighted_neighbors
 from scduet.cli.network import network
-from scduet.cli.perturbation import perturb, score_perturbation
+from scduet.cli.perturbation import perturb, rank_perturbations, score_perturbation
 from scduet.cli.programs import programs
+from scduet.cli.spatial import deconvolve
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
+from scduet.cli.velocity import velocity
 from scduet.errors import OptionError
-from scduet.models import MODELS
+from scduet.models import MODELS, OWN, is_own, name_of
 from scduet.options import TRAINING, Option, options_at, options_of
 
 
@@ -56,7 +70,9 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_common)
-    options = options_of(model if model in MODELS else DEFAULT_MODEL)
+    if is_own(model):
+        model = name_of(model)
+    options = options_of(model if model in {*MODELS, *OWN} else DEFAULT_MODEL)
     for command in (fit, integrate):
         app.command()(_training(command, options))
     own = options if model in MODELS else teaching("labels_key")
@@ -64,13 +80,16 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("map")(_training(map_, with_defaults(options_at(TRAINING), {"weight_decay": 0.0})))
     app.command()(_training(finetune, teaching()))
     app.command()(_training(pretrain, pretraining()))
-    analyses = (embed, de, expression, denoise, doublets, network, perturb, programs)
+    analyses = (embed, de, deconvolve, expression, denoise, doublets, network, perturb, programs, velocity)
     for command in (*analyses, recommend, score, report, convert, doctor):
         app.command()(interruptible(command))
+    app.command("check-model")(interruptible(check_model))
     app.command("compare-denoisers")(interruptible(compare_denoisers))
     app.command("generate-cells")(interruptible(generate_cells))
     app.command("predict-modality")(interruptible(predict_modality))
+    app.command("match-cells")(interruptible(match_cells))
     app.command("weighted-neighbors")(interruptible(weighted_neighbors))
+    app.command("rank-perturbations")(interruptible(rank_perturbations))
     app.command("score-perturbation")(interruptible(score_perturbation))
     return app
 
@@ -85,10 +104,19 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _read_class(spec: str | None) -> None:
+    if spec is not None:
+        name_of(spec)
+
+
 def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    model_class: Annotated[
+        str | None,
+        typer.Option("--model-class", callback=_read_class, help="file.py:Class of a saved model of your own."),
+    ] = None,
 ) -> None:
     pass  # options that go before any command
 

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from scduet.errors import FormatError, OptionError
-from scduet.models import MODELS
+from scduet.models import MODELS, is_own
 from scduet.train.progress import SilentOnError
 
 DEFAULT_MODEL = "scvi"
 
 
 def _known(model: str) -> str:
-    if model not in MODELS:
-        raise typer.BadParameter(f"{model!r} is not one of {', '.join(MODELS)}")
+    if model not in MODELS and not is_own(model):
+        raise typer.BadParameter(f"{model!r} is not one of {', '.join(MODELS)}, nor file.py:Class")
     return model
 
 
@@ -25,7 +25,9 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="What to write; put
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --output names.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Suppress progress output.")]
 Folder = Annotated[Path, typer.Option("--model", "-m", help="Folder of a saved model.")]
-ModelName = Annotated[str, typer.Option("--model", callback=_known, help=f"One of {', '.join(MODELS)}.")]
+ModelName = Annotated[
+    str, typer.Option("--model", callback=_known, help=f"One of {', '.join(MODELS)}; or file.py:Class.")
+]
 OnDisk = Annotated[
     bool, typer.Option("--on-disk", help="Leave the counts on disk (.h5ad, .zarr): for files larger than memory.")
 ]
@@ -267,6 +269,22 @@ def doctor(
             f"{mark} {finding.what}: {finding.found}" + (f"\n     -> {finding.remedy}" if finding.remedy else "")
         )
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
+
+
+def check_model(
+    model: Annotated[str, typer.Argument(help="A model of your own: file.py:Class.")],
+    data: Annotated[Path | None, typer.Option(help="Cells to try it on; default: simulated counts.")] = None,
+) -> None:
+    """Try whether your own model keeps the contract.
+
+    A line for each check; exit code 1 if one failed. Runs the file.
+    """
+    from scduet.io.cells import read
+    from scduet.tasks.quality.check_model import check_model
+
+    found = check_model(model, None if data is None else read(data, multimodal=True))
+    typer.echo(repr(found))
+    raise typer.Exit(0 if found.passed else 1)
 
 
 def _without_commas(keys: list[str] | None) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Commands for cells that were measured in several ways: predict what lacks, find neighbors by all together."""
+"""Commands for cells that were measured in several ways: predict what lacks, match cells, find neighbors by all."""
 
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +44,39 @@ def predict_modality(
     typer.echo(f"The predictions are those of {found.attrs['used']}.")
     if table:
         place_whole(table.absolute(), found.to_csv)
+
+
+def match_cells(
+    a: Data,
+    b: Annotated[Path, typer.Argument(help="Cells of the other modality.")],
+    model: Folder,
+    reference: Annotated[Path, typer.Option("--reference", "-r", help="The cells that the model was trained on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table of the best matches to write (.csv).")],
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="Modality of the first cells, and again of the others; default the first two."),
+    ] = None,
+    use: Annotated[str, typer.Option(help="Whose matches to write: model, cca, or best (by foscttm).")] = "model",
+    method: Annotated[str, typer.Option(help="neighbors (in common), or bipartite (one to one).")] = "neighbors",
+    n_neighbors: Annotated[int, typer.Option(help="Neighbors of a cell among the cells of each modality.")] = 10,
+    overwrite: Overwrite = False,
+) -> None:
+    """Match cells of one modality with cells of another.
+
+    Writes for each of the first cells the best match among the others and its weight, and prints how often the model
+    and canonical correlation are right on cells with both that were held out when the model was trained.
+    """
+    from scduet.io.cells import check_target, place_whole, read
+
+    check_target(output, overwrite, endings=(".csv",))
+    import scduet
+
+    first, second, known = (read(path, multimodal=True) for path in (a, b, reference))
+    options = {"use": use, "method": method, "n_neighbors": n_neighbors, "modalities": modality or None}
+    found = scduet.match_cells(first, second, scduet.load(model), reference=known, **options)
+    place_whole(output.absolute(), found.best().to_csv)
+    typer.echo(found.table.to_string(float_format=lambda value: f"{value:.3f}"))
+    typer.echo(f"The matches are those of {found.used}.")
 
 
 def weighted_neighbors(

@@ -37,7 +37,8 @@ def perturb(
     model: Annotated[
         str,
         typer.Option(
-            help="auto, mean, additive, weighted, matching mean, linear, neighbors, interpolation, no change."
+            help="auto, mean, additive, weighted, matching mean, linear, neighbors, interpolation, no change, or "
+            "one that is trained: scgen, trvae, cvae, scgpt."
         ),
     ] = "auto",
     compare: Annotated[list[str] | None, typer.Option(help="Trained model to compare with; once for each.")] = None,
@@ -52,6 +53,7 @@ def perturb(
     total_key: TotalKey = None,
     evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Predict observed ones to score.")] = True,
     n_splits: Splits = 5,
+    transformer: Annotated[Path | None, typer.Option(help="Folder of a scGPT, for --model scgpt.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="Of a trained model: passes over the cells at most.")] = None,
     table: Table = None,
     seed: Seed = 0,
@@ -72,7 +74,8 @@ def perturb(
     import scduet
 
     cells = "cells" if output and output.suffix == ".h5ad" else "mean"
-    options = {} if max_epochs is None else {"max_epochs": max_epochs}
+    given = {"max_epochs": max_epochs, "transformer": transformer}
+    options = {name: value for name, value in given.items() if value is not None}
     found = scduet.predict_perturbation(
         read(data), perturbation_key, target or None, model=model, compare=compare or (), control=control,
         context_key=context_key, contexts=context or None, batch_key=batch_key, dose_key=dose_key,
@@ -135,3 +138,46 @@ def score_perturbation(
     typer.echo(repr(found))
     if table:
         place_whole(table.absolute(), found.table.to_csv)
+
+
+def rank_perturbations(
+    data: Data,
+    profile: Annotated[
+        Path, typer.Argument(help="Observed change of each gene (.csv, .tsv: gene, change), or cells (.h5ad).")
+    ],
+    perturbation_key: PerturbationKey,
+    control: Control = None,
+    batch_key: BatchKey = None,
+    mechanisms: Annotated[
+        Path | None, typer.Option(help="Mechanism of each perturbation (.csv, .tsv: perturbation, mechanism).")
+    ] = None,
+    layer: Layer = None,
+    total_key: TotalKey = None,
+    n_splits: Splits = 5,
+    table: Annotated[Path | None, typer.Option(help="Also write the table here (.csv).")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Rank known perturbations by how well they explain an observed change.
+
+    Prints the correlation of the changes, and how far the change of each perturbation repeats itself.
+    """
+    from scduet.io.cells import check_target, place_whole, read
+
+    if table:
+        check_target(table, overwrite, endings=(".csv",))
+    import scduet
+    from scduet.data.tables import read_column
+
+    given = read(profile) if profile.suffix == ".h5ad" else read_column(profile)
+    kinds = None if mechanisms is None else read_column(mechanisms).dropna().to_dict()
+    found = scduet.rank_perturbations(
+        given, read(data), perturbation_key, control=control, batch_key=batch_key, mechanisms=kinds, n_splits=n_splits,
+        seed=seed, layer=layer, total_key=total_key,
+    )  # fmt: skip
+    typer.echo(found.round(3).to_string())
+    typer.echo(f"By chance the right perturbation has rank {found.attrs['chance_rank']:g}.")
+    if mechanisms is not None:
+        typer.echo(found.attrs["mechanisms"].round(3).to_string())
+    if table:
+        place_whole(table.absolute(), found.to_csv)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scduet.data.found import names_in
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 
 PIECE = 1 << 16  # values looked at together: they stay in the processor's cache
@@ -190,7 +191,8 @@ def check_empty(totals: np.ndarray, cells, where: str = "the genes used") -> Non
 def holding_counts(data: Any) -> list[str]:
     """Where in an AnnData raw counts seem to be: "X", "raw", names of layers."""
     raw = getattr(data, "raw", None)
-    stored = {"X": getattr(data, "X", None), "raw": None if raw is None else raw.X, **getattr(data, "layers", {})}
+    layers = {name: data.layers[name] for name in names_in(getattr(data, "layers", None))}
+    stored = {"X": getattr(data, "X", None), "raw": None if raw is None else raw.X, **layers}
     there = {name: matrix[:LOOKED_AT] for name, matrix in stored.items() if matrix is not None}
     return [name for name, head in there.items() if look_like_counts(head)]
 

@@ -43,6 +43,11 @@ class Found:
         return self.values.shape[1] if self.names is None else len(self.names)
 
 
+def names_in(store: Any) -> list:
+    """The keys of layers, obsm, ...: in anndata 0.13 without layers[None], which is X; in mudata 0.4 layers are None."""
+    return [] if store is None else [key for key in store if key is not None]
+
+
 def row_order(found: Found, names: pd.Index) -> np.ndarray | None:
     """The row of each of `names`, -1 where there is none; None where rows and names are the same."""
     if found.rows is names or found.rows.equals(names):

@@ -38,11 +38,11 @@ def find(data: Any, fields: Any, given: Input) -> Found | None:
     raise OptionError(f"this model needs {given.option}=", there)
 
 
-def columns_of(data: Any, fields: Any, inputs: Inputs) -> dict[str, Names]:
+def columns_of(data: Any, fields: Any, inputs: Inputs, genes: tuple[str, ...]) -> dict[str, Names]:
     """The columns of each input that the data have, where these are the same for other data."""
     kinds = ("cell", "feature", "feature-feature")
     found = {name: find(data, fields, given) for name, given in inputs.items() if given.axis in kinds}
-    return {name: _names(one) for name, one in found.items() if one is not None}
+    return {name: genes if inputs[name].of_genes else _names(one) for name, one in found.items() if one is not None}
 
 
 def rows_of_cells(

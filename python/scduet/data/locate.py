@@ -19,7 +19,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scduet.contract import Input
-from scduet.data.found import Found, in_table, row_order
+from scduet.data.found import Found, in_table, names_in, row_order
 from scduet.data.on_disk import CellsOnDisk, FileSource
 from scduet.data.raw import var_of_raw
 from scduet.data.sources import DenseSource, Source, in_memory, reordered
@@ -297,7 +297,8 @@ def _keys(data: Any, store: str) -> list[str]:
         return modalities_of(data)
     if store in ("obs", "var"):
         return [str(name) for name in getattr(data, store)]
-    found = data.keys(store) if isinstance(data, CellsOnDisk) else sorted(map(str, getattr(data, store, None) or ()))
+    keys = data.keys(store) if isinstance(data, CellsOnDisk) else names_in(getattr(data, store, None))
+    found = sorted(map(str, keys))
     return [key for key in found if key not in modalities_of(data)]  # obsm of a MuData also says which cells these have
 
 

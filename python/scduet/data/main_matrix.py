@@ -7,6 +7,7 @@ from typing import Any
 
 from anndata import AnnData
 
+from scduet.data.found import names_in
 from scduet.data.locate import locate_main, modalities_of, row_order
 from scduet.data.on_disk import CellsOnDisk, FileSource
 from scduet.data.sources import gathered
@@ -23,7 +24,7 @@ def with_layer(adata: Any, layer: str | None) -> tuple[Any, str | None]:
 
     The same where they are those of X, else, of raw or of a MuData, a new AnnData with the matrix in X.
     """
-    layers = adata.keys("layers") if isinstance(adata, CellsOnDisk) else getattr(adata, "layers", ())
+    layers = adata.keys("layers") if isinstance(adata, CellsOnDisk) else names_in(getattr(adata, "layers", None))
     if not modalities_of(adata) and (layer is None or layer in layers or layer == "X"):
         return adata, layer
     found = locate_main(adata, layer)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scduet.data.found import names_in
 from scduet.data.sources import MemorySource, canonical, csr, dense_columns, from_dense, joined
 from scduet.errors import DataError, ScduetError, some
 
@@ -57,7 +58,7 @@ class CellsOnDisk:
     def keys(self, store: str) -> list[str]:
         """What there is in layers, obsm, varm, varp, obsp or uns."""
         if self.loaded is not None:
-            return sorted(getattr(self.loaded, store))
+            return sorted(names_in(getattr(self.loaded, store)))
         with _opened(self.path) as root:
             return sorted(root[self.group + store]) if self.group + store in root else []
 

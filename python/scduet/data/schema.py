@@ -88,7 +88,7 @@ class Schema:
             only = levels[fields.batch_key]
             raise DataError(f"batch_key {fields.batch_key!r} has one batch only: {some(only)}", "leave batch_key out")
         genes = genes_of(var, fields.genes, in_inputs(adata, fields, further) if further else {}, modality)
-        features = columns_of(adata, fields, further) if further else {}
+        features = columns_of(adata, fields, further, genes) if further else {}
         return cls(fields, genes, levels, expects, dict(declared or {}), features, kinds=kinds)
 
     def encode(self, adata, max_missing: float = 0.0, unknown_labels: bool = False) -> Cells:

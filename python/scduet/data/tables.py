@@ -57,6 +57,14 @@ def read_predictions(path: Path, by_context: bool) -> pd.DataFrame:
     return table.set_index(table.columns[0])
 
 
+def read_column(path: Path) -> pd.Series:
+    """The second column of a .csv or .tsv by its first, both as they are. Raises DataError for what cannot be read."""
+    table = read_table(path)
+    if isinstance(table, dict) or not len(table.columns):
+        raise DataError(f"{path} has no second column", "give a .csv or .tsv with a name and a value in each row")
+    return table.iloc[:, 0]
+
+
 def _whole(lines: list[list[str]], path: Path) -> list[list[str]]:
     """Raises FormatError for a line that is no set."""
     short = [i + 1 for i, line in enumerate(lines) if len(line) < 3]

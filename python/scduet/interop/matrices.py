@@ -9,6 +9,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from scduet.data.found import names_in
 from scduet.errors import FormatError, some
 
 COUNTS, DATA, SCALED = "counts", "data", "scale.data"
@@ -84,7 +85,8 @@ def is_left(adata: AnnData, layers: Mapping[str, str]) -> bool:
 def refuse_none(adata: AnnData, layers: Mapping[str, str]) -> None:
     """Raise FormatError where no matrix can be used."""
     if not layers:
-        has = f"it has the layers {some(adata.layers)}" if len(adata.layers) else "it has no layers"
+        layers = names_in(adata.layers)
+        has = f"it has the layers {some(layers)}" if layers else "it has no layers"
         raise FormatError("the AnnData has no matrix: neither X, raw nor a layer 'counts'", has)
 
 
@@ -92,7 +94,8 @@ def _places(adata: AnnData) -> dict[str, Any]:
     names = ["X"] if adata.X is not None else []
     if adata.raw is not None and adata.var_names.isin(adata.raw.var_names).all():
         names.append("raw")
-    return {place: matrix_at(adata, place) for place in (*names, *(f"layers/{name}" for name in adata.layers))}
+    names += [f"layers/{name}" for name in names_in(adata.layers)]
+    return {place: matrix_at(adata, place) for place in names}
 
 
 def _may_be(role: str, kind: str | None) -> bool:
@@ -103,4 +106,5 @@ def _may_be(role: str, kind: str | None) -> bool:
 def _like_counts(adata: AnnData, role: str) -> list[str]:
     if role != COUNTS:
         return []
-    return [f"layers/{name}" for name in adata.layers if any(part in str(name).lower() for part in LIKE_COUNTS)]
+    names = [str(name) for name in names_in(adata.layers)]
+    return [f"layers/{name}" for name in names if any(part in name.lower() for part in LIKE_COUNTS)]

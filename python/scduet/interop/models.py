@@ -15,7 +15,7 @@ from scduet.errors import OptionError, some
 from scduet.interop import codec, objects
 from scduet.interop.kept_models import Saved, digest, keep, saved
 from scduet.interop.options import Options, call
-from scduet.models import find
+from scduet.models import find, name_of
 from scduet.tasks.genes.gene_parameters import loadings
 from scduet.tasks.quality import provenance
 from scduet.train.progress import SilentOnError
@@ -85,7 +85,7 @@ def train(
 
     start: the saved model to go on from. inputs: name -> where it is in `adata`.
     """
-    base = None if start is None else saved(**start)
+    model, base = name_of(model), None if start is None else saved(**start)
     options = {**dict(options), **_options_of_inputs(model, dict(inputs))}
     fitted = call(scduet.fit, adata, model, callback=listener(callback), start=base, options=options)
     fitted.save(folder)
@@ -107,9 +107,12 @@ def embed(folder: str, sha256: str, adata) -> objects.Block:
     return objects.block(saved(folder, sha256).embed(adata).T)
 
 
-def describe(folder: str) -> Trained:
-    """A saved model's facts and history; raises FormatError when it cannot be read."""
-    model = scduet.load(folder)
+def describe(folder: str, model: str | None = None) -> Trained:
+    """A saved model's facts and history; raises FormatError when it cannot be read.
+
+    model: "file.py:Class" of a model of the user's own.
+    """
+    model = scduet.load(folder, model=model)
     return Trained(_facts(keep(model, folder), folder), _history(model))
 
 

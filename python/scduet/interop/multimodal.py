@@ -1,4 +1,4 @@
-"""What R asks for to predict assays that were not measured."""
+"""What R asks for to predict assays that were not measured, and to match cells."""
 
 from __future__ import annotations
 
@@ -31,3 +31,21 @@ def predict_modality(folder: str, sha256: str, query, reference, modality: str, 
     found = query.obsm["predicted"]
     told = table.assign(used=table.index == table.attrs["used"]).reset_index()
     return Predicted(codec.as_text(found.columns), objects.block(found.to_numpy()), codec.columns_of(told))
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Weights of matches, in R cells of a x cells of b, and how well matching works: one row a method."""
+
+    weights: objects.Block
+    table: list[codec.Column]
+
+
+def match_cells(folder: str, sha256: str, a, b, reference, modalities: list[str] | None, options: Options) -> Matched:
+    """The matches of the cells of a and b. The table says which method was used."""
+    model = saved(folder, sha256)
+    first, second, known = (fitting(cells, model) for cells in (a, b, reference))
+    options = {**dict(options), "modalities": modalities}
+    found = call(scduet.match_cells, first, second, model, reference=known, options=options)
+    told = found.table.assign(used=found.table.index == found.used).reset_index()
+    return Matched(objects.block(found.weights.T.tocsr()), codec.columns_of(told))

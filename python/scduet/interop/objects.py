@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scduet.data.found import names_in
 from scduet.errors import FormatError
 from scduet.interop import codec
 from scduet.interop.matrices import genes_at, is_left, is_whole, matrix_at, seurat_layers
@@ -70,7 +71,7 @@ def contents(adata: AnnData) -> dict[str, Any]:
     """
     notes = json.loads(str(adata.uns[NOTES])) if NOTES in adata.uns else {}
     unusable = [key for key, value in adata.obsm.items() if not is_numbers(value)]
-    named = {place: [str(key) for key in getattr(adata, place)] for place in PLACES}
+    named = {place: [str(key) for key in names_in(getattr(adata, place))] for place in PLACES}
     named["obsm"] = [key for key in named["obsm"] if key not in unusable]
     features = {key: names for key in named["obsm"] if (names := _names_of_columns(adata, key)) is not None}
     known = {NOTES, EMBEDDINGS, CLASSES, *(f"{key}_names" for key in features)}

@@ -62,6 +62,26 @@ def score_perturbation(
     return _scored(found)
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """The table of `scduet.rank_perturbations`, that of mechanisms (empty without any), and the rank by chance."""
+
+    table: list[codec.Column]
+    mechanisms: list[codec.Column]
+    chance_rank: float
+    notes: codec.Text
+
+
+def rank_perturbations(profile, adata, key: str, mechanisms: dict[str, str] | tuple[()], options: Options) -> Ranked:
+    """`scduet.rank_perturbations` of R's named vector, which comes as AnnData (one row, gene)."""
+    values = profile.X.toarray() if hasattr(profile.X, "toarray") else np.asarray(profile.X)
+    given, kinds = pd.Series(values[0], profile.var_names), dict(mechanisms) or None
+    found = call(scduet.rank_perturbations, given, adata, key, mechanisms=kinds, options=options)
+    by_kind = found.attrs["mechanisms"].reset_index() if kinds else pd.DataFrame()
+    columns = codec.columns_of(found.reset_index()), codec.columns_of(by_kind)
+    return Ranked(*columns, found.attrs["chance_rank"], codec.as_text(found.attrs["notes"]))
+
+
 def _knowledge(given: Any) -> Any:
     """A path, gene sets as R's named list, a table (data frame), or None."""
     return Path(given) if isinstance(given, str) else given

@@ -26,7 +26,9 @@ from scduet.interop import (
     objects,
     perturbation,
     programs,
+    spatial,
     transformers,
+    velocity,
 )
 
 PROTOCOL = 3  # raised whenever R and Python must change together; R refuses another number
@@ -126,12 +128,15 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (models.map_query, models.expression, models.annotate, models.markers, models.report)},
     **{f.__name__: f for f in (models.zero_inflation, denoising.denoise, denoising.compare_denoisers)},
     **{f.__name__: f for f in (doublets.find_doublets, programs.program_genes, programs.differential_programs)},
-    "predict_modality": multimodal.predict_modality,
+    **{f.__name__: f for f in (spatial.deconvolve, spatial.deconvolve_bulk)},
+    **{f.__name__: f for f in (multimodal.predict_modality, multimodal.match_cells)},
+    "velocity": velocity.velocity,
     **{f.__name__: f for f in (transformers.embed_pretrained, transformers.embed_genes, transformers.perturb_genes)},
     **{f.__name__: f for f in (transformers.pretrain, transformers.finetune, transformers.predict_genes)},
     generation.generate_cells.__name__: generation.generate_cells,
     **{f.__name__: f for f in (networks.gene_network, networks.network_drawing)},
     **{f.__name__: f for f in (perturbation.predict_perturbation, perturbation.score_perturbation)},
+    "rank_perturbations": perturbation.rank_perturbations,
     **{f.__name__: f for f in (codec.text, codec.csr, codec.dense, codec.column, codec.frame)},
     **{
         f.__name__: f

@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from scduet.data.found import names_in
 from scduet.data.locate import FEATURE_TYPES, modalities_of
 from scduet.errors import DataError, FormatError, ScduetWarning, some
 
@@ -144,7 +145,7 @@ def _put(made: AnnData, name: str, part: AnnData) -> Iterator[str]:
     if len(part.var.columns):
         yield f"var columns {some(part.var.columns, 9)}"
     for store in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
-        if len(getattr(part, store)):
-            yield f"{store} {some(getattr(part, store), 9)}"
+        if keys := names_in(getattr(part, store)):
+            yield f"{store} {some(keys, 9)}"
     if part.raw is not None:
         yield "raw"

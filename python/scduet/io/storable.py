@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scduet.data.found import names_in
 from scduet.errors import FormatError, some
 
 CLASSES = "scduet_columns"  # entry of uns: columns of obs and var -> what they were, as JSON
@@ -36,7 +37,8 @@ def as_stored(adata: AnnData) -> tuple[AnnData, list[str]]:
             frame[column] = text.astype("category") if text.isna().any() else text
     if not any(changed.values()):
         return adata, []
-    parts = {store: dict(getattr(adata, store)) for store in ("obsm", "varm", "obsp", "varp", "layers")}
+    stores = {store: getattr(adata, store) for store in ("obsm", "varm", "obsp", "varp", "layers")}
+    parts = {store: {key: held[key] for key in names_in(held)} for store, held in stores.items()}
     uns = {**adata.uns, CLASSES: json.dumps(changed)}
     raw = None if adata.raw is None else {"X": adata.raw.X, "var": adata.raw.var, "varm": dict(adata.raw.varm)}
     new = AnnData(adata.X, uns=uns, raw=raw, **frames, **parts)
@@ -67,7 +69,7 @@ def refuse_unwritable(adata: Any, path: Path) -> None:
     if path.suffix.lower() == ".zarr":  # a folder, with a folder for each column
         for prefix, part in parts.items():
             for store in ("obs", "var", "obsm", "varm", "layers", "obsp", "varp", "uns"):
-                _refuse_same_but_for_case(prefix + store, list(getattr(part, store)), path)
+                _refuse_same_but_for_case(prefix + store, names_in(getattr(part, store)), path)
 
 
 def _kind(values: pd.Series) -> str | None:
@@ -115,7 +117,8 @@ def _elements(adata: Any) -> Iterator[tuple[tuple[str, Any], Any]]:
         yield from (((where, name), _rows(frame[[name]])) for name in frame.columns.difference(repeated, sort=False))
     yield from ((("uns", key), value) for key, value in adata.uns.items())
     for store in ("obsm", "varm", "layers"):
-        for key, value in getattr(adata, store).items():
+        for key in names_in(held := getattr(adata, store)):
+            value = held[key]
             plain = hasattr(value, "dtype") and value.dtype.kind in "iufb"
             yield (store, key), np.zeros(0) if plain else _rows(value) if isinstance(value, pd.DataFrame) else value
 

@@ -83,7 +83,11 @@ _OTHER = {  # module -> public names that are no column of the table
         "held_out_scores", "heldout_log_likelihood", "hide_counts", "importance_log_likelihood", "imputation_error",
         "molecular_cross_validation", "split_molecules",
     ),
-    "velocity": ("cross_boundary_direction", "velocity_confidence"),
+    "deconvolution": (
+        "presence_aupr", "proportion_jsd", "proportion_rmse", "type_concordance", "type_correlation",
+    ),
+    "matching": ("foscttm", "knn_overlap", "match_probability", "modality_mixing", "top_k_accuracy"),
+    "velocity": ("cross_boundary_direction", "directional_cosines", "permutation_score", "velocity_confidence"),
 }  # fmt: skip
 _PUBLIC = {m.function.rpartition(".")[2]: m.function.rpartition(".")[0] for m in METRICS.values()}
 _PUBLIC |= {name: module for module, names in _OTHER.items() for name in names}

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
+from scduet.metrics.core.deviance import poisson_deviance
 from scduet.metrics.core.inputs import dense
 
 
@@ -103,7 +104,8 @@ def held_out_scores(molecules: Molecules, expected: ArrayLike) -> HeldOutScores:
     null = np.outer(_sums(molecules.shown, 1), _sums(molecules.shown, 0) / molecules.shown.sum())
     rest, seen = (1 - molecules.share) / molecules.share, y.sum(0) > 0
     spread, expected = y.var(0)[seen] + 1e-9, np.maximum(expected, 0)
-    deviances = [_deviance(y, ((1 - FLOOR) * mean + FLOOR * null) * rest) for mean in (expected, null)]
+    means = [((1 - FLOOR) * mean + FLOOR * null) * rest for mean in (expected, null)]
+    deviances = [float(poisson_deviance(y, mean).sum()) for mean in means]
     errors = [(np.square(mean * rest - y).mean(0)[seen] / spread).mean() for mean in (expected, null)]
     return HeldOutScores(1 - deviances[0] / deviances[1], 1 - errors[0] / errors[1], *deviances)
 
@@ -121,13 +123,6 @@ def molecular_cross_validation(
     """
     molecules = split_molecules(counts, share, seed)
     return held_out_scores(molecules, denoise(molecules.shown))
-
-
-def _deviance(y: Float[np.ndarray, "cell gene"], mean: Float[np.ndarray, "cell gene"]) -> float:
-    """Of a Poisson."""
-    from scipy.special import xlogy
-
-    return float(2 * (xlogy(y, y) - xlogy(y, mean) - y + mean).sum())
 
 
 def _sums(counts: sp.csr_matrix, axis: int) -> Float[np.ndarray, " row"]:

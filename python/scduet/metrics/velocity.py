@@ -1,4 +1,4 @@
-"""RNA velocity: consistency between neighbors, and direction across cell-type boundaries."""
+"""RNA velocity: consistency between neighbors, direction across cell-type boundaries, fit against shuffled cells."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ def velocity_confidence(
     gene); `x`: the space to look for neighbors in. A cell with a constant velocity counts 0. Source: scVelo (Bergen et
     al. 2020).
     """
-    velocity = points(velocity, "velocity")
     if neighbors is None:
         if x is None:
             raise ValueError("give x, the space to look for neighbors in, or neighbors")
         neighbors = nearest_neighbors(points(x), n_neighbors)
-    neighbors = neighbors.first(n_neighbors)
+    return float(coherence(points(velocity, "velocity"), neighbors.first(n_neighbors)).mean())
+
+
+def coherence(velocity: Float[np.ndarray, "cell gene"], neighbors: Neighbors) -> Float[np.ndarray, " query"]:
+    """Of each cell, what `velocity_confidence` is the mean of."""
     unit = _unit(velocity - velocity.mean(1, keepdims=True))
-    return float(np.mean([_mean_product(unit, q, near) for q, near in _rows(neighbors)]))
+    return np.array([_mean_product(unit, q, near) for q, near in _rows(neighbors)])
 
 
 def cross_boundary_direction(
@@ -63,6 +66,41 @@ def cross_boundary_direction(
     if not scores:
         raise Undefined("no cell has a neighbor across any of the transitions")
     return float(np.mean(scores))
+
+
+def permutation_score(
+    errors: Float[np.ndarray, "cell gene"],
+    shuffled: Float[np.ndarray, "cell gene"],
+    labels: ArrayLike,
+    max_cells: int = 200,
+) -> tuple[Float[np.ndarray, "gene label"], list[str]]:
+    """How much better a model fits real cells than cells whose values were shuffled, by gene and cell type.
+
+    errors, shuffled: absolute errors of the fit. The t statistic (of equal variances) of shuffled against real, over
+    the first `max_cells` of a type; near 0: within this type there is nothing but noise to fit. NaN for types of fewer
+    than 3 cells. Returns it with the names of the types, sorted. Source: veloVI (Gayoso, Weiler et al. 2024).
+    """
+    names = np.asarray(labels).astype(str)
+    types, found = sorted(set(names)), []
+    for name in types:
+        rows = np.flatnonzero(names == name)[:max_cells]
+        real, other, n = errors[rows], shuffled[rows], len(rows)
+        if n < 3:
+            found.append(np.full(errors.shape[1], np.nan))
+            continue
+        spread = np.sqrt((real.var(0, ddof=1) + other.var(0, ddof=1)) / n)
+        gap = other.mean(0) - real.mean(0)
+        found.append(np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0))
+    return np.stack(found, 1), types
+
+
+def directional_cosines(
+    draws: Float[np.ndarray, "draw cell gene"],
+) -> Float[np.ndarray, "draw cell"]:
+    """Cosine of each draw of a cell's velocity with the mean over draws, over centered genes. Source: veloVI."""
+    mean = draws.mean(0)
+    unit = _unit(mean - mean.mean(1, keepdims=True))
+    return np.stack([(_unit(one - one.mean(1, keepdims=True)) * unit).sum(1) for one in draws]).clip(-1, 1)
 
 
 def _across(

@@ -1,8 +1,9 @@
-"""The models by name. A new model is one file here and one row in this table."""
+"""The models by name. A new model is one file here and one row in this table; a user's own needs neither."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 from scduet.errors import OptionError
 
@@ -24,19 +25,24 @@ MODELS: dict[str, Row] = {
     "scanvi": Row("scduet.models.rna.scanvi:SCANVI", "X_scANVI", "scanvi", "RunSCANVI", "SCANVI", task="annotation"),
     "ldvae": Row("scduet.models.rna.ldvae:LDVAE", "X_ldvae", "ldvae", "RunLDVAE", "LinearSCVI"),
     "autozi": Row("scduet.models.rna.autozi:AutoZI", "X_autozi", "autozi", "RunAutoZI", "AUTOZI"),
+    "autoencoder": Row("scduet.models.rna.autoencoder:Autoencoder", "X_autoencoder", "autoencoder", "RunAutoencoder"),
     "totalvi": Row("scduet.models.multimodal.totalvi:TotalVI", "X_totalVI", "totalvi", "RunTotalVI", "TOTALVI"),
     "peakvi": Row("scduet.models.multimodal.peakvi:PeakVI", "X_PeakVI", "peakvi", "RunPeakVI", "PEAKVI"),
     "poissonvi": Row(
         "scduet.models.multimodal.poissonvi:PoissonVI", "X_PoissonVI", "poissonvi", "RunPoissonVI", "POISSONVI"
     ),
     "multivi": Row("scduet.models.multimodal.multivi:MultiVI", "X_multivi", "multivi", "RunMultiVI", "MULTIVI"),
+    "mmvae": Row("scduet.models.multimodal.mmvae:MMVAE", "X_mmvae", "mmvae", "RunMMVAE"),
     "expimap": Row("scduet.models.rna.expimap:ExpiMap", "X_expiMap", "expimap", "RunPrograms", task="programs"),
+    "velovi": Row("scduet.models.velocity.velovi:VeloVI", "X_veloVI", "velovi", "RunVeloVI", "VELOVI", task="velocity"),
     "dca": Row("scduet.models.rna.dca:DCA", "X_dca", "dca", "RunDCA", task="denoising"),
     "deepimpute": Row(
         "scduet.models.rna.deepimpute:DeepImpute", "X_deepimpute", "deepimpute", "RunDeepImpute", task="denoising"
     ),
     "scgen": Row("scduet.models.perturbation.scgen:SCGEN", "X_scGen", "scgen", "RunScGen", task="perturbation"),
     "trvae": Row("scduet.models.perturbation.trvae:TrVAE", "X_trVAE", "trvae", "RunTrVAE", task="perturbation"),
+    "gan": Row("scduet.models.perturbation.gan:GAN", "X_gan", "gan", "RunGAN", task="generation"),
+    "siggcn": Row("scduet.models.reference.siggcn:SigGCN", "X_sigGCN", "siggcn", "RunSigGCN", task="annotation"),
     "condscvi": Row(
         "scduet.models.spatial.condscvi:CondSCVI", "X_CondSCVI", "condscvi", "RunCondSCVI", "CondSCVI", "deconvolution"
     ),
@@ -53,6 +59,30 @@ MODELS: dict[str, Row] = {
     ),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
+OWN: dict[str, type] = {}  # classes of the user's own that this session was given, by their names
+
+
+def name_of(model: Any) -> str:
+    """The name of a model that is given by name, as a class, or as "file.py:Class".
+
+    A class becomes known by its own name, in place of an earlier class of this name. Raises OptionError for one that
+    cannot be a model, or is called like a model of the table.
+    """
+    if not is_own(model):
+        return str(model)
+    from scduet.models.own import check_class, class_in  # imports torch
+
+    cls = class_in(model) if isinstance(model, str) else model
+    check_class(cls)
+    if cls.__name__ in MODELS:
+        raise OptionError(f"there is a model {cls.__name__!r} already", "give your class another name")
+    OWN[cls.__name__] = cls
+    return cls.__name__
+
+
+def is_own(model: Any) -> bool:
+    """Whether this is a class, or says in which file there is one."""
+    return isinstance(model, type) or (isinstance(model, str) and model.rpartition(":")[0].endswith(".py"))
 
 
 def key_of(name: str) -> str:
@@ -78,6 +108,8 @@ def path_of(name: str) -> str:
 
 
 def find(name: str) -> type:
-    """The module class called `name`."""
+    """The module class called `name`, of the table or of the user's own."""
+    if name in OWN:
+        return OWN[name]
     path, _, cls = path_of(name).partition(":")
     return getattr(import_module(path), cls)

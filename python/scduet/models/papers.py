@@ -43,6 +43,33 @@ AUTOZI = Paper(
     "bioRxiv 794875 (2019)",
     "10.1101/794875",
 )
+VAE = Paper(
+    "Kingma DP, Welling M.", "Auto-encoding variational Bayes", "arXiv 1312.6114 (2013)", "10.48550/arXiv.1312.6114"
+)
+DENOISING = Paper(
+    "Vincent P, Larochelle H, Bengio Y, Manzagol P-A.",
+    "Extracting and composing robust features with denoising autoencoders",
+    "Proceedings of ICML:1096-1103 (2008)",
+    "10.1145/1390156.1390294",
+)
+ADVERSARIAL = Paper(
+    "Makhzani A, Shlens J, Jaitly N, Goodfellow I, Frey B.",
+    "Adversarial autoencoders",
+    "arXiv 1511.05644 (2015)",
+    "10.48550/arXiv.1511.05644",
+)
+INFOVAE = Paper(
+    "Zhao S, Song J, Ermon S.",
+    "InfoVAE: information maximizing variational autoencoders",
+    "arXiv 1706.02262 (2017)",
+    "10.48550/arXiv.1706.02262",
+)
+BETA_TC = Paper(
+    "Chen RTQ, Li X, Grosse R, Duvenaud D.",
+    "Isolating sources of disentanglement in variational autoencoders",
+    "arXiv 1802.04942 (2018)",
+    "10.48550/arXiv.1802.04942",
+)
 TOTALVI = Paper(
     "Gayoso A, Steier Z, Lopez R, Regier J, Nazor KL, Streets A, Yosef N.",
     "Joint probabilistic modeling of single-cell multi-omic data with totalVI",
@@ -55,6 +82,24 @@ MULTIVI = Paper(
     "Nature Methods 20:1222-1231 (2023)",
     "10.1038/s41592-023-01909-9",
 )
+SCMM = Paper(
+    "Minoura K, Abe K, Nam H, Nishikawa H, Shimamura T.",
+    "A mixture-of-experts deep generative model for integrated analysis of single-cell multiomics data",
+    "Cell Reports Methods 1:100071 (2021)",
+    "10.1016/j.crmeth.2021.100071",
+)
+COBOLT = Paper(
+    "Gong B, Zhou Y, Purdom E.",
+    "Cobolt: integrative analysis of multimodal single-cell sequencing data",
+    "Genome Biology 22:351 (2021)",
+    "10.1186/s13059-021-02556-z",
+)
+TRANSLATION = Paper(
+    "Yang KD, Belyaeva A, Venkatachalapathy S, Damodaran K, Katcoff A, Radhakrishnan A, Shivashankar GV, Uhler C.",
+    "Multi-domain translation between single-cell imaging and sequencing data using autoencoders",
+    "Nature Communications 12:31 (2021)",
+    "10.1038/s41467-020-20249-2",
+)
 PEAKVI = Paper(
     "Ashuach T, Reidenbach DA, Gayoso A, Yosef N.",
     "PeakVI: a deep generative model for single-cell chromatin accessibility analysis",
@@ -66,6 +111,12 @@ POISSONVI = Paper(
     "Modeling fragment counts improves single-cell ATAC-seq analysis",
     "Nature Methods 21:28-31 (2024)",
     "10.1038/s41592-023-02112-6",
+)
+VELOVI = Paper(
+    "Gayoso A, Weiler P, Lotfollahi M, Klein D, Hong J, Streets A, Theis FJ, Yosef N.",
+    "Deep generative modeling of transcriptional dynamics for RNA velocity analysis in single cells",
+    "Nature Methods 21:50-59 (2024)",
+    "10.1038/s41592-023-01994-w",
 )
 DCA = Paper(
     "Eraslan G, Simon LM, Mircea M, Mueller NS, Theis FJ.",
@@ -139,6 +190,24 @@ HARMONY = Paper(
     "Nature Methods 16:1289-1296 (2019)",
     "10.1038/s41592-019-0619-0",
 )
+SCGAN = Paper(
+    "Marouf M, Machart P, Bansal V, et al.",
+    "Realistic in silico generation and augmentation of single-cell RNA-seq data using generative adversarial networks",
+    "Nature Communications 11:166 (2020)",
+    "10.1038/s41467-019-14018-z",
+)
+CRITIC_FEATURES = Paper(
+    "Ghahramani A, Watt FM, Luscombe NM",
+    "Generative adversarial networks simulate gene expression and predict perturbations in single cells",
+    "bioRxiv 262501 (2018)",
+    "10.1101/262501",
+)
+SIGGCN = Paper(
+    "Wang T, Bai J, Nabavi S",
+    "Single-cell classification using graph convolutional networks",
+    "BMC Bioinformatics 22:364 (2021)",
+    "10.1186/s12859-021-04278-2",
+)
 DESTVI = Paper(
     "Lopez R, Li B, Keren-Shaul H, et al.",
     "DestVI identifies continuums of cell types in spatial transcriptomics data",
@@ -156,14 +225,19 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "scanvi": (SCANVI, SCVI),
     "ldvae": (LDVAE,),
     "autozi": (AUTOZI,),
+    "autoencoder": (VAE, DENOISING, ADVERSARIAL, INFOVAE, BETA_TC),
     "totalvi": (TOTALVI,),
     "multivi": (MULTIVI,),
+    "mmvae": (SCMM, COBOLT, TRANSLATION),
     "peakvi": (PEAKVI,),
     "poissonvi": (POISSONVI,),
+    "velovi": (VELOVI,),
     "dca": (DCA,),
     "deepimpute": (DEEPIMPUTE,),
     "scgen": (SCGEN,),
     "trvae": (TRVAE,),
+    "gan": (SCGAN, CRITIC_FEATURES),
+    "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),
     "condscvi": (DESTVI,),
     "destvi": (DESTVI,),

@@ -133,19 +133,23 @@ class MLP(nn.Module):
         if shift is not None:
             x = (x + shift[:, None]).flatten(0, 1)
         if norm is not None:
-            x = _normalized(x, norm)
+            x = normalized(x, norm)
         if self.layer_norm:
             x = F.layer_norm(x, x.shape[-1:])
         return F.dropout(F.relu(x) if self.activation == "relu" else F.leaky_relu(x), self.dropout, self.training)
 
 
 class GaussianEncoder(nn.Module):
-    """q(z | x): a diagonal Gaussian whose mean and variance are two heads of one MLP. floor: of the variance."""
+    """q(z | x): a diagonal Gaussian whose mean and variance are two heads of one MLP.
 
-    def __init__(self, body: MLP, n_hidden: int, n_latent: int, floor: float = VARIANCE_FLOOR):
+    floor: of the variance. softplus: the variance is the softplus of its head, not the exponential.
+    """
+
+    def __init__(self, body: MLP, n_hidden: int, n_latent: int, floor: float = VARIANCE_FLOOR, softplus: bool = False):
         super().__init__()
         self.body = body
         self.floor = floor
+        self.softplus = softplus
         self.mean = nn.Linear(n_hidden, n_latent)
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
@@ -154,7 +158,8 @@ class GaussianEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
         """Mean and variance."""
         hidden = self.body(x, codes)
-        return self.mean(hidden), self.log_variance(hidden).exp() + self.floor
+        raw = self.log_variance(hidden)
+        return self.mean(hidden), (F.softplus(raw) if self.softplus else raw.exp()) + self.floor
 
 
 def to_dense(x: SparseRows, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
@@ -196,7 +201,8 @@ def kl_to_normal(
     return 0.5 * (ratio + (mean - prior[0]) ** 2 / prior[1] - 1 - ratio.log()).sum(-1)
 
 
-def _normalized(x: Float[Tensor, "cell hidden"], norm: Any) -> Float[Tensor, "cell hidden"]:
+def normalized(x: Float[Tensor, "cell hidden"], norm: Any) -> Float[Tensor, "cell hidden"]:
+    """Batch norm that takes a minibatch of one cell in training, with the running statistics."""
     if len(x) > 1 or not norm.training:
         return norm(x)
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

@@ -11,6 +11,10 @@ _FIGURES = {  # name -> module that defines it
     "mean_scatter": "scduet.plots.means",
     "perturbation": "scduet.plots.responses",
     "gene_network": "scduet.plots.network",
+    "proportions": "scduet.plots.tissue",
+    "spatial": "scduet.plots.tissue",
+    "velocity": "scduet.plots.arrows",
+    "phase_portraits": "scduet.plots.arrows",
     "categorical_colors": "scduet.plots.style",
     "save_figure": "scduet.plots.style",
 }

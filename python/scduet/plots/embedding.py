@@ -36,13 +36,13 @@ def embedding_panels(
     _check(coordinates, annotations)
     entries = [legend_entries(values) for values in annotations.values()]
     with matplotlib.rc_context(STYLE):
-        room = max(map(_legend_width, annotations, entries)) if legend else 0.0
-        figure, panels = _grid(len(annotations), len(coordinates), size, room)
+        room = max(map(legend_width, annotations, entries)) if legend else 0.0
+        figure, panels = grid(len(annotations), len(coordinates), size, room)
         for row, (annotation, values), levels in zip(panels, annotations.items(), entries, strict=True):
-            drawn = [_scatter(axes, np.asarray(xy), values) for axes, xy in zip(row, coordinates.values(), strict=True)]
+            drawn = [scatter(axes, np.asarray(xy), values) for axes, xy in zip(row, coordinates.values(), strict=True)]
             row[0].set_ylabel(f"{axes_name} 2")
             if legend:
-                _explain(row[-1], drawn[-1], levels, annotation)
+                explain(row[-1], drawn[-1], levels, annotation)
         for axes, title in zip(panels[0], coordinates, strict=True):
             axes.set_title(title, parse_math=False)
         for axes in panels[-1]:
@@ -59,9 +59,11 @@ def legend_entries(values: Sequence[Any]) -> dict[str, str]:
     return categorical_colors(levels) | ({"not annotated": NEUTRAL} if (categories.codes < 0).any() else {})
 
 
-def _grid(n_rows: int, n_columns: int, size: float, legend: float) -> tuple[Figure, list[list[Axes]]]:
+def grid(
+    n_rows: int, n_columns: int, size: float, legend: float, gap: float = 0.15, left: float = 0.3
+) -> tuple[Figure, list[list[Axes]]]:
     """Square panels of `size` inches with space for titles, axis labels, and a legend on the right."""
-    gap, left, top, bottom = 0.15, 0.3, 0.3, 0.3
+    top, bottom = 0.3, 2 * left - 0.3
     width = left + n_columns * (size + gap) + legend
     height = top + n_rows * (size + gap) - gap + bottom
     figure = Figure(figsize=(width, height))
@@ -84,25 +86,26 @@ def _check(coordinates: Mapping[str, Any], annotations: Mapping[str, Sequence[An
             raise DataError(f"{title!r} has shape {np.shape(points)}", "a figure needs (cell, 2)")
 
 
-def _scatter(axes: Axes, points: Float[np.ndarray, "cell 2"], values: Sequence[Any]):
+def scatter(axes: Axes, points: Float[np.ndarray, "cell 2"], values: Sequence[Any], alpha: float = 1.0):
+    """The cells in random order, colored by `values`."""
     order = np.random.default_rng(0).permutation(len(points))
     numeric = _numeric(values)
-    color = np.asarray(values, dtype=float) if numeric else np.array(_cell_colors(values))
+    color = np.asarray(values, dtype=float) if numeric else np.array(cell_colors(values))
     scale = {"cmap": "viridis", "plotnonfinite": True} if numeric else {}
     drawn = axes.scatter(
-        *points[order].T, c=color[order], s=_point_size(len(points)), linewidths=0, rasterized=True, **scale
+        *points[order].T, c=color[order], s=point_size(len(points)), linewidths=0, rasterized=True, alpha=alpha, **scale
     )
     axes.set(xticks=[], yticks=[])
     axes.margins(0.04)
     return drawn
 
 
-def _point_size(n_cells: int) -> float:
+def point_size(n_cells: int) -> float:
     """Point size decreases with the number of cells as in scanpy, with a minimum."""
     return float(np.clip(9000 / n_cells, 0.6, 14))
 
 
-def _explain(axes: Axes, drawn: Any, levels: dict[str, str], title: str) -> None:
+def explain(axes: Axes, drawn: Any, levels: dict[str, str], title: str) -> None:
     """The legend of levels, or the color bar of numbers, to the right of a row's last panel."""
     if not levels:
         axes.figure.colorbar(drawn, cax=axes.inset_axes((1.06, 0.15, 0.05, 0.7)), label=title)
@@ -121,7 +124,7 @@ def _numeric(values: Sequence[Any]) -> bool:
     return pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
 
 
-def _cell_colors(values: Sequence[Any]) -> list[str]:
+def cell_colors(values: Sequence[Any]) -> list[str]:
     colors = legend_entries(values)
     return [NEUTRAL if pd.isna(value) else colors[str(value)] for value in values]
 
@@ -130,7 +133,7 @@ def _columns(levels: dict[str, str]) -> int:
     return 1 + (len(levels) - 1) // _LEGEND_ROWS
 
 
-def _legend_width(title: str, levels: dict[str, str]) -> float:
+def legend_width(title: str, levels: dict[str, str]) -> float:
     """Width of the legend in inches, from the extent of its longest text."""
     if not levels:
         return 0.8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import matplotlib
@@ -67,15 +66,15 @@ def strongest(network: pd.DataFrame, genes=None, group: str | None = None, n_lin
 
 def positions(links: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Layout of the genes: x and y, force-directed (Fruchterman and Reingold 1991)."""
-    import igraph
+    import networkx as nx
 
     codes, names = pd.factorize(pd.concat([links["gene"], links["other"]]))
-    graph = igraph.Graph(n=len(names), edges=codes.reshape(2, -1).T, directed=False)
-    start = np.random.default_rng(seed).normal(size=(len(names), 2))
-    igraph.set_random_number_generator(random.Random(seed))
-    laid = graph.layout_fruchterman_reingold(weights=(links["size"].to_numpy() + 1e-6).tolist(), seed=start.tolist())
-    igraph.set_random_number_generator(random)
-    return pd.DataFrame(np.array(laid.coords), index=pd.Index(names), columns=pd.Index(["x", "y"]))
+    graph = nx.Graph()
+    graph.add_nodes_from(range(len(names)))
+    weights = (links["size"].to_numpy(float) + 1e-6).tolist()
+    graph.add_weighted_edges_from(zip(*codes.reshape(2, -1).tolist(), weights, strict=True))
+    laid = nx.spring_layout(graph, weight="weight", iterations=200, seed=seed)
+    return pd.DataFrame([laid[i] for i in range(len(names))], index=pd.Index(names), columns=pd.Index(["x", "y"]))
 
 
 def _draw_links(axes: Axes, links: pd.DataFrame, place: pd.DataFrame) -> None:

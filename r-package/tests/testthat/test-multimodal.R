@@ -107,3 +107,31 @@ test_that("proteins that are normalized values alone are refused by name", {
   object[["CLR"]] <- SeuratObject::CreateAssayObject(data = methods::as(values, "CsparseMatrix"))
   expect_error(RunTotalVI(object, protein.assay = "CLR", max_epochs = 1, verbose = FALSE), "CLR.*counts", class = "scduet_error")
 })
+
+test_that("cells are matched by a model of both modalities", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- cite_seq()
+  given <- list(preset = "scmm", protein.assay = "ADT", max_epochs = 40, n_latent = 3, n_hidden = 16, batch_size = 32, lr = 0.01, train_size = 0.7)
+  object <- suppressWarnings(do.call(RunMMVAE, c(list(object, verbose = FALSE), given)))
+  expect_identical(colnames(SeuratObject::Embeddings(object, "mmvae")), paste0("mmvae_", 1:3))
+  genes <- cite_seq()[, 1:60]
+  genes[["ADT"]] <- NULL
+  proteins <- SeuratObject::CreateSeuratObject(counts_in(object, "ADT")[, 60:1], assay = "ADT")
+  found <- suppressWarnings(MatchCells(genes, proteins, object, verbose = FALSE))
+  expect_identical(dimnames(found$weights), list(colnames(genes), colnames(proteins)))
+  expect_equal(unname(Matrix::rowSums(found$weights)), rep(1, 60), tolerance = 1e-5)
+  kind <- rep(1:2, length.out = 60)
+  partner <- kind[match(found$best$match, colnames(genes))]
+  expect_gt(mean(partner == kind), 0.9)
+  expect_identical(found$table$method, c("mmvae", "cca", "chance"))
+  expect_identical(found$table$used, c(TRUE, FALSE, FALSE))
+  expect_identical(rownames(found$best), colnames(genes))
+  by_name <- suppressWarnings(MatchCells(genes, object, ScduetModel(object), c("rna", "ADT"), reference = object, use = "cca", verbose = FALSE))
+  expect_equal(dim(by_name$weights), c(60, 200))
+  expect_error(MatchCells(genes, proteins, ScduetModel(object)), class = "scduet_error_reference")
+  expect_error(MatchCells(genes, proteins, object, c("rna", "HTO")), "HTO.*ADT", class = "scduet_error_assay")
+  expect_error(MatchCells(genes, proteins, object, use = "magic"), "magic", class = "scduet_error_option")
+  expect_error(MatchCells(genes, genes, object), "protein", class = "scduet_error_data")
+  expect_error(RunMMVAE(object, preset = "scmm", max_epochs = 1, verbose = FALSE), "protein.assay", class = "scduet_error_option")
+})

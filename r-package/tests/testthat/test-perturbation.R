@@ -80,3 +80,18 @@ test_that("what cannot be predicted is refused by name", {
   expect_error(PlotPerturbation(object), class = "scduet_error_argument")
   expect_error(ScorePerturbation(object, matrix(1, 2, 2), "gene"), class = "scduet_error_argument")
 })
+
+test_that("the perturbation that explains a change comes first", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  screen <- small_screen()
+  profile <- setNames(screen$change[, 4], rownames(screen$object)) # of GENE3, the fourth level after the control
+  kinds <- c(GENE3 = "one", GENE1 = "two", GENE2 = "two")
+  found <- RankPerturbations(screen$object, profile, "gene", mechanisms = kinds, verbose = FALSE)
+  expect_identical(found$perturbation[1], "GENE3")
+  expect_gt(found$similarity[1], 0.9)
+  expect_identical(attr(found, "chance.rank"), 3)
+  expect_identical(attr(found, "mechanisms")$mechanism[1], "one")
+  expect_error(RankPerturbations(screen$object, unname(profile), "gene"), class = "scduet_error_argument")
+  expect_error(RankPerturbations(screen$object, profile, "gene", control = "none"), class = "scduet_error_data")
+})

@@ -49,7 +49,7 @@ test_that("split layers give what joined ones give, through RunSCVI() and throug
   object <- Seurat::NormalizeData(object, verbose = FALSE)
   layers <- suppressWarnings(Seurat::IntegrateLayers(object,
     method = SCVIIntegration, orig.reduction = NULL, features = rownames(object), new.reduction = "integrated.scvi",
-    max_epochs = 2, n_latent = 4, n_hidden = 16, verbose = FALSE
+    max_epochs = 2, ndims = 4, n_hidden = 16, verbose = FALSE
   ))
   expect_identical(SeuratObject::Key(layers[["integrated.scvi"]]), "integratedscvi_")
   expect_equal(unname(SeuratObject::Embeddings(layers, "integrated.scvi")), unname(joined))

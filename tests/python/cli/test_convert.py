@@ -68,7 +68,7 @@ def test_written_and_read_again_is_the_same(tmp_path, ending):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f"a.{ending}", "b.h5ad"])
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real 10x files are not here")
+@pytest.mark.skipif(not REAL.exists(), reason="there is no ../shared/data")
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("1.2.0/filtered_gene_bc_matrices_h5.h5", (12, 343)), ("3.0.0/filtered_feature_bc_matrix.h5", (1107, 507))],

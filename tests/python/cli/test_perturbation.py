@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from named import assert_named
-from perturbation_toys import contexts
+from perturbation_toys import GENES, contexts, screen
 
 import scduet as sd
 from scduet.cli import main
@@ -45,6 +45,30 @@ def test_what_is_wrong_is_named(cells, tmp_path, capsys):
     assert_named(capsys.readouterr().err, "'NT'")
     assert main(["perturb", data, "--perturbation-key", "perturbation", "--model", "scgan"]) == 2
     assert_named(capsys.readouterr().err, "'scgan'")
+    assert main(["perturb", data, "--perturbation-key", "perturbation", "--model", "scgpt"]) == 2
+    assert_named(capsys.readouterr().err, "'scgpt'", "transformer=")
     (tmp_path / "x.csv").write_text("context,target,G0\nA,stim,1\n")
     assert main(["score-perturbation", data, str(tmp_path / "x.csv"), "--perturbation-key", "perturbation"]) == 1
     assert_named(capsys.readouterr().err, "x.csv")
+
+
+def test_perturbations_are_ranked_as_in_python(tmp_path, capsys):
+    change = np.eye(6, len(GENES), 10) * 2 + np.eye(6, len(GENES), 20)
+    names = [f"G{i}" for i in range(6)]
+    cells = screen(np.random.default_rng(0), names, change)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    profile = pd.Series(change[2], GENES)
+    profile.to_csv(tmp_path / "profile.csv", header=["change"])
+    kinds = dict(zip(names, ["one", "two"] * 3, strict=True))
+    pd.Series(kinds).to_csv(tmp_path / "kinds.csv", header=["mechanism"])
+    paths = [str(tmp_path / name) for name in ("cells.h5ad", "profile.csv")]
+    table = str(tmp_path / "t.csv")
+    more = ["--perturbation-key", "perturbation", "--mechanisms", str(tmp_path / "kinds.csv"), "--table", table]
+    assert main(["rank-perturbations", *paths, *more]) == 0
+    expected = sd.rank_perturbations(profile, cells, "perturbation", mechanisms=kinds)
+    pd.testing.assert_frame_equal(pd.read_csv(table, index_col=0), expected, check_names=False)
+    assert expected.index[0] == "G2"
+    assert_named(capsys.readouterr().out, "G2", "3.5", "one")
+    (tmp_path / "empty.csv").write_text("gene\nG0\n")
+    assert main(["rank-perturbations", paths[0], str(tmp_path / "empty.csv"), *more[:2]]) == 1
+    assert_named(capsys.readouterr().err, "empty.csv")

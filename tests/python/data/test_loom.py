@@ -104,7 +104,7 @@ def test_parts_that_do_not_fit_are_named(path, spoil, named):
     assert "cells.loom" in error.value.message
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real loom file is not here")
+@pytest.mark.skipif(not REAL.exists(), reason="there is no ../shared/data")
 def test_a_real_file():
     adata = read(REAL)
     with h5py.File(REAL) as root:

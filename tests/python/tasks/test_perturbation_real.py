@@ -13,7 +13,7 @@ from scduet.tasks.perturbation.screen import read_screen
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 pytestmark = [
-    pytest.mark.skipif(not DATA.exists(), reason="no data in ../shared/data"),
+    pytest.mark.skipif(not DATA.exists(), reason="there is no ../shared/data"),
     pytest.mark.filterwarnings("ignore::scduet.errors.ScduetWarning"),
 ]
 MERGED = {

@@ -46,7 +46,8 @@ def test_all_tasks_by_default(counts):
 
 @pytest.mark.parametrize(
     "task",
-    ["visualization", "annotation", "differential expression between conditions", "perturbation response", "denoising"],
+    ["visualization", "annotation", "differential expression between conditions", "perturbation response", "denoising"]
+    + ["prediction across modalities"],
 )
 def test_tasks_that_need_no_deep_model(counts, task):
     assert not row(counts, task)["deep_model"]

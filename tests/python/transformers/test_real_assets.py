@@ -18,7 +18,7 @@ from scduet.transformers.families import scgpt as sg
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 ASSETS = DATA / "files" / "foundation"
-pytestmark = pytest.mark.skipif(not ASSETS.exists(), reason="the real files are not beside this checkout")
+pytestmark = pytest.mark.skipif(not ASSETS.exists(), reason="there is no ../shared/data")
 
 
 @pytest.fixture(scope="module")

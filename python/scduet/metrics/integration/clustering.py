@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from scduet.metrics.core.inputs import at_least_two, codes, points
+from scduet.metrics.core.leiden import leiden
 from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors
 from scduet.metrics.integration.graph import umap_weights
 
@@ -83,19 +83,9 @@ def kmeans_clusters(x: Float[np.ndarray, "cell dim"], labels: Clusters, seed: in
 
 
 def leiden_clusters(neighbors: Neighbors, seed: int = 0, resolutions: Sequence[float] = RESOLUTIONS) -> list[Clusters]:
-    """Leiden (modularity, two iterations, igraph) on UMAP's weights of the 15-neighbor graph, one per resolution."""
-    import igraph
-    from scipy.sparse import triu
-
-    edges = triu(umap_weights(neighbors.first(15)), k=1, format="coo")
-    graph = igraph.Graph(n=neighbors.n_cells, edges=np.column_stack([edges.row, edges.col]), directed=False)
-    found = []
-    for resolution in resolutions:
-        igraph.set_random_number_generator(random.Random(seed))
-        run = graph.community_leiden("modularity", weights=edges.data, resolution=resolution, n_iterations=2)
-        found.append(np.array(run.membership))
-    igraph.set_random_number_generator(random)
-    return found
+    """Leiden (modularity, two iterations) on UMAP's weights of the 15-neighbor graph, one per resolution."""
+    graph = umap_weights(neighbors.first(15))
+    return [leiden(graph, resolution, seed) for resolution in resolutions]
 
 
 def best_clusters(labels: Clusters, grid: Sequence[Clusters]) -> Clusters:

@@ -143,6 +143,7 @@ def _open_peaks(values, column, logits, bias, peak, a):
 
 @compiled()
 def _bernoulli(thread, threads, sizes, counts, addresses):
+    widest()
     (n, peaks, _), (to_logits, to_cells, to_peaks, to_cost), (x, column, indptr) = (
         sizes,
         addresses,
@@ -177,6 +178,7 @@ def _closed_backward(logits, bias, depth, missed, weight, factor, unfit, grads, 
 
 @compiled()
 def _bernoulli_backward(thread, threads, sizes, counts, addresses):
+    widest()
     (n, peaks, _), (x, column, indptr) = sizes, _csr(counts, sizes)
     to_logits, to_cells, to_peaks, to_grads, to_of_cells, to_of_peaks = addresses
     logits, cells, of_peaks = floats(to_logits, (n, peaks)), floats(to_cells, (4, n)), floats(to_peaks, (4, peaks))
@@ -201,6 +203,7 @@ def _bernoulli_backward(thread, threads, sizes, counts, addresses):
 @compiled()
 def _poisson(thread, threads, sizes, counts, addresses):
     """The gradients may be where the logits are."""
+    widest()
     (n, peaks, _), (x, column, indptr) = sizes, _csr(counts, sizes)
     to_logits, to_bias, to_log_library, to_grads, to_grad_library, to_cost = addresses
     logits, bias, log_library = floats(to_logits, (n, peaks)), floats(to_bias, peaks), floats(to_log_library, n)

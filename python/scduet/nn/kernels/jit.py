@@ -32,11 +32,14 @@ def usable(*tensors: Tensor) -> bool:
 def compiled(signature: str | None = None, **options) -> Callable[[Callable], Callable]:
     """`numba.njit` that releases the GIL, follows numpy on division by zero, and caches on disk where it can.
 
+    What a kernel calls is inlined: as functions of their own there would be several copies, optimized differently, and
+    sums would round one way in the session that compiles and another in those that read the cache.
+
     With a signature, the function is compiled (or read from the cache) immediately, otherwise at its first call.
     """
 
     def decorated(function: Callable) -> Callable:
-        always = {"nogil": True, "error_model": "numpy", **options}
+        always = {"nogil": True, "error_model": "numpy", "forceinline": True, **options}
         try:
             return numba.njit(signature, cache=True, **always)(function)
         except RuntimeError:  # neither the package's folder nor the user's cache is writable

@@ -221,6 +221,7 @@ def _added(place, genes):
 @compiled()
 def _cells(first, last, sizes, counts, addresses, bounds):
     """The cells from `first` up to `last`; the gradients may be where the values are. bounds: zeros for a softmax."""
+    widest()
     (n, genes, entries, own), shape = sizes, (sizes[0], sizes[1])
     x, indices, indptr = floats(counts[0], entries), integers(counts[1], entries), integers(counts[2], n + 1)
     to_logits, to_bias, to_grad_logits, to_dropout, to_shift, to_grad_dropout = addresses[:6]

@@ -37,12 +37,11 @@ def _bits_of(_, number):
 def widest(_=None):
     """Lets the loops of the function that says this use registers of 512 bits, where there are any.
 
-    The function is never inlined: its loops would take the width of each caller, and sums be added in another order.
+    What is inlined forgets it, so that a function that Python calls says it too.
     """
 
     def code(context, builder, signature, args):
-        for attribute in ('"prefer-vector-width"="512"', "noinline"):
-            set.add(builder.function.attributes, attribute)  # llvmlite names no such width
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite names no such attribute
         return context.get_dummy_value()
 
     return types.void(), code

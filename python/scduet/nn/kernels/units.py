@@ -79,6 +79,7 @@ def _forward(shape, own, addresses, momentum, eps, kept, seed, least):
     Turn `apart`, the shift of each level, into the offset that centers x; `each` becomes one over the standard
     deviation.
     """
+    widest()
     levels, cells, width = shape
     to_x, to_apart, to_weight, to_bias, to_mean, to_variance, to_out, to_each, to_n_tracked = addresses
     x, apart = floats(to_x, (own, cells, width)), floats(to_apart, (levels, width))
@@ -120,6 +121,7 @@ def _forward(shape, own, addresses, momentum, eps, kept, seed, least):
 
 @compiled(fastmath=REORDERED)
 def _backward(shape, own, addresses, kept):
+    widest()
     levels, cells, width = shape
     to_grad, to_x, to_apart, to_weight, to_out, to_each, to_grad_x, to_grad_shift, to_grad_w, to_grad_b = addresses
     grad, out = floats(to_grad, shape), floats(to_out, shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from scduet.api import Model
+from scduet.capabilities import MakesCells, part_with
+from scduet.contract import CellBatch
 from scduet.data.levels import absent, coded
+from scduet.data.loader import minibatches
 from scduet.data.schema import on_disk
 from scduet.errors import DataError, OptionError, some
 from scduet.nn.distributions import Normal
 from scduet.options import check_arguments, listed, seed_of
 from scduet.tasks.posterior.latent import (
     BATCH_SIZE,
+    Modality,
     as_batch,
     batch_codes,
     cell_names,
@@ -30,6 +35,7 @@ from scduet.tasks.posterior.latent import (
     states,
 )
 
+Parts = Iterator[tuple[Tensor, np.ndarray]]
 GENERATED = "scduet_generated"  # in uns: how the cells were made
 
 
@@ -50,7 +56,7 @@ def generate_cells(
     types) they are; None for all, in the shares of the data. labels_key: column with the types; None for that of the
     model. library: total counts, a number or one for each new cell; None for those of the source cells (a size factor,
     for a model with size factors; before zero inflation, for a model with that). batch: to decode as; None for that of
-    the source cell.
+    the source cell. A GAN makes cells of noise; from the source cell it takes the type and the library.
 
     States are not drawn from the prior, which covers parts that hold no cells: of PBMC, a random forest told scVI's
     cells from real ones with an AUC of 0.50 with states of cells, and 0.78 with states from the prior. New cells can do
@@ -63,24 +69,21 @@ def generate_cells(
     DataError for unknown types.
     """
     check_arguments(n=n)
-    chosen, (code,) = modality_of(model), batch_codes(model, None if batch is None else [batch])
+    maker = part_with(model.module, MakesCells)
+    if maker is not None:
+        _check_made(model, labels_key, batch)
+    chosen = None if maker else modality_of(model)
+    (code,) = batch_codes(model, None if batch is None else [batch])
     adata = None if adata is None else on_disk(adata)
-    cells = adata if is_minified(adata) else model.encode(adata)
+    cells = adata if is_minified(adata) and maker is None else model.encode(adata)
     labels, key = _labels(model, adata, labels_key, label is not None)
     seed = seed_of(seed)
     draw = np.random.default_rng(seed)
     rows = draw.choice(_sources(labels, label, len(cell_names(model, adata)), key), n)
-    log_library = None if library is None else torch.from_numpy(np.log(_library(library, n)))[:, None]
-    pieces, batches, done = [], [], 0
+    total = None if library is None else torch.tensor(_library(library, n))[:, None]
     with seeded(seed), torch.inference_mode():
-        for part in states(model, cells, rows, BATCH_SIZE):
-            wanted = part.log_library if log_library is None else log_library[done : done + len(part.cells)]
-            where = as_batch(part.cells, code)
-            wanted = wanted if wanted is None else wanted.to(where.device)
-            made = chosen.of(part.draw(), part.cells, where, wanted)
-            pieces.append(sp.csr_matrix(_values(made).cpu().numpy(), dtype=np.float32))
-            batches.append(where.cpu().numpy())
-            done += len(part.cells)
+        parts = _decoded(model, chosen, cells, rows, total, code) if chosen else _made(model, maker, cells, rows, total)
+        pieces, batches = zip(*((sp.csr_matrix(x.cpu().numpy(), dtype=np.float32), b) for x, b in parts), strict=True)
     obs = pd.DataFrame({"source": cell_names(model, adata)[rows].to_numpy()}, index=[f"generated{i}" for i in range(n)])
     if key is not None and labels is not None:
         obs[key] = pd.Categorical(labels[rows])
@@ -89,6 +92,39 @@ def generate_cells(
     made = AnnData(sp.vstack(pieces, format="csr"), obs=obs, var=pd.DataFrame(index=pd.Index(model.genes)))
     made.uns[GENERATED] = {"model": model.name, "seed": seed}
     return made
+
+
+def _decoded(model: Model, chosen: Modality, cells, rows, total: Tensor | None, code: int | None) -> Parts:
+    """Values of the cells, decoded of states of those at `rows`, and their batches."""
+    done = 0
+    for part in states(model, cells, rows, BATCH_SIZE):
+        where = as_batch(part.cells, code)
+        wanted = part.log_library if total is None else total[done : done + len(where)].log().to(where.device)
+        yield _values(chosen.of(part.draw(), part.cells, where, wanted)), where.cpu().numpy()
+        done += len(where)
+
+
+def _made(model: Model, maker: MakesCells, cells, rows, total: Tensor | None) -> Parts:
+    """Counts of cells made of noise, of the types of those at `rows`, and the batches of these."""
+    done = 0
+    model.module.eval()
+    for batch in minibatches(cells, rows, BATCH_SIZE):
+        batch = batch.to(model.device)
+        assert isinstance(batch, CellBatch)
+        wanted = batch.x.sum()[:, None] if total is None else total[done : done + len(batch)].to(model.device)
+        expected = maker.shares(batch) * wanted
+        # Rounded up or down at random: the noise of the counts is in the shares, as the critic saw them.
+        yield (expected + torch.rand_like(expected)).floor(), batch.batch.cpu().numpy()
+        done += len(batch)
+
+
+def _check_made(model: Model, labels_key: str | None, batch: str | None) -> None:
+    own = model.schema.fields.labels_key
+    if batch is not None:
+        raise OptionError(f"{model.name!r} knows no batches", "leave batch= out")
+    if labels_key not in (None, own):
+        known = "it was trained without types" if own is None else f"it was trained with the types of {own!r}"
+        raise OptionError(f"{model.name!r} cannot make cells by {labels_key!r}: {known}", "pass labels_key= to fit")
 
 
 def _values(made: Any) -> Tensor:

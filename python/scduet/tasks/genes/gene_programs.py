@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from scduet.errors import DataError, OptionError, some
+from scduet.metrics.core.leiden import leiden
 from scduet.tasks.genes.gene_sets import GeneSets, enrichment, gene_sets_of
 from scduet.tasks.quality.attached import Attached
 
@@ -58,19 +59,16 @@ def _parts(network: pd.DataFrame):
 
 def _communities(links: pd.DataFrame, method: str, resolution: float, min_genes: int, seed: int) -> list[list[str]]:
     """Genes of each community, the largest first; links of no positive weight do not count."""
-    import igraph
-
     _, weight, difference = METHODS[method]
     score = links[difference if difference in links else weight].to_numpy(float)
     links, score = links[score > 0], score[score > 0]
     if not len(links):
         return []
     codes, names = pd.factorize(pd.concat([links["gene"], links["other"]]))
-    graph = igraph.Graph(n=len(names), edges=codes.reshape(2, -1).T, directed=False)
-    igraph.set_random_number_generator(random.Random(seed))
-    found = graph.community_leiden("modularity", weights=score, resolution=resolution, n_iterations=10)
-    igraph.set_random_number_generator(random)
-    genes = [sorted(names[np.array(members)]) for members in found if len(members) >= min_genes]
+    graph = sparse.coo_array((score, tuple(codes.reshape(2, -1))), shape=(len(names), len(names)))
+    community = leiden(graph + graph.T, resolution, seed, n_iterations=10)
+    found = [names[community == number] for number in range(community.max() + 1)]
+    genes = [sorted(members) for members in found if len(members) >= min_genes]
     return sorted(genes, key=lambda members: (-len(members), members))
 
 

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from scduet.api import Model
 from scduet.capabilities import HasAccessibility, part_with
 from scduet.data.checks import check_values
+from scduet.data.found import names_in
 from scduet.errors import DataError, OptionError, some
 from scduet.tasks.posterior.latent import BATCH_SIZE, as_batch, batch_codes, cell_names, modality_of, seeded, states
 
@@ -95,7 +96,7 @@ def reads_to_fragments(adata, read_layer: str | None = None, fragment_layer: str
     """
     where = "X" if read_layer is None else f"layers[{read_layer!r}]"
     if read_layer is not None and read_layer not in adata.layers:
-        raise DataError(f"no layer {read_layer!r}", f"there are {some(adata.layers, 9)}")
+        raise DataError(f"no layer {read_layer!r}", f"there are {some(names_in(adata.layers), 9)}")
     reads = adata.X if read_layer is None else adata.layers[read_layer]
     reads = sp.csr_matrix(reads) if not sp.issparse(reads) else reads.tocsr(copy=True)
     check_values(reads, adata.obs_names, where, "counts")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,18 +15,17 @@ from torch import Tensor
 from scduet.api import Model
 from scduet.data import checks
 from scduet.data.inputs import not_measured
-from scduet.data.samplers import split
 from scduet.data.sources import Cells, gathered
-from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.errors import OptionError, some
 from scduet.metrics.perturbation import pearson
 from scduet.options import check_arguments, seed_of
+from scduet.tasks.multimodal.trained_cells import FEWEST, encoded, rows_of_training, trained_cells
 from scduet.tasks.posterior.latent import BATCH_SIZE, Modality, as_batch, modality_of, seeded, states
 from scduet.tasks.quality.attached import Attached
 from scduet.tasks.quality.simple_regressors import REGRESSORS, scores_of
 
 USES = ("model", "knn", "ridge", "kernel_ridge", "best")
 N_SAMPLES = 50  # with 25, the noise of the draws costs 0.005 of the correlation
-FEWEST = 10  # cells to judge by, and to learn from
 
 Values = Float[np.ndarray, "cell feature"]
 
@@ -76,7 +74,7 @@ def predict_modality(
         raise OptionError(f"use={use!r}", f"it takes {some(USES, 9)}")
     _check_room(query, key)
     known = _reference(model, reference, chosen)
-    hidden = _hidden(model, _encoded(model, query), chosen)
+    hidden = _hidden(model, encoded(model, query), chosen)
     rna = gathered(hidden.counts)
     by_model = _ByModel(model, chosen, known, n_samples, batch_size, seed)
     of_known, of_query = scores_of(gathered(known.cells.counts), known.shown, [rna])
@@ -183,12 +181,6 @@ def _check_room(query, key: str) -> None:
         raise OptionError(f"obsm[{key!r}] is there already", "pass another key_added=")
 
 
-def _encoded(model: Model, adata) -> Cells:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ScduetWarning)  # that the modality is missing is what this is for
-        return model.encode(adata)
-
-
 def _hidden(model: Model, cells: Cells, chosen: Modality) -> Cells:
     """The cells as if the modality had been measured in none of them."""
     shape = len(cells), len(chosen.features)
@@ -199,14 +191,7 @@ def _hidden(model: Model, cells: Cells, chosen: Modality) -> Cells:
 
 def _reference(model: Model, reference, chosen: Modality) -> _Known:
     """The cells trained on. Raises DataError where these are not known, or too few of them serve."""
-    if reference is None and model.cells is None:
-        raise DataError(
-            "this model was loaded and has no cells of its own", "pass reference=, the cells it was trained on"
-        )
-    cells = model.encode() if reference is None else _encoded(model, reference)
-    if len(cells) != model.reference.n_cells:
-        text = f"the reference has {len(cells)} cells, and the model was trained on {model.reference.n_cells}"
-        raise DataError(text, "pass reference= with the cells it was trained on, in their order")
+    cells = trained_cells(model, reference)
     found = gathered(cells.extra[chosen.name])
     values = np.asarray(found.toarray() if hasattr(found, "toarray") else found, np.float64)
     known = cells.measured.get(chosen.name)
@@ -214,15 +199,8 @@ def _reference(model: Model, reference, chosen: Modality) -> _Known:
     counted = np.zeros((model.reference.n_batches, values.shape[1]), bool)
     np.logical_or.at(counted, cells.batch, np.nan_to_num(values) > 0)
     values[~counted[cells.batch]] = np.nan  # zero in a whole batch: it was not stained for there
-    training, outcome = model.training, model.outcome
-    rows = split(len(cells), training.train_size or 1.0, training.seed)
-    if outcome.train_rows is not None and outcome.held_out is not None:
-        rows = np.array(outcome.train_rows), np.array(outcome.held_out)
     measured = np.flatnonzero(~np.isnan(values).all(1))
-    shown, held_out = (np.intersect1d(part, measured) for part in rows)
-    if min(len(shown), len(held_out)) < FEWEST:
-        text = f"{len(shown)} cells with {chosen.name!r} were trained on, and {len(held_out)} held out to judge by"
-        raise DataError(text, f"both must be {FEWEST} or more: see train_size=")
+    shown, held_out = rows_of_training(model, measured, repr(chosen.name))
     return _Known(cells, values, counted, shown, held_out)
 
 

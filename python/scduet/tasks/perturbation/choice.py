@@ -11,13 +11,16 @@ from scduet.errors import DataError, OptionError
 from scduet.tasks.perturbation.baselines import FEWEST, FEWEST_TO_WEIGH, RULES
 from scduet.tasks.perturbation.cases import Case, task_name
 from scduet.tasks.perturbation.held_out import Evaluation, Study, enough_to_learn
-from scduet.tasks.perturbation.interface import MODELS
+from scduet.tasks.perturbation.interface import MODELS, can_flag
 
 LEARNS = ("weighted", "linear")  # rules that take more contexts or perturbations than a mean
 
 
 def check_model(study: Study, case: Case, model: Any) -> None:
     """Raise for a model that does not suit the task, or has too little to learn from."""
+    if isinstance(model, str) and not can_flag(model, case.target, study.screen.genes):
+        what = f"model={model!r} predicts perturbations of measured genes, and {case.name!r} is of none"
+        raise DataError(what, "check the spelling, or use another model")
     rule = isinstance(model, str) and model not in MODELS and model != "auto"
     if rule and model not in RULES[case.task]:
         what = f"model={model!r} does not predict {case.name!r}, a task of kind {case.task!r}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float
 
@@ -49,7 +50,22 @@ MODELS: Mapping[str, str] = {  # name of model= -> "module:function", a `Trains`
     "scgen": "scduet.tasks.perturbation.networks:train_scgen",
     "trvae": "scduet.tasks.perturbation.networks:train_trvae",
     "cvae": "scduet.tasks.perturbation.networks:train_cvae",
+    "scgpt": "scduet.tasks.foundation.predict_perturbed:train_scgpt",
+    "scgpt, random weights": "scduet.tasks.foundation.predict_perturbed:train_random",
 }
+BESIDE: Mapping[str, tuple[str, ...]] = {"scgpt": ("scgpt, random weights",)}  # what enters the table with a model
+OF_GENES = ("scgpt", "scgpt, random weights")  # predict perturbations of measured genes, and read `transformer`
+
+
+def with_company(names: Iterable[Any]) -> list[str]:
+    """Those of the names that are trained models, each followed by what enters the table with it."""
+    known = [name for name in names if isinstance(name, str) and name in MODELS]
+    return list(dict.fromkeys(each for name in known for each in (name, *BESIDE.get(name, ()))))
+
+
+def can_flag(name: str, target: Iterable[str], genes: pd.Index) -> bool:
+    """Whether the model can tell this perturbation from none."""
+    return name not in OF_GENES or bool(genes.isin(list(target)).any())
 
 
 def trainer(name: str) -> Trains:

@@ -23,7 +23,7 @@ from scduet.tasks.perturbation.choice import check_model, choose
 from scduet.tasks.perturbation.embedding import embedding_of
 from scduet.tasks.perturbation.held_out import Evaluation, Study, cases_to_hold_out
 from scduet.tasks.perturbation.held_out import evaluate as scored
-from scduet.tasks.perturbation.interface import MODELS
+from scduet.tasks.perturbation.interface import MODELS, OF_GENES, with_company
 from scduet.tasks.perturbation.pseudobulk import Controls, controls_of
 from scduet.tasks.perturbation.result import PredictedPerturbation, indexed, verdict_on
 from scduet.tasks.perturbation.screen import read_screen, warn_of_few
@@ -84,7 +84,8 @@ def predict_perturbation(
         predicts from the other, over `n_splits` splits; "shared" inflates correlations, as in most papers.
     total_key: column of obs with the total count of each cell, where the genes are a selection.
     drop_escaped: column of obs with the classes of Mixscape; "NP" cells are left out of training, not of the truth.
-    options: n_components, ridge (linear), temperature (neighbors), or those of the model.
+    options: n_components, ridge (linear), temperature (neighbors), or those of the model: "scgpt" needs transformer=, a
+        scGPT or its folder, and brings a row of the same network with random weights.
 
     Sources: Ahlmann-Eltze, Huber and Anders 2025, Nature Methods 22:1657 (linear); Vinas Torne et al. 2025 (matching
     mean); Lotfollahi, Wolf and Theis 2019, Nature Methods 16:715 (differences averaged over types).
@@ -107,7 +108,9 @@ def predict_perturbation(
     for case in cases:
         check_case(screen, study.pairs, case, study.embedding)
         check_model(study, case, model)
-    names = [name for name in dict.fromkeys([model, *compare]) if isinstance(name, str) and name in MODELS]
+    names = with_company([model, *compare])
+    if any(name in OF_GENES for name in names):
+        rest["transformer"] = networks.scgpt_of(rest.get("transformer"))
     evaluation = _evaluated(study, cases, names, rest, evaluate, model, controls, n_splits, seed, callback)
     chosen = [choose(study, case, model, names, evaluation) for case in cases]
     every = controls_of(screen, study.pairs)

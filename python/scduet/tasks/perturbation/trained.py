@@ -10,14 +10,16 @@ import pandas as pd
 from anndata import AnnData
 from jaxtyping import Bool, Float
 
+from scduet.checkpoints import pretrained
 from scduet.errors import DataError, OptionError
 from scduet.events import Listener
 from scduet.tasks.perturbation.baselines import Change
 from scduet.tasks.perturbation.cases import Case
 from scduet.tasks.perturbation.held_out import Study
-from scduet.tasks.perturbation.interface import CONTROL, PredictsPerturbed, trainer
+from scduet.tasks.perturbation.interface import CONTROL, OF_GENES, PredictsPerturbed, can_flag, trainer
 from scduet.tasks.perturbation.pseudobulk import Split
 from scduet.tasks.perturbation.screen import Screen
+from scduet.transformer_model import Transformer
 
 
 def cells_of(screen: Screen, chosen: Bool[np.ndarray, " cell"]) -> AnnData:
@@ -41,7 +43,8 @@ def train(
     study: Study, name: str, out: Sequence[Case], held: Bool[np.ndarray, " cell"] | None, how: Mapping[str, Any]
 ) -> PredictsPerturbed:
     """The model `name`, trained without the cells of the cases `out` and without the control cells `held`."""
-    return trainer(name)(cells_of(study.screen, ~leaking(study, out, held)), **how)
+    own = {option: value for option, value in how.items() if option != "transformer" or name in OF_GENES}
+    return trainer(name)(cells_of(study.screen, ~leaking(study, out, held)), **own)
 
 
 def leaking(
@@ -81,6 +84,8 @@ def by_models(study: Study, names: Sequence[str], options: Mapping[str, Any], se
         controls = study.screen.is_control & (study.screen.context == case.context) & ~split.held
         found = {}
         for name in names:
+            if not can_flag(name, case.target, study.screen.genes):
+                continue
             how = {"seed": seed, "callback": callback, **options}
             model = train(study, name, [case], split.held, how)
             found[name] = shifts(model, study, case, controls).mean(0)
@@ -94,3 +99,13 @@ def check_model(model: Any) -> None:
     if not callable(getattr(model, "predict_perturbed", None)):
         kind = type(model).__name__
         raise OptionError(f"model= cannot be a {kind}", "it is a name, or has predict_perturbed(cells, context, name)")
+
+
+def scgpt_of(transformer: Any) -> Transformer:
+    """The scGPT itself, or that in a folder. Raises OptionError for none, or another transformer."""
+    if transformer is None:
+        raise OptionError("model='scgpt' needs its weights", "pass transformer=, a scGPT or its folder")
+    base = pretrained.given(transformer)
+    if base.name != "scgpt":
+        raise OptionError(f"transformer= is a {base.name}", "pass a scGPT")
+    return base

@@ -11,7 +11,7 @@ from typing import Any
 from scduet.capabilities import TrainedModel
 from scduet.errors import OptionError
 from scduet.io.cells import EMBEDDINGS
-from scduet.models import MODELS, TRANSFORMERS, find
+from scduet.models import MODELS, OWN, TRANSFORMERS, find
 
 DENOISED = "scduet_denoised"  # of uns: layer that `denoise` wrote -> method
 
@@ -48,7 +48,7 @@ def learned_labels(adata, key: str) -> str | None:
     """The column of labels that obsm[key] was trained to tell apart, by scANVI or fine-tuning; None if not known."""
     made: Mapping[str, Any] = _noted(adata).get(key, {})
     name = made.get("model")
-    classifies = name in TRANSFORMERS or (name in MODELS and hasattr(find(name), "classify"))
+    classifies = name in TRANSFORMERS or (name in {*MODELS, *OWN} and hasattr(find(name), "classify"))
     return made.get("labels_key") if classifies else None
 
 

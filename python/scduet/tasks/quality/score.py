@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scduet.data import checks
+from scduet.data.found import names_in
 from scduet.data.levels import coded, places_of
 from scduet.data.locate import locate_main, var_of_main
 from scduet.data.main_matrix import matrix_of
@@ -253,7 +254,7 @@ def _named(adata, embeddings: Sequence[str] | None) -> list[str]:
         return [key for key in two_d if key != "X_pca"]
     if not all(isinstance(name, str) for name in embeddings):
         raise OptionError(f"embeddings={embeddings!r}", f"they are keys of obsm: {some(adata.obsm, 8)}")
-    stores = {"layers": getattr(adata, "layers", {}), "obsp": adata.obsp}
+    stores = {"layers": names_in(getattr(adata, "layers", None)), "obsp": adata.obsp}
     for name in embeddings:
         store, _, key = name.partition("/")
         elsewhere = name in ("X_pca", "X_harmony") or key in stores.get(store, {})

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scduet.data.counts import counts_of
 from scduet.errors import DataError
 from scduet.events import Listener, counted
 from scduet.metrics.imputation import held_out_scores, split_molecules
 from scduet.tasks.quality import denoisers
 from scduet.tasks.quality.false_signals import Denoise, false_correlations, false_discovery_rate
-from scduet.tasks.workflows.denoise import counts_of, denoiser
+from scduet.tasks.workflows.denoise import denoiser
 
 METHODS = ("walk", "scvi", "dca")
 

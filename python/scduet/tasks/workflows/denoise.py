@@ -14,11 +14,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scduet.api import Model, fit
-from scduet.data.schema import Fields, Schema
-from scduet.data.sources import gathered
+from scduet.data.counts import counts_of
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener, silent
-from scduet.options import build, refuse_unknown
+from scduet.options import refuse_unknown
 from scduet.tasks.posterior.latent import modality_of, refuse_lognormal, seeded, states
 from scduet.tasks.quality import denoisers
 from scduet.tasks.quality.denoisers import Expected
@@ -151,12 +150,3 @@ def _known(name: str) -> str:
     if name not in (*NETWORKS, *BASELINES):
         raise OptionError(f"unknown method {name!r}", f"choose from {', '.join([*BASELINES, *NETWORKS])}")
     return name
-
-
-def counts_of(adata: AnnData, layer: str | None, genes: Any) -> tuple[list[str], sp.csr_matrix]:
-    """Names of the genes, and their counts; refuses what a model of counts would refuse."""
-    options = {"layer": layer, **({} if genes is None else {"genes": genes})}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ScduetWarning)  # that there are few cells for a deep model
-        schema = Schema.learn(adata, build(Fields, options))
-    return list(schema.genes), gathered(schema.encode(adata).counts)

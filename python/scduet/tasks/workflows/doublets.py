@@ -16,6 +16,7 @@ from anndata import AnnData
 
 from scduet.api import Model, fit
 from scduet.data.checks import check_key
+from scduet.data.counts import counts_of
 from scduet.data.levels import coded
 from scduet.data.locate import column
 from scduet.errors import DataError, OptionError, ScduetWarning, some
@@ -24,7 +25,6 @@ from scduet.options import refuse_unknown, seed_of
 from scduet.tasks.posterior.solo import solo_scores
 from scduet.tasks.quality import doublet_scores
 from scduet.tasks.quality.doublet_scores import Scores, called, expected_rate, heterotypic_share
-from scduet.tasks.workflows.denoise import counts_of
 
 METHODS = ("neighbors", "solo", "scrublet")
 FEWEST_CELLS, FEWEST_GENES = 100, 30  # of a capture

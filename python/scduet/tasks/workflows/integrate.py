@@ -10,6 +10,7 @@ from scduet.capabilities import TrainedModel
 from scduet.data import checks
 from scduet.errors import OptionError
 from scduet.io.cells import add_embedding, check_target, file_size
+from scduet.models import name_of
 from scduet.options import options_of, refuse_unknown
 from scduet.tasks.genes.variable_genes import choose_genes
 from scduet.tasks.quality.provenance import made_by, note
@@ -20,7 +21,7 @@ from scduet.train.group import is_first
 @lists_options
 def integrate(
     adata,
-    model: str | Path | TrainedModel = "scvi",
+    model: str | type | Path | TrainedModel = "scvi",
     *,
     n_top_genes: int | None = None,
     key_added: str | None = None,
@@ -32,7 +33,8 @@ def integrate(
 
     adata: AnnData with raw counts (cell, gene); gains obsm[key_added], float32 (cell, latent). Or the path of an .h5ad
         or .zarr, whose counts stay on disk: then `output` says where the result goes.
-    model: a name, or a scGPT (or its folder or "hf://" address) that is fine-tuned as in its paper.
+    model: a name, a class of your own as in `fit`, or a scGPT (or its folder or "hf://" address) that is fine-tuned as
+        in its paper.
     n_top_genes: train on so many highly variable genes, e.g. 2000, chosen within batches by scanpy's flavor "seurat" on
         a log-normalized copy of the counts. Writes var["highly_variable"] and what scanpy writes beside it, in place of
         an earlier choice. None: the genes of var["highly_variable"] if it is there, else all.
@@ -47,18 +49,18 @@ def integrate(
         if n_top_genes is not None:
             raise OptionError("a transformer takes the genes of its vocabulary", "leave n_top_genes out")
         return _by_transformer(adata, model, key_added, output, options)
-    on_disk = isinstance(adata, (str, os.PathLike))
+    name, on_disk = name_of(model), isinstance(adata, (str, os.PathLike))
     if on_disk != (output is not None):
         raise OptionError("output= is for a file and missing" if on_disk else "output= is for a file, not an AnnData")
     if not on_disk:
         checks.check_cells(adata)
     if n_top_genes is not None:
-        _refuse_choice(adata, str(model), options)
+        _refuse_choice(adata, name, options)
     if output is not None:
         check_target(output, overwrite, file_size(adata), endings=(Path(adata).suffix.lower(),))
     if n_top_genes is not None:
         choose_genes(adata, n_top_genes, options)
-    trained = fit(adata, str(model), **options)
+    trained = fit(adata, name, **options)
     key = key_added or trained.key
     if output is None:
         adata.obsm[key] = trained.embed()

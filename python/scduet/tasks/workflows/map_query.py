@@ -32,7 +32,6 @@ from scduet.data.schema import Schema, levels_of, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener
-from scduet.models import find
 from scduet.nn.random import own_random_numbers
 from scduet.options import build, check_arguments, options_of, refuse_unknown
 from scduet.tasks.quality.provenance import made_by, note
@@ -181,7 +180,7 @@ def _extend_model(model: Model, schema: Schema, cells: Cells, config: Any = None
 
     config: options with further terms, whose rows start at random.
     """
-    cls, config = find(model.name), config or model.config
+    cls, config = type(model.module), config or model.config
     reference = _extend_reference(cls, model.reference, schema.reference(cells), cells)
     with own_random_numbers():
         module = cls(reference, config, **model.holds)

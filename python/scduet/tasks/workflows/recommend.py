@@ -208,6 +208,15 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
         "and tests on imputed values can find false signals",
         "Hou et al. 2020, Genome Biology 21:218; Andrews & Hemberg 2018, F1000Research 7:1740",
     ),
+    Rule(
+        "prediction across modalities",
+        (),
+        "kernel ridge or nearest neighbors on PCA, CCA to match cells: use='best' in predict_modality, match_cells",
+        False,
+        "kernel ridge predicted proteins best at NeurIPS 2021 and is ahead in the results of February 2025 (Open "
+        "Problems); the tables of both functions say whether a deep model does better on your cells",
+        "Lance et al. 2022, PMLR 176:162; Luecken et al. 2025, Nature Biotechnology 43:1035 (Open Problems)",
+    ),
 )
 ALIASES: Mapping[str, tuple[str, ...]] = {  # what users may call a task
     "visualization": ("visualization",),
@@ -226,6 +235,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {  # what users may call a task
     "perturbation": ("perturbation response",),
     "foundation model": ("embedding by a foundation model",),
     "imputation": ("denoising",),
+    "predict_modality": ("prediction across modalities",),
+    "match_cells": ("prediction across modalities",),
 }
 COMPARE = {"<": operator.lt, "<=": operator.le, ">=": operator.ge, "==": operator.eq}
 TASKS = tuple(dict.fromkeys(rule.task for rule in RULES))

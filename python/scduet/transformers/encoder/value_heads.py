@@ -36,3 +36,18 @@ class CellValueHead(nn.Module):
         query, whose = self.query(gene).sigmoid(), cell[packing.cell]
         value = (self.mix(query) * whose).sum(-1)
         return value, None if self.zero is None else (self.zero(query) * whose).sum(-1)
+
+
+class AffineValueHead(nn.Module):
+    """value(gene) = coefficient(state) * x + offset(state): scGPT's head for perturbed cells, x the value shown.
+
+    The coefficient starts near 1, so that training starts from "no change".
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.coefficient, self.offset = value_head(width), value_head(width)
+        nn.init.ones_(self.coefficient[-1].bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, state: Float[Tensor, "token width"], x: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
+        return self.coefficient(state)[:, 0] * x + self.offset(state)[:, 0]

@@ -1,0 +1,67 @@
+"""The command that takes spots or bulk samples apart into cell types."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scduet.cli.analyses import Seed
+from scduet.cli.commands import Overwrite, Quiet, listener
+
+
+def deconvolve(
+    data: Annotated[
+        Path, typer.Argument(help="Spots: .h5ad, .zarr, 10x .h5, or a folder of Space Ranger; or samples.")
+    ],
+    reference: Annotated[Path, typer.Argument(help="Single cells with raw counts and cell types.")],
+    labels_key: Annotated[str, typer.Option(help="Column of the reference's obs with the cell types.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Proportions (.csv), or the spots with them in obsm (.h5ad, .zarr).")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="poisson, weighted_nnls or nnls; default poisson, of --bulk weighted_nnls.")
+    ] = None,
+    bulk: Annotated[bool, typer.Option("--bulk", help="These are bulk samples, not spots.")] = False,
+    per: Annotated[str, typer.Option(help="cell: shares of cells; rna: of RNA.")] = "cell",
+    layer: Annotated[str | None, typer.Option(help="Layer of the spots with raw counts; default X.")] = None,
+    reference_layer: Annotated[str | None, typer.Option(help="That of the reference.")] = None,
+    genes: Annotated[str | None, typer.Option(help="variable or markers; default by model.")] = None,
+    n_genes: Annotated[int | None, typer.Option(help="How many; of markers for each type.")] = None,
+    platform_effect: Annotated[
+        bool | None,
+        typer.Option("--platform-effect/--no-platform-effect", help="A factor for each gene; default for spots only."),
+    ] = None,
+    spread: Annotated[Path | None, typer.Option(help="Also write standard deviations here (.csv).")] = None,
+    table: Annotated[Path | None, typer.Option(help="Also write the table of methods here (.csv).")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate the proportions of cell types in spots.
+
+    Prints how well these agree with simple methods, and what to know before reading the map.
+    """
+    from scduet.io.cells import check_target, file_size, place_whole, read, write
+
+    check_target(output, overwrite, file_size(data), (".csv",) if bulk else (".csv", ".h5ad", ".zarr"))
+    for path in filter(None, (spread, table)):
+        check_target(path, overwrite, endings=(".csv",))
+    import scduet
+
+    where = {"labels_key": labels_key, "per": per, "layer": layer, "reference_layer": reference_layer, "seed": seed}
+    given = {"model": model, "genes": genes, "n_genes": n_genes, "platform_effect": platform_effect}
+    options = {**where, **{name: value for name, value in given.items() if value is not None}}
+    mixtures, cells = read(data), read(reference)
+    if bulk:
+        found = scduet.deconvolve_bulk(mixtures, cells, **options)
+    else:
+        found = scduet.deconvolve(mixtures, cells, callback=listener(quiet), **options)
+    typer.echo(repr(found))
+    if output.suffix == ".csv":
+        place_whole(output.absolute(), found.proportions.to_csv)
+    else:
+        write(mixtures, output, overwrite=overwrite)
+    if spread and found.spread is not None:
+        place_whole(spread.absolute(), found.spread.to_csv)
+    if table:
+        place_whole(table.absolute(), found.agreement.to_csv)

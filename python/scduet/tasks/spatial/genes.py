@@ -1,0 +1,108 @@
+"""Which genes mixtures and reference share, which of them are used, and whether the two measure the same thing."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from scduet.data.checks import check_names
+from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.options import listed
+from scduet.tasks.spatial.reference import Reference, described, markers, most_variable
+
+Choice = Literal["variable", "markers"] | Sequence[str]
+
+N_VARIABLE, N_MARKERS = 2000, 100  # in all; for each type
+ENSEMBL = re.compile(r"ENS[A-Z]{0,4}G\d{6,}", re.IGNORECASE)
+NUCLEAR = ("MALAT1", "NEAT1", "MEG3", "XIST", "KCNQ1OT1", "SNHG11")  # RNA that stays in the nucleus
+RATIO = 3.0  # of shares between reference and mixtures that tells nuclei from cells
+
+
+def shared(mixtures: pd.Index, reference: pd.Index, what: str = "spots") -> pd.Index:
+    """Genes that both have, in the order of the reference. Raises DataError where these are too few to go on."""
+    check_names(mixtures, "gene")
+    both = reference[reference.isin(mixtures)]
+    if len(both) >= 2:
+        return both
+    raise DataError(f"{what} and reference share {len(both)} genes", _why_none(mixtures, reference, what))
+
+
+def choose(reference: Reference, genes: pd.Index, choice: Choice, n_genes: int | None) -> pd.DataFrame:
+    """The genes to use, as rows in the order of `genes`; columns say why.
+
+    choice: "variable", "markers", or names. n_genes: in all, or of "markers" for each type; None for 2,000 and 100.
+    Raises OptionError for another choice, and DataError for names that are not shared, or fewer genes than types.
+    """
+    if isinstance(choice, str):
+        if choice not in ("variable", "markers"):
+            raise OptionError(f"genes={choice!r}", "it is 'variable', 'markers', or a list of names")
+        rank, default = (most_variable, N_VARIABLE) if choice == "variable" else (markers, N_MARKERS)
+        found = rank(reference, genes, n_genes or default)
+        found.insert(0, "chosen_as", choice.removesuffix("s"))
+    else:
+        wanted = pd.Index([str(name) for name in listed("genes", choice)])
+        check_names(wanted, "gene")
+        absent = wanted[~wanted.isin(genes)]
+        if len(absent):
+            raise DataError(f"genes={some(absent)} are not in both", f"{len(genes)} genes are, e.g. {some(genes)}")
+        found = pd.DataFrame({"chosen_as": "listed"}, genes[genes.isin(wanted)])
+    if len(found) < len(reference.types):
+        remedy = "use more genes, or merge types"
+        raise DataError(f"{len(found)} genes for {len(reference.types)} types: proportions are not determined", remedy)
+    return found
+
+
+def check_types(reference: Reference, genes: pd.Index) -> pd.DataFrame:
+    """What is known of the types on these genes; warns of those that hardly differ from another one."""
+    table = described(reference, genes)
+    weak = table[table["n_markers"] <= 1]
+    if len(weak):
+        pairs = [f"{kind} ({row.n_markers}, nearest {row.nearest})" for kind, row in weak.iterrows()]
+        advice = "read their sum with the nearest type, or use more genes (n_genes=)"
+        message = f"types with one marker gene or none among the genes used: {some(pairs, 9)}; {advice}"
+        warnings.warn(message, ScduetWarning, stacklevel=4)
+    return table
+
+
+def check_nuclei(
+    mixtures: Float[np.ndarray, " gene"], reference: Reference, genes: pd.Index, what: str = "spots"
+) -> str | None:
+    """A sentence, also warned, where the reference looks like nuclei and the mixtures like cells.
+
+    mixtures: sums of counts over all mixtures, of `genes`. Compared are the shares of mitochondrial RNA, which nuclei
+    lack, and of RNA that stays in the nucleus.
+    """
+    upper = genes.str.upper()
+    known = reference.pooled[reference.genes.get_indexer(genes)]
+    kinds = {"mitochondrial RNA": upper.str.startswith("MT-"), "nuclear RNA (MALAT1, ...)": upper.isin(NUCLEAR)}
+    share = {
+        name: (float(mixtures[rows].sum() / mixtures.sum()), float(known[rows].sum() / known.sum()))
+        for name, rows in kinds.items()
+        if rows.any() and (mixtures[rows].sum() + known[rows].sum()) > 0
+    }
+    cytoplasmic, nuclear = share.get("mitochondrial RNA"), share.get("nuclear RNA (MALAT1, ...)")
+    lacks = cytoplasmic is not None and cytoplasmic[0] > RATIO * max(cytoplasmic[1], 0.003)
+    keeps = nuclear is not None and nuclear[1] > RATIO * max(nuclear[0], 0.003)
+    if not (lacks and (keeps or nuclear is None)) and not (keeps and cytoplasmic is None):
+        return None
+    figures = "; ".join(f"{name}: {a:.1%} of the {what}, {b:.1%} of the reference" for name, (a, b) in share.items())
+    message = f"the reference looks like nuclei where the {what} hold cells ({figures})"
+    advice = "the totals of nuclei are no guide to those of cells: prefer per='rna', or a reference of cells"
+    warnings.warn(f"{message}; {advice}", ScduetWarning, stacklevel=4)
+    return f"{message}."
+
+
+def _why_none(mixtures: pd.Index, reference: pd.Index, what: str) -> str:
+    ids = [any(map(ENSEMBL.match, names[:50].astype(str))) for names in (mixtures, reference)]
+    if ids[0] != ids[1]:
+        with_ids, other = (what, "the reference") if ids[0] else ("the reference", what)
+        return f"{with_ids} has Ensembl ids and {other} symbols: set var_names of one to what the other has"
+    if mixtures.str.upper().isin(reference.str.upper()).any():
+        return "their names differ in case: are they of two species? Set var_names to the same spelling"
+    return f"{what} have {some(mixtures)}, the reference {some(reference)}"

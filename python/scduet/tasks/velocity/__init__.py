@@ -1,0 +1,1 @@
+"""RNA velocity: moments, models, graph of cells, judgement."""

@@ -1,0 +1,99 @@
+"""Velocities of cells, whatever the model: by regression, or by veloVI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scduet.api import Model, fit
+from scduet.errors import DataError, some
+from scduet.events import Listener
+from scduet.models.velocity.kinetics import T_MAX
+from scduet.tasks.posterior.latent import seeded
+from scduet.tasks.velocity import draws
+from scduet.tasks.velocity.moments import Dense
+from scduet.tasks.velocity.prepare import Moments, scaled_genes
+from scduet.tasks.velocity.steady_state import Genes, steady_state, stochastic
+
+FIT_DRAWS = 10  # that expected values are means over
+
+
+@dataclass(frozen=True)
+class Field:
+    """A velocity of each cell, over the genes that have one."""
+
+    x: Dense  # where cells are, in the units of `velocity`
+    velocity: Dense
+    genes: np.ndarray  # places of these genes among those of the moments
+    gamma: Genes  # slope of unspliced on spliced moments in the steady state
+    r2: Genes
+    permutation: pd.DataFrame  # (gene, type): see `permutation_score`
+    root: bool = False  # whether the graph takes signed square roots
+    units: Genes | float = 1.0  # velocity * units is in units of the spliced moments
+    model: Model | None = None
+    time: Dense | None = None  # of each gene in each cell
+    uncertainty: pd.DataFrame | None = None
+
+
+def by_regression(found: Moments, name: str, labels: np.ndarray, seed: int) -> Field:
+    """The steady-state or the stochastic model."""
+    ms, mu = found.ms, found.mu
+    fitted = steady_state(ms, mu) if name == "steady_state" else stochastic(found.s, found.u, found.average, ms, mu)
+    genes = np.flatnonzero(fitted.genes)
+    if not len(genes):
+        remedy = "unspliced counts do not rise with spliced ones: these data support no velocity"
+        raise DataError("no gene has a steady state", remedy)
+    x, velocity, gamma = ms[:, genes], fitted.velocity[:, genes], fitted.gamma[genes]
+    draw = np.random.default_rng(seed)
+    s, u = (draws.shuffled(values[:, genes], labels, draw) for values in (ms, mu))
+    scores, types = draws.permutation_score(np.abs(velocity), np.abs(u - gamma.astype(u.dtype) * s), labels)
+    table = pd.DataFrame(scores, index=[found.genes[i] for i in genes], columns=types)
+    return Field(x, velocity, genes, gamma, fitted.r2[genes], table, root=name == "stochastic")
+
+
+def by_velovi(
+    found: Moments,
+    model: str | Model,
+    labels: np.ndarray,
+    n_samples: int,
+    seed: int,
+    callback: Listener | None,
+    options: Mapping[str, Any],
+) -> Field:
+    """A veloVI of the scaled moments, trained unless one is given. Times are scaled by gene, as its authors do."""
+    keep, ms, mu, span = scaled_genes(found)
+    if isinstance(model, Model):
+        genes = pd.Index(found.genes).get_indexer(pd.Index(model.genes))
+        if (genes < 0).any():
+            lacking = some(np.array(model.genes)[genes < 0])
+            raise DataError(f"genes of the model are not among those with counts: {lacking}", "train a new one")
+    else:
+        genes = np.flatnonzero(keep)
+    layers = {"Ms": ms[:, genes], "Mu": mu[:, genes]}
+    names = [found.genes[i] for i in genes]
+    cells = AnnData(var=pd.DataFrame(index=names), obs=pd.DataFrame(index=found.cells), layers=layers)
+    if not isinstance(model, Model):
+        model = fit(cells, "velovi", seed=seed, callback=callback, **options)
+    encoded = model.encode(cells)
+    with seeded(seed):
+        time = draws.mean_of(model, encoded, draws.times, n_samples)
+        velocity = draws.mean_of(model, encoded, draws.velocities, n_samples) * (time.max(0) / T_MAX)
+    scores, types = draws.shuffled_fit(model, encoded, labels, FIT_DRAWS, seed)
+    fitted = steady_state(found.ms[:, genes], found.mu[:, genes])
+    return Field(
+        layers["Ms"],
+        velocity,
+        genes,
+        fitted.gamma,
+        fitted.r2,
+        pd.DataFrame(scores, index=names, columns=types),
+        units=span[genes],
+        model=model,
+        time=time,
+        uncertainty=draws.velocity_uncertainty(model, encoded, n_samples, seed),
+    )

@@ -1,0 +1,87 @@
+"""Whether data support a direction: scores of a velocity, and a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from scduet.errors import DataError, OptionError, some
+from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors
+from scduet.metrics.integration.clustering import leiden_clusters
+from scduet.metrics.velocity import coherence, cross_boundary_direction
+from scduet.tasks.velocity.fields import Field
+from scduet.tasks.velocity.prepare import Moments
+
+Pairs = list[tuple[str, str]]
+RESOLUTION = 0.5  # of the clusters that stand for cell types
+FEWEST_GENES, LEAST_UNSPLICED = 20, 0.03
+LEAST_PERMUTATION = 3.0  # of t statistics, largest over types: see `verdict_of`
+
+
+def check_transitions(transitions: Any, known: np.ndarray | None) -> Pairs:
+    """The pairs of types. Raises OptionError for what is none, DataError for a type that no cell has."""
+    try:
+        pairs = [(str(start), str(end)) for start, end in transitions]
+    except (TypeError, ValueError):
+        raise OptionError(f"option 'transitions' cannot be {transitions!r}", "it is pairs of cell types") from None
+    if pairs and known is None:
+        raise OptionError("transitions need cell types", "pass labels_key= too")
+    absent = sorted({name for pair in pairs for name in pair} - set(() if known is None else known))
+    if absent:
+        raise DataError(f"transitions name {some(absent)}, which no cell has", "write the types as labels_key has them")
+    return pairs
+
+
+def clusters(pca: Float[np.ndarray, "cell component"], seed: int) -> np.ndarray:
+    """Leiden clusters, in place of cell types."""
+    return leiden_clusters(nearest_neighbors(pca, 15), seed, (RESOLUTION,))[0].astype(str)
+
+
+def judged(
+    found: Moments,
+    field: Field,
+    labels: np.ndarray,
+    pairs: Pairs,
+    arrows: Float[np.ndarray, "cell dim"],
+    places: Float[np.ndarray, "cell dim"],
+) -> tuple[pd.Series, Float[np.ndarray, " cell"]]:
+    """The scores of a velocity, and the confidence of each cell."""
+    index = found.index
+    near = Neighbors(index, np.zeros(index.shape), np.arange(len(index)), len(index))
+    coherent = coherence(np.asarray(field.velocity, np.float64), near)
+    scores = {
+        "genes": float(len(field.genes)),
+        "unspliced": found.unspliced_share,
+        "confidence": float(coherent.mean()),
+        "permutation": float(np.median(field.permutation.max(axis=1).fillna(0))),
+    }
+    if pairs:
+        scores["direction"] = cross_boundary_direction(arrows, places, labels, pairs)
+        scores["direction_genes"] = cross_boundary_direction(field.velocity, field.x, labels, pairs)
+    return pd.Series(scores), coherent
+
+
+def verdict_of(scores: pd.Series) -> str:
+    """A sentence that says whether the data support a direction.
+
+    The permutation score is the largest t statistic over types, of which noise has 1 to 2.
+    """
+    against = []
+    if scores["unspliced"] < LEAST_UNSPLICED:
+        against.append(f"only {scores['unspliced']:.1%} of the molecules are unspliced")
+    if scores["genes"] < FEWEST_GENES:
+        against.append(f"only {scores['genes']:.0f} genes have a velocity")
+    if scores["permutation"] < LEAST_PERMUTATION:
+        against.append(
+            f"within cell types the fit is hardly better than of shuffled cells ({scores['permutation']:.1f})"
+        )
+    if scores.get("direction", 1.0) <= 0:
+        against.append(f"the arrows do not follow the known transitions ({scores['direction']:.2f})")
+    if against:
+        return f"The data do not support a direction: {'; '.join(against)}."
+    if "direction" in scores:
+        return f"The arrows follow the known transitions ({scores['direction']:.2f}; 1 would be straight)."
+    return "There is something to fit; whether the direction is right only known transitions can tell."

@@ -1,0 +1,110 @@
+#' RNA velocity, and whether the data support it
+#'
+#' Estimates where cells are going from spliced and unspliced counts. `RunVelocity()` takes any of three models;
+#' `RunVeloVI()` is `RunVelocity(model = "velovi")`.
+#'
+#' Arrows look convincing whatever the data are: the confidence is high for a reversed field too, and a network smooths more.
+#' The message says whether the data support a direction: whether within cell types the fit is better than of shuffled cells,
+#' and whether the arrows follow transitions that you know. On the mouse pancreas, with known order, veloVI's direction was
+#' no better than that of the steady-state model, at a thousand times the cost; its times are what it is good for.
+#'
+#' @param object A Seurat object with an assay for each kind of counts, or a SingleCellExperiment with the assays (as
+#'   velociraptor has them), 100 cells or more.
+#' @param spliced,unspliced Names of the assays with raw counts.
+#' @param model "steady_state" (La Manno et al. 2018) and "stochastic" (Bergen et al. 2020) take seconds; "velovi" takes
+#'   minutes to an hour.
+#' @param labels Column of the metadata with cell types, within which cells are shuffled to judge the fit; `NULL` for clusters.
+#' @param transitions Known transitions between types, a list of pairs, e.g. `list(c("Ductal", "Ngn3 low EP"))`.
+#' @param reduction Reduction to draw arrows on, e.g. "umap"; `NULL` for principal components made here.
+#' @param assay.name Name of the new assay with the velocities.
+#' @inheritParams NormalizeExpression
+#' @param verbose Show the progress of training, and say whether the data support a direction.
+#' @param ... Options of `scduet.velocity` in Python, e.g. `n_neighbors`, `n_samples`; of "velovi" also those of training,
+#'   e.g. `max_epochs`.
+#' @returns The object with an assay of velocities (its layer `data`; genes that have one), the columns `velocity.confidence`
+#'   and `velocity.length`, with "velovi" also `latent.time` and `velocity.uncertainty`, and a reduction
+#'   `velocity_<reduction>` with the arrows, a row for each cell. `Misc(object, "scduet.velocity")` or
+#'   `metadata(object)$scduet.velocity` has `scores`, `genes` (slope, fit and permutation score of each) and `verdict`.
+#' @references La Manno et al. (2018), RNA velocity of single cells, \doi{10.1038/s41586-018-0414-6}; Bergen et al. (2020),
+#'   \doi{10.1038/s41587-020-0591-3}; Gayoso, Weiler et al. (2024), \doi{10.1038/s41592-023-01994-w}
+#' @family tasks
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunVelocity(obj, labels = "cell_type", reduction = "umap")
+#' obj <- RunVeloVI(obj, spliced = "spliced", unspliced = "unspliced", labels = "cell_type")
+#' FeaturePlot(obj, "latent.time")
+#' }
+RunVelocity <- function(object, spliced = "spliced", unspliced = "unspliced", model = "steady_state", labels = NULL,
+                        transitions = NULL, reduction = NULL, assay.name = "velocity", seed.use = 42, verbose = TRUE, ...) {
+  check_text(spliced, "spliced")
+  check_text(unspliced, "unspliced")
+  check_text(model, "model")
+  check_text(assay.name, "assay.name")
+  check_text(reduction, "reduction", optional = TRUE)
+  check_flag(verbose, "verbose")
+  options <- list(...)
+  check_option_names(options, rlang::current_env())
+  check_assay_name(object, assay.name)
+  parts <- velocity_parts(object, spliced, unspliced)
+  check_column(parts$cells, labels, "labels")
+  if (!is.null(reduction) && !reduction %in% names(parts$embeddings)) {
+    have <- paste0("It has ", some(names(parts$embeddings), 12), ".")
+    abort_scduet(sprintf("The object has no reduction \"%s\".", reduction), have, "reduction")
+  }
+  adata <- anndata_of(parts, columns = labels)
+  put_input(adata, parts$unspliced, "unspliced", parts$genes, rownames(parts$cells))
+  parts$embeddings <- parts$embeddings[reduction]
+  put_embeddings(adata, parts, reduction, verbose)
+  fixed <- list(labels_key = labels, transitions = lapply(transitions, as.list), seed = check_whole(seed.use, "seed.use"))
+  found <- ask("velocity",
+    adata = adata, model = model, basis = if (!is.null(reduction)) embedding_name(reduction),
+    options = c(Filter(length, fixed), lapply(options, as_option)), callback = py_callback(new_reporter(verbose))
+  )
+  put_velocity(object, found, rownames(parts$cells), assay.name, reduction, spliced, verbose)
+}
+
+#' @rdname RunVelocity
+#' @export
+RunVeloVI <- function(object, spliced = "spliced", unspliced = "unspliced", ...) {
+  RunVelocity(object, spliced = spliced, unspliced = unspliced, model = "velovi", ...)
+}
+
+# The parts of an object with spliced counts as the main ones, and beside them `unspliced`, blocks of genes x cells.
+velocity_parts <- function(object, spliced, unspliced, call = rlang::caller_env()) {
+  if (inherits(object, "Seurat")) {
+    parts <- parts_of(object, spliced, "counts", call = call)
+    if (!unspliced %in% assay_names(object)) {
+      have <- paste0("It has ", some(assay_names(object), 12), ".")
+      abort_scduet(sprintf("The object has no assay \"%s\".", unspliced), have, "inputs", call)
+    }
+    parts$unspliced <- lapply(assay_matrix(object, unspliced, call), function(x) x[, rownames(parts$cells), drop = FALSE])
+    return(parts)
+  }
+  parts <- parts_of(object, NULL, spliced, call = call)
+  parts$unspliced <- list(need_assay(object, unspliced, call))
+  parts
+}
+
+put_velocity <- function(object, found, cells, assay.name, reduction, assay, verbose) {
+  object <- put_denoised(object, receive_denoised(found$velocity, cells), assay.name)
+  table <- receive_frame(found$cells)
+  arrows <- as.matrix(table[startsWith(names(table), "arrow_")])
+  names <- c(
+    velocity_confidence = "velocity.confidence", velocity_length = "velocity.length", latent_time = "latent.time",
+    velocity_uncertainty = "velocity.uncertainty"
+  )
+  for (name in intersect(names(names), names(table))) object <- put_column(object, names[[name]], table[[name]], cells)
+  key <- paste0("velocity_", if (is.null(reduction)) "pca" else reduction)
+  if (inherits(object, "Seurat")) {
+    known <- with_known_assays(object)
+    known[[key]] <- make_reduction(unname(arrows), cells, key, assay)
+    object <- with_own_assays(known, object)
+  } else {
+    SingleCellExperiment::reducedDim(object, key) <- unname(arrows)
+  }
+  verdict <- as.character(found$verdict)
+  inform_scduet(verdict, verbose)
+  scores <- unlist(receive_frame(found$scores))
+  put_misc(object, "scduet.velocity", list(scores = scores, genes = receive_frame(found$genes), verdict = verdict))
+}

@@ -1,0 +1,55 @@
+# Cells along a time; genes are switched on one after the other, and off again.
+velocity_counts <- function(n = 240, genes = 40) {
+  set.seed(1)
+  time <- sort(stats::runif(n, 0, 14))
+  t <- outer(-stats::runif(genes, 0, 10), time, "+")
+  off <- stats::runif(genes, 3, 6)
+  on <- pmin(pmax(t, 0), off)
+  after <- pmax(t - off, 0)
+  alpha <- stats::runif(genes, 8, 20)
+  u <- alpha * (1 - exp(-on))
+  s <- alpha / 0.4 * (1 - exp(-0.4 * on)) + alpha / (0.4 - 1) * (exp(-0.4 * on) - exp(-on))
+  u1 <- u * exp(-after)
+  s1 <- s * exp(-0.4 * after) - u / (0.4 - 1) * (exp(-0.4 * after) - exp(-after))
+  counts <- function(x) {
+    x[] <- stats::rpois(length(x), x + 0.3)
+    dimnames(x) <- list(paste0("gene", seq_len(genes)), paste0("cell", seq_len(n)))
+    methods::as(x, "CsparseMatrix")
+  }
+  list(spliced = counts(s1), unspliced = counts(u1), time = time)
+}
+
+test_that("velocities, arrows and the sentence are in the object", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  made <- velocity_counts()
+  object <- suppressWarnings(SeuratObject::CreateSeuratObject(made$spliced, assay = "spliced"))
+  object[["unspliced"]] <- suppressWarnings(SeuratObject::CreateAssayObject(made$unspliced))
+  object$type <- as.character(cut(made$time, 4, labels = c("a", "b", "c", "d")))
+  ways <- list(c("a", "b"), c("b", "c"), c("c", "d"))
+  found <- RunVelocity(object, model = "stochastic", labels = "type", transitions = ways, verbose = FALSE)
+  kept <- methods::slot(found, "misc")$scduet.velocity
+  expect_gt(kept$scores[["direction"]], 0.2)
+  expect_match(kept$verdict, sprintf("%.2f", kept$scores[["direction"]]), fixed = TRUE)
+  expect_identical(nrow(kept$genes), as.integer(kept$scores[["genes"]]))
+  expect_identical(dim(found[["velocity"]]), c(nrow(kept$genes), ncol(object)))
+  expect_equal(mean(found$velocity.confidence), kept$scores[["confidence"]], tolerance = 1e-5)
+  expect_identical(rownames(SeuratObject::Embeddings(found, "velocity_pca")), colnames(object))
+  expect_error(RunVelocity(object, unspliced = "nascent"), class = "scduet_error_inputs")
+  expect_error(RunVelocity(object, labels = "kind"), class = "scduet_error_column")
+  expect_error(RunVelocity(object, reduction = "umap"), class = "scduet_error_reduction")
+  expect_error(RunVelocity(object, model = "dynamical", verbose = FALSE), class = "scduet_error_option")
+  expect_error(RunVelocity(object[, 1:50], verbose = FALSE), class = "scduet_error_data")
+})
+
+test_that("veloVI gives times and an uncertainty, also of the assays of a SingleCellExperiment", {
+  skip_if_no_engine()
+  skip_if_not_installed("SingleCellExperiment")
+  made <- velocity_counts()
+  sce <- SingleCellExperiment::SingleCellExperiment(made[c("spliced", "unspliced")])
+  found <- RunVeloVI(sce, n_samples = 3, max_epochs = 3, n_hidden = 8, verbose = FALSE)
+  expect_true(all(found$latent.time >= 0 & found$latent.time <= 20))
+  expect_true(all(found$velocity.uncertainty > 0))
+  expect_identical(dim(SingleCellExperiment::reducedDim(found, "velocity_pca"))[1], ncol(sce))
+  expect_true("velocity" %in% SingleCellExperiment::altExpNames(found))
+})

@@ -60,6 +60,16 @@ def test_the_composition_of_spots_is_found(tissue, model, options):
     assert again.shape == found.shape
 
 
+def test_deconvolve_puts_the_plain_methods_beside_a_deep_one(tissue):
+    reference, spots, truth = tissue
+    how = {"labels_key": "cell_type", "per": "rna", "max_epochs": 30, "reference_max_epochs": 20, "callback": silent}
+    found = sd.deconvolve(spots.copy(), reference, model="stereoscope", **how)
+    assert error(found.proportions, truth) < 0.3 * error(np.broadcast_to(truth.mean(0), truth.shape), truth)
+    assert {"poisson", "nnls", "weighted_nnls", "stereoscope"} <= set(found.agreement.index)
+    with pytest.raises(OptionError, match=named("'n_latnt'")):
+        sd.deconvolve(spots.copy(), reference, model="destvi", labels_key="cell_type", n_latnt=3)
+
+
 def test_the_reference_is_kept_with_the_model(tissue, tmp_path):
     reference, spots, _ = tissue
     _, models = deep_proportions("destvi", spots, reference, labels_key="cell_type", **QUICK)

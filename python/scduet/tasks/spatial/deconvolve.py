@@ -38,6 +38,8 @@ DECONVOLVERS: Mapping[str, Deconvolver] = {
     "poisson": Deconvolver("variable"),
     "weighted_nnls": Deconvolver("markers"),
     "nnls": Deconvolver("variable"),
+    "destvi": Deconvolver("variable", deep=True),
+    "stereoscope": Deconvolver("variable", deep=True),
 }
 
 
@@ -68,7 +70,7 @@ def deconvolve(
     model: "poisson": EM for the Poisson likelihood from the composition common to all spots; the number of steps is the
         one after which half of the molecules predicts the other half best. Where the reference fits well that is
         hundreds (the maximum of the likelihood), in shallow or unlike data few. "nnls": least squares. "weighted_nnls":
-        with genes weighted by 1 / expected count. "destvi", "stereoscope": deep models, where they are installed.
+        with genes weighted by 1 / expected count. "destvi", "stereoscope": deep models, see their pages.
     per: "cell": shares of cells, by the mean total count of each type in the reference. "rna": shares of RNA, which is
         what all of these methods estimate first, and what to use where totals in the reference mean little.
     genes: "variable": the `n_genes` (2,000) that vary most in the reference. "markers": up to `n_genes` (100) for each
@@ -78,7 +80,7 @@ def deconvolve(
         technologies it varies by a factor of two and more, and without it no method fits; between alike ones it does no
         harm.
     n_splits: times that the molecules are dealt out to two halves, for the spread.
-    options: of a deep model.
+    options: of a deep model and its training; `reference_max_epochs` etc. of that on the reference.
 
     The plain methods are always run too. On independent pseudo-spots they are as good as the deep models, in seconds.
 
@@ -103,7 +105,7 @@ def deconvolve(
     )
     deep = None
     if row.deep:
-        from scduet.tasks.spatial.deep import deep_proportions  # pyright: ignore[reportMissingImports]
+        from scduet.tasks.spatial.deep import deep_proportions
 
         used = list(problem.chosen.index)
         cells = AnnData(counts_of(reference, reference_layer, used)[1], reference.obs[[labels_key]].copy())

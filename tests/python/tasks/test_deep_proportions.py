@@ -117,7 +117,7 @@ def test_evaluation_draws_nothing(tissue):
     _, (_, model) = deep_proportions("destvi", spots, reference, labels_key="cell_type", **QUICK)
     cells = next(iter(minibatches(model.encode(), np.arange(N_SPOTS), N_SPOTS)))
     module = model.module.eval()
-    first, again = (float(module(cells, Step()).total) for _ in range(2))
+    first, again = (module(cells, Step()).total.item() for _ in range(2))
     assert first == again
     assert "augmentation" not in module(cells, Step()).terms
     torch.manual_seed(0)

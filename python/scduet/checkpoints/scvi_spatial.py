@@ -43,6 +43,7 @@ CONDSCVI = Names(
         "label_weight": "ct_weight",
     },
 )
+BIAS, HEAD, STATES = "per_ct_bias", "px_decoder", "gamma"
 DESTVI = Names(
     stacks={
         "encoder.body": "z_encoder.encoder",
@@ -58,10 +59,11 @@ DESTVI = Names(
         "state_head": "gamma_encoder.1",
         "proportion_head": "V_encoder.1",
     },
-    turned={"free_proportions": "V", "free_states": "gamma"},
+    turned={"free_proportions": "V"},
     may_be_unused=("V", "gamma", "pyro_param_store"),  # of the networks, or the free parameters in their stead
     same={
         "log_dispersion": "px_r",
+        "free_states": STATES,
         "platform": "beta",
         "extra_logits": "eta",
         "component_mean": "mean_vprior",
@@ -76,12 +78,13 @@ STEREOSCOPE = Names(
     may_be_unused=("pyro_param_store",),
 )
 NAMES = {"condscvi": CONDSCVI, "destvi": DESTVI, "stereoscope_cells": STEREOSCOPE_CELLS, "stereoscope": STEREOSCOPE}
-BIAS, HEAD = "per_ct_bias", "px_decoder"
 
 
 def read_weights(theirs: Mapping[str, Tensor], module: nn.Module, names: Names) -> dict[str, Tensor]:
     """A state dict for `module`. Raises FormatError where a weight is missing, left over or of another shape."""
     found = dict(theirs)
+    if STATES in found:  # (latent, label, spot)
+        found[STATES] = found[STATES].permute(2, 1, 0).contiguous()
     if BIAS in found:
         bias = found.pop(BIAS)
         if len(bias) > 1:
@@ -96,6 +99,8 @@ def written_weights(module: Any, names: Names) -> dict[str, Tensor]:
     found, width = to_scvi_tools(module, names), module.share.weight.shape[1]
     weight = found[f"{HEAD}.weight"]
     found[f"{HEAD}.weight"] = weight[:, :width].contiguous()
+    if STATES in found:
+        found[STATES] = found[STATES].permute(2, 1, 0).contiguous()
     bias = weight[:, width:].t().contiguous()
     found[BIAS] = bias if len(bias) else weight.new_zeros(1, len(weight))
     return found

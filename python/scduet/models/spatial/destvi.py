@@ -25,7 +25,7 @@ from scduet._torch import torch
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -93,7 +93,8 @@ def recipe(n_spots: int, max_epochs: int | None) -> dict[str, object]:
     return {"max_epochs": epochs, "lr": 3e-3, "train_size": 1.0, "kl_warmup_epochs": max(1, min(200, epochs // 5))}
 
 
-class Mixture(NamedTuple):
+@dataclass(frozen=True)
+class Mixture:
     """What a spot is made of."""
 
     proportions: Float[Tensor, "*copy spot type"]  # the types of the reference, then the further ones

@@ -13,7 +13,7 @@
 #' @param bulk A matrix or data frame of genes x samples: counts, or TPM.
 #' @param reference A Seurat object or SingleCellExperiment of single cells, with raw counts.
 #' @param labels Column of the reference's metadata with the cell types.
-#' @param model "poisson" (of spots), "weighted_nnls" or "nnls".
+#' @param model "poisson" (of spots), "weighted_nnls" or "nnls"; or for spots "destvi" or "stereoscope", deep models.
 #' @param per "cell" for shares of cells, by the mean total count of each type in the reference; "rna" for shares of RNA.
 #' @param genes "variable" for the 2,000 genes that vary most in the reference, "markers" for up to 100 for each type, or
 #'   names of genes. `NULL` for "markers" of "weighted_nnls" and of bulk samples, else "variable".

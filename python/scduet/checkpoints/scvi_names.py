@@ -153,7 +153,7 @@ def _tables(name: str, ours: Mapping[str, Tensor]) -> list[str]:
 def _joined(name: str, ours: Mapping[str, Tensor], names: Names) -> Tensor:
     """Our weight as theirs."""
     if name.removeprefix(INSIDE) in names.turned:
-        return ours[name][None] if "library_log" in name else _turned(ours[name])
+        return ours[name][None] if "library_log" in name else ours[name].t()
     tables = _tables(name, ours)
     return torch.cat([ours[name], *(ours[table].T for table in tables)], 1) if tables else ours[name]
 
@@ -161,7 +161,7 @@ def _joined(name: str, ours: Mapping[str, Tensor], names: Names) -> Tensor:
 def _split(name: str, value: Tensor, ours: Mapping[str, Tensor], names: Names) -> list[tuple[str, Tensor]]:
     """Their weight as ours, by name."""
     if name.removeprefix(INSIDE) in names.turned:
-        return [(name, (value[0] if "library_log" in name else _turned(value)).contiguous())]
+        return [(name, (value[0] if "library_log" in name else value.t()).contiguous())]
     tables = _tables(name, ours)
     if not tables:
         return [(name, value)]
@@ -170,8 +170,3 @@ def _split(name: str, value: Tensor, ours: Mapping[str, Tensor], names: Names) -
         (name, parts[0].contiguous()),
         *((t, part.T.contiguous()) for t, part in zip(tables, parts[1:], strict=True)),
     ]
-
-
-def _turned(value: Tensor) -> Tensor:
-    """With its axes in the other order."""
-    return value.permute(*reversed(range(value.dim())))

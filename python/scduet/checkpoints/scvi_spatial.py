@@ -21,6 +21,7 @@ from scduet.contract import Reference
 from scduet.data.levels import text
 from scduet.data.schema import Schema
 from scduet.errors import FormatError
+from scduet.models import find
 from scduet.models.spatial import condscvi, stereoscope_cells
 from scduet.nn.random import own_random_numbers
 
@@ -42,6 +43,7 @@ CONDSCVI = Names(
         "label_weight": "ct_weight",
     },
 )
+BIAS, HEAD, STATES = "per_ct_bias", "px_decoder", "gamma"
 DESTVI = Names(
     stacks={
         "encoder.body": "z_encoder.encoder",
@@ -57,10 +59,11 @@ DESTVI = Names(
         "state_head": "gamma_encoder.1",
         "proportion_head": "V_encoder.1",
     },
-    turned={"free_proportions": "V", "free_states": "gamma"},
+    turned={"free_proportions": "V"},
     may_be_unused=("V", "gamma", "pyro_param_store"),  # of the networks, or the free parameters in their stead
     same={
         "log_dispersion": "px_r",
+        "free_states": STATES,
         "platform": "beta",
         "extra_logits": "eta",
         "component_mean": "mean_vprior",
@@ -75,12 +78,13 @@ STEREOSCOPE = Names(
     may_be_unused=("pyro_param_store",),
 )
 NAMES = {"condscvi": CONDSCVI, "destvi": DESTVI, "stereoscope_cells": STEREOSCOPE_CELLS, "stereoscope": STEREOSCOPE}
-BIAS, HEAD = "per_ct_bias", "px_decoder"
 
 
 def read_weights(theirs: Mapping[str, Tensor], module: nn.Module, names: Names) -> dict[str, Tensor]:
     """A state dict for `module`. Raises FormatError where a weight is missing, left over or of another shape."""
     found = dict(theirs)
+    if STATES in found:  # (latent, label, spot)
+        found[STATES] = found[STATES].permute(2, 1, 0).contiguous()
     if BIAS in found:
         bias = found.pop(BIAS)
         if len(bias) > 1:
@@ -95,6 +99,8 @@ def written_weights(module: Any, names: Names) -> dict[str, Tensor]:
     found, width = to_scvi_tools(module, names), module.share.weight.shape[1]
     weight = found[f"{HEAD}.weight"]
     found[f"{HEAD}.weight"] = weight[:, :width].contiguous()
+    if STATES in found:
+        found[STATES] = found[STATES].permute(2, 1, 0).contiguous()
     bias = weight[:, width:].t().contiguous()
     found[BIAS] = bias if len(bias) else weight.new_zeros(1, len(weight))
     return found
@@ -157,18 +163,18 @@ def _reference_of_spots(name: str, given: Mapping[str, Any], schema: Schema) -> 
     n = len(types)
     if name == "stereoscope":
         config, arrays = stereoscope_cells.Config("random"), {"label_share": np.zeros((n, len(schema.genes)))}
-        cls, needed = stereoscope_cells.StereoscopeCells, "stereoscope_cells"
+        needed = "stereoscope_cells"
     else:
         prior, width = given.get("mean_vprior"), given["n_hidden"]
         if prior is None:
             raise FormatError("this DestVI has no components of the states", "train it with vamp_prior_p=")
         sizes = {"n_layers": given["n_layers"], "dropout_rate": given["dropout_decoder"]}
         config = condscvi.Config(width, given["n_latent"], num_classes_mog=int(prior.shape[1]), **sizes)
-        cls, needed, arrays = condscvi.CondSCVI, "condscvi", {"label_weight": np.ones(n)}
+        needed, arrays = "condscvi", {"label_weight": np.ones(n)}
         known = replace(known, fields=condscvi.Fields(**vars(fields)), inputs=condscvi.CondSCVI.inputs)
     reference = Reference(len(known.genes), n_labels=n, arrays={k: v.astype(np.float32) for k, v in arrays.items()})
     with own_random_numbers():
-        module = cls(reference, config)
+        module: Any = find(needed)(reference, config)
     for parameter in module.parameters():
         parameter.requires_grad_(False).fill_(torch.nan)  # the encoder is not known: embedding gives NaN
     return SimpleNamespace(name=needed, module=module.eval(), schema=known, reference=reference, config=config)

@@ -112,9 +112,9 @@ def read(path: Path) -> Foreign:
     module.load_state_dict(read_weights(_renamed(name, config, weights), module, NAMES.get(name, VAE)))
     for held in holds.values():
         spatial.complete(held, module)
-    rows = [_places(attributes.get(f"{which}_indices_")) for which in ("train", "validation")]
+    rows, held_out = (_places(attributes.get(f"{which}_indices_")) for which in ("train", "validation"))
     history = _history(attributes.get("history_"))
-    return Foreign(name, module.eval(), schema, reference, config, history, *rows, holds)
+    return Foreign(name, module.eval(), schema, reference, config, history, rows, held_out, holds)
 
 
 def registry(path: Path) -> dict[str, Any]:

@@ -19,7 +19,10 @@ def deconvolve(
         Path, typer.Option("--output", "-o", help="Proportions (.csv), or the spots with them in obsm (.h5ad, .zarr).")
     ],
     model: Annotated[
-        str | None, typer.Option(help="poisson, weighted_nnls or nnls; default poisson, of --bulk weighted_nnls.")
+        str | None,
+        typer.Option(
+            help="poisson, weighted_nnls, nnls, destvi, stereoscope; default poisson, of --bulk weighted_nnls."
+        ),
     ] = None,
     bulk: Annotated[bool, typer.Option("--bulk", help="These are bulk samples, not spots.")] = False,
     per: Annotated[str, typer.Option(help="cell: shares of cells; rna: of RNA.")] = "cell",

@@ -198,8 +198,16 @@ class CondSCVI(nn.Module):
 
     def _mlp(self, n_in: int, sparse: bool = False) -> MLP:
         c, levels = self.config, (self.reference.n_labels,)
-        norms = {"batch_norm": False, "layer_norm": True}
-        return MLP(n_in, c.n_hidden, c.n_layers, levels, dropout=c.dropout_rate, sparse=sparse, **norms)
+        return MLP(
+            n_in,
+            c.n_hidden,
+            c.n_layers,
+            levels,
+            dropout=c.dropout_rate,
+            batch_norm=False,
+            layer_norm=True,
+            sparse=sparse,
+        )
 
     def _cell_terms(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], dict[str, Float[Tensor, " cell"]]]:
         mean, variance = self.posterior(cells)

@@ -25,7 +25,7 @@ from scduet._torch import torch
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -93,7 +93,8 @@ def recipe(n_spots: int, max_epochs: int | None) -> dict[str, object]:
     return {"max_epochs": epochs, "lr": 3e-3, "train_size": 1.0, "kl_warmup_epochs": max(1, min(200, epochs // 5))}
 
 
-class Mixture(NamedTuple):
+@dataclass(frozen=True)
+class Mixture:
     """What a spot is made of."""
 
     proportions: Float[Tensor, "*copy spot type"]  # the types of the reference, then the further ones
@@ -139,19 +140,22 @@ class DestVI(nn.Module):
         self.extra_logits = nn.Parameter(torch.zeros(config.add_celltypes, n_genes))
         self.platform = nn.Parameter(torch.zeros(n_genes))
         width, layers = sizes.n_hidden, sizes.n_layers
-        plain = {"batch_norm": False, "layer_norm": True}
         if config.n_latent_amortization is not None and any(self.networks):
             dropout = config.dropout_amortization
-            body = MLP(n_genes, width, layers, (reference.n_batches,), dropout=dropout, **plain)
+            body = MLP(
+                n_genes, width, layers, (reference.n_batches,), dropout=dropout, batch_norm=False, layer_norm=True
+            )
             self.encoder = GaussianEncoder(body, width, config.n_latent_amortization)
         n_in = config.n_latent_amortization or n_genes
         if self.networks[1]:
-            self.state_body = MLP(n_in, width, STATE_LAYERS, dropout=config.dropout_amortization, **plain)
+            self.state_body = MLP(
+                n_in, width, STATE_LAYERS, dropout=config.dropout_amortization, batch_norm=False, layer_norm=True
+            )
             self.state_head = nn.Linear(width, self.n_labels * self.n_modes * (self.n_latent + self.mixes))
         else:
             self.free_states = nn.Parameter(torch.randn(reference.n_cells, self.n_labels, self.n_latent))
         if self.networks[0]:
-            self.proportion_body = MLP(n_in, width, layers, **plain)
+            self.proportion_body = MLP(n_in, width, layers, batch_norm=False, layer_norm=True)
             self.proportion_head = nn.Linear(width, self.n_labels + config.add_celltypes)
         else:
             self.free_proportions = nn.Parameter(torch.randn(reference.n_cells, self.n_labels + config.add_celltypes))

@@ -6,9 +6,12 @@ from scduet._torch import torch  # noqa: F401  before any other import of it
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from scduet.api import Model, fit
+from scduet.data.locate import column
+from scduet.data.schema import Fields
 from scduet.errors import DataError, OptionError
 from scduet.models import MODELS, find
 from scduet.options import options_of, refuse_unknown
@@ -31,7 +34,7 @@ def deep_proportions(
 
     model: "destvi" or "stereoscope".
     reference: AnnData with raw counts of single cells, and cell types in obs[labels_key]; or a trained model of such
-        cells ("condscvi", "stereoscope_cells"), whose genes are then used.
+        cells ("condscvi", "stereoscope_cells"), whose genes are then used. Cells without a type are left out.
     layer: of the counts, in both. genes: names of those to use, None for those of the reference that the spots have.
     options: of the training on spots and of the model; `reference_max_epochs` etc. of that on the reference. `seed`,
         `accelerator`, `callback` and `allow_non_integer` are for both.
@@ -49,7 +52,7 @@ def deep_proportions(
     else:
         genes = _shared_genes(spots, reference) if genes is None else genes
         where = {"labels_key": labels_key, "layer": layer, "genes": genes}
-        known = fit(reference, needed, **where, **shared)
+        known = fit(_labeled(reference, labels_key), needed, **where, **shared)
     trained = fit(spots, model, start=known, layer=layer, **own)
     return proportions_of(trained), [known, trained]
 
@@ -82,6 +85,13 @@ def _separated(options: dict[str, Any], model: str, needed: str) -> tuple[dict[s
     for given, name in ((own, model), (of_reference, needed)):
         refuse_unknown(given, [*OF_BOTH, *(option.name for option in options_of(name))], f"model {name!r}")
     return own, {**both, **of_reference}
+
+
+def _labeled(reference: Any, labels_key: str | None) -> Any:
+    """The cells whose type is known."""
+    kind = None if labels_key is None else column(reference, labels_key)
+    known = True if kind is None else (kind.notna() & (kind.astype(str) != Fields.unlabeled_category)).to_numpy()
+    return reference if np.all(known) else reference[known]
 
 
 def _shared_genes(spots: Any, reference: Any) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ def tables(data: Any, fields: Any, inputs: Inputs, genes: tuple[str, ...]) -> di
         else:
             sets, rows = np.nonzero(np.asarray(found.values).T)
             made[name] = {"set": tuple(found.columns[sets]), "feature": tuple(found.rows[rows])}
-        if given.gene_column in made[name]:
+        if given.gene_column is not None and given.gene_column in made[name]:
             places = pd.Index(genes).get_indexer([str(gene) for gene in made[name][given.gene_column]])
             made[name] = {**made[name], f"{given.gene_column}_row": tuple(places.tolist())}
     return made

@@ -141,7 +141,7 @@ def test_a_model_laid_out_like_that_of_the_census(tmp_path):
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        (dict(registry_={"model_name": "DestVI"}), ["DestVI", "'SCVI'"]),
+        (dict(registry_={"model_name": "AmortizedLDA"}), ["AmortizedLDA", "'SCVI'"]),
         (
             dict(init_params_={"kwargs": {"model_kwargs": {"var_activation": "softplus"}}}),
             ["'var_activation'", "'softplus'"],

@@ -107,7 +107,8 @@ def test_modules_that_are_not_here_name_another(name):
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [("model", "DestVI"), ("model", "AmortizedLDA"), ("external", "GIMVI"), ("external", "VELOVI")]
+    ("module", "name"),
+    [("model", "DestVI"), ("model", "AmortizedLDA"), ("external", "GIMVI"), ("external", "CellAssign")],
 )
 def test_models_that_are_not_here_say_so(module, name):
     with pytest.raises(AttributeError, match=named(module, repr(name))):

@@ -71,7 +71,7 @@ def fit(
     model = name_of(model)
     cls = find(model)
     refuse_unknown(options, [option.name for option in options_of(model)], f"model {model!r}")
-    given, (holds, start) = start, _held(cls, model, start)
+    given, (holds, start) = start, held_by(cls, model, start)
     options = _with_genes(holds, options) if start is None else _carried_over(model, start, options)
     fields, config = build(getattr(cls, "Fields", Fields), options), build(cls.Config, options)
     training = build(TrainConfig, options)
@@ -81,15 +81,14 @@ def fit(
         with own_random_numbers(training.seed), warnings_to(listener), _compilation_to(listener):
             main, *_ = getattr(cls, "modalities", ("rna",))
             schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None), main)
-            per_cell = getattr(cls, "per_cell", False)
-            if per_cell(config) if callable(per_cell) else per_cell:
+            if has_cells(cls, config):
                 schema, training = replace(schema, cells=mark_of(adata.obs_names)), on_all_cells(training)
             schema = schema if start is None else schema.as_in(start.schema)
             listener(Event("log", describe_genes(schema, adata)))
             listener.check()
             cells = schema.encode(adata).marked()
             training = resolved(training, len(cells), getattr(cls, "recipes", None))
-            reference = _with_held(cls, reference_of(cls, schema, cells, adata), given, config)
+            reference = with_held(cls, reference_of(cls, schema, cells, adata), given, config)
             torch.manual_seed(training.seed)
             module = cls(reference, config, **holds)
             if start is not None:
@@ -222,7 +221,13 @@ def _whole(parts: model_folder.Parts) -> Model:
     return Model(**{**vars(parts), "holds": {name: _whole(one) for name, one in parts.holds.items()}})
 
 
-def _held(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], Model | None]:
+def has_cells(cls: type, config: Any) -> bool:
+    """Whether a model of this class has parameters for each cell, and so knows the cells trained on alone."""
+    per_cell = getattr(cls, "per_cell", False)
+    return per_cell(config) if callable(per_cell) else per_cell
+
+
+def held_by(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], Model | None]:
     """The model that this class builds on, by argument name; and the model whose training continues."""
     needs: Mapping[str, str] = getattr(cls, "needs", {})
     if not needs or (start is not None and start.name == name):
@@ -235,7 +240,7 @@ def _held(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], 
     return {argument: replace(start, module=module, cells=None)}, None
 
 
-def _with_held(cls: type, reference: Reference, given: Model | None, config: Any) -> Reference:
+def with_held(cls: type, reference: Reference, given: Model | None, config: Any) -> Reference:
     """Add to `reference` what the model measures in the trained model it builds on, or measured when it began."""
     measure = getattr(cls, "measure_held", None)
     if measure is None or given is None:

@@ -11,9 +11,7 @@ from contract.conftest import add_inputs
 
 import scduet as sd
 from scduet import scvi as facade
-from scduet.api import _held as held_by
-from scduet.api import _with_held as with_held
-from scduet.api import reference_of
+from scduet.api import held_by, reference_of, with_held
 from scduet.checkpoints import scvi_tools
 from scduet.contract import Expects, Loss, Step, players_of
 from scduet.data.loader import minibatches

@@ -44,11 +44,13 @@ def signature(function):
     return named, any(p.kind is p.VAR_KEYWORD for p in known)
 
 
-@pytest.mark.parametrize(
-    "name", ["SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI", "MULTIVI"]
-)
+EXTERNAL = ["POISSONVI", "RNAStereoscope", "SpatialStereoscope"]
+MODELS = ["SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "MULTIVI", "CondSCVI", "DestVI"]
+
+
+@pytest.mark.parametrize("name", MODELS + EXTERNAL)
 def test_methods_arguments_and_defaults_are_those_of_scvi_tools(scvi_tools, name):
-    theirs, mine = (getattr(s.external if name == "POISSONVI" else s.model, name) for s in (scvi_tools, ours))
+    theirs, mine = (getattr(s.external if name in EXTERNAL else s.model, name) for s in (scvi_tools, ours))
     public = {method for method in dir(theirs) if not method.startswith("_")}
     assert public - set(dir(mine)) == set()
     for method in ["__init__", *sorted(public)]:

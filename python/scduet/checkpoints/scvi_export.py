@@ -39,6 +39,9 @@ NON_KWARGS = {  # arguments that their constructors name, in that order; the res
         *("latent_distribution", "deeply_inject_covariates", "encode_covariates"),
     ),
     "condscvi": ("n_hidden", "n_latent", "n_layers", "weight_obs", "dropout_rate"),
+    "stereoscope_cells": (),
+    "destvi": (),
+    "stereoscope": ("prior_weight",),
     "poissonvi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "latent_distribution"),
     "velovi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "gamma_init_data", "linear_decoder"),
     "totalvi": (
@@ -66,7 +69,11 @@ SETUP = {  # arguments of their setup_anndata, in that order
     "totalvi": ("batch_key", "panel_key", "layer", "size_factor_key", *COVARIATES),
     "multivi": ("batch_key", *COVARIATES),
     "velovi": (),
+    "stereoscope_cells": ("labels_key", "layer"),
+    "destvi": ("layer", "batch_key"),
+    "stereoscope": ("layer",),
 }
+NOT_WRITTEN = ("stereoscope_cells", "destvi", "stereoscope")  # which are read alone
 
 
 def write(
@@ -76,8 +83,9 @@ def write(
 
     Raises FormatError where the folder exists already, or scvi-tools has no such model.
     """
-    if name not in SETUP:
-        raise FormatError(f"{name!r} cannot be written for scvi-tools", f"export one of {some(SETUP, 9)}")
+    written = [known for known in SETUP if known not in NOT_WRITTEN]
+    if name not in written:
+        raise FormatError(f"{name!r} cannot be written for scvi-tools", f"export one of {some(written, 9)}")
     if name == "condscvi" and schema.features:
         remedy = "train it without fine_labels_key"
         raise FormatError("the CondSCVI of scvi-tools takes 'unlabeled' for a fine type, this one does not", remedy)
@@ -105,9 +113,14 @@ def write(
     place_whole(folder / ONE_FILE, lambda new: torch.save(content, new))
 
 
-def _weights(name: str, module: Any) -> dict[str, Any]:
+def weights_by_their_names(name: str, module: Any) -> dict[str, Tensor]:
+    """The weights of `module` under their names and in their shapes."""
     written = spatial.written_weights if name in spatial.NAMES else to_scvi_tools
-    weights = written(module, NAMES.get(name, VAE))
+    return written(module, NAMES.get(name, VAE))
+
+
+def _weights(name: str, module: Any) -> dict[str, Any]:
+    weights = weights_by_their_names(name, module)
     if name == "scanvi":
         n = module.reference.n_labels
         weights["y_prior"] = torch.full((1, n), 1 / n)
@@ -195,6 +208,10 @@ def registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
         "setup_args": arguments,
         "setup_method_name": "setup_anndata",
     }
+    if name.startswith("stereoscope"):
+        del fields["batch"]
+    if name in ("destvi", "stereoscope"):
+        del fields["labels"]
     if name == "velovi":
         fields, head["setup_args"] = velovi.fields_of(schema, reference)
     return head | {"field_registries": fields}

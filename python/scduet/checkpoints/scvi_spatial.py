@@ -96,7 +96,10 @@ def read_weights(theirs: Mapping[str, Tensor], module: nn.Module, names: Names) 
 
 def written_weights(module: Any, names: Names) -> dict[str, Tensor]:
     """The state dict of scvi-tools' module; the weights that it never uses are zero."""
-    found, width = to_scvi_tools(module, names), module.share.weight.shape[1]
+    found = to_scvi_tools(module, names)
+    if f"{HEAD}.weight" not in found:  # of Stereoscope
+        return found
+    width = module.share.weight.shape[1]
     weight = found[f"{HEAD}.weight"]
     found[f"{HEAD}.weight"] = weight[:, :width].contiguous()
     if STATES in found:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from scduet.scvi.peaks import POISSONVI
 from scduet.scvi.registry import instead_of
 from scduet.scvi.solo import SOLO
+from scduet.scvi.spots import RNAStereoscope, SpatialStereoscope
 from scduet.scvi.velocity import VELOVI
 
-__all__ = ["POISSONVI", "SOLO", "VELOVI"]
+__all__ = ["POISSONVI", "SOLO", "VELOVI", "RNAStereoscope", "SpatialStereoscope"]
 _NOT_HERE = (
     *("CYTOVI", "CellAssign", "ContrastiveVI", "Decipher", "GIMVI", "METHYLANVI", "METHYLVI", "MRVI", "RESOLVI"),
-    *("RNAStereoscope", "SCAR", "SCBASSET", "SCVIVA", "SpatialStereoscope", "SysVI", "TOTALANVI"),
+    *("SCAR", "SCBASSET", "SCVIVA", "SysVI", "TOTALANVI"),
     *("Tangram", "TorchMRVI"),
 )
 __getattr__ = instead_of(

@@ -15,11 +15,12 @@ from scduet.scvi.proteins import TOTALVI
 from scduet.scvi.registry import instead_of, refuse
 from scduet.scvi.setup import note, noted, untrained
 from scduet.scvi.signatures import takes
+from scduet.scvi.spots import CondSCVI, DestVI
 from scduet.scvi.trained import ScviModel
 from scduet.tasks.genes.gene_parameters import loadings
 from scduet.tasks.workflows.annotate import predict
 
-__all__ = ["AUTOZI", "MULTIVI", "PEAKVI", "SCANVI", "SCVI", "TOTALVI", "LinearSCVI"]
+__all__ = ["AUTOZI", "MULTIVI", "PEAKVI", "SCANVI", "SCVI", "TOTALVI", "CondSCVI", "DestVI", "LinearSCVI"]
 
 
 class SCVI(ScviModel):
@@ -101,7 +102,6 @@ class AUTOZI(ScviModel):
 __getattr__ = instead_of(
     "scduet.scvi.model",
     {
-        **dict.fromkeys(("CondSCVI", "DestVI"), "no model of spots is here yet"),
         "AmortizedLDA": "use scduet.fit(adata, 'ldvae') for linear factors of genes",
         **dict.fromkeys(("JaxSCVI", "mlxSCVI"), "use SCVI"),
         "utils": "use scanpy.tl.umap in place of mde",

@@ -7,8 +7,7 @@ from scduet._torch import torch
 from typing import Any
 
 from scduet.capabilities import Encodes, part_with
-from scduet.checkpoints.scvi_names import VAE, to_scvi_tools
-from scduet.checkpoints.scvi_tools import NAMES
+from scduet.checkpoints.scvi_export import weights_by_their_names
 from scduet.scvi.registry import unavailable
 
 SIZES = {"n_input": "n_genes", "n_batch": "n_batches", "n_labels": "n_labels"}  # theirs: of our reference
@@ -36,7 +35,7 @@ class Module:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights by the names of scvi-tools, each a copy in the shape that it has there."""
-        return to_scvi_tools(self._module, NAMES.get(self._name, VAE))
+        return weights_by_their_names(self._name, self._module)
 
     def __getattr__(self, name: str) -> Any:
         if name in INSTEAD and not hasattr(self._module, name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from scduet._torch import torch
+
 import json
 import warnings
 from dataclasses import asdict, replace
@@ -11,8 +13,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scduet.api import Model, reference_of
-from scduet.data.checks import check_cells
+from scduet.api import Model, has_cells, held_by, reference_of, with_held
+from scduet.data.checks import check_cells, mark_of
 from scduet.data.levels import coded, text
 from scduet.data.locate import column, locate_main, modality, var_of_main
 from scduet.data.schema import Fields, Schema
@@ -104,28 +106,45 @@ def noted(adata: AnnData, name: str, model: str = "scvi") -> Fields:
     return build(_fields(model), {key: value for key, value in fields.items() if value is not None})
 
 
-def untrained(adata: AnnData, name: str, fields: Fields, options: dict[str, Any], start: Model | None = None) -> Model:
-    """A model of these data with initial weights, or with those of the scVI `start` inside it."""
+def untrained(
+    adata: AnnData,
+    name: str,
+    fields: Fields,
+    options: dict[str, Any],
+    start: Model | None = None,
+    on: Model | None = None,
+) -> Model:
+    """A model of these data with initial weights, or with those of the scVI `start` inside it.
+
+    on: the trained model that it builds on, whose genes it has.
+    """
     known = [option.name for option in options_of(name) if option.group == "model"]
     refuse_unknown(options, known, f"model {name!r}")
     cls = find(name)
     if not adata.n_vars:
         raise DataError("there are no genes", "check how the data were filtered")
-    names = var_of_main(adata, fields.layer).index if start is None else start.schema.genes
+    before = start or on
+    names = var_of_main(adata, fields.layer).index if before is None else before.schema.genes
     genes = tuple(map(str, names))
     schema = _schema(adata, replace(fields, genes=genes, allow_non_integer=True, allow_empty_cells=True), cls)
     if start is not None:
         schema = replace(schema, levels={**schema.levels, **_without(start.schema.levels, fields.labels_key)})
     if cls.expects == "counts":  # pyright: ignore[reportAttributeAccessIssue]
         _warn_of_fractions(adata, fields)
+    config, (holds, _) = build(cls.Config, options), held_by(cls, name, on)  # pyright: ignore[reportAttributeAccessIssue]
+    if has_cells(cls, config):
+        schema = replace(schema, cells=mark_of(adata.obs_names))
     cells = schema.encode(adata)
-    reference, config = reference_of(cls, schema, cells, adata), build(cls.Config, options)  # pyright: ignore[reportAttributeAccessIssue]
+    reference = with_held(cls, reference_of(cls, schema, cells, adata), on, config)
     with own_random_numbers(seed()):
-        module = cls(reference, config)
+        module: Any = cls(reference, config, **holds)
+        if hasattr(module, "begin"):
+            with torch.no_grad():
+                module.begin(cells)
     if start is not None:
         module.scvi.load_state_dict(start.module.state_dict())
     training = resolved(TrainConfig(recipe="scvi-tools"), len(cells), getattr(cls, "recipes", None))
-    return Model(name, module.eval(), schema, reference, config, training, cells=cells)
+    return Model(name, module.eval(), schema, reference, config, training, cells=cells, holds=holds)
 
 
 def seed() -> int:

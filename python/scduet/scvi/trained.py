@@ -29,6 +29,7 @@ from scduet.scvi.signatures import takes, with_defaults
 from scduet.scvi.training import Steps, chosen_rows, history_of, training_config
 from scduet.tasks.posterior.latent import is_minified
 from scduet.tasks.workflows import map_query
+from scduet.train.config import on_all_cells
 from scduet.train.loop import TrainingResult
 
 FILES = ("adata.h5ad", "mdata.h5mu")  # cells saved beside a model
@@ -62,7 +63,8 @@ class ScviModel(Members, Analyses):
         table, before = scvi_export.SETUP[cls._name], [part.strip() for part in cls._setup.split(",") if part]
         keys = [key for key in table if f"{key}!" not in before]
         options = with_defaults(cls._name, scvi_export.NON_KWARGS[cls._name])
-        cls.__init__ = takes(f"{cls._first}, {options}, datamodule, **", "__init__")(_built)
+        if "__init__" not in vars(cls):
+            cls.__init__ = takes(f"{cls._first}, {options}, datamodule, **", "__init__")(built)
         arguments = ["adata!", *before, *keys]
         if "setup_anndata" not in vars(cls):
             cls.setup_anndata = classmethod(takes(", ".join(arguments), "setup_anndata")(_noted))  # type: ignore[assignment]
@@ -115,6 +117,8 @@ class ScviModel(Members, Analyses):
         rows = chosen_rows(len(cells), training.seed, given.get("train_size"), *split)
         if not len(rows[1]) or training.train_size == 1:
             training = replace(training, train_size=len(rows[0]) / len(cells) if len(rows[1]) else 1.0)
+        if self._model.schema.cells is not None:
+            training = on_all_cells(replace(training, train_size=len(rows[0]) / len(cells)))
         shown, before = bool(given.get("enable_progress_bar", True)), self._model.outcome.history
         listener = callbacks.listener(called, self, _last_row, shown)
         self._steps = Steps(given.get("log_every_n_steps") or 10) if plan.get("on_step") else None
@@ -220,7 +224,7 @@ class ScviModel(Members, Analyses):
         return made
 
 
-def _built(self: ScviModel, adata, registry=None, datamodule=None, *, more, **options) -> None:
+def built(self: ScviModel, adata, registry=None, datamodule=None, *, more, **options) -> None:
     """Make an untrained model of cells that were set up; options left at None are ours."""
     refuse(type(self)._name, registry=registry, datamodule=datamodule)
     if adata is None:

@@ -43,6 +43,12 @@ MONITORS = {  # early_stopping_monitor: term of ours. The loss of a validation h
     "validation_classification_loss": "classification",
 }
 LOCAL = ("kl", "kl_library", "kl_background")  # terms of a cell's variables, their kl_local
+FURTHER = {  # terms of ours: columns of theirs
+    "classification": "{}_classification_loss",
+    "accuracy": "{}_accuracy",
+    "sparsity": "v_sparsity_{}",
+    "augmentation": "augmentation_{}",
+}
 NO_EFFECT = {  # about progress bars, logs, workers and devices
     *("enable_progress_bar", "progress_bar_refresh_rate", "simple_progress_bar", "logger", "log_every_n_steps"),
     *("enable_checkpointing", "enable_model_summary", "num_sanity_val_steps", "devices", "load_sparse_tensor"),
@@ -183,14 +189,18 @@ def history_of(table: pd.DataFrame, steps: Steps | None = None) -> History:
         if "loss" not in terms or "reconstruction" not in terms:
             continue
         zero = pd.Series(0.0, table.index)
-        error = sum((terms[term] for term in terms if term.startswith(("reconstruction", "state"))), zero)
-        local = sum((terms[term] for term in terms if term in LOCAL), zero)
-        of_genes = terms.get("kl_genes", zero)
+        of_spots = "platform" in terms  # DestVI, whose states are variables of the spot; of SCANVI "state" is an error
+        errors, locals_ = ("reconstruction",), (*LOCAL, "state")
+        if not of_spots:
+            errors, locals_ = ("reconstruction", "state"), LOCAL
+        error = sum((terms[term] for term in terms if term.startswith(errors)), zero)
+        local = sum((terms[term] for term in terms if term in locals_), zero)
+        of_genes = terms.get("platform" if of_spots else "kl_genes", zero)
         found |= {name: terms["loss"], f"elbo_{where}": error + local + of_genes}
         found |= {f"reconstruction_loss_{where}": error, f"kl_local_{where}": local, f"kl_global_{where}": of_genes}
-        for term, theirs in (("classification", "classification_loss"), ("accuracy", "accuracy")):
+        for term, theirs in FURTHER.items():
             if term in terms:
-                found[f"{where}_{theirs}"] = terms[term]
+                found[theirs.format(where)] = terms[term]
     found |= {theirs: table[ours] for ours, theirs in (("kl_weight", "kl_weight"), ("lr", "lr-Adam")) if ours in table}
     frames = {name: values.dropna().to_frame(name) for name, values in found.items()}
     frames = {name: frame for name, frame in frames.items() if len(frame)}

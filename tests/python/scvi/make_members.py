@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI", "MULTIVI")
-PLACES = ("model", "external/poissonvi")  # of their sources
+SPOTS = ("CondSCVI", "DestVI", "RNAStereoscope", "SpatialStereoscope")
+PLACES = ("model", "external/poissonvi", "external/stereoscope")  # of their sources
 
 
 def members(root: Path) -> dict:
     paths = [path for place in PLACES for path in sorted((root / place).rglob("*.py"))]
     trees = [ast.parse(path.read_text()) for path in paths]
     classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
-    found = {name: members_of(name, classes) for name in MODELS}
+    found = {name: members_of(name, classes) for name in MODELS + SPOTS}
     return found | {module: exported(root / module / "__init__.py") for module in ("data", "utils")}
 
 

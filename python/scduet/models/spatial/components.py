@@ -21,13 +21,17 @@ def components_of(held: Any, config: Any) -> dict[str, np.ndarray]:
     of each type, as in scvi-tools; of a type of that many cells or fewer, its cells. Raises OptionError where these
     cells are needed and the model, which was loaded, has none.
     """
-    module = held.module
-    if module.config.prior == "mog":
-        found = module.prior_mean, (2 * module.prior_log_sd).exp(), module.prior_logits.softmax(-1)
-        mean, variance, weight = (values.detach().cpu().numpy() for values in found)
-    else:
-        mean, variance, weight = vamp_components(held, None, config.vamp_prior_p)
+    of_prior = held.module.config.prior == "mog"
+    mean, variance, weight = prior_components(held) if of_prior else vamp_components(held, None, config.vamp_prior_p)
     return {"component_mean": mean, "component_variance": variance, "component_weight": weight}
+
+
+def prior_components(held: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variance and weight of the components of a prior that is a mixture."""
+    module = held.module
+    found = module.prior_mean, (2 * module.prior_log_sd).exp(), module.prior_logits.softmax(-1)
+    mean, variance, weight = (values.detach().cpu().numpy() for values in found)
+    return mean, variance, weight
 
 
 def vamp_components(held: Any, adata: Any, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

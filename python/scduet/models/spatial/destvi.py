@@ -232,12 +232,15 @@ class DestVI(nn.Module):
             logits = self.free_proportions[cells.index].expand(*x.shape[:-1], -1)
         return Mixture(logits.softmax(-1), *self._states(given, cells), kl)
 
-    def _amortized(self, given: Tensor, cells: CellBatch) -> tuple[Tensor, Tensor]:
-        """A draw in the latent space of n_latent_amortization (in evaluation the mean), and its KL term."""
+    def code_posterior(self, given: Tensor, cells: CellBatch) -> tuple[Tensor, Tensor]:
+        """Mean and variance in the latent space of n_latent_amortization, of log(1 + counts) (*copy, spot, gene)."""
         codes = cells.batch.expand(given.shape[:-1]).flatten()
         hidden = self.encoder.body(given.flatten(0, -2), [codes]).view(*given.shape[:-1], -1)
-        mean = self.encoder.mean(hidden)
-        variance = F.softplus(self.encoder.log_variance(hidden)) + self.encoder.floor
+        return self.encoder.mean(hidden), F.softplus(self.encoder.log_variance(hidden)) + self.encoder.floor
+
+    def _amortized(self, given: Tensor, cells: CellBatch) -> tuple[Tensor, Tensor]:
+        """A draw in the latent space of n_latent_amortization (in evaluation the mean), and its KL term."""
+        mean, variance = self.code_posterior(given, cells)
         return rsample(mean, variance) if self.training else mean, kl_to_normal(mean, variance)
 
     def _states(self, given: Tensor, cells: CellBatch) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from scduet.api import has_cells
 from scduet.data.selection import selected
 from scduet.errors import OptionError
 from scduet.models.spatial.components import prior_components, vamp_components
@@ -211,9 +212,10 @@ class DestVI(_Spots):
         module: Any = self._model.module
         if not hasattr(module, "encoder"):
             raise OptionError("this DestVI has no latent space", "make one with n_latent_amortization=")
-        cells, size = self._cells(adata, indices), batch_size or settings.batch_size
-        both = self._model.map(lambda s: torch.stack(module.code_posterior(s.x.dense().log1p(), s), 1), cells, size)
-        mean, variance = both.cpu().unbind(1)
+        both, _ = self._of_spots(
+            lambda s: torch.stack(module.code_posterior(s.x.dense().log1p(), s), 1), indices, batch_size, adata
+        )
+        mean, variance = torch.from_numpy(both).unbind(1)
         if return_dist:
             return mean.numpy(), variance.numpy()
         with seeded(settings.seed):
@@ -239,16 +241,16 @@ class DestVI(_Spots):
             raise OptionError(f"label={label!r} is no cell type of this model", f"it knows {known}")
         return known.index(label)
 
-    def _of_spots(self, asked: Callable[[Any], Tensor], indices, batch_size) -> tuple[np.ndarray, pd.Index]:
-        """What is asked of the model's own spots, and their names. Free parameters are known of all spots at once."""
-        spots, size = self._cells(None, None), batch_size or settings.batch_size
+    def _of_spots(self, asked: Callable[[Any], Tensor], indices, batch_size, adata=None) -> tuple[np.ndarray, pd.Index]:
+        """What is asked of spots, and their names. Free parameters of spots are found by place: of all spots at once."""
+        spots, size = self._cells(adata, None), batch_size or settings.batch_size
         if indices is None:
             return self._model.map(asked, spots, size).cpu().numpy(), spots.obs_names
         rows = selected(indices, spots.obs_names, spots.obs, "indices")
-        if self._model.schema.cells is None:
-            found = self._model.map(asked, spots[rows], size).cpu().numpy()
-        else:
+        if has_cells(type(self._model.module), self._model.config):
             found = self._model.map(asked, spots, size).cpu().numpy()[rows]
+        else:
+            found = self._model.map(asked, spots[rows], size).cpu().numpy()
         return found, spots.obs_names[rows]
 
 

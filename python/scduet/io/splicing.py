@@ -24,7 +24,7 @@ from scduet.io.tenx import MATRIX, one_of, table
 
 KINDS = ("spliced", "unspliced", "ambiguous")  # in the order of STARsolo's columns and alevin-fry's thirds
 SUFFIXES = ("", "-U", "-A")  # of alevin-fry's names of genes
-FRY = "quants_mat.mtx"
+FRY = ("quants_mat.mtx", "quants_mat_rows.txt", "quants_mat_cols.txt")
 REPORTS = ("quant.json", "meta_info.json")  # of alevin-fry 0.4.1 and later, and before
 AGAIN = "copy it again"
 
@@ -36,7 +36,7 @@ def is_starsolo(path: Path) -> bool:
 
 def is_alevin_fry(path: Path) -> bool:
     """Whether `path` is the output folder of `alevin-fry quant`, or the folder alevin in it."""
-    return _file(path / "alevin", FRY) is not None or _file(path, FRY) is not None
+    return any(_file(folder, name) for folder in (path, path / "alevin") for name in FRY)
 
 
 def read_starsolo(path: Path) -> AnnData:
@@ -72,9 +72,9 @@ def read_alevin_fry(path: Path) -> AnnData:
 
     Raises FormatError, naming the file, where one is missing, damaged or of another size.
     """
-    folder = path / "alevin" if _file(path / "alevin", FRY) is not None else path
+    folder = path / "alevin" if any(_file(path / "alevin", name) for name in FRY) else path
     top = folder.parent if folder.name == "alevin" else folder
-    matrix, rows, columns = (one_of(folder, "", name) for name in (FRY, "quants_mat_rows.txt", "quants_mat_cols.txt"))
+    matrix, rows, columns = (one_of(folder, "", name) for name in FRY)
     cells, names = table(rows)[0], table(columns)[0].to_numpy(str)
     counts = _matrix(matrix)
     _check_size(matrix, counts, {rows: len(cells), columns: len(names)})
@@ -95,10 +95,17 @@ def _in_thirds(columns: Path, names: np.ndarray, top: Path) -> bool:
     )
     repeated = not rest and all(np.array_equal(third, thirds[0]) for third in thirds)
     report = next((top / name for name in REPORTS if (top / name).is_file()), None)
-    if report is not None and json.loads(report.read_text("utf-8")).get("usa_mode") and not (suffixed or repeated):
+    if report is not None and _says_usa(report) and not (suffixed or repeated):
         message = f"{columns} does not list the same genes three times, though {report.name} says usa_mode"
         raise FormatError(message, AGAIN)
     return suffixed or repeated
+
+
+def _says_usa(report: Path) -> bool:
+    try:
+        return bool(json.loads(report.read_text("utf-8")).get("usa_mode"))
+    except (ValueError, AttributeError) as error:
+        raise FormatError(f"{report} is not the report of alevin-fry quant", AGAIN) from error
 
 
 def _named(ids: np.ndarray, top: Path) -> pd.DataFrame:

@@ -98,10 +98,10 @@ def test_alevin_fry_counts_ambiguous_as_spliced(tmp_path, names):
     assert list(found.var_names) == IDS
     lines(tmp_path / "quant" / "gene_id_to_name.tsv", ["ENSG1\tSox2", "ENSG0\tSox2", "other\tOther"])  # of simpleaf
     pack(tmp_path / "quant" / "alevin")
-    named_ = read(tmp_path / "quant" / "alevin")
-    check(named_, both, spliced=both, unspliced=COUNTS["unspliced"], ambiguous=COUNTS["ambiguous"])
-    assert list(named_.var_names[:3]) == ["Sox2", "Sox2-1", "ENSG2"]
-    assert list(named_.var["gene_ids"]) == IDS
+    again = read(tmp_path / "quant" / "alevin")
+    check(again, both, spliced=both, unspliced=COUNTS["unspliced"], ambiguous=COUNTS["ambiguous"])
+    assert list(again.var_names[:3]) == ["Sox2", "Sox2-1", "ENSG2"]
+    assert list(again.var["gene_ids"]) == IDS
 
 
 def test_alevin_fry_without_usa_mode_has_no_layers(tmp_path):
@@ -180,15 +180,17 @@ def test_a_bad_matrix_of_three_columns_is_named(tmp_path, spoil):
 @pytest.mark.parametrize(
     ("file", "spoil"),
     [
+        ("quants_mat.mtx", lambda path: path.unlink()),
         ("quants_mat_rows.txt", lambda path: path.unlink()),
         ("quants_mat_cols.txt", lambda path: path.unlink()),
         ("quants_mat_rows.txt", lambda path: cut(path, 7)),
         ("quants_mat_cols.txt", lambda path: cut(path, 7)),
         ("quants_mat_cols.txt", lambda path: lines(path, [f"G{i}" for i in range(3 * N_GENES)])),
         ("quants_mat.mtx", lambda path: cut(path, 50)),
+        ("../quant.json", lambda path: path.write_text("{")),
     ],
 )
 def test_a_bad_file_of_alevin_fry_is_named(tmp_path, file, spoil):
     spoil(alevin_fry(tmp_path / "quant") / "alevin" / file)
-    with pytest.raises(FormatError, match=named(file)):
+    with pytest.raises(FormatError, match=named(file.removeprefix("../"))):
         read(tmp_path / "quant")

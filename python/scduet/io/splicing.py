@@ -48,7 +48,7 @@ def read_starsolo(path: Path) -> AnnData:
     features, barcodes = one_of(path, "", "features.tsv", "genes.tsv"), one_of(path, "", "barcodes.tsv")
     genes, cells = table(features), table(barcodes)
     if _file(path, "spliced.mtx") is None and _columns(path) == 5:
-        files = dict.fromkeys(KINDS, one_of(path, "", MATRIX[0]))
+        files: dict[str, Path] = dict.fromkeys(KINDS, one_of(path, "", MATRIX[0]))
         layers = _three_columns(files["spliced"])
     else:
         files = {kind: one_of(path, "", f"{kind}.mtx") for kind in KINDS[:2]}

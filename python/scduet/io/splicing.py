@@ -87,7 +87,7 @@ def read_alevin_fry(path: Path) -> AnnData:
 
 
 def _in_thirds(columns: Path, names: np.ndarray, top: Path) -> bool:
-    """Whether the genes are there three times, as in USA mode: so named, or with plain names by the report."""
+    """Whether the genes are there three times, as in USA mode: with suffixes, or the same names again."""
     n, rest = divmod(len(names), 3)
     thirds = [names[i * n : (i + 1) * n] for i in range(3)]
     suffixed = not rest and all(

@@ -242,7 +242,7 @@ class DestVI(_Spots):
         return known.index(label)
 
     def _of_spots(self, asked: Callable[[Any], Tensor], indices, batch_size, adata=None) -> tuple[np.ndarray, pd.Index]:
-        """What is asked of spots, and their names. Free parameters of spots are found by place: of all spots at once."""
+        """What is asked of spots, and their names. Free parameters are found by place, so of all spots at once."""
         spots, size = self._cells(adata, None), batch_size or settings.batch_size
         if indices is None:
             return self._model.map(asked, spots, size).cpu().numpy(), spots.obs_names

@@ -294,6 +294,7 @@ class SpatialStereoscope(_Spots):
 
 def _fine_types(model: CondSCVI) -> list[str]:
     """Names of the fine types. Raises OptionError for a model that learned none."""
-    if "fine" not in model._model.schema.features:
+    features: Any = model._model.schema.features
+    if "fine" not in features:
         raise OptionError("this CondSCVI learned no fine types", "pass fine_labels_key= to CondSCVI.setup_anndata")
-    return list(model._model.schema.features["fine"])
+    return list(features["fine"])

@@ -224,7 +224,7 @@ def _whole(parts: model_folder.Parts) -> Model:
 def has_cells(cls: type, config: Any) -> bool:
     """Whether a model of this class has parameters for each cell, and so knows the cells trained on alone."""
     per_cell: Any = getattr(cls, "per_cell", False)
-    return per_cell(config) if callable(per_cell) else per_cell
+    return bool(per_cell(config) if callable(per_cell) else per_cell)
 
 
 def held_by(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], Model | None]:

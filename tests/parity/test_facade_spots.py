@@ -198,4 +198,4 @@ def test_the_closed_start_finds_the_types_of_cells():
     ours.settings.seed = None
     found = model.get_proportions()
     assert isinstance(found, pd.DataFrame)
-    assert np.mean(found.idxmax(axis=1) == adata.obs["cell_type"].to_numpy()) > 0.7
+    assert np.mean(found.idxmax(axis=1) == adata.obs["cell_type"].to_numpy()) > 0.9

@@ -6,8 +6,8 @@ a logistic-normal state is taken over fixed draws (theirs over new ones at each 
 and peaks: `plan_kwargs` of train() hold where theirs are overwritten by defaults, library_size is applied once with
 several transform_batch, counts drawn of proteins have the capture efficiency of their batch, reads and binary values
 are no fragments, POISSONVI.differential_accessibility calls what differs (theirs of 1.4 what does not), and tables of
-several groups say which row is of which. Of spots: DestVI.from_rna_model takes a CondSCVI of either prior and keeps what
-setup_anndata was told, free proportions are a softmax everywhere, and get_fine_celltypes adds up states by type.
+several groups say which row is of which. Of spots: DestVI.from_rna_model takes a CondSCVI of either prior and keeps
+what setup_anndata was told, free proportions are a softmax everywhere, and get_fine_celltypes adds up states by type.
 """
 
 from scduet._version import __version__

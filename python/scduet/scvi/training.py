@@ -190,11 +190,10 @@ def history_of(table: pd.DataFrame, steps: Steps | None = None) -> History:
             continue
         zero = pd.Series(0.0, table.index)
         of_spots = "platform" in terms  # DestVI, whose states are variables of the spot; of SCANVI "state" is an error
-        errors, locals_ = ("reconstruction",), (*LOCAL, "state")
-        if not of_spots:
-            errors, locals_ = ("reconstruction", "state"), LOCAL
-        error = sum((terms[term] for term in terms if term.startswith(errors)), zero)
-        local = sum((terms[term] for term in terms if term in locals_), zero)
+        of_error = ("reconstruction",) if of_spots else ("reconstruction", "state")
+        of_local = (*LOCAL, "state") if of_spots else LOCAL
+        error = sum((terms[term] for term in terms if term.startswith(of_error)), zero)
+        local = sum((terms[term] for term in terms if term in of_local), zero)
         of_genes = terms.get("platform" if of_spots else "kl_genes", zero)
         found |= {name: terms["loss"], f"elbo_{where}": error + local + of_genes}
         found |= {f"reconstruction_loss_{where}": error, f"kl_local_{where}": local, f"kl_global_{where}": of_genes}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,40 +91,42 @@ def impute_genes(
         raise OptionError(f"model={model!r}", f"choose from auto, {', '.join(IMPUTERS)}")
     check_arguments(n_folds=n_folds, n_genes=n_genes)
     seed = seed_of(seed)
-    for name, cells in {"spatial": spatial, "single_cell": single_cell}.items():
-        if not isinstance(cells, AnnData) or cells.isbacked:
-            raise DataError(f"{name} is {type(cells).__name__}", "pass an AnnData in memory, with raw counts")
-        if cells.n_obs < FEWEST_CELLS:
-            raise DataError(f"{name} has {cells.n_obs} cells", f"at least {FEWEST_CELLS} are needed")
-    shared = gene_choice.shared(spatial.var_names, single_cell.var_names, "spatial data", FEWEST_GENES)
-    lacking = single_cell.var_names[~single_cell.var_names.isin(spatial.var_names)]
-    asked = _asked(genes, spatial.var_names, single_cell.var_names, lacking)
-    _, measured = counts_of(spatial, layer, list(shared))
-    _, counts = counts_of(single_cell, reference_layer, tuple(single_cell.var_names))
+    _check_cells("spatial", spatial)
+    _check_cells("single_cell", single_cell)
     every = single_cell.var_names
+    shared = gene_choice.shared(spatial.var_names, every, "spatial data", FEWEST_GENES)
+    asked = _asked(genes, spatial.var_names, every)
+    _, measured = counts_of(spatial, layer, list(shared))
+    _, counts = counts_of(single_cell, reference_layer, tuple(every))
     logged = log_shares(counts, np.asarray(counts.sum(1), np.float64).ravel())
     informative = np.asarray(counts[:, every.get_indexer(shared)].sum(1)).ravel() > 0
     if informative.sum() < FEWEST_CELLS:
-        raise DataError(
-            f"{informative.sum()} cells of single_cell have counts in the shared genes",
-            f"at least {FEWEST_CELLS} are needed",
-        )
+        there = f"{informative.sum()} cells of single_cell have counts in the genes that spatial has"
+        raise DataError(there, f"at least {FEWEST_CELLS} are needed")
     used = _most_variable(logged, every.get_indexer(shared), MOST_SHARED)
     known = Panel(counts[informative][:, used])
     new = Panel(measured[:, shared.get_indexer(every[used])])
     scores = _judged(known, new, every[used], n_folds, seed)
     table = _summary(scores)
     chosen = str(table["beyond_depth"][list(IMPUTERS)].fillna(-1).idxmax()) if model == "auto" else model
-    columns = (
-        every.get_indexer(asked) if genes is not None else _most_variable(logged, every.get_indexer(asked), n_genes)
-    )
+    columns = every.get_indexer(asked)
+    if genes is None:
+        columns = _most_variable(logged, columns, n_genes)
     values = IMPUTERS[chosen](known, logged[informative][:, columns], new)
     notes = _notes(table, scores.loc[chosen].dropna(), chosen, int((~informative).sum()))
     return Imputation(_as_anndata(values, spatial, every[columns]), table, scores, notes, chosen)
 
 
-def _asked(genes, spatial: pd.Index, reference: pd.Index, lacking: pd.Index) -> pd.Index:
+def _check_cells(name: str, cells: Any) -> None:
+    if not isinstance(cells, AnnData) or cells.isbacked:
+        raise DataError(f"{name} is {type(cells).__name__}", "pass an AnnData in memory, with raw counts")
+    if cells.n_obs < FEWEST_CELLS:
+        raise DataError(f"{name} has {cells.n_obs} cells", f"at least {FEWEST_CELLS} are needed")
+
+
+def _asked(genes: Sequence[str] | None, spatial: pd.Index, reference: pd.Index) -> pd.Index:
     """The genes to predict, or to choose from. Raises DataError for those that cannot or need not be."""
+    lacking = reference[~reference.isin(spatial)]
     if genes is None:
         if not len(lacking):
             raise DataError("the spatial data have all genes of the single cells", "there is nothing to impute")
@@ -163,12 +166,13 @@ def _judged(known: Panel, new: Panel, genes: pd.Index, n_folds: int, seed: int) 
         target = log_shares(known.counts[:, hidden], knows.total)
         truth = log_shares(new.counts[rows][:, hidden], sees.total).toarray()
         for name, impute in {**IMPUTERS, **CHANCE}.items():
-            scores = _scores(truth, impute(knows, target, sees), sees.total)
+            scores = held_out_scores(truth, impute(knows, target, sees), sees.total)
             found.append(scores.assign(method=name, gene=genes[hidden]))
     return pd.concat(found).set_index(["method", "gene"]).sort_index()
 
 
-def _scores(truth: Values, predicted: Values, total: np.ndarray) -> pd.DataFrame:
+def held_out_scores(truth: Values, predicted: Values, total: np.ndarray) -> pd.DataFrame:
+    """By gene: spearman, the same beyond the total count of a cell, pearson and rmse, over cells."""
     from scipy.stats import rankdata
 
     ranks, places, depth = rankdata(truth, axis=0), rankdata(predicted, axis=0), rankdata(total)[:, None]

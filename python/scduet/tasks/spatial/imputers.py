@@ -41,8 +41,8 @@ Imputer = Callable[[Panel, sp.csr_matrix, Panel], Values]  # cells that have the
 
 
 def log_shares(counts: sp.csr_matrix, total: Float[np.ndarray, " cell"]) -> sp.csr_matrix:
-    """log(1 + counts per 10,000 of `total`), a cell without a count zero."""
-    factor = PER_CELL / np.where(total > 0, total, 1)
+    """log(1 + counts per 10,000 of `total`); zero in cells where that is."""
+    factor = np.where(total > 0, PER_CELL / np.maximum(total, 1), 0)
     return sp.csr_matrix(sp.diags(factor) @ counts, dtype=np.float32).log1p()
 
 

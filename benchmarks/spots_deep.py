@@ -1,6 +1,6 @@
 """Deep deconvolution of pseudo-spots whose composition is known: seqFISH+ of the cortex, halves of the cells.
 
-    python benchmarks/spots_deep.py ../shared/data [--epochs 500] [--seeds 1]
+    python benchmarks/spots_deep.py [folder of the data] [--epochs 500] [--seeds 1]
 
 Half of the cells are the reference; the spots are sums of the other half. Errors are against shares of cells, and
 proportions (of RNA) are turned into them by the mean totals of each type in the reference.
@@ -91,7 +91,7 @@ def rmse(found, truth):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).resolve().parents[1] / "../shared/data")
     parser.add_argument("--epochs", type=int, nargs="*", default=[500])
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()

@@ -220,14 +220,20 @@ class CondSCVI(nn.Module):
         return mean, {"reconstruction": -self.log_likelihood(z, cells, self.log_library(cells)), "kl": kl}
 
     def _kl_to_mixture(self, mean: Tensor, variance: Tensor, cells: CellBatch) -> Float[Tensor, " cell"]:
-        """Mean over draws of log q - log p, p the mixture of the cell's type."""
+        """Mean over draws of log q - log p, p the mixture of the cell's type.
+
+        The square of a draw's distance from a component is written out, as products of matrices.
+        """
         noise, label = torch.randn(DRAWS, *mean.shape, device=mean.device), self._labels(cells)
-        z = mean + variance.sqrt() * noise
         log_q = -0.5 * (noise.square() + variance.log()).sum(-1)  # both without log(2 pi) / 2 by dimension
-        log_sd = (self.prior_log_sd.exp() + FLOOR).log()[label]
-        scaled = (z[:, :, None] - self.prior_mean[label]) / log_sd.exp()
-        log_p = self.prior_logits.log_softmax(-1)[label] - (0.5 * scaled.square() + log_sd).sum(-1)
-        return (log_q - log_p.logsumexp(-1)).mean(0)
+        sd = self.prior_log_sd.exp() + FLOOR
+        apart = (mean[:, None] - self.prior_mean[label]) / sd[label]
+        spread = variance.sqrt()[:, None] / sd[label]
+        draws = noise.transpose(0, 1)  # (cell, draw, latent)
+        square = draws @ (2 * apart * spread).mT + draws.square() @ spread.square().mT
+        log_weight = self.prior_logits.log_softmax(-1) - sd.log().sum(-1)
+        log_p = log_weight[label, None] - 0.5 * (square + apart.square().sum(-1)[:, None])
+        return (log_q - log_p.logsumexp(-1).t()).mean(0)
 
     def _classification(self, mean: Float[Tensor, "cell latent"], cells: CellBatch) -> Float[Tensor, ""]:
         """Cross entropy of the fine types of the cells that have one."""

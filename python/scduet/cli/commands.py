@@ -20,7 +20,9 @@ def _known(model: str) -> str:
     return model
 
 
-Data = Annotated[Path, typer.Argument(help=".h5ad, .h5mu, .zarr, .loom, 10x .h5, or a 10x folder with matrix.mtx.")]
+Data = Annotated[
+    Path, typer.Argument(help=".h5ad, .h5mu, .zarr, .loom, 10x .h5, or a folder: 10x, Visium, STARsolo, alevin-fry.")
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="What to write; put in place only when complete.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --output names.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Suppress progress output.")]
@@ -233,7 +235,10 @@ def report(
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(help=".h5ad, .h5mu, .zarr, .loom, 10x .h5, 10x folder, or .rds, .rda, .RData of R.")
+        Path,
+        typer.Argument(
+            help=".h5ad, .h5mu, .zarr, .loom, 10x .h5; a folder: 10x, Visium, STARsolo, alevin-fry; .rds, .rda, .RData."
+        ),
     ],
     target: Annotated[Path, typer.Argument(help="What to write: .h5ad, .h5mu, .zarr, or .rds and .rda (needs R).")],
     name: Annotated[str | None, typer.Option(help="Name of the object in an .rda.")] = None,

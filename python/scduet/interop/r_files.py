@@ -43,7 +43,8 @@ if (arguments[3] == "") saveRDS(object, arguments[2]) else {
 def convert(source: str | Path, target: str | Path, *, name: str | None = None, overwrite: bool = False) -> Any:
     """Read `source` in one format and write it as `target` in another, by their suffixes.
 
-    source: .h5ad, .h5mu, .zarr, .loom, 10x .h5, a 10x folder, or .rds, .rda and .RData of R, which are read without R.
+    source: .h5ad, .h5mu, .zarr, .loom, 10x .h5; a folder of 10x, Visium, STARsolo (Velocyto/filtered) or alevin-fry; or
+        .rds, .rda and .RData of R, which are read without R.
     target: .h5ad, .h5mu, .zarr, or .rds and .rda (needs R). In an .h5mu, kinds of features in X and counts in obsm that
         have names are modalities; elsewhere modalities other than "rna" are in obsm, with NaN in cells that lack them.
     name: of the object in an .rda: that to read where there are several, and that to write (default "object").

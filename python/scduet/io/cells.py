@@ -15,7 +15,7 @@ from anndata import AnnData
 from jaxtyping import Float
 
 from scduet.errors import DataError, FormatError, ScduetWarning, some
-from scduet.io import modalities, tenx, visium
+from scduet.io import modalities, splicing, tenx, visium
 from scduet.io.atomic import place_whole, probe
 from scduet.io.loom import read_loom
 from scduet.io.storable import as_stored, refuse_unwritable, restored
@@ -43,10 +43,11 @@ def as_in(target: str | Path, data: Any) -> Any:
 
 
 def read(path: str | Path, *, multimodal: bool = False) -> AnnData:
-    """Read an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, a 10x folder with matrix.mtx, or a Visium folder.
+    """Read an .h5ad file, a .zarr folder, a .loom or 10x .h5 file, or a folder: 10x, Visium, STARsolo, alevin-fry.
 
-    Gene names in 10x files are made unique. For a folder with several samples, as in GEO, pass FOLDER/PREFIX, e.g.
-    "GSE123_RAW/GSM456_".
+    A 10x folder has matrix.mtx. Of STARsolo's Velocyto/raw and Velocyto/filtered, and of alevin-fry's output, spliced
+    and unspliced counts are layers; see `scduet.io.splicing`. Gene names in 10x files are made unique. For a folder
+    with several samples, as in GEO, pass FOLDER/PREFIX, e.g. "GSE123_RAW/GSM456_".
 
     For 10x files, X contains the genes, and obsm the other features by type, e.g. "Antibody Capture". multimodal: also
     read .h5mu, as a MuData.
@@ -196,6 +197,10 @@ def _kind(path: Path) -> str:
     """The key of `READERS` for `path`."""
     if visium.is_folder(path):
         return "Visium folder"
+    if splicing.is_starsolo(path):
+        return "STARsolo folder"
+    if splicing.is_alevin_fry(path):
+        return "alevin-fry folder"
     if path.suffix.lower() != ".zarr" and tenx.is_folder(path):
         return "10x folder"
     if path.is_dir() and path.suffix.lower() != ".zarr":
@@ -236,13 +241,18 @@ READERS: Mapping[str, Callable[[Path], AnnData]] = {
     ".h5": tenx.read_h5,
     "10x folder": tenx.read_folder,
     "Visium folder": visium.read_folder,
+    "STARsolo folder": splicing.read_starsolo,
+    "alevin-fry folder": splicing.read_alevin_fry,
 }
 WRITERS: Mapping[str, Callable[[AnnData, Path], object]] = {
     ".h5ad": lambda adata, path: adata.write_h5ad(path, compression="gzip"),
     ".h5mu": _write_h5mu,
     ".zarr": lambda adata, path: adata.write_zarr(path),
 }
-_KNOWN = "scduet reads .h5ad, .zarr, .loom, 10x .h5, 10x folders with matrix.mtx, and Visium folders"
+_KNOWN = (
+    "scduet reads .h5ad, .zarr, .loom, 10x .h5, and folders: 10x with matrix.mtx, Visium, STARsolo's Velocyto/raw or "
+    "Velocyto/filtered, alevin-fry"
+)
 _HINTS = {
     **dict.fromkeys((".rds", ".rda", ".rdata"), "convert it to .h5ad first: scduet convert x.rds x.h5ad"),
     ".csv": "read it with e.g. scanpy.read_csv, and write an .h5ad",

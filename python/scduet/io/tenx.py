@@ -36,9 +36,9 @@ def read_folder(path: Path) -> AnnData:
     these do not match.
     """
     folder, prefix = _prefixed(path)
-    counts = sp.csr_matrix(mmread(_one_of(folder, prefix, "matrix.mtx")))
-    features = _table(_one_of(folder, prefix, "features.tsv", "genes.tsv"))
-    barcodes = _table(_one_of(folder, prefix, "barcodes.tsv"))
+    counts = sp.csr_matrix(mmread(one_of(folder, prefix, "matrix.mtx")))
+    features = table(one_of(folder, prefix, "features.tsv", "genes.tsv"))
+    barcodes = table(one_of(folder, prefix, "barcodes.tsv"))
     shape = len(features), len(barcodes)
     if shape == counts.shape:
         counts = counts.T
@@ -143,7 +143,7 @@ def _prefixed(path: Path) -> tuple[Path, str]:
     return path, "" if "" in prefixes else prefixes[0]
 
 
-def _one_of(folder: Path, prefix: str, *names: str) -> Path:
+def one_of(folder: Path, prefix: str, *names: str) -> Path:
     """The first of `names`, gzipped or not, that exists in `folder`."""
     found = [folder / f"{prefix}{name}{ending}" for name in names for ending in ("", ".gz")]
     if not any(path.exists() for path in found):
@@ -153,7 +153,10 @@ def _one_of(folder: Path, prefix: str, *names: str) -> Path:
     return next(path for path in found if path.exists())
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """The lines of a table, without a header."""
-    table = pd.read_csv(path, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
-    return table.iloc[1:] if table.iloc[0, 0].strip('"').lower() in HEADERS else table
+def table(path: Path) -> pd.DataFrame:
+    """The lines of a table, without a header. Raises FormatError for an empty or damaged file."""
+    try:
+        lines = pd.read_csv(path, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise FormatError(f"{path} cannot be read: {' '.join(str(error).split())}", "copy it again") from error
+    return lines.iloc[1:] if lines.iloc[0, 0].strip('"').lower() in HEADERS else lines

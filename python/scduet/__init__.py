@@ -38,6 +38,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "marginal_log_likelihood": "scduet.tasks.posterior.likelihoods",
     "deconvolve": "scduet.tasks.spatial.deconvolve",
     "deconvolve_bulk": "scduet.tasks.spatial.deconvolve_bulk",
+    "impute_genes": "scduet.tasks.spatial.impute_genes",
     "differential_expression": "scduet.tasks.comparison.differential_expression",
     "differential_accessibility": "scduet.tasks.multimodal.differential_accessibility",
     "normalized_accessibility": "scduet.tasks.multimodal.accessibility",

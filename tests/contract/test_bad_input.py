@@ -80,6 +80,8 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "deconvolve": lambda k, a, **o: sd.deconvolve(a, k.cells, **{"labels_key": "type", **o}),
     "deconvolve, reference": lambda k, a, **o: sd.deconvolve(k.cells.copy(), a, **{"labels_key": "type", **o}),
     "deconvolve_bulk": lambda k, a, **o: sd.deconvolve_bulk(a, k.cells, **{"labels_key": "type", "n_draws": 2, **o}),
+    "impute_genes": lambda k, a, **o: sd.impute_genes(a, beside(k.cells), **o),
+    "impute_genes, single cells": lambda k, a, **o: sd.impute_genes(k.cells[:, ::2].copy(), a, **o),
     "minify": lambda k, a, **o: sd.minify(k.model, a, **o),
     "generate_cells": lambda k, a, **o: sd.generate_cells(k.classifier, **{"n": 3, "adata": a, **o}),
     "score_generated": lambda k, a, **o: sd.score_generated(k.cells, a, **{"training": k.cells, **o}),
@@ -132,6 +134,11 @@ FUNCTIONS = {  # name -> how it takes cells and options
     ),
     "scvi.SCVI": lambda k, a, **o: facade(a, **o),
 }
+
+
+def beside(cells):
+    """The same cells with two genes more."""
+    return ad.concat([cells, ad.AnnData(np.ones((60, 2)), cells.obs[[]], pd.DataFrame(index=["M1", "M2"]))], axis=1)
 
 
 def facade(cells, **options):
@@ -376,6 +383,8 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "deconvolve": {"all zero", "logged", "two cells", "lower-case genes", "a gene twice"},
     "deconvolve_bulk": {"logged", "negative", "two cells", "lower-case genes", "data frame"},
     "deconvolve, reference": {"logged", "two cells", "one batch and label", "mixed columns", "lists in columns"},
+    "impute_genes": {"all zero", "logged", "two cells", "lower-case genes", "a gene twice", "negative"},
+    "impute_genes, single cells": {"all zero", "logged", "two cells", "lower-case genes", "a gene twice"},
     "score, expression": {"two cells", "all zero", "NaN in obsm", "lower-case genes"},
     "score_perturbation": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},
     "rank_perturbations": {"one batch and label", "mixed columns", "logged", "lists in columns", "nothing known"},

@@ -32,7 +32,7 @@ from scduet.cli.network import network
 from scduet.cli.own_model import check_model
 from scduet.cli.perturbation import perturb, rank_perturbations, score_perturbation
 from scduet.cli.programs import programs
-from scduet.cli.spatial import deconvolve
+from scduet.cli.spatial import deconvolve, impute_genes
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.cli.velocity import velocity
 from scduet.errors import OptionError
@@ -85,6 +85,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
         app.command()(interruptible(command))
     app.command("check-model")(interruptible(check_model))
     app.command("compare-denoisers")(interruptible(compare_denoisers))
+    app.command("impute-genes")(interruptible(impute_genes))
     app.command("generate-cells")(interruptible(generate_cells))
     app.command("predict-modality")(interruptible(predict_modality))
     app.command("match-cells")(interruptible(match_cells))

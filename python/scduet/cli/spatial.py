@@ -1,4 +1,4 @@
-"""The command that takes spots or bulk samples apart into cell types."""
+"""Commands for spots of a tissue: their cell types, and genes that they lack."""
 
 from pathlib import Path
 from typing import Annotated
@@ -68,3 +68,47 @@ def deconvolve(
         place_whole(spread.absolute(), found.spread.to_csv)
     if table:
         place_whole(table.absolute(), found.agreement.to_csv)
+
+
+def impute_genes(
+    spatial: Annotated[
+        Path, typer.Argument(help="Cells or spots with raw counts of few genes: .h5ad, .zarr, 10x .h5, or a folder.")
+    ],
+    reference: Annotated[Path, typer.Argument(help="Single cells with raw counts of these genes and of others.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Imputed log-normalized expression (.h5ad, .zarr or .csv).")
+    ],
+    gene: Annotated[
+        list[str] | None, typer.Option(help="Gene to impute; once for each, default the most variable ones.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="ridge, knn, knn_10, or auto: the best of them on held-out genes.")
+    ] = "auto",
+    layer: Annotated[str | None, typer.Option(help="Layer of the spatial data with raw counts; default X.")] = None,
+    reference_layer: Annotated[str | None, typer.Option(help="That of the reference.")] = None,
+    n_genes: Annotated[int, typer.Option(help="How many, where none are named.")] = 2000,
+    n_folds: Annotated[int, typer.Option(help="Parts in which shared genes are held out.")] = 5,
+    scores: Annotated[Path | None, typer.Option(help="Also write scores by method and gene here (.csv).")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Predict genes that spatial data lack.
+
+    Prints how well methods predict genes that are measured, and what to know before reading the values.
+    """
+    from scduet.io.cells import check_target, file_size, place_whole, read, write
+
+    check_target(output, overwrite, file_size(spatial), (".csv", ".h5ad", ".zarr"))
+    if scores:
+        check_target(scores, overwrite, endings=(".csv",))
+    import scduet
+
+    where = {"layer": layer, "reference_layer": reference_layer, "n_genes": n_genes, "n_folds": n_folds, "seed": seed}
+    found = scduet.impute_genes(read(spatial), read(reference), gene or None, model=model, **where)
+    typer.echo(repr(found))
+    if output.suffix == ".csv":
+        place_whole(output.absolute(), found.values.to_df().to_csv)
+    else:
+        write(found.values, output, overwrite=overwrite)
+    if scores:
+        place_whole(scores.absolute(), found.scores.to_csv)

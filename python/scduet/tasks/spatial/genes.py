@@ -24,11 +24,11 @@ NUCLEAR = ("MALAT1", "NEAT1", "MEG3", "XIST", "KCNQ1OT1", "SNHG11")  # RNA that 
 RATIO = 3.0  # of shares between reference and mixtures that tells nuclei from cells
 
 
-def shared(mixtures: pd.Index, reference: pd.Index, what: str = "spots") -> pd.Index:
+def shared(mixtures: pd.Index, reference: pd.Index, what: str = "spots", fewest: int = 2) -> pd.Index:
     """Genes that both have, in the order of the reference. Raises DataError where these are too few to go on."""
     check_names(mixtures, "gene")
     both = reference[reference.isin(mixtures)]
-    if len(both) >= 2:
+    if len(both) >= fewest:
         return both
     raise DataError(f"{what} and reference share {len(both)} genes", _why_none(mixtures, reference, what))
 

@@ -41,7 +41,7 @@ def test_condscvi(scvi_tools, tmp_path, prior):
         near(found[name], torch.as_tensor(value).detach(), rtol=1e-4)
     with pytest.raises(OptionError, match=named("confusion_coarse_celltypes")):
         mine.confusion_coarse_celltypes()
-    with pytest.raises(OptionError, match="fine types"):
+    with pytest.raises(OptionError, match=named("fine_labels_key")):
         mine.predict()
 
 

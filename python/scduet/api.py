@@ -16,7 +16,7 @@ from torch import nn
 
 from scduet.capabilities import TrainedModel
 from scduet.checkpoints import model_folder, scarches, scvi_tools
-from scduet.contract import MakeBatch, Measured, Reference
+from scduet.contract import MakeBatch, Measured, Reference, has_cells
 from scduet.count_model import Model
 from scduet.data.checks import mark_of
 from scduet.data.schema import Fields, Schema, describe_genes, on_disk
@@ -219,12 +219,6 @@ def is_transformer(model: Any) -> bool:
 
 def _whole(parts: model_folder.Parts) -> Model:
     return Model(**{**vars(parts), "holds": {name: _whole(one) for name, one in parts.holds.items()}})
-
-
-def has_cells(cls: type, config: Any) -> bool:
-    """Whether a model of this class has parameters for each cell, and so knows the cells trained on alone."""
-    per_cell: Any = getattr(cls, "per_cell", False)
-    return bool(per_cell(config) if callable(per_cell) else per_cell)
 
 
 def held_by(cls: type, name: str, start: Model | None) -> tuple[dict[str, Model], Model | None]:

@@ -249,6 +249,12 @@ class Stratified(Protocol):
         ...
 
 
+def has_cells(cls: type, config: Any) -> bool:
+    """Whether a model of this class has parameters for each cell, and so knows the cells trained on alone."""
+    per_cell: Any = getattr(cls, "per_cell", False)
+    return bool(per_cell(config) if callable(per_cell) else per_cell)
+
+
 Part = TypeVar("Part", SparseRows, Covariates, CellBatch, TokenBatch)
 
 

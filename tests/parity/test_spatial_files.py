@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from named import named
 from parity.test_scvi_tools_files import cells, near, pretended
 
 import scduet as sd
-from scduet.errors import FormatError
+from scduet.errors import DataError, FormatError
 from scduet.tasks.spatial.deep import proportions_of
 
 GENES = slice(0, 40)
@@ -86,6 +87,8 @@ def test_stereoscope(scvi_tools, tmp_path):
     model.save(tmp_path / "theirs")
     mine = sd.load(tmp_path / "theirs")
     near(proportions_of(mine, adata), model.get_proportions())
+    with pytest.raises(DataError, match=named("fit", "order")):
+        mine.embed(adata[:10].copy())  # which columns of the file are theirs is not known
     near(mine.module.type_rates().detach()[[1, 0]], model.get_scale_for_ct(np.array(mine_types(mine))[[1, 0]]))
 
 

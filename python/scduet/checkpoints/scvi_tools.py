@@ -11,7 +11,7 @@ from scduet._torch import torch
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints import scvi_velovi as velovi
 from scduet.checkpoints.scvi_names import VAE, from_scvi_tools
 from scduet.checkpoints.scvi_tables import MULTIVI, TOTALVI, VELOVI
-from scduet.contract import Reference
+from scduet.contract import Reference, has_cells
+from scduet.data.checks import mark_of_number
 from scduet.data.levels import kind_of, text
 from scduet.data.schema import Fields, Schema
 from scduet.errors import FormatError, OptionError, some
@@ -114,6 +115,8 @@ def read(path: Path) -> Foreign:
         spatial.complete(held, module)
     rows, held_out = (_places(attributes.get(f"{which}_indices_")) for which in ("train", "validation"))
     history = _history(attributes.get("history_"))
+    if has_cells(type(module), config):  # whose names are not in the file
+        schema = replace(schema, cells=mark_of_number(reference.n_cells))
     return Foreign(name, module.eval(), schema, reference, config, history, rows, held_out, holds)
 
 

@@ -252,14 +252,19 @@ def mark_of(names: pd.Index) -> str:
     return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()[:16]
 
 
+def mark_of_number(n: int) -> str:
+    """The mark of cells of which only the number is known, as in files of scvi-tools."""
+    return f"{n} cells"
+
+
 def check_marked(mark: str | None, names: pd.Index) -> None:
     """Raise DataError unless these are the cells of the mark; a model without parameters of each cell has none."""
-    if mark not in (None, mark_of(names)):
+    if mark not in (None, mark_of(names), mark_of_number(len(names))):
         message = "this model has parameters of each cell that it was trained on, and these are not those cells"
         raise DataError(message, "pass all of them, in their order; to other cells fit a model of their own")
 
 
 def check_same_cells(mark: str | None, start: str | None) -> None:
     """Raise DataError where a model with parameters of each cell is to start from one of other cells."""
-    if None not in (mark, start) and mark != start:
+    if None not in (mark, start) and mark != start and not str(start).endswith(" cells"):
         raise DataError("the model to start from has parameters of other cells", "leave start= out")

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scduet.api import Model, has_cells, held_by, reference_of, with_held
+from scduet.api import Model, held_by, reference_of, with_held
+from scduet.contract import has_cells
 from scduet.data.checks import check_cells, mark_of
 from scduet.data.levels import coded, text
 from scduet.data.locate import column, locate_main, modality, var_of_main

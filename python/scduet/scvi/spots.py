@@ -14,7 +14,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from scduet.api import has_cells
+from scduet.contract import has_cells
 from scduet.data.selection import selected
 from scduet.errors import OptionError
 from scduet.models.spatial.components import prior_components, vamp_components

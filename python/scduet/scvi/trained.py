@@ -16,6 +16,7 @@ from anndata import AnnData, read_h5ad
 from scduet import api
 from scduet.api import Model
 from scduet.checkpoints import scvi_export, scvi_tools
+from scduet.contract import has_cells
 from scduet.errors import FormatError, OptionError
 from scduet.io import native
 from scduet.io.atomic import place_whole
@@ -117,7 +118,7 @@ class ScviModel(Members, Analyses):
         rows = chosen_rows(len(cells), training.seed, given.get("train_size"), *split)
         if not len(rows[1]) or training.train_size == 1:
             training = replace(training, train_size=len(rows[0]) / len(cells) if len(rows[1]) else 1.0)
-        if api.has_cells(type(self._model.module), self._model.config):
+        if has_cells(type(self._model.module), self._model.config):
             training = on_all_cells(replace(training, train_size=len(rows[0]) / len(cells)))
         shown, before = bool(given.get("enable_progress_bar", True)), self._model.outcome.history
         listener = callbacks.listener(called, self, _last_row, shown)

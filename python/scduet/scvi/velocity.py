@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from scduet.errors import OptionError
 from scduet.models.velocity.velovi import STATES
 from scduet.options import listed
 from scduet.scvi import settings
@@ -74,7 +75,7 @@ class VELOVI(ScviModel):
     def get_expression_fit(self, restrict_to_latent_dim, **given):
         """Expected spliced and unspliced values, two tables (cell x gene)."""
         if restrict_to_latent_dim is not None:
-            raise NotImplementedError("restrict_to_latent_dim= is not here: pass all dimensions")
+            raise OptionError(f"restrict_to_latent_dim={restrict_to_latent_dim!r} is not here", "leave it out")
         wanted = given.pop("gene_list"), given.pop("return_numpy")
         _, keep = self._genes(wanted[0])
         found = self._values(lambda m, c, at: torch.cat([part[:, keep] for part in m.expression_fit(at)], 1), **given)

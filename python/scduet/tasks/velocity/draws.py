@@ -44,10 +44,14 @@ def times(module: VeloVI, cells: CellBatch, at: Kinetics) -> Tensor:
     return module.latent_time(at)
 
 
+def fits(module: VeloVI, cells: CellBatch, at: Kinetics) -> Tensor:
+    """Expected values, spliced beside unspliced."""
+    return torch.cat(module.expression_fit(at), 1)
+
+
 def errors(module: VeloVI, cells: CellBatch, at: Kinetics) -> Tensor:
     """Expected values less observed ones, spliced beside unspliced."""
-    s, u = module.expression_fit(at)
-    return torch.cat([s - cells.x, u - cells.extra["unspliced"]], 1)
+    return fits(module, cells, at) - torch.cat([cells.x, cells.extra["unspliced"]], 1)
 
 
 @torch.inference_mode()

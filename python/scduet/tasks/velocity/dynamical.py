@@ -73,10 +73,9 @@ def worth_a_velocity(fits: Mapping[int, Fitted | None]) -> Int[np.ndarray, " gen
     return np.array([gene for gene, value in scaling.items() if low < value < high], int)
 
 
-def timed(fits: Sequence[Fitted]) -> Bool[np.ndarray, " gene"]:
-    """Which genes fit well enough to tell the time of a cell; all if none does."""
-    good = np.array([fit.likelihood >= LEAST_TIMED for fit in fits])
-    return good if good.any() else ~good
+def timed(fits: Sequence[Fitted]) -> Sequence[Fitted]:
+    """The genes that fit well enough to tell the time of a cell; all if none does."""
+    return [fit for fit in fits if fit.likelihood >= LEAST_TIMED] or fits
 
 
 class _Search:

@@ -38,8 +38,7 @@ class Field:
     root: bool = False  # whether the graph takes signed square roots
     units: Genes | float = 1.0  # velocity * units is in units of the spliced moments
     model: Model | None = None
-    time: Dense | None = None  # of each gene in each cell
-    timed: np.ndarray | slice = slice(None)  # genes whose times count for a time of the cell
+    time: Dense | None = None  # of the genes that tell the time of a cell
     fit: tuple[Dense, Dense] | None = None  # expected spliced and unspliced moments
     uncertainty: pd.DataFrame | None = None
 
@@ -60,8 +59,8 @@ def by_regression(found: Moments, name: str, labels: np.ndarray, seed: int) -> F
 
 
 def by_dynamics(found: Moments, labels: np.ndarray, seed: int, callback: Listener | None) -> Field:
-    """The dynamical model, of the genes with a steady state."""
-    steady = steady_state(found.ms, found.mu)
+    """The dynamical model, of genes whose unspliced counts rise with the spliced ones."""
+    steady = steady_state(found.ms, found.mu, by_all=True)
     tell, fits = counted(callback, "fitting the curves of genes", "gene"), {}
     candidates = np.flatnonzero(steady.genes)
     for done, gene in enumerate(candidates):
@@ -84,8 +83,7 @@ def by_dynamics(found: Moments, labels: np.ndarray, seed: int, callback: Listene
         np.array([fit.curve.scaling * fit.curve.gamma / fit.curve.beta for fit in fitted]),
         steady.r2[genes],
         pd.DataFrame(scores, index=[found.genes[i] for i in genes], columns=types),
-        time=np.stack([fit.time for fit in fitted], 1),
-        timed=timed(fitted),
+        time=np.stack([fit.time for fit in timed(fitted)], 1),
         fit=(np.stack([fit.s for fit in fitted], 1), np.stack([fit.u for fit in fitted], 1)),
     )
 

@@ -1,53 +1,46 @@
-"""One time for all genes, from the times of each gene and the cells where the transitions begin.
+"""One time for all genes, from the times of each gene and the transitions between cells.
 
-The definitions are those of scVelo (Bergen et al. 2020, Nat Biotechnol 38:1408), but for how beginnings are found.
+As in scVelo (Bergen et al. 2020, Nat Biotechnol 38:1408) times are counted from a first cell, and low percentiles over
+genes taken that spread cells evenly. The first cell is the one from which time runs most along the transitions: to look
+for where a walk against them ends, as there, finds other ends too.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from scduet.tasks.velocity.curves import T_MAX
 from scduet.tasks.velocity.moments import Dense
-from scduet.tasks.velocity.transitions import SCALE
 
 Cells = Float[np.ndarray, " cell"]
-N_ROOTS = 4  # cells that times are counted from, in turn
-STEPS = 200  # of the walk back
-LOW = (15, 20, 25, 30, 35)  # percentiles over genes, of which the two are used that spread cells most evenly
+N_TRIED = 40  # cells tried as the first
+LOW = (15, 20, 25, 30, 35)  # percentiles over genes
 LEAST_CONFIDENCE = 0.75  # of cells that their neighbors learn from
 
 
 def shared_time(times: Dense, graph: sp.csr_matrix, average: sp.csr_matrix) -> Cells:
     """Time of each cell, 0 to 20, from its times in each gene and the `cosines` between cells."""
-    rooted = [_shared(_since(times, root)) for root in beginnings(times, graph, average)]
-    time = _unit(np.mean(rooted, 0))
+    order = np.argsort(times.mean(1), kind="stable")
+    tried = order[np.linspace(0, len(order) - 1, min(N_TRIED, len(order))).astype(int)]
+    time = max((_shared(_since(times, first)) for first in tried), key=lambda time: _along(graph, time))
     smooth = average @ time
     fitted = smooth * (time @ smooth) / (smooth @ smooth)
-    sure = (1 - np.abs(time - fitted) / time.max()) ** 2 >= LEAST_CONFIDENCE
+    sure = (1 - np.abs(time - fitted)) ** 2 >= LEAST_CONFIDENCE
     return T_MAX * _unit(average @ np.where(sure, time, 0))
 
 
-def beginnings(times: Dense, graph: sp.csr_matrix, average: sp.csr_matrix) -> Int[np.ndarray, " root"]:
-    """The cells with the least time among those where a walk against the transitions ends."""
-    back = sp.csr_matrix(graph.T)
-    back.data = np.expm1(SCALE * back.data.clip(0).astype(np.float64))
-    stays = (np.asarray(back.sum(1)).ravel() == 0).astype(float)
-    back = sp.csr_matrix(back + sp.diags(stays))
-    walk = sp.csr_matrix((sp.diags(1 / np.asarray(back.sum(1)).ravel()) @ back).T)
-    there = np.full(len(times), 1 / len(times))
-    for _ in range(STEPS):
-        there = walk @ there
-    density = average @ there
-    last = np.flatnonzero(density >= np.percentile(density, 98))
-    return last[np.argsort(times[last].sum(1), kind="stable")][:N_ROOTS]
+def _along(graph: sp.csr_matrix, time: Cells) -> float:
+    """How much time runs along the transitions, -1 to 1."""
+    links = graph.tocoo()
+    steps = time[links.col] - time[links.row]
+    return float((links.data * steps).sum() / np.abs(links.data * steps).sum().clip(1e-12))
 
 
-def _since(times: Dense, root: int) -> Dense:
-    """Times since that of the root; what came before it comes after the rest."""
-    since = times - times[root]
+def _since(times: Dense, first: int) -> Dense:
+    """Times since that of the first cell; what came before it comes after the rest."""
+    since = times - times[first]
     return np.where(since >= 0, since, times + since.max(0))
 
 
@@ -56,8 +49,7 @@ def _shared(times: Dense) -> Cells:
     found /= np.where(found.max(1) > 0, found.max(1), 1)[:, None]
     even = np.linspace(0, 1, found.shape[1])
     uneven = ((np.sort(found, 1) - even) ** 2).sum(1)
-    shared = found[np.argsort(uneven)[:2]].sum(0)
-    return shared / (shared.max() or 1)
+    return _unit(found[np.argsort(uneven)[:2]].sum(0))
 
 
 def _unit(values: Cells) -> Cells:

@@ -114,8 +114,8 @@ def velocity(
     verdict = verdict_of(scores)
     _write(adata, found, field, key_added)
     if field.time is not None:
-        timed = field.time[:, field.timed]
-        adata.obs["latent_time"] = shared_time(timed, graph, found.average) if name == "dynamical" else timed.mean(1)
+        shared = shared_time(field.time, graph, found.average) if name == "dynamical" else field.time.mean(1)
+        adata.obs["latent_time"] = shared
     adata.obsp[GRAPH], adata.obsm[_arrows_key(place)] = graph, arrows
     adata.obs["velocity_confidence"] = confidence
     adata.uns[FOUND] = {

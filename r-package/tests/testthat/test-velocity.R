@@ -38,7 +38,7 @@ test_that("velocities, arrows and the sentence are in the object", {
   expect_error(RunVelocity(object, unspliced = "nascent"), class = "scduet_error_inputs")
   expect_error(RunVelocity(object, labels = "kind"), class = "scduet_error_column")
   expect_error(RunVelocity(object, reduction = "umap"), class = "scduet_error_reduction")
-  expect_error(RunVelocity(object, model = "dynamical", verbose = FALSE), class = "scduet_error_option")
+  expect_error(RunVelocity(object, model = "dynamic", verbose = FALSE), class = "scduet_error_option")
   expect_error(RunVelocity(object[, 1:50], verbose = FALSE), class = "scduet_error_data")
 })
 

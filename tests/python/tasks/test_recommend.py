@@ -106,3 +106,18 @@ def test_the_command_tells_the_row(counts, tmp_path, capsys):
     for what in ("method", "reason", "source", "data"):
         assert known[what] in told
     assert "deep model: not needed" in told
+
+
+@pytest.mark.parametrize(
+    ("unspliced", "score", "told"),
+    [(0, None, "'unspliced'"), (1, None, "2.0%"), (20, 1.2, "1.2"), (20, 7.0, "7.0")],
+)
+def test_a_velocity_is_advised_where_unspliced_molecules_support_it(unspliced, score, told):
+    cells = ad.AnnData(np.full((120, 3), 49, np.float32))
+    if unspliced:
+        cells.layers["spliced"], cells.layers["unspliced"] = cells.X, np.full((120, 3), unspliced, np.float32)
+    if score is not None:
+        cells.uns["scduet_velocity"] = {"scores": {"permutation": score}}
+    row = recommend(cells, "velocity").iloc[0]
+    assert told in row["data"]
+    assert ("compare_velocity" in row["method"]) == (score == 7.0)

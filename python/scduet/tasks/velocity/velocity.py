@@ -19,7 +19,7 @@ from scduet.events import Listener
 from scduet.options import check_arguments, options_of, refuse_unknown, seed_of
 from scduet.tasks.velocity import draws
 from scduet.tasks.velocity.fields import Field, by_dynamics, by_regression, by_velovi
-from scduet.tasks.velocity.judgement import check_transitions, clusters, judged, verdict_of
+from scduet.tasks.velocity.judgement import check_transitions, clusters, judged, verdict_of, verdict_of_all
 from scduet.tasks.velocity.latent_time import shared_time
 from scduet.tasks.velocity.prepare import Moments, moments_of
 from scduet.tasks.velocity.transitions import cosines, project
@@ -154,7 +154,8 @@ def compare_velocity(
 
     Returns a row for each model: the scores of `velocity`, and the columns agreement_<model>, the mean over cells of
     the cosine between the arrows of both models, -1 to 1. Models that do not agree are a reason for doubt; that they
-    agree is no proof, as they read the same counts.
+    agree is no proof, as they read the same counts. `attrs["verdict"]` says in a sentence how many of the models find a
+    direction that the data support, and whether they agree.
     """
     unknown = [name for name in models if name not in MODELS]
     if unknown or not models or isinstance(models, str):
@@ -168,6 +169,7 @@ def compare_velocity(
     table = pd.DataFrame(rows).T.rename_axis("model")
     for name in models:
         table[f"agreement_{name}"] = [_mean_cosine(arrows[name], arrows[other]) for other in models]
+    table.attrs["verdict"] = verdict_of_all(table)
     return table
 
 

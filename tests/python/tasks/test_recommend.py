@@ -2,6 +2,7 @@
 
 import re
 
+import anndata as ad
 import numpy as np
 import pytest
 from named import assert_named, named
@@ -21,7 +22,8 @@ def test_every_rule_is_whole(rule):
     for source in rule.source.split("; "):
         assert re.match(r"[A-Z].* 20\d\d, [A-Z].* \d+:e?\d+", source), "a source is authors, year, journal, volume:page"
     assert rule.reason
-    assert {trait for trait, _, _ in rule.when} <= {"n_cells", "n_batches", "n_labels", "counts"}
+    known = {"n_cells", "n_batches", "n_labels", "counts", "unspliced", "permutation"}
+    assert {trait for trait, _, _ in rule.when} <= known
     if rule.deep:
         assert "scduet." in rule.method  # what we recommend can be called
 

@@ -39,7 +39,7 @@ def main(models: list[str], epochs: int, save: str | None) -> None:
         scores["direction_pca"] = sd.metrics.cross_boundary_direction(
             arrows, cells.obsm["X_pca"], cells.obs["cell_type"], WAYS
         )
-        if "latent_time" in cells.obs:
+        if name in ("dynamical", "velovi"):
             place = cells.obs["cell_type"].astype(str).map({t: i for i, t in enumerate(ORDER)}).fillna(len(ORDER))
             scores["time_order"] = float(pd.Series(cells.obs["latent_time"]).corr(place, method="spearman"))
         if made.model is not None:

@@ -85,7 +85,7 @@ def phase_portraits(
             drawn = scatter(axes, np.stack([s, u], 1), annotation)
             if fits and gene in fits:
                 axes.scatter(*fits[gene], s=point_size(len(s)) / 2, color="0.35", linewidths=0, rasterized=True)
-            if slopes and gene in slopes:
+            if slopes is not None and gene in slopes:
                 end = min(np.nanmax(s), np.nanmax(u) / max(slopes[gene], 1e-9))
                 axes.plot([0, end], [0, slopes[gene] * end], color="black", lw=1.2, ls="--")
             axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3))  # type: ignore[attr-defined]

@@ -16,10 +16,11 @@ from scduet.events import Listener, counted
 from scduet.models.velocity.kinetics import T_MAX
 from scduet.tasks.posterior.latent import seeded
 from scduet.tasks.velocity import draws
-from scduet.tasks.velocity.dynamical import fit_gene, timed, worth_a_velocity
+from scduet.tasks.velocity.dynamical import Fitted, fit_gene, timed, worth_a_velocity
 from scduet.tasks.velocity.moments import Dense
 from scduet.tasks.velocity.prepare import Moments, scaled_genes
 from scduet.tasks.velocity.steady_state import Genes, steady_state, stochastic
+from scduet.train.progress import default_listener
 
 FIT_DRAWS = 10  # that expected values are means over
 NO_DIRECTION = "unspliced counts do not rise with spliced ones: these data support no velocity"
@@ -61,12 +62,7 @@ def by_regression(found: Moments, name: str, labels: np.ndarray, seed: int) -> F
 def by_dynamics(found: Moments, labels: np.ndarray, seed: int, callback: Listener | None) -> Field:
     """The dynamical model, of genes whose unspliced counts rise with the spliced ones."""
     steady = steady_state(found.ms, found.mu, by_all=True)
-    tell, fits = counted(callback, "fitting the curves of genes", "gene"), {}
-    candidates = np.flatnonzero(steady.genes)
-    for done, gene in enumerate(candidates):
-        fits[gene] = fit_gene(found.mu[:, gene], found.ms[:, gene], found.average)
-        if tell is not None:
-            tell(done + 1, len(candidates), 0.0)
+    fits = _curves(found, np.flatnonzero(steady.genes), callback or default_listener())
     genes = worth_a_velocity(fits)
     if not len(genes):
         raise DataError("no gene has a curve of induction and repression", NO_DIRECTION)
@@ -86,6 +82,19 @@ def by_dynamics(found: Moments, labels: np.ndarray, seed: int, callback: Listene
         time=np.stack([fit.time for fit in timed(fitted)], 1),
         fit=(np.stack([fit.s for fit in fitted], 1), np.stack([fit.u for fit in fitted], 1)),
     )
+
+
+def _curves(found: Moments, genes: np.ndarray, listener: Listener) -> dict[int, Fitted | None]:
+    """The curve of each of the genes. `listener` is told how many are done."""
+    tell, fits = counted(listener, "curves", "gene"), {}
+    try:
+        for gene in genes:
+            fits[gene] = fit_gene(found.mu[:, gene], found.ms[:, gene], found.average)
+            if tell is not None:
+                tell(len(fits), len(genes), 0.0)
+    finally:
+        getattr(listener, "close", lambda: None)()
+    return fits
 
 
 def by_velovi(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from scduet.errors import ScduetWarning, TrainingInterrupted
 
-Unit = Literal["epoch", "cell", "metric", "file"]
+Unit = Literal["epoch", "cell", "gene", "metric", "file"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 # Displays the engine's progress: a bar in a terminal, otherwise a line for every tenth. If this fails, the engine
 # warns, stops reporting progress and continues.
 
-DOING <- list(epoch = "Training", cell = "Embedding", metric = "Scoring", file = "Downloading")
+DOING <- list(epoch = "Training", cell = "Embedding", gene = "Fitting", metric = "Scoring", file = "Downloading")
 
 # frame: the call that waits for the engine. The bar is removed when it exits, including on Ctrl-C or an error.
 new_reporter <- function(verbose, frame = parent.frame()) {

@@ -1,6 +1,6 @@
 #' RNA velocity, and whether the data support it
 #'
-#' Estimates where cells are going from spliced and unspliced counts. `RunVelocity()` takes any of three models;
+#' Estimates where cells are going from spliced and unspliced counts. `RunVelocity()` takes any of four models;
 #' `RunVeloVI()` is `RunVelocity(model = "velovi")`.
 #'
 #' Arrows look convincing whatever the data are: the confidence is high for a reversed field too, and a network smooths more.
@@ -11,8 +11,8 @@
 #' @param object A Seurat object with an assay for each kind of counts, or a SingleCellExperiment with the assays (as
 #'   velociraptor has them), 100 cells or more.
 #' @param spliced,unspliced Names of the assays with raw counts.
-#' @param model "steady_state" (La Manno et al. 2018) and "stochastic" (Bergen et al. 2020) take seconds; "velovi" takes
-#'   minutes to an hour.
+#' @param model "steady_state" (La Manno et al. 2018) and "stochastic" (Bergen et al. 2020) take seconds; "dynamical" (Bergen
+#'   et al. 2020) takes minutes, "velovi" minutes to an hour.
 #' @param labels Column of the metadata with cell types, within which cells are shuffled to judge the fit; `NULL` for clusters.
 #' @param transitions Known transitions between types, a list of pairs, e.g. `list(c("Ductal", "Ngn3 low EP"))`.
 #' @param reduction Reduction to draw arrows on, e.g. "umap"; `NULL` for principal components made here.
@@ -22,7 +22,7 @@
 #' @param ... Options of `scduet.velocity` in Python, e.g. `n_neighbors`, `n_samples`; of "velovi" also those of training,
 #'   e.g. `max_epochs`.
 #' @returns The object with an assay of velocities (its layer `data`; genes that have one), the columns `velocity.confidence`
-#'   and `velocity.length`, with "velovi" also `latent.time` and `velocity.uncertainty`, and a reduction
+#'   and `velocity.length`, with "dynamical" and "velovi" also `latent.time`, with "velovi" `velocity.uncertainty`, and a reduction
 #'   `velocity_<reduction>` with the arrows, a row for each cell. `Misc(object, "scduet.velocity")` or
 #'   `metadata(object)$scduet.velocity` has `scores`, `genes` (slope, fit and permutation score of each) and `verdict`.
 #' @references La Manno et al. (2018), RNA velocity of single cells, \doi{10.1038/s41586-018-0414-6}; Bergen et al. (2020),
@@ -68,6 +68,59 @@ RunVelocity <- function(object, spliced = "spliced", unspliced = "unspliced", mo
 #' @export
 RunVeloVI <- function(object, spliced = "spliced", unspliced = "unspliced", ...) {
   RunVelocity(object, spliced = spliced, unspliced = unspliced, model = "velovi", ...)
+}
+
+#' Draw RNA velocity on a reduction
+#'
+#' Arrows are averages over the cells nearby. They look smooth whatever the data are: read the message of [RunVelocity()] before
+#' you read a direction from them.
+#'
+#' @param object The result of [RunVelocity()].
+#' @param reduction The reduction that [RunVelocity()] drew on.
+#' @param group.by Column of the metadata to color cells by; `NULL` for none.
+#' @param arrow.size Length of the longest arrow, in steps between arrows.
+#' @returns A ggplot.
+#' @family tasks
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunVelocity(obj, labels = "cell_type", reduction = "umap")
+#' PlotVelocity(obj, reduction = "umap", group.by = "cell_type")
+#' }
+PlotVelocity <- function(object, reduction = "umap", group.by = NULL, arrow.size = 1.5) {
+  check_installed("ggplot2", "PlotVelocity()")
+  check_text(reduction, "reduction")
+  check_text(group.by, "group.by", optional = TRUE)
+  seurat <- inherits(object, "Seurat")
+  cells <- if (seurat) object[[]] else as.data.frame(SummarizedExperiment::colData(object))
+  check_column(cells, group.by, "group.by", may_miss = TRUE)
+  known <- if (seurat) SeuratObject::Reductions(object) else SingleCellExperiment::reducedDimNames(object)
+  wanted <- c(reduction, paste0("velocity_", reduction))
+  if (!all(wanted %in% known)) {
+    said <- sprintf("The object has no reduction \"%s\".", setdiff(wanted, known)[1])
+    remedy <- sprintf("Run `RunVelocity(object, reduction = \"%s\")` first.", reduction)
+    abort_scduet(said, remedy, "reduction")
+  }
+  places <- lapply(wanted, function(name) {
+    if (seurat) SeuratObject::Embeddings(object, name) else SingleCellExperiment::reducedDim(object, name)
+  })
+  table <- data.frame(x = places[[1]][, 1], y = places[[1]][, 2], dx = places[[2]][, 1], dy = places[[2]][, 2])
+  arrows <- receive_frame(ask("velocity_grid", cells = send_frame(table)))
+  step <- max(diff(range(table$x)), diff(range(table$y))) / 29
+  factor <- arrow.size * step / max(sqrt(arrows$dx^2 + arrows$dy^2), 1e-12)
+  if (!is.null(group.by)) table$group <- cells[[group.by]]
+  ends <- ggplot2::aes(xend = .data$x + factor * .data$dx, yend = .data$y + factor * .data$dy)
+  points <- if (!is.null(group.by)) {
+    ggplot2::geom_point(ggplot2::aes(colour = .data$group), size = 0.8, alpha = 0.5)
+  } else {
+    ggplot2::geom_point(colour = "#BBBBBB", size = 0.8)
+  }
+  ggplot2::ggplot(table, ggplot2::aes(x = .data$x, y = .data$y)) +
+    points +
+    ggplot2::geom_segment(ends, arrows, arrow = ggplot2::arrow(length = ggplot2::unit(0.06, "inches")), linewidth = 0.4) +
+    ggplot2::labs(x = paste(reduction, 1), y = paste(reduction, 2), colour = group.by) +
+    ggplot2::coord_equal() +
+    ggplot2::theme_minimal()
 }
 
 # The parts of an object with spliced counts as the main ones, and beside them `unspliced`, blocks of genes x cells.

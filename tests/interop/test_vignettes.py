@@ -65,6 +65,17 @@ def test_the_story_of_proteins_in_python(monkeypatch):
     assert shown == 1
 
 
+def test_the_story_of_velocity(monkeypatch):
+    agreement = "table['agreement_stochastic'].tolist()"
+    asked = f"[steady.to_dict(), nothing.scores.to_dict(), {agreement}, table.attrs['verdict']]"
+    shown, (steady, nothing, agreement, verdict) = executed("velocity.ipynb", asked, monkeypatch)
+    assert steady["direction"] > 0.05
+    assert nothing["permutation"] < 3 < steady["permutation"]
+    assert min(agreement) > 0.5
+    assert "steady_state, stochastic" in verdict
+    assert shown == 3
+
+
 def test_the_story_of_r_and_python_in_one_document(r):
     assert _rendered(r, "mixed.Rmd", MIXED, images=2) == ["TRUE", "5", "TRUE", "TRUE"]
 

@@ -13,6 +13,7 @@ import scanpy as sc
 import scvelo as scv
 
 N_CELLS, N_GENES = 150, 40
+FITTED = ("alpha", "beta", "gamma", "t_", "scaling", "likelihood")
 
 
 def counts():
@@ -61,6 +62,15 @@ def main():
         }  # fmt: skip
         kinds = {"genes": bool}
         made |= {f"{mode}_{name}": np.asarray(v, kinds.get(name, np.float32)) for name, v in found.items()}
+    scv.tl.recover_dynamics(cells, n_jobs=1, show_progress_bar=False)
+    scv.tl.velocity(cells, mode="dynamical")
+    scv.tl.velocity_graph(cells, n_jobs=1, show_progress_bar=False)
+    scv.tl.latent_time(cells)
+    made |= {f"dynamical_{name}": cells.var[f"fit_{name}"].to_numpy() for name in FITTED}
+    made["dynamical_genes"] = cells.var["velocity_genes"].to_numpy(bool)
+    layers = {"velocity": "velocity", "time": "fit_t"}
+    made |= {f"dynamical_{name}": cells.layers[key][::3].astype(np.float32) for name, key in layers.items()}
+    made["dynamical_latent_time"] = cells.obs["latent_time"].to_numpy(np.float32)
     np.savez_compressed(Path(__file__).parent / "fixtures" / "velocity.npz", **made)
 
 

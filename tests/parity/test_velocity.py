@@ -1,12 +1,14 @@
-"""Steady state, stochastic, graph, transitions and arrows as scVelo 0.3.4 has them (make_velocity_fixture.py)."""
+"""Steady state, stochastic, dynamical, graph and arrows as scVelo 0.3.4 has them (make_velocity_fixture.py)."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.stats import spearmanr
 
 from scduet.tasks.velocity import moments, transitions
+from scduet.tasks.velocity.dynamical import fit_gene, worth_a_velocity
 from scduet.tasks.velocity.steady_state import steady_state, stochastic
 
 FIXTURE = Path(__file__).parent / "fixtures" / "velocity.npz"
@@ -57,3 +59,24 @@ def test_velocity_graph_and_arrows_are_those_of_scvelo(prepared, theirs, mode):
     steps = transitions.transitions(graph)
     near(steps.toarray()[::10], expected["steps"])
     near(transitions.project(steps, theirs["place"]), expected["arrows"])
+
+
+def test_the_dynamical_model_is_that_of_scvelo(prepared, theirs):
+    """Which of two curves is better can hang on the last digit: so most genes, not each, must be the same."""
+    _, _, average, ms, mu = prepared
+    there = {name.removeprefix("dynamical_"): value for name, value in theirs.items() if name.startswith("dynamical")}
+    fitted = np.flatnonzero(np.isfinite(there["alpha"]))
+    fits = {gene: fit_gene(mu[:, gene], ms[:, gene], average) for gene in fitted}
+    assert len(set(worth_a_velocity(fits)) ^ set(np.flatnonzero(there["genes"]))) <= 1
+    correlations, gaps = [], []
+    for gene, fit in fits.items():
+        expected = there["velocity"][:, gene]
+        correlations.append(spearmanr(fit.velocity[::3], expected).statistic)
+        c = fit.curve
+        rates = np.array([c.alpha, c.beta / c.scaling, c.gamma, c.switch, c.scaling, fit.likelihood])
+        stored = np.array([there[name][gene] for name in ("alpha", "beta", "gamma", "t_", "scaling", "likelihood")])
+        far = np.abs(fit.velocity[::3] - expected).max() / np.abs(expected).max()
+        late = np.abs(fit.time[::3] - there["time"][:, gene]).max() / 20
+        gaps.append(max(np.abs(rates / stored - 1).max(), far, late))
+    assert np.median(correlations) > 0.9
+    assert np.quantile(gaps, 0.8) < 2e-4

@@ -6,11 +6,13 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
+from named import named
 from parity.test_scvi import near as near_tensor
 
 from scduet.checkpoints.scvi_names import from_scvi_tools, to_scvi_tools
 from scduet.checkpoints.scvi_tables import VELOVI
 from scduet.contract import CellBatch, Reference, Step
+from scduet.errors import OptionError
 from scduet.models.velocity.velovi import STATES, Config, VeloVI
 
 N_CELLS, N_GENES = 90, 12
@@ -93,10 +95,10 @@ def test_outputs_equal_scvi_tools(scvi_tools, cells, options):
     ours, theirs = both_models(scvi_tools, cells, **options)
     batch = batch_of(cells)
 
-    def again():
+    def again(latent_dim=None):
         torch.manual_seed(3)
         torch.empty((), dtype=torch.int64).random_()  # torch's DataLoader draws one number
-        return ours.draw(batch)
+        return ours.draw(batch, latent_dim)
 
     def there(method, **more):
         torch.manual_seed(3)
@@ -110,8 +112,10 @@ def test_outputs_equal_scvi_tools(scvi_tools, cells, options):
                 how = {"velo_mode": of, "velo_statistic": statistic}
                 near(ours.velocity(again(), of, statistic), there("get_velocity", clip=False, **how), how)
             near(ours.latent_time(again(), statistic), there("get_latent_time", time_statistic=statistic), statistic)
-        for mine, fit in zip(ours.expression_fit(again()), there("get_expression_fit"), strict=True):
-            near(mine, fit, "fit")
+        for restricted in (None, 2):
+            fits = there("get_expression_fit", restrict_to_latent_dim=restricted)
+            for mine, fit in zip(ours.expression_fit(again(restricted)), fits, strict=True):
+                near(mine, fit, "fit")
         near(ours.gene_log_likelihood(batch, again()), there("get_gene_likelihood"), "likelihood")
         shares, names = there("get_state_assignment")
         near(again().pi, shares, "states")
@@ -172,6 +176,10 @@ def test_their_files_give_their_numbers_here_and_ours_there(scvi_tools, cells, t
     s, u = model.get_expression_fit(**given)
     for ours, expected in zip((s, u), theirs.get_expression_fit(**given), strict=True):
         assert (ours.mean() - expected.mean()).abs().max() < 0.05
+    alone = [model.get_expression_fit(restrict_to_latent_dim=dim, n_samples=5)[0] for dim in (0, 1)]
+    assert not np.allclose(*alone, atol=1e-3)
+    with pytest.raises(OptionError, match=named("'restrict_to_latent_dim'", 10)):
+        model.get_expression_fit(restrict_to_latent_dim=10)
     table, cosines = model.get_directional_uncertainty(n_samples=5)
     expected, _ = theirs.get_directional_uncertainty(n_samples=5, n_jobs=1)
     assert list(table) == list(expected)

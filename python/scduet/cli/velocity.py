@@ -12,7 +12,7 @@ from scduet.cli.commands import Data, LabelsKey, Output, Overwrite, Quiet, liste
 def velocity(
     data: Data,
     output: Output,
-    model: Annotated[str, typer.Option(help="steady_state, stochastic or velovi.")] = "steady_state",
+    model: Annotated[str, typer.Option(help="steady_state, stochastic, dynamical or velovi.")] = "steady_state",
     spliced: Annotated[str, typer.Option(help="Layer of spliced counts, or X.")] = "spliced",
     unspliced: Annotated[str, typer.Option(help="Layer of unspliced counts.")] = "unspliced",
     labels_key: LabelsKey = None,

@@ -130,7 +130,7 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (doublets.find_doublets, programs.program_genes, programs.differential_programs)},
     **{f.__name__: f for f in (spatial.deconvolve, spatial.deconvolve_bulk)},
     **{f.__name__: f for f in (multimodal.predict_modality, multimodal.match_cells)},
-    "velocity": velocity.velocity,
+    **{f.__name__: f for f in (velocity.velocity, velocity.velocity_grid)},
     **{f.__name__: f for f in (transformers.embed_pretrained, transformers.embed_genes, transformers.perturb_genes)},
     **{f.__name__: f for f in (transformers.pretrain, transformers.finetune, transformers.predict_genes)},
     generation.generate_cells.__name__: generation.generate_cells,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 import scduet
@@ -46,3 +47,12 @@ def velocity(adata, model: str, basis: str | None, options: Options, callback: C
         codec.columns_of(pd.DataFrame([found.scores])),
         found.verdict,
     )
+
+
+def velocity_grid(cells: pd.DataFrame) -> list[codec.Column]:
+    """Arrows on a grid, from columns x, y, dx, dy of the cells: averages over the cells nearby, if any."""
+    from scduet.plots.arrows import averaged
+
+    points, mean = averaged(cells[["x", "y"]].to_numpy(float), cells[["dx", "dy"]].to_numpy(float))
+    there = np.isfinite(mean).all(1)
+    return codec.columns_of(pd.DataFrame(np.hstack([points, mean])[there], columns=["x", "y", "dx", "dy"]))

@@ -54,7 +54,7 @@ def velocity(
         if style == "cells":
             axes.quiver(*embedding.T, *arrows.T, angles="xy", color="black", width=0.002, headwidth=4)
         else:
-            _averaged(axes, embedding, arrows, style)
+            _draw_averaged(axes, embedding, arrows, style)
         axes.set(xlim=limits[0], ylim=limits[1])
     return figure
 
@@ -85,7 +85,7 @@ def phase_portraits(
             drawn = scatter(axes, np.stack([s, u], 1), annotation)
             if fits and gene in fits:
                 axes.scatter(*fits[gene], s=point_size(len(s)) / 2, color="0.35", linewidths=0, rasterized=True)
-            if slopes and gene in slopes:
+            if slopes is not None and gene in slopes:
                 end = min(np.nanmax(s), np.nanmax(u) / max(slopes[gene], 1e-9))
                 axes.plot([0, end], [0, slopes[gene] * end], color="black", lw=1.2, ls="--")
             axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3))  # type: ignore[attr-defined]
@@ -97,8 +97,8 @@ def phase_portraits(
     return figure
 
 
-def _averaged(axes: Axes, embedding: np.ndarray, arrows: np.ndarray, style: str) -> None:
-    """Streams or arrows on a grid: averages with a Gaussian kernel, where there are cells."""
+def averaged(embedding: np.ndarray, arrows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a grid (by rows of y) and the arrows there, averages with a Gaussian kernel; NaN where no cells are."""
     low, high = embedding.min(0), embedding.max(0)
     x, y = (np.linspace(a, b, GRID) for a, b in zip(low, high, strict=True))
     step = (high - low) / (GRID - 1)
@@ -109,10 +109,17 @@ def _averaged(axes: Axes, embedding: np.ndarray, arrows: np.ndarray, style: str)
         mass[i] = weight.sum()
         mean[i] = weight @ arrows / max(mass[i], 1e-12)
     mean[mass < LEAST_MASS * mass.max()] = np.nan
+    return points, mean
+
+
+def _draw_averaged(axes: Axes, embedding: np.ndarray, arrows: np.ndarray, style: str) -> None:
+    """Streams or arrows on a grid."""
+    points, mean = averaged(embedding, arrows)
     if style == "grid":
         there = np.isfinite(mean).all(1)
         axes.quiver(*points[there].T, *mean[there].T, angles="xy", color="black", width=0.004, headwidth=4)
         return
+    x, y = points[:GRID, 0], points[::GRID, 1]
     u, v = np.ma.masked_invalid(mean.T.reshape(2, GRID, GRID))
     width = np.sqrt(u**2 + v**2)
     axes.streamplot(x, y, u, v, color="black", density=1.3, linewidth=(0.4 + 0.9 * width / width.max()), arrowsize=0.9)

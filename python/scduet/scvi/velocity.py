@@ -75,7 +75,8 @@ class VELOVI(ScviModel):
     def get_expression_fit(self, restrict_to_latent_dim, **given):
         """Expected spliced and unspliced values, two tables (cell x gene)."""
         if restrict_to_latent_dim is not None:
-            raise OptionError(f"restrict_to_latent_dim={restrict_to_latent_dim!r} is not here", "leave it out")
+            _check_dimension(restrict_to_latent_dim, self._model.config.n_latent)
+        given["latent_dim"] = restrict_to_latent_dim
         wanted = given.pop("gene_list"), given.pop("return_numpy")
         _, keep = self._genes(wanted[0])
         found = self._values(lambda m, c, at: torch.cat([part[:, keep] for part in m.expression_fit(at)], 1), **given)
@@ -133,10 +134,12 @@ class VELOVI(ScviModel):
         names = self._cells(adata, indices).obs_names
         return pd.DataFrame(found, names if rows is None else names[rows], self._genes(gene_list)[0])
 
-    def _values(self, asked, adata, indices, n_samples, batch_size, return_mean, rows=None) -> np.ndarray:
+    def _values(
+        self, asked, adata, indices, n_samples, batch_size, return_mean, rows=None, latent_dim=None
+    ) -> np.ndarray:
         cells, size = self._cells(adata, indices), batch_size or settings.batch_size
         with seeded(settings.seed):
-            parts = list(draws.draws(self._model, cells, asked, n_samples, size, rows))
+            parts = list(draws.draws(self._model, cells, asked, n_samples, size, rows, latent_dim))
         if return_mean or n_samples == 1:
             return np.concatenate([part.mean(0) for part in parts])
         return np.concatenate(parts, 1)
@@ -146,3 +149,10 @@ class VELOVI(ScviModel):
         known = self._model.genes
         names = known if wanted is None else [name for name in known if name in set(listed("gene_list", wanted))]
         return names, [known.index(name) for name in names] if wanted is not None else list(range(len(known)))
+
+
+def _check_dimension(value: Any, n_latent: int) -> None:
+    """Raise OptionError for what is no dimension of the latent space."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < n_latent:
+        remedy = f"it is a dimension of the latent space, 0 to {n_latent - 1}"
+        raise OptionError(f"option 'restrict_to_latent_dim' cannot be {value!r}", remedy)

@@ -13,7 +13,7 @@ from scduet.errors import ScduetWarning
 from scduet.events import Event, Listener, silent
 
 LINE_AFTER = 30.0  # maximum seconds between two lines
-DOING = {"epoch": "training", "cell": "embedding", "metric": "scoring", "file": "downloading"}
+DOING = {"epoch": "training", "cell": "embedding", "gene": "fitting", "metric": "scoring", "file": "downloading"}
 DRAWN_EVERY = 0.2  # minimum seconds between two updates of a notebook's bar
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import anndata as ad
 import numpy as np
 import pytest
 from named import assert_named, named
@@ -21,7 +22,8 @@ def test_every_rule_is_whole(rule):
     for source in rule.source.split("; "):
         assert re.match(r"[A-Z].* 20\d\d, [A-Z].* \d+:e?\d+", source), "a source is authors, year, journal, volume:page"
     assert rule.reason
-    assert {trait for trait, _, _ in rule.when} <= {"n_cells", "n_batches", "n_labels", "counts"}
+    known = {"n_cells", "n_batches", "n_labels", "counts", "unspliced", "permutation"}
+    assert {trait for trait, _, _ in rule.when} <= known
     if rule.deep:
         assert "scduet." in rule.method  # what we recommend can be called
 
@@ -106,3 +108,18 @@ def test_the_command_tells_the_row(counts, tmp_path, capsys):
     for what in ("method", "reason", "source", "data"):
         assert known[what] in told
     assert "deep model: not needed" in told
+
+
+@pytest.mark.parametrize(
+    ("unspliced", "score", "told"),
+    [(0, None, "'unspliced'"), (1, None, "2.0%"), (20, 1.2, "1.2"), (20, 7.0, "7.0")],
+)
+def test_a_velocity_is_advised_where_unspliced_molecules_support_it(unspliced, score, told):
+    cells = ad.AnnData(np.full((120, 3), 49, np.float32))
+    if unspliced:
+        cells.layers["spliced"], cells.layers["unspliced"] = cells.X, np.full((120, 3), unspliced, np.float32)
+    if score is not None:
+        cells.uns["scduet_velocity"] = {"scores": {"permutation": score}}
+    row = recommend(cells, "velocity").iloc[0]
+    assert told in row["data"]
+    assert ("compare_velocity" in row["method"]) == (score == 7.0)

@@ -1,6 +1,7 @@
 """Velocities of cells with known kinetics, and what is refused."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,14 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 from named import named
+from scipy.stats import spearmanr
 
 import scduet as sd
 from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.tasks.velocity.draws import shuffled
-from scduet.tasks.velocity.judgement import verdict_of
+from scduet.tasks.velocity.dynamical import fit_gene
+from scduet.tasks.velocity.judgement import verdict_of, verdict_of_all
+from scduet.tasks.velocity.latent_time import shared_time
 from scduet.tasks.velocity.moments import averaging, connected, mean_over
 from scduet.tasks.velocity.steady_state import steady_state, stochastic
 
@@ -50,9 +54,10 @@ def cells():
     return simulated()
 
 
-@pytest.mark.parametrize("model", ["steady_state", "stochastic"])
+@pytest.mark.parametrize("model", ["steady_state", "stochastic", "dynamical"])
 def test_direction_of_simulated_cells_is_found(cells, model):
-    found = sd.velocity(cells, model, labels_key="type", transitions=ORDER)
+    quiet = {"callback": lambda event: None}
+    found = sd.velocity(cells, model, labels_key="type", transitions=ORDER, **quiet)
     genes = cells.var["velocity_genes"].to_numpy()
     assert found.scores["genes"] == genes.sum() > 0.6 * N_GENES
     assert found.scores["direction"] > 0.25
@@ -60,7 +65,8 @@ def test_direction_of_simulated_cells_is_found(cells, model):
     true, ours = cells.layers["rate"][:, genes], cells.layers["velocity"][:, genes]
     clear = np.abs(true) > 0.25 * np.abs(true).max(0)
     # the steady-state model takes genes for steady that are on their way
-    assert (np.sign(true) == np.sign(ours))[clear].mean() > {"steady_state": 0.7, "stochastic": 0.85}[model]
+    least = {"steady_state": 0.7, "stochastic": 0.85, "dynamical": 0.75}[model]
+    assert (np.sign(true) == np.sign(ours))[clear].mean() > least
     assert np.isnan(cells.layers["velocity"][:, ~genes]).all()
     assert set(found.permutation.columns) == set(TYPES)
     assert found.scores["confidence"] == pytest.approx(cells.obs["velocity_confidence"].mean())
@@ -77,6 +83,44 @@ def test_rates_are_recovered_where_a_steady_state_is_seen():
     for fit in (steady_state(ms, mu), stochastic(s, u, average, ms, mu)):
         assert fit.genes.all()
         np.testing.assert_allclose(fit.gamma, gamma, rtol=0.2)
+
+
+@pytest.fixture(scope="module")
+def cycles():
+    """Moments of genes that are switched on and off once, their curves, and the times of the cells."""
+    rng = np.random.default_rng(0)
+    time, beta = np.sort(rng.uniform(0, 20, N_CELLS))[:, None], rng.uniform(0.5, 1.5, 12)
+    gamma, alpha, last = beta * rng.uniform(0.3, 0.9, 12), rng.uniform(20, 60, 12), rng.uniform(6, 12, 12)
+    u, s = curve(np.clip(time, 0, last), 0, 0, alpha, gamma, beta)
+    u, s = curve(np.clip(time - last, 0, None), u, s, 0 * alpha, gamma, beta)
+    average = averaging(connected(np.argsort(np.abs(time - time.T), 1)[:, 1:15]))
+    ms, mu = (mean_over(average, sp.csr_matrix(rng.poisson(x), dtype=np.float32)) for x in (s, u))
+    fits = [fit_gene(mu[:, gene], ms[:, gene], average) for gene in range(12)]
+    return SimpleNamespace(time=time[:, 0], ratio=gamma / beta, rate=beta * u - gamma * s, average=average, fits=fits)
+
+
+def test_rates_times_and_direction_of_cycles_are_recovered(cycles):
+    ratio = np.array([fit.curve.gamma * fit.curve.scaling / fit.curve.beta for fit in cycles.fits])
+    assert np.median(np.abs(ratio / cycles.ratio - 1)) < 0.1
+    velocity = np.stack([fit.velocity for fit in cycles.fits], 1)
+    clear = np.abs(cycles.rate) > 0.25 * np.abs(cycles.rate).max(0)
+    assert (np.sign(velocity) == np.sign(cycles.rate))[clear].mean() > 0.9
+    assert np.median([spearmanr(fit.time, cycles.time).statistic for fit in cycles.fits]) > 0.9
+
+
+def test_the_time_of_a_cell_runs_along_the_transitions(cycles):
+    along = np.sign(cycles.time - cycles.time[:, None])
+    graph = sp.csr_matrix(along * (cycles.average > 0).toarray())
+    times = np.stack([fit.time for fit in cycles.fits], 1)
+    assert spearmanr(shared_time(times, graph, cycles.average), cycles.time).statistic > 0.9
+    turned = np.where(cycles.time < 15, cycles.time + 5, cycles.time - 15)  # a clock that starts in the middle
+    found = shared_time(np.tile(turned[:, None], (1, 5)), graph, cycles.average)
+    assert spearmanr(found, cycles.time).statistic > 0.9
+
+
+def test_a_gene_that_hardly_any_cell_has_gets_no_curve():
+    few = np.r_[np.ones(2), np.zeros(98)]
+    assert fit_gene(few, few, sp.identity(100, format="csr")) is None
 
 
 def test_the_order_of_cells_does_not_matter(cells):
@@ -123,6 +167,18 @@ def test_the_verdict_names_what_speaks_against_a_direction():
     assert "0.20" in verdict_of(good)
 
 
+def test_the_sentence_on_several_models_names_those_without_support_and_those_that_disagree():
+    good = {"genes": 300.0, "unspliced": 0.2, "confidence": 0.8, "permutation": 6.0, "direction": 0.2}
+    table = pd.DataFrame({"steady_state": good, "dynamical": {**good, "permutation": 1.2}, "velovi": good}).T
+    for name, agreement in zip(table.index, ([1, 0.9, 0.11], [0.9, 1, 0.8], [0.11, 0.8, 1]), strict=True):
+        table[f"agreement_{name}"] = agreement
+    told = verdict_of_all(table)
+    for fact in ("1.2", "dynamical", "steady_state and velovi", "0.11"):
+        assert fact in told
+    assert "0.9" not in told
+    assert "1.3%" in verdict_of_all(table.assign(unspliced=0.013))
+
+
 def test_arrows_on_another_embedding_point_along_time(cells):
     sd.velocity(cells)
     cells.obsm["X_line"] = np.stack([cells.obs["time"], 0 * cells.obs["time"]], 1)
@@ -138,6 +194,7 @@ def test_models_are_compared(cells):
     agreement = table[["agreement_steady_state", "agreement_stochastic"]].to_numpy()
     np.testing.assert_allclose(np.diag(agreement), 1, atol=1e-6)
     assert agreement[0, 1] == agreement[1, 0] > 0.8
+    assert "steady_state, stochastic" in table.attrs["verdict"]
     assert list(cells.layers) == list(before.layers)
     assert list(cells.obs) == list(before.obs)
 
@@ -207,7 +264,8 @@ def test_swapped_layers_are_told(cells):
 @pytest.mark.parametrize(
     ("given", "error", "names"),
     [
-        ({"model": "dynamical"}, OptionError, ("'dynamical'", "steady_state", "velovi")),
+        ({"model": "dynamic"}, OptionError, ("'dynamic'", "steady_state", "velovi")),
+        ({"model": "dynamical", "max_epochs": 3}, OptionError, ("'max_epochs'", "'dynamical'")),
         ({"transitions": [("a", "b")]}, OptionError, ("transitions", "labels_key")),
         ({"transitions": [("early", "b")], "labels_key": "type"}, DataError, ("'b'",)),
         ({"transitions": 5}, OptionError, ("'transitions'", 5)),
@@ -262,10 +320,15 @@ def test_parts_work_on_prepared_cells(by_velovi):
     for key in ("Ms", "Mu"):
         np.testing.assert_allclose(prepared.layers[key].min(0), 0, atol=1e-6)
         np.testing.assert_allclose(prepared.layers[key].max(0), 1, atol=1e-6)
-    uncertainty = sd.velocity_uncertainty(found.model, prepared, n_samples=5)
-    assert list(uncertainty.index) == list(prepared.obs_names)
-    assert uncertainty["cosine_mean"].between(-1, 1).all()
-    assert (uncertainty[["cosine_variance", "angle_variance", "cosine_width"]] > 0).all(axis=None)
+    for kind in ("intrinsic", "extrinsic"):
+        uncertainty = sd.velocity_uncertainty(found.model, prepared, n_samples=5, kind=kind)
+        assert list(uncertainty.index) == list(prepared.obs_names)
+        assert uncertainty["cosine_mean"].between(-1, 1).all()
+        assert (uncertainty[["cosine_variance", "angle_variance", "cosine_width"]] > 0).all(axis=None)
+    with pytest.raises(OptionError, match=named("'kind'", "'outer'")):
+        sd.velocity_uncertainty(found.model, prepared, kind="outer")
+    with pytest.raises(DataError, match=named("X_pca")):
+        sd.velocity_uncertainty(found.model, kind="extrinsic")
     scores = sd.permutation_scores(found.model, prepared, "type", n_samples=3)
     assert list(scores.index) == found.model.genes
     assert scores.max(axis=1).median() > 3

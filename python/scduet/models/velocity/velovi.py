@@ -218,10 +218,16 @@ class VeloVI(nn.Module):
     def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
         return z.softmax(-1) if self.config.latent_distribution == "ln" else z
 
-    def draw(self, cells: CellBatch) -> Kinetics:
-        """A draw from the posterior of the state of the cells, and of the states of their genes."""
+    def draw(self, cells: CellBatch, latent_dim: int | None = None) -> Kinetics:
+        """A draw from the posterior of the state of the cells, and of the states of their genes.
+
+        latent_dim: the only dimension that times depend on; the others are 0 there.
+        """
         z = self.transform_latent(rsample(*self.posterior(cells)))
-        return Kinetics(Dirichlet(self.states(z), validate_args=False).sample(), *self.time(z))
+        states = Dirichlet(self.states(z), validate_args=False).sample()
+        if latent_dim is not None:
+            z = z * (torch.arange(z.shape[1], device=z.device) == latent_dim)
+        return Kinetics(states, *self.time(z))
 
     def rates(self) -> Rates:
         """The rates of each gene, from 0 to 50."""

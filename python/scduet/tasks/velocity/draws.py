@@ -6,7 +6,7 @@ from scduet._torch import torch
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,11 +22,13 @@ from scduet.data.loader import minibatches
 from scduet.data.locate import column
 from scduet.data.samplers import sequential
 from scduet.data.sources import Cells, DenseSource, gathered
-from scduet.errors import OptionError
+from scduet.errors import DataError, OptionError
 from scduet.metrics.velocity import directional_cosines, permutation_score
 from scduet.models.velocity.velovi import Kinetics, VeloVI
 from scduet.options import check_arguments
 from scduet.tasks.posterior.latent import cell_names, opened, seeded
+from scduet.tasks.velocity.prepare import neighbors_of
+from scduet.tasks.velocity.transitions import cosines, transitions
 
 BATCH_SIZE = 1024
 Draws = Float[np.ndarray, "draw cell gene"]
@@ -44,23 +46,33 @@ def times(module: VeloVI, cells: CellBatch, at: Kinetics) -> Tensor:
     return module.latent_time(at)
 
 
+def fits(module: VeloVI, cells: CellBatch, at: Kinetics) -> Tensor:
+    """Expected values, spliced beside unspliced."""
+    return torch.cat(module.expression_fit(at), 1)
+
+
 def errors(module: VeloVI, cells: CellBatch, at: Kinetics) -> Tensor:
     """Expected values less observed ones, spliced beside unspliced."""
-    s, u = module.expression_fit(at)
-    return torch.cat([s - cells.x, u - cells.extra["unspliced"]], 1)
+    return fits(module, cells, at) - torch.cat([cells.x, cells.extra["unspliced"]], 1)
 
 
 @torch.inference_mode()
 def draws(
-    model: Model, adata: Any, asked: Asked, n_samples: int, batch_size: int = BATCH_SIZE, rows: Any = None
+    model: Model,
+    adata: Any,
+    asked: Asked,
+    n_samples: int,
+    batch_size: int = BATCH_SIZE,
+    rows: Any = None,
+    latent_dim: int | None = None,
 ) -> Iterator[Draws]:
-    """`asked` at draws from the posterior of each minibatch of cells."""
+    """`asked` at draws from the posterior of each minibatch of cells. latent_dim: see `VeloVI.draw`."""
     module = velovi_of(model)
     cells = adata if isinstance(adata, Cells) else model.encode(opened(adata))
     for batch in minibatches(cells, sequential(len(cells)) if rows is None else np.asarray(rows), batch_size):
         batch = batch.to(model.device)
         assert isinstance(batch, CellBatch)
-        yield np.stack([asked(module, batch, module.draw(batch)).cpu().numpy() for _ in range(n_samples)])
+        yield np.stack([asked(module, batch, module.draw(batch, latent_dim)).cpu().numpy() for _ in range(n_samples)])
 
 
 def mean_of(model: Model, adata: Any, asked: Asked, n_samples: int) -> Values:
@@ -75,20 +87,50 @@ def velovi_of(model: Any) -> VeloVI:
     return model.module.eval()
 
 
-def velocity_uncertainty(model: Model, adata: Any = None, n_samples: int = 50, seed: int = 0) -> pd.DataFrame:
-    """How much draws of the velocity of a cell differ in direction: veloVI's intrinsic uncertainty.
+def velocity_uncertainty(
+    model: Model,
+    adata: Any = None,
+    n_samples: int = 50,
+    seed: int = 0,
+    kind: Literal["intrinsic", "extrinsic"] = "intrinsic",
+) -> pd.DataFrame:
+    """How much draws of the velocity of a cell differ in direction.
 
     adata: cells as `velocity_moments(scale=True)` makes them; None for the cells trained on.
+    kind: "intrinsic", of the velocities themselves; "extrinsic", of where they lead: of the expected next cell, from
+        the cosines between each draw and the ways to neighboring cells, which needs adata with obsm["X_pca"] and takes
+        a second or more a draw.
 
     Returns a row for each cell: cosine_mean, cosine_variance and cosine_width (5 to 95%) of the cosines between the
-    velocities drawn and their mean, and angle_variance, angle_width (radians). A small uncertainty says that the model
-    is sure, not that it is right. Raises OptionError for a model that is no veloVI.
+    draws and their mean, and angle_variance, angle_width (radians). A small uncertainty says that the model is sure,
+    not that it is right. Raises OptionError for a model that is no veloVI, DataError. Source: Gayoso, Weiler et al.
+    2024; the extrinsic one is that of its tutorials.
     """
     check_arguments(n_samples=n_samples)
+    if kind not in ("intrinsic", "extrinsic"):
+        raise OptionError(f"option 'kind' cannot be {kind!r}", "choose intrinsic or extrinsic")
+    velovi_of(model)
+    if kind == "extrinsic":
+        found = directional_cosines(next_places(model, adata, n_samples, seed))
+        return spread(found, adata.obs_names)
     with seeded(seed):
-        cosines = [directional_cosines(part) for part in draws(model, adata, velocities, n_samples)]
-    index = cell_names(model, adata)
-    return spread(np.concatenate(cosines, 1), index)
+        parts = [directional_cosines(part) for part in draws(model, adata, velocities, n_samples)]
+    return spread(np.concatenate(parts, 1), cell_names(model, adata))
+
+
+def next_places(model: Model, adata: Any, n_samples: int, seed: int) -> Draws:
+    """The expected spliced values of the next cell, at draws of the velocities."""
+    if not isinstance(adata, AnnData) or "X_pca" not in adata.obsm:
+        remedy = "pass the cells as velocity_moments(scale=True) makes them"
+        raise DataError("an extrinsic uncertainty needs cells with obsm['X_pca']", remedy)
+    cells = model.encode(adata)
+    x, index = gathered(cells.counts), neighbors_of(np.asarray(adata.obsm["X_pca"]))
+    found = []
+    with seeded(seed):
+        for _ in range(n_samples):
+            velocity = np.concatenate([part[0] for part in draws(model, cells, velocities, 1)])
+            found.append(transitions(cosines(x, velocity, index)) @ x)
+    return np.stack(found)
 
 
 def spread(cosines: Float[np.ndarray, "draw cell"], index: Any) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from scduet.tasks.velocity.prepare import Moments
 Pairs = list[tuple[str, str]]
 RESOLUTION = 0.5  # of the clusters that stand for cell types
 FEWEST_GENES, LEAST_UNSPLICED = 20, 0.03
+LEAST_AGREEMENT = 0.3  # of the arrows of two models, mean cosine
 LEAST_PERMUTATION = 3.0  # of t statistics, largest over types: see `verdict_of`
 
 
@@ -69,6 +70,39 @@ def verdict_of(scores: pd.Series) -> str:
 
     The permutation score is the largest t statistic over types, of which noise has 1 to 2.
     """
+    against = objections(scores)
+    if against:
+        return f"The data do not support a direction: {'; '.join(against)}."
+    if "direction" in scores:
+        return f"The arrows follow the known transitions ({scores['direction']:.2f}; 1 would be straight)."
+    return "There is something to fit; whether the direction is right only known transitions can tell."
+
+
+def verdict_of_all(table: pd.DataFrame) -> str:
+    """A sentence about several models: whether the data support a direction, and whether the models agree on one."""
+    against = {name: objections(scores) for name, scores in table.iterrows()}
+    if all(against.values()):
+        told = "; ".join(dict.fromkeys(reason for reasons in against.values() for reason in reasons))
+        return f"The data do not support a direction by any model: {told}."
+    sentences = []
+    for name, reasons in against.items():
+        if reasons:
+            sentences.append(f"They do not support that of {name}: {'; '.join(reasons)}.")
+    pairs = table[[f"agreement_{name}" for name in table.index]].to_numpy()
+    apart = [
+        f"{table.index[i]} and {table.index[j]} ({pairs[i, j]:.2f})"
+        for i, j in zip(*np.triu_indices(len(table), 1), strict=True)
+        if pairs[i, j] < LEAST_AGREEMENT
+    ]
+    if apart:
+        sentences.append(f"Doubt a direction on which models do not agree: {', '.join(apart)}.")
+    good = [name for name, reasons in against.items() if not reasons]
+    known = "follow the known transitions" if "direction" in table else "have something to fit"
+    return " ".join([f"The arrows of {', '.join(good)} {known}.", *sentences])
+
+
+def objections(scores: pd.Series) -> list[str]:
+    """What speaks against a direction."""
     against = []
     if scores["unspliced"] < LEAST_UNSPLICED:
         against.append(f"only {scores['unspliced']:.1%} of the molecules are unspliced")
@@ -80,8 +114,4 @@ def verdict_of(scores: pd.Series) -> str:
         )
     if scores.get("direction", 1.0) <= 0:
         against.append(f"the arrows do not follow the known transitions ({scores['direction']:.2f})")
-    if against:
-        return f"The data do not support a direction: {'; '.join(against)}."
-    if "direction" in scores:
-        return f"The arrows follow the known transitions ({scores['direction']:.2f}; 1 would be straight)."
-    return "There is something to fit; whether the direction is right only known transitions can tell."
+    return against

@@ -71,7 +71,7 @@ def moments_of(
         raise DataError(f"only {few}", "a velocity takes two or more")
     s, u = (moments.normalized(sp.csr_matrix(x[:, chosen]), total) for x, total in zip((s, u), totals, strict=True))
     pca = principal_components(s.log1p(), n_pcs)
-    index = _neighbors(pca, n_neighbors)
+    index = neighbors_of(pca, n_neighbors)
     average = moments.averaging(moments.connected(index))
     ms, mu = (moments.mean_over(average, x) for x in (s, u))
     share = float(totals[1].sum() / (totals[0].sum() + totals[1].sum()))
@@ -149,7 +149,8 @@ def counts_of(adata: Any, spliced: str, unspliced: str) -> tuple[list[str], sp.c
     return list(both), s, u
 
 
-def _neighbors(pca: Float[np.ndarray, "cell component"], n_neighbors: int) -> Index:
+def neighbors_of(pca: Float[np.ndarray, "cell component"], n_neighbors: int = 30) -> Index:
+    """The nearest cells of each cell, itself left out."""
     try:
         return nearest_neighbors(pca, n_neighbors).index
     except Undefined as error:

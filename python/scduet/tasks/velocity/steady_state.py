@@ -31,12 +31,16 @@ class Fit:
     genes: Bool[np.ndarray, " gene"]  # those worth a velocity
 
 
-def steady_state(ms: Dense, mu: Dense) -> Fit:
-    """Fit the steady-state model to the moments of spliced (`ms`) and unspliced (`mu`) counts."""
+def steady_state(ms: Dense, mu: Dense, by_all: bool = False) -> Fit:
+    """Fit the steady-state model to the moments of spliced (`ms`) and unspliced (`mu`) counts.
+
+    by_all: R² of a line through all cells, as scVelo chooses genes for its dynamical model.
+    """
     gamma = _slope(ms, mu, _extreme(ms, mu))
     residual = mu - gamma.astype(ms.dtype) * ms
+    left = mu - _slope(ms, mu).astype(ms.dtype) * ms if by_all else residual
     with np.errstate(invalid="ignore", divide="ignore"):
-        r2 = 1 - _total(residual**2) / _total((mu - mu.mean(0)) ** 2)
+        r2 = 1 - _total(left**2) / _total((mu - mu.mean(0)) ** 2)
     r2 = np.nan_to_num(r2, neginf=0.0)
     genes = (r2 > MIN_R2) & (gamma > MIN_GAMMA) & (ms.max(0) > 0) & (mu.max(0) > 0)
     return Fit(gamma, residual, r2, genes)

@@ -18,15 +18,17 @@ from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener
 from scduet.options import check_arguments, options_of, refuse_unknown, seed_of
 from scduet.tasks.velocity import draws
-from scduet.tasks.velocity.fields import Field, by_regression, by_velovi
-from scduet.tasks.velocity.judgement import check_transitions, clusters, judged, verdict_of
+from scduet.tasks.velocity.fields import Field, by_dynamics, by_regression, by_velovi
+from scduet.tasks.velocity.judgement import check_transitions, clusters, judged, verdict_of, verdict_of_all
+from scduet.tasks.velocity.latent_time import shared_time
 from scduet.tasks.velocity.prepare import Moments, moments_of
 from scduet.tasks.velocity.transitions import cosines, project
 from scduet.tasks.velocity.transitions import transitions as next_cells
 
-MODELS = ("steady_state", "stochastic", "velovi")
+MODELS = ("steady_state", "stochastic", "dynamical", "velovi")
 FOUND = "scduet_velocity"  # of uns
 GRAPH = "velocity_graph"  # of obsp
+FITS = ("Ms_fit", "Mu_fit")  # of layers
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,11 +71,11 @@ def velocity(
         velocity: layers[key_added]; layers["Ms"] and ["Mu"] (moments); var["velocity_genes"], ["velocity_gamma"] (slope
         of unspliced on spliced in the steady state), ["velocity_r2"], ["velocity_permutation"]; obs["velocity_length"],
         ["velocity_confidence"]; obsp["velocity_graph"] (cosines), obsm["velocity_<basis>"] (arrows),
-        uns["scduet_velocity"]. With "velovi" also obs["latent_time"] (0 to 20) and obs["velocity_uncertainty"]
-        (variance of the angle over draws).
-    model: "steady_state" (La Manno et al. 2018) and "stochastic" (Bergen et al. 2020) take seconds; "velovi" (Gayoso,
-        Weiler et al. 2024) takes minutes to an hour and gives times and an uncertainty; or a veloVI that an earlier
-        call trained on these cells.
+        uns["scduet_velocity"]. With "dynamical" and "velovi" also obs["latent_time"] (0 to 20), layers["Ms_fit"] and
+        ["Mu_fit"] (expected moments); with "velovi" obs["velocity_uncertainty"] (variance of the angle over draws).
+    model: "steady_state" (La Manno et al. 2018) and "stochastic" (Bergen et al. 2020) take seconds; "dynamical" (Bergen
+        et al. 2020) takes a minute and gives times; "velovi" (Gayoso, Weiler et al. 2024) takes minutes to an hour and
+        gives times and an uncertainty; or a veloVI that an earlier call trained on these cells.
     spliced, unspliced: layers, or other places such as "X".
     labels_key: column of obs with cell types, within which cells are shuffled to judge the fit; None for clusters.
     transitions: known pairs of types (from, to). They alone can tell whether the direction is right.
@@ -98,6 +100,8 @@ def velocity(
     labels = clusters(found.pca, seed_of(seed)) if known is None else known
     if name == "velovi":
         field = by_velovi(found, model, labels, n_samples, seed, callback, options)
+    elif name == "dynamical":
+        field = by_dynamics(found, labels, seed, callback)
     else:
         field = by_regression(found, name, labels, seed)
     graph = cosines(field.x, field.velocity, found.index, field.root)
@@ -109,6 +113,9 @@ def velocity(
     scores, confidence = judged(found, field, labels, pairs, arrows, places)
     verdict = verdict_of(scores)
     _write(adata, found, field, key_added)
+    if field.time is not None:
+        shared = shared_time(field.time, graph, found.average) if name == "dynamical" else field.time.mean(1)
+        adata.obs["latent_time"] = shared
     adata.obsp[GRAPH], adata.obsm[_arrows_key(place)] = graph, arrows
     adata.obs["velocity_confidence"] = confidence
     adata.uns[FOUND] = {
@@ -147,7 +154,8 @@ def compare_velocity(
 
     Returns a row for each model: the scores of `velocity`, and the columns agreement_<model>, the mean over cells of
     the cosine between the arrows of both models, -1 to 1. Models that do not agree are a reason for doubt; that they
-    agree is no proof, as they read the same counts.
+    agree is no proof, as they read the same counts. `attrs["verdict"]` says in a sentence how many of the models find a
+    direction that the data support, and whether they agree.
     """
     unknown = [name for name in models if name not in MODELS]
     if unknown or not models or isinstance(models, str):
@@ -161,6 +169,7 @@ def compare_velocity(
     table = pd.DataFrame(rows).T.rename_axis("model")
     for name in models:
         table[f"agreement_{name}"] = [_mean_cosine(arrows[name], arrows[other]) for other in models]
+    table.attrs["verdict"] = verdict_of_all(table)
     return table
 
 
@@ -209,6 +218,7 @@ def _write(adata: AnnData, found: Moments, field: Field, key_added: str) -> None
         ("Ms", found.ms, columns),
         ("Mu", found.mu, columns),
         (key_added, field.velocity * field.units, of_field),
+        *((key, values, of_field) for key, values in zip(FITS, field.fit or (), strict=False)),
     ):
         layer = np.full(adata.shape, np.nan, np.float32)
         layer[:, place] = values
@@ -220,6 +230,5 @@ def _write(adata: AnnData, found: Moments, field: Field, key_added: str) -> None
         adata.var[f"velocity_{key}"] = whole
     adata.var["velocity_genes"] = np.isin(np.arange(adata.n_vars), of_field)
     adata.obs["velocity_length"] = np.linalg.norm(field.velocity, axis=1)
-    if field.time is not None and field.uncertainty is not None:
-        adata.obs["latent_time"] = field.time.mean(1)
+    if field.uncertainty is not None:
         adata.obs["velocity_uncertainty"] = field.uncertainty["angle_variance"].to_numpy()

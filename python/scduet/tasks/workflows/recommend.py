@@ -69,7 +69,23 @@ def traits(
         "n_labels": f"{n_labels} cell types in obs[{labels!r}]" if labels else "no cell types in obs",
         "counts": f"{'X' if layer is None else layer} holds {'raw counts' if counts else 'no raw counts'}",
     }
-    return {"n_cells": adata.n_obs, "n_batches": n_batches, "n_labels": n_labels, "counts": counts}, told
+    found = {"n_cells": adata.n_obs, "n_batches": n_batches, "n_labels": n_labels, "counts": counts}
+    found["unspliced"], found["permutation"], velocity = _of_velocity(adata)
+    return found, told | velocity
+
+
+def _of_velocity(adata) -> tuple[float, float, dict[str, str]]:
+    """Share of unspliced molecules of the first cells, 0 without a layer of them; permutation score of `velocity`."""
+    layers = adata.keys("layers") if isinstance(adata, CellsOnDisk) else list(adata.layers)
+    share, told = 0.0, "no layer 'unspliced'"
+    if "unspliced" in layers:
+        spliced, unspliced = _first(adata, "spliced" if "spliced" in layers else None), _first(adata, "unspliced")
+        total = 0.0 if spliced is None else float(spliced.sum())
+        share = float(unspliced.sum()) / max(total + float(unspliced.sum()), 1.0)
+        told = f"{share:.1%} of the molecules are unspliced"
+    score = dict(getattr(adata, "uns", {})).get("scduet_velocity", {}).get("scores", {}).get("permutation", np.inf)
+    fitted = f"permutation score {score:.1f}" if np.isfinite(score) else "no velocity yet"
+    return share, float(score), {"unspliced": told, "permutation": fitted}
 
 
 def _tasks(task: str | None) -> tuple[str, ...]:
@@ -102,11 +118,13 @@ def _column(adata, option: str, given: str | None) -> str | None:
 
 def _are_counts(adata, layer: str | None) -> bool:
     """Whether the first cells hold whole numbers, none below zero."""
+    values = _first(adata, layer)
+    return values is not None and look_like_counts(values)
+
+
+def _first(adata, layer: str | None) -> Any:
+    """Values of the first cells, on disk those that are stored; None without a matrix."""
     if isinstance(adata, CellsOnDisk):
-        values = locate_main(adata, layer).values.rows(np.arange(min(LOOKED_AT, adata.n_obs))).data
-    else:
-        values = matrix_of(adata, layer)
-        if values is None:
-            return False
-        values = values[:LOOKED_AT]
-    return look_like_counts(values)
+        return locate_main(adata, layer).values.rows(np.arange(min(LOOKED_AT, adata.n_obs))).data
+    values = matrix_of(adata, layer)
+    return None if values is None else values[:LOOKED_AT]

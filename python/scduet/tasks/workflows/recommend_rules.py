@@ -214,6 +214,48 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
         "Problems); the tables of both functions say whether a deep model does better on your cells",
         "Lance et al. 2022, PMLR 176:162; Luecken et al. 2025, Nature Biotechnology 43:1035 (Open Problems)",
     ),
+    Rule(
+        "RNA velocity",
+        (("unspliced", "==", 0.0),),
+        "none: a velocity needs counts of spliced and unspliced molecules, as velocyto, STARsolo and alevin-fry write",
+        False,
+        "the direction comes from unspliced molecules alone",
+        "La Manno et al. 2018, Nature 560:494",
+    ),
+    Rule(
+        "RNA velocity",
+        (("unspliced", "<", 0.03),),
+        "none: a trajectory on expression, with a start that you know",
+        False,
+        "hardly any molecule is unspliced, where 10 to 25% are usual: what is fitted is noise, and streams look "
+        "smooth whatever the data are (the limit of 3% is ours)",
+        "La Manno et al. 2018, Nature 560:494; Bergen et al. 2021, Molecular Systems Biology 17:e10282",
+    ),
+    Rule(
+        "RNA velocity",
+        (("permutation", "<", 3.0),),
+        "none: the velocity in these data fits cells hardly better than shuffled ones",
+        False,
+        "within cell types there is nothing but noise to fit (the limit of 3 is ours)",
+        "Gayoso, Weiler et al. 2024, Nature Methods 21:50",
+    ),
+    Rule(
+        "RNA velocity",
+        (("n_cells", "<", 100),),
+        "none: the mean over 30 neighbors of so few cells is one over clusters",
+        False,
+        "velocities are fitted to means over neighbors (the limit of 100 cells is ours)",
+        "Bergen et al. 2021, Molecular Systems Biology 17:e10282",
+    ),
+    Rule(
+        "RNA velocity",
+        (),
+        "scduet.compare_velocity with transitions that you know: 'steady_state' unless another model does better there",
+        False,
+        "on the pancreas, whose order is known, veloVI's direction was no better than that of models fitted in "
+        "seconds; it gives times and an uncertainty (our measurement)",
+        "Gayoso, Weiler et al. 2024, Nature Methods 21:50",
+    ),
 )
 ALIASES: Mapping[str, tuple[str, ...]] = {  # what users may call a task
     "visualization": ("visualization",),
@@ -235,5 +277,6 @@ ALIASES: Mapping[str, tuple[str, ...]] = {  # what users may call a task
     "rare cells": ("rare cell types",),
     "predict_modality": ("prediction across modalities",),
     "match_cells": ("prediction across modalities",),
+    "velocity": ("RNA velocity",),
 }
 TASKS = tuple(dict.fromkeys(rule.task for rule in RULES))

@@ -209,6 +209,12 @@ CARDEC = Paper(
     "Genome Research 31:1753-1766 (2021)",
     "10.1101/gr.271874.120",
 )
+DIFFVAE = Paper(
+    "Bica I, Andrés-Terré H, Cvejic A, Liò P",
+    "Unsupervised generative and graph representation learning for modelling cell differentiation",
+    "Scientific Reports 10:9790 (2020)",
+    "10.1038/s41598-020-66166-8",
+)
 SAUCIE = Paper(
     "Amodio M, van Dijk D, Srinivasan K, et al.",
     "Exploring single-cell data with deep multitasking neural networks",
@@ -251,6 +257,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "trvae": (TRVAE,),
     "gan": (SCGAN, CRITIC_FEATURES),
     "cardec": (CARDEC,),
+    "graphdiffvae": (DIFFVAE,),
     "saucie": (SAUCIE,),
     "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),

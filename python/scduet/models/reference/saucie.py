@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -37,11 +36,11 @@ from scduet.nn.discrepancy import kernel, mmd_between
 from scduet.nn.layers import to_dense
 from scduet.options import check_network
 
-N_COMPONENTS = 100
-TARGET = 1e4  # total that cells are scaled to
+N_COMPONENTS, TARGET = 100, 1e4  # the latter: the total that cells are scaled to
 MOST_CELLS = 20_000  # that components are computed from
 BATCH_SIZE, STEPS = 256, 1000
 TINY = 1e-9
+MEASURED = ("directions", "middle", "scale")
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,13 @@ def principal_components(cells: Cells, reference: Reference) -> dict[str, np.nda
     x = relative(cells, rows, np.maximum(cells.total, 1) / TARGET).log1p()
     pca = PCA(min(N_COMPONENTS, least), svd_solver="arpack", random_state=0)
     scale = pca.fit_transform(x).std()
-    found = {"directions": pca.components_.T, "middle": pca.mean_ @ pca.components_.T, "scale": np.array([scale])}
-    return {name: values.astype(np.float32) for name, values in found.items()}
+    found = pca.components_.T, pca.mean_ @ pca.components_.T, np.array([scale])
+    return {name: values.astype(np.float32) for name, values in zip(MEASURED, found, strict=True)}
 
 
 def recipe(n_cells: int, max_epochs: int | None) -> dict[str, object]:
     """A thousand steps, as published."""
-    epochs = max_epochs or max(10, math.ceil(STEPS * BATCH_SIZE / n_cells))
+    epochs = max_epochs or max(10, -(-STEPS * BATCH_SIZE // n_cells))
     return {"lr": 1e-3, "batch_size": BATCH_SIZE, "max_epochs": epochs, "weight_decay": 0.0, "adam_eps": 1e-8}
 
 
@@ -93,7 +92,7 @@ class SAUCIE(nn.Module):
     def __init__(self, reference: Reference, config: Config):
         super().__init__()
         self.reference, self.config = reference, config
-        for name in ("directions", "middle", "scale"):
+        for name in MEASURED:
             self.register_buffer(name, torch.from_numpy(reference.arrays[name]), persistent=False)
         n = len(reference.arrays["middle"])
         self.encoder = nn.Sequential(*_leaky(n, 512, 256, 128), nn.Linear(128, config.n_latent))

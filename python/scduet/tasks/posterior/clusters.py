@@ -25,13 +25,13 @@ def cluster_cells(
     """Clusters of the cells by a model that learns them: SAUCIE or CarDEC.
 
     adata: cells to cluster, which gain obs[key_added]; None for the cells trained on, which gain nothing.
-    min_cells: of SAUCIE: a binary code with fewer cells is no cluster. None for 100, or a twentieth of the cells if that
-        is less. CarDEC assigns every cell.
+    min_cells: of SAUCIE: a binary code with fewer cells is no cluster. None for 100, or a twentieth of the cells if
+        that is less. CarDEC assigns every cell.
     key_added: None for the name of the model and "_cluster", e.g. "saucie_cluster".
 
-    Returns a table of the cells: "cluster", categorical: "0", "1", ... by falling size, or "unassigned"; for CarDEC also
-    a column of memberships, 0 to 1, for each of its clusters. The number of SAUCIE's clusters follows from its weights
-    and its seed: compare several. Raises OptionError for a model without clusters.
+    Returns a table of the cells: "cluster", categorical: "0", "1", ... by falling size, or "unassigned"; for CarDEC
+    also a column of memberships, 0 to 1, for each of its clusters. The number of SAUCIE's clusters follows from its
+    weights and its seed: compare several. Raises OptionError for a model without clusters.
     """
     if not isinstance(model, Model) or not has_clusters(model):
         raise OptionError(f"{getattr(model, 'name', model)!r} learns no clusters", "use leiden on its embedding")

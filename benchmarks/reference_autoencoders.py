@@ -57,7 +57,7 @@ def cardec(adata, pcs) -> None:
     for weight in (1.0, 0.0):
         options = {"n_clusters": 5, "n_variable_genes": 500, "clustering_weight": weight, "max_epochs": 40}
         model = sd.fit(adata, "cardec", **options, **RUN)
-        z = model.embed()
+        z = model.embed()[:, :32]  # of the variable genes
         by_itself = {"ARI": ari(adata, sd.cluster_cells(model)["cluster"])} if weight else {}
         show(
             f"CarDEC, clustering_weight {weight}", **by_itself, ARI_kmeans=ari(adata, kmeans(z)), probe=probe(adata, z)

@@ -26,7 +26,7 @@ def cells():
 
 @pytest.fixture(scope="module")
 def model(cells):
-    return sd.fit(cells, "cardec", max_epochs=20, **RUN)
+    return sd.fit(cells, "cardec", max_epochs=60, lr=5e-3, **RUN)
 
 
 def test_genes_are_scaled_within_batches(cells, model):
@@ -97,15 +97,11 @@ def test_counts_of_all_genes_are_decoded(cells, model):
 
 
 def test_counts_teach_the_state_nothing(model):
-    batch = next(iter(minibatches(model.encode(), sequential(300), 300)))
-    module = model.module
-    z, v = torch.randn(300, 32, requires_grad=True), module.scaled(batch)
+    batch, module = next(iter(minibatches(model.encode(), sequential(300), 300))), model.module
     module.zero_grad()
-    loss = module(batch, Step(number=9))
-    loss.terms["counts"].backward()
-    assert all(p.grad is None for p in (*module.encoder.parameters(), *module.clusters.parameters()))
-    assert z.grad is None
-    assert v.grad is None
+    module(batch, Step(number=9)).terms["counts"].backward()
+    taught = {name.split(".")[0] for name, weight in module.named_parameters() if weight.grad is not None}
+    assert taught == {"counts"}
 
 
 def test_what_cannot_be_is_named(cells):

@@ -43,11 +43,10 @@ def test_the_distance_term_counts_cells_with_like_units():
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(cells):
     weights = {"lambda_c": 0.3, "lambda_d": 0.5, "lambda_b": 0.7}
-    module = sd.fit(cells, "saucie", batch_key="batch", max_epochs=1, **weights, **QUIET).module
     model = sd.fit(cells, "saucie", batch_key="batch", max_epochs=1, **weights, **QUIET)
     batch = next(iter(minibatches(model.encode(), sequential(400), 400)))
     with torch.no_grad():
-        loss, z = module(batch, Step()), module.embed(batch)
+        loss, z = model.module(batch, Step()), model.module.embed(batch)
     terms = {name: value.item() for name, value in loss.terms.items()}
     expected = terms["reconstruction"] + 0.3 * terms["information"] + 0.5 * terms["distance"] + 0.7 * terms["mmd"]
     assert loss.total.item() == pytest.approx(expected, rel=1e-5)

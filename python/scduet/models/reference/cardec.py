@@ -1,8 +1,8 @@
 """CarDEC: an autoencoder of variable genes, pulled to clusters, from which all genes are decoded (Lakkis et al. 2021).
 
     x      = log(1 + counts / total * median total), each gene scaled to mean 0 and standard deviation 1 in its batch
-    z      = tanh(Linear(128 ReLU units of x of variable genes)), 32 dimensions, the embedding
-    v      = the same of the other genes
+    z      = tanh(Linear(128 ReLU units of x of variable genes)), 32 dimensions
+    v      = the same of the other genes; the embedding is [z, v]
     x      ~ decoders(z) for variable genes, decoder([z, v]) for the others
     q_k    ∝ 1 / (1 + |z - c_k|²)                the membership in cluster k, whose center is c_k (Student's t)
     counts ~ NB(size * exp(m), r)                m and r: heads of 128 ReLU units of [z, v], which get no gradient here
@@ -91,12 +91,12 @@ class CarDEC(nn.Module):
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         x, weight = self.scaled(cells), self.config.clustering_weight
-        variable = x[:, self.variable]
-        z = self.encoder(variable)
+        variable, state = x[:, self.variable], self._states(x)
+        z = state[:, :N_LATENT]
         if self.training and (step.kl_weight < 1 or step.number == 0):
             self.clusters.follow(z.detach(), variable, first=step.number == 0)
         squares = F.mse_loss(self.decoder(z), variable)
-        terms, state = {"reconstruction": squares}, self._state(z, x)
+        terms = {"reconstruction": squares}
         if len(self.other):
             terms["reconstruction_other"] = F.mse_loss(self.other_decoder(state), x[:, self.other])
             squares = squares + terms["reconstruction_other"]
@@ -107,12 +107,12 @@ class CarDEC(nn.Module):
         return Loss(total, terms, len(cells))
 
     def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
-        """The state z."""
-        return self.encoder(self.scaled(cells)[:, self.variable])
+        """The state z of the variable genes, then that of the others, if there are others."""
+        return self._states(self.scaled(cells))
 
     def memberships(self, cells: CellBatch) -> Float[Tensor, "cell cluster"]:
         """The membership q in each cluster."""
-        return self.clusters(self.embed(cells))
+        return self.clusters(self.embed(cells)[:, :N_LATENT])
 
     def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
         """log of the total of the cell."""
@@ -125,9 +125,8 @@ class CarDEC(nn.Module):
         batch: Int[Tensor, " cell"] | None = None,
         log_library: Float[Tensor, "cell 1"] | None = None,
     ) -> dict[str, Distribution]:
-        """Distribution of the counts; the state of the other genes is that of the cells, and `batch` plays no part."""
-        log_library = self.log_library(cells) if log_library is None else log_library
-        return {"rna": self.counts(self._state(z, self.scaled(cells)), log_library)}
+        """Distribution of the counts of cells in the states; `batch` plays no part."""
+        return {"rna": self.counts(z, self.log_library(cells) if log_library is None else log_library)}
 
     def normalized_expression(
         self,
@@ -141,8 +140,8 @@ class CarDEC(nn.Module):
         found = self.decode(z, cells)["rna"].scale  # type: ignore[attr-defined]
         return found if out is None else out.copy_(found)
 
-    def _state(self, z: Float[Tensor, "cell latent"], x: Float[Tensor, "cell gene"]) -> Float[Tensor, "cell state"]:
-        """z, and the state of the other genes."""
+    def _states(self, x: Float[Tensor, "cell gene"]) -> Float[Tensor, "cell latent"]:
+        z = self.encoder(x[:, self.variable])
         return torch.cat([z, self.other_encoder(x[:, self.other])], 1) if len(self.other) else z
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from scduet.api import Model
 from scduet.capabilities import HasCodes, HasMemberships
+from scduet.data.schema import on_disk
 from scduet.errors import OptionError
 from scduet.options import check_arguments
 
@@ -24,7 +25,8 @@ def cluster_cells(
 ) -> pd.DataFrame:
     """Clusters of the cells by a model that learns them: SAUCIE or CarDEC.
 
-    adata: cells to cluster, which gain obs[key_added]; None for the cells trained on, which gain nothing.
+    adata: cells to cluster, which gain obs[key_added]; or the path of a file, or None for the cells trained on, which
+        gain nothing.
     min_cells: of SAUCIE: a binary code with fewer cells is no cluster. None for 100, or a twentieth of the cells if
         that is less. CarDEC assigns every cell.
     key_added: None for the name of the model and "_cluster", e.g. "saucie_cluster".
@@ -36,17 +38,18 @@ def cluster_cells(
     if not isinstance(model, Model) or not has_clusters(model):
         raise OptionError(f"{getattr(model, 'name', model)!r} learns no clusters", "use leiden on its embedding")
     if min_cells is not None:
-        check_arguments(n_samples=min_cells)
-    module, names = model.module, None if adata is None else adata.obs_names
+        check_arguments(min_cells=min_cells)
+    module, cells = model.module, None if adata is None else on_disk(adata)
     if isinstance(module, HasMemberships):
-        share = model.map(module.memberships, adata).cpu().numpy()
+        share = model.map(module.memberships, cells).cpu().numpy()
         table = _by_membership(share)
     else:
-        codes = model.map(module.codes, adata).cpu().numpy()  # type: ignore[union-attr]
+        codes = model.map(module.codes, cells).cpu().numpy()  # type: ignore[union-attr]
         least = min(LEAST, max(len(codes) // 20, 1)) if min_cells is None else min_cells
         table = pd.DataFrame({"cluster": by_code(codes, least)})
-    if adata is not None:
-        table.index = names
+    if cells is not None:
+        table.index = cells.obs_names
+    if hasattr(adata, "obs"):
         adata.obs[key_added or f"{model.name}_cluster"] = table["cluster"]
     return table
 

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 from named import named
-from sklearn.metrics import adjusted_rand_score
 
 import scduet as sd
 from scduet.contract import Step
@@ -21,8 +20,7 @@ QUIET = {"callback": lambda event: None}
 
 @pytest.fixture(scope="module")
 def cells():
-    """400 cells of four types far apart, in two batches that differ by a factor for each gene."""
-    return sd.datasets.simulate(n_cells=400, n_genes=80, n_batches=2, n_types=4, seed=0)
+    return sd.datasets.simulate(n_cells=200, n_genes=60, n_batches=2, n_types=3, seed=0)
 
 
 def test_the_information_term_is_the_entropy_of_the_shares_of_units():
@@ -44,7 +42,7 @@ def test_the_distance_term_counts_cells_with_like_units():
 def test_the_loss_is_the_weighted_sum_of_its_terms(cells):
     weights = {"lambda_c": 0.3, "lambda_d": 0.5, "lambda_b": 0.7}
     model = sd.fit(cells, "saucie", batch_key="batch", max_epochs=1, **weights, **QUIET)
-    batch = next(iter(minibatches(model.encode(), sequential(400), 400)))
+    batch = next(iter(minibatches(model.encode(), sequential(200), 200)))
     with torch.no_grad():
         loss, z = model.module(batch, Step()), model.module.embed(batch)
     terms = {name: value.item() for name, value in loss.terms.items()}
@@ -66,24 +64,27 @@ def test_components_are_those_of_log_normalized_counts(cells):
     np.testing.assert_allclose(norms / norms[0], spectrum / spectrum[0], rtol=1e-3)
 
 
-def test_planted_clusters_are_found_in_codes_and_reach_obs(cells):
-    adata = cells.copy()
-    model = sd.integrate(adata, "saucie", lambda_c=0.2, lambda_d=0.4, max_epochs=80, batch_size=128, **QUIET)
-    found = adata.obs["saucie_cluster"]
+def test_codes_split_planted_clusters_but_do_not_mix_them():
+    adata = sd.datasets.simulate(n_cells=200, n_genes=50, n_batches=1, n_types=3, seed=0, type_strength=2.0)
+    model = sd.integrate(adata, "saucie", max_epochs=50, batch_size=50, **QUIET)
+    assert adata.obsm["X_SAUCIE"].shape == (200, 2)
+    pd.testing.assert_series_equal(
+        adata.obs["saucie_cluster"], sd.cluster_cells(model, adata)["cluster"], check_names=False
+    )
+    found = sd.cluster_cells(model, adata, min_cells=5, key_added="codes")["cluster"]
     assigned = found != "unassigned"
-    assert adata.obsm["X_SAUCIE"].shape == (400, 2)
+    shared = pd.crosstab(found[assigned], adata.obs["cell_type"][assigned])
     assert assigned.mean() > 0.5
-    assert adjusted_rand_score(adata.obs["cell_type"][assigned], found[assigned]) > 0.5
-    again = sd.cluster_cells(model, cells[::-1].copy())
-    assert (again["cluster"].to_numpy()[::-1] == found.to_numpy()).all()
-    assert list(again.index) == list(cells.obs_names[::-1])
+    assert shared.max(axis=1).sum() / assigned.sum() > 0.8  # by chance 0.34
+    turned = sd.cluster_cells(model, adata[::-1].copy(), min_cells=5)["cluster"]
+    pd.testing.assert_series_equal(turned[::-1], adata.obs["codes"], check_names=False)
 
 
 def test_the_term_between_batches_brings_them_together():
-    cells = sd.datasets.simulate(n_cells=300, n_genes=60, n_batches=2, n_types=1, seed=0)
+    cells = sd.datasets.simulate(n_cells=200, n_genes=50, n_batches=2, n_types=1, seed=0)
     gaps, batch = [], torch.from_numpy(cells.obs["batch"].cat.codes.to_numpy(np.int64))
     for weight in (0.0, 10.0):
-        run = {"lambda_c": 0.0, "lambda_d": 0.0, "max_epochs": 40, "batch_size": 100, **QUIET}
+        run = {"lambda_c": 0.0, "lambda_d": 0.0, "max_epochs": 30, "batch_size": 50, **QUIET}
         z = torch.from_numpy(sd.fit(cells, "saucie", batch_key="batch", lambda_b=weight, **run).embed(cells))
         gaps.append(mmd_between(z / torch.cdist(z, z).max(), batch, 2).item())
     assert gaps[1] < gaps[0] / 3

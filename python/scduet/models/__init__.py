@@ -46,7 +46,7 @@ MODELS: dict[str, Row] = {
     "cardec": Row("scduet.models.reference.cardec:CarDEC", "X_CarDEC", "cardec", "RunCarDEC", task="clustering"),
     "graphdiffvae": Row(
         *("scduet.models.reference.graphdiffvae:GraphDiffVAE", "X_GraphDiffVAE", "graphdiffvae", "RunGraphDiffVAE"),
-        task="clustering",
+        task="graph of cells",
     ),
     "saucie": Row("scduet.models.reference.saucie:SAUCIE", "X_SAUCIE", "saucie", "RunSAUCIE", task="clustering"),
     "siggcn": Row("scduet.models.reference.siggcn:SigGCN", "X_sigGCN", "siggcn", "RunSigGCN", task="annotation"),

@@ -104,6 +104,15 @@ def test_counts_teach_the_state_nothing(model):
     assert taught == {"counts"}
 
 
+def test_a_new_batch_is_scaled_by_its_own_cells(cells, model):
+    """The cells of a batch under a new name are where they were."""
+    own = (cells.obs["batch"] == "batch_1").to_numpy()
+    query = cells[own].copy()
+    query.obs["batch"] = "new"
+    mapped = sd.map_query(query, model, callback=RUN["callback"])
+    np.testing.assert_allclose(mapped.embed(query), model.embed(cells)[own], atol=1e-4)
+
+
 def test_what_cannot_be_is_named(cells):
     for wrong in ({"n_clusters": 301}, {"clustering_weight": 2.5}, {"n_variable_genes": 0}):
         with pytest.raises(OptionError, match=named(*wrong)):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scduet.contract import CellBatch, Measured, Reference
 from scduet.data.moments import moments, normalized_dispersion, relative
+from scduet.data.samplers import evenly_spaced
 from scduet.data.sources import Cells
 from scduet.nn.layers import to_dense
 
@@ -50,7 +51,7 @@ def kmeans_start(
     from sklearn.decomposition import PCA
 
     arrays = reference.arrays
-    rows = np.unique(np.linspace(0, len(cells) - 1, min(len(cells), MOST_CELLS)).astype(int))
+    rows = evenly_spaced(len(cells), MOST_CELLS)
     x = relative(cells, rows, np.maximum(cells.total, 1) / arrays["median"][0]).log1p()[:, genes].toarray()
     mean, deviation = (arrays[f"batch_{name}"][:, genes] for name in ("mean", "deviation"))
     x = (x - mean[cells.batch[rows]]) / deviation[cells.batch[rows]]

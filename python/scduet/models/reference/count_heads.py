@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from scduet._torch import torch
+from scduet._torch import torch  # noqa: F401  before any other import of it
+
+import math
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ class CountHeads(nn.Module):
     ) -> Float[Tensor, " cell"]:
         """log p(x | state), summed over genes."""
         hidden = self.units(state)
-        log_size = log_library - torch.tensor(self.median).log()
+        log_size = log_library - math.log(self.median)
         return sparse_likelihoods.negative_binomial(
             x, head(self.mean, hidden), log_size, self._dispersion(hidden).log(), "exp"
         )

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.data.moments import relative
+from scduet.data.samplers import evenly_spaced
 from scduet.data.sources import Cells
 from scduet.errors import OptionError
 from scduet.nn.discrepancy import kernel, mmd_between
@@ -38,8 +39,7 @@ from scduet.options import check_network
 
 N_COMPONENTS, TARGET = 100, 1e4  # the latter: the total that cells are scaled to
 MOST_CELLS = 20_000  # that components are computed from
-BATCH_SIZE, STEPS = 256, 1000
-TINY = 1e-9
+BATCH_SIZE, STEPS, TINY = 256, 1000, 1e-9
 MEASURED = ("directions", "middle", "scale")
 
 
@@ -65,7 +65,7 @@ def principal_components(cells: Cells, reference: Reference) -> dict[str, np.nda
     """Directions of the components (gene, component), the scores of the mean cell, and their standard deviation."""
     from sklearn.decomposition import PCA
 
-    rows = np.unique(np.linspace(0, len(cells) - 1, min(len(cells), MOST_CELLS)).astype(int))
+    rows = evenly_spaced(len(cells), MOST_CELLS)
     least = min(len(rows), reference.n_genes) - 1
     if least < 2:
         raise OptionError("SAUCIE reads principal components, and there are none", "give three genes and cells or more")

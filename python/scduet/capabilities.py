@@ -35,10 +35,10 @@ class HasMemberships(Protocol):
 
 
 @runtime_checkable
-class HasCodes(Protocol):
+class HasBinaryCodes(Protocol):
     """A module with binary units: cells with the same code are a cluster."""
 
-    def codes(self, cells: CellBatch) -> Bool[Tensor, "cell unit"]:
+    def binary_codes(self, cells: CellBatch) -> Bool[Tensor, "cell unit"]:
         """Which units each cell activates."""
         ...
 

@@ -119,7 +119,7 @@ class SAUCIE(nn.Module):
         """The embedding, for a scatter plot."""
         return self.encoder(self._scores(cells))
 
-    def codes(self, cells: CellBatch) -> Bool[Tensor, "cell unit"]:
+    def binary_codes(self, cells: CellBatch) -> Bool[Tensor, "cell unit"]:
         """Which units each cell activates."""
         return self.decoder(self.embed(cells)) > 0
 

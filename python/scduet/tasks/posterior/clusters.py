@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from scduet.api import Model
-from scduet.capabilities import HasCodes, HasMemberships
+from scduet.capabilities import HasBinaryCodes, HasMemberships
 from scduet.data.schema import on_disk
 from scduet.errors import OptionError
 from scduet.options import check_arguments
@@ -17,7 +17,7 @@ UNASSIGNED = "unassigned"
 
 
 def has_clusters(model: Model) -> bool:
-    return isinstance(model.module, (HasCodes, HasMemberships))
+    return isinstance(model.module, (HasBinaryCodes, HasMemberships))
 
 
 def cluster_cells(
@@ -44,7 +44,7 @@ def cluster_cells(
         share = model.map(module.memberships, cells).cpu().numpy()
         table = _by_membership(share)
     else:
-        codes = model.map(module.codes, cells).cpu().numpy()  # type: ignore[union-attr]
+        codes = model.map(module.binary_codes, cells).cpu().numpy()  # type: ignore[union-attr]
         least = min(LEAST, max(len(codes) // 20, 1)) if min_cells is None else min_cells
         table = pd.DataFrame({"cluster": by_code(codes, least)})
     if cells is not None:

@@ -19,7 +19,8 @@ MOST_CELLS = 20_000  # that k-means starts from
 
 def moments_by_batch(cells: Cells, reference: Reference) -> dict[str, np.ndarray | Measured]:
     """Median total; of each gene its dispersion, and the mean and deviation of its logs in each batch."""
-    median = np.median(cells.total)
+    known = reference.arrays.get("median")  # of a query: the model goes on with that of the cells trained on
+    median = np.median(cells.total) if known is None else known[0]
     size = np.maximum(cells.total, 1) / median
     mean, deviation = moments(cells, size, group=cells.batch, n_groups=reference.n_batches)
     deviation[deviation == 0] = 1

@@ -18,6 +18,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "map_query": "scduet.tasks.workflows.map_query",
     "prepare_query": "scduet.tasks.workflows.map_query",
     "predict": "scduet.tasks.workflows.annotate",
+    "cluster_cells": "scduet.tasks.posterior.clusters",
     "normalized_expression": "scduet.tasks.posterior.expression",
     "protein_foreground": "scduet.tasks.multimodal.protein_foreground",
     "find_doublets": "scduet.tasks.workflows.doublets",

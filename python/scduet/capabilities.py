@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Beta
@@ -22,6 +22,24 @@ class Classifier(Protocol):
 
     def classify(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
         """Logits."""
+        ...
+
+
+@runtime_checkable
+class HasMemberships(Protocol):
+    """A module that learns clusters of cells without labels."""
+
+    def memberships(self, cells: CellBatch) -> Float[Tensor, "cell cluster"]:
+        """Probability of each cluster."""
+        ...
+
+
+@runtime_checkable
+class HasBinaryCodes(Protocol):
+    """A module with binary units: cells with the same code are a cluster."""
+
+    def binary_codes(self, cells: CellBatch) -> Bool[Tensor, "cell unit"]:
+        """Which units each cell activates."""
         ...
 
 

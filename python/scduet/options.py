@@ -132,6 +132,7 @@ def seed_of(value: Any) -> int:
 
 ARGUMENTS: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {  # of analyses: kind, range, and both in words
     "n": (int, lambda v: v >= 1, "a number of cells, from 1 up"),
+    "min_cells": (int, lambda v: v >= 1, "a number of cells, from 1 up"),
     "n_samples": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_draws": (int, lambda v: v >= 2, "a whole number from 2 up"),

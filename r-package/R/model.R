@@ -104,7 +104,7 @@ new_model <- function(facts, history, folder, keep) {
   read <- function(file) readBin(file, "raw", file.size(file))
   model <- list(
     name = facts$model, version = facts$version, sha256 = facts$sha256, genes = unlist(facts$genes), batch = facts$batch,
-    labels = facts$labels, columns = unlist(facts$columns), assays = unlist(facts$assays),
+    labels = facts$labels, clusters = facts$clusters, columns = unlist(facts$columns), assays = unlist(facts$assays),
     modalities = unlist(facts$modalities), epochs = facts$epochs, history = history,
     files = if (small) rlang::set_names(lapply(files, read), basename(files)),
     path = if (!small) normalizePath(folder)

@@ -5,17 +5,18 @@ MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", autoencoder = "RunAutoencoder",
   totalvi = "RunTotalVI", peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", mmvae = "RunMMVAE",
   expimap = "RunPrograms", kpnn = "RunKPNN", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute",
-  scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI",
-  destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope",
-  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", cardec = "RunCarDEC", graphdiffvae = "RunGraphDiffVAE",
+  saucie = "RunSAUCIE", siggcn = "RunSigGCN", condscvi = "RunCondSCVI", destvi = "RunDestVI",
+  stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", geneformer = "RunGeneformer",
+  scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
-  expimap = "X_expiMap", velovi = "X_veloVI", scgen = "X_scGen", trvae = "X_trVAE", siggcn = "X_sigGCN",
-  condscvi = "X_CondSCVI", destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT",
-  scfoundation = "X_scFoundation"
+  expimap = "X_expiMap", velovi = "X_veloVI", scgen = "X_scGen", trvae = "X_trVAE", cardec = "X_CarDEC",
+  graphdiffvae = "X_GraphDiffVAE", saucie = "X_SAUCIE", siggcn = "X_sigGCN", condscvi = "X_CondSCVI",
+  destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -384,6 +385,18 @@ RunTrVAE <- function(object, ...) RunModel(object, model = "trvae", ...)
 #' @rdname RunModel
 #' @export
 RunGAN <- function(object, ...) RunModel(object, model = "gan", ...)
+
+#' @rdname RunModel
+#' @export
+RunCarDEC <- function(object, ...) RunModel(object, model = "cardec", ...)
+
+#' @rdname RunModel
+#' @export
+RunGraphDiffVAE <- function(object, ...) RunModel(object, model = "graphdiffvae", ...)
+
+#' @rdname RunModel
+#' @export
+RunSAUCIE <- function(object, ...) RunModel(object, model = "saucie", ...)
 
 #' sigGCN: a classifier of cells with a convolution on a graph of genes
 #'

@@ -97,7 +97,8 @@ trained_assay <- function(object, model, assay = NULL) {
   if (isTRUE(found %in% assay_names(object))) found
 }
 
-# What was trained, into the object: the embedding with its loadings and model, and the predictions of a classifier.
+# What was trained, into the object: the embedding with its loadings and model, and the predictions of a classifier,
+# or the clusters of a model that learns them.
 # cells: those that were looked at, which in Seurat 5 may be a part of all.
 put_trained <- function(object, trained, name, assay, key = NULL, cells = colnames(object), labels = NULL) {
   if (inherits(object, "Seurat")) {
@@ -138,6 +139,9 @@ named_embedding <- function(trained, cells, name) {
 put_predictions <- function(object, trained, cells, labels) {
   if (is.null(trained$predicted)) {
     return(object)
+  }
+  if (!is.null(trained$model$clusters)) {
+    return(put_column(object, trained$model$clusters, trained$predicted$predicted, cells))
   }
   name <- paste0("predicted.", trained$model$labels)
   object <- put_column(object, name, as_values_of(trained$predicted$predicted, labels), cells)

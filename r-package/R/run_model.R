@@ -69,6 +69,7 @@
 #'   numbers or TRUE and FALSE come back as such. Without metadata
 #'   they are a data frame, in `Misc(reduction, "scduet.predicted")` or the attribute `predicted` of the matrix.
 #'   `RunLDVAE()` adds loadings (genes x dimensions): `Loadings(obj[["ldvae"]])`, or the attribute `rotation` of the matrix.
+#'   `RunSAUCIE()` and `RunCarDEC()` add their clusters, the columns `saucie_cluster` and `cardec_cluster`.
 #'   For `RunAutoZI()` see [ZeroInflation()]. `RunDCA()` and `RunDeepImpute()` denoise, see also [DenoiseData()]: they correct
 #'   no batches.
 #' @references Lopez et al. (2018), Deep generative modeling for single-cell transcriptomics,

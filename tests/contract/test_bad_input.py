@@ -34,12 +34,14 @@ def kit(tmp_path_factory):
         classifier = sd.fit(cells, "scanvi", batch_key="run", labels_key="type", **QUICK)
         sets = pd.DataFrame(np.arange(cells.n_vars)[:, None] % 2 == [0, 1], cells.var_names, ["even", "odd"])
         programs = sd.fit(cells, "expimap", gene_sets=sets, max_epochs=1, n_hidden=4, callback=lambda event: None)
+        clusters = sd.fit(cells, "saucie", max_epochs=1, callback=lambda event: None)
         rank, value = transformer("geneformer"), transformer("scgpt")
         tuned = sd.finetune(cells, rank, "type", **SHORT)
     return SimpleNamespace(
         cells=cells,
         model=model,
         programs=programs,
+        clusters=clusters,
         classifier=classifier,
         rank=rank,
         value=value,
@@ -63,6 +65,7 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "prepare_query": lambda k, a, **o: sd.prepare_query(a, k.model, **o),
     "embed": lambda k, a, **o: k.model.embed(a, **o),
     "predict": lambda k, a, **o: sd.predict(k.classifier, a, **o),
+    "cluster_cells": lambda k, a, **o: sd.cluster_cells(k.clusters, a, **o),
     "normalized_expression": lambda k, a, **o: sd.normalized_expression(k.model, a, **o),
     "posterior_predictive_sample": lambda k, a, **o: sd.posterior_predictive_sample(k.model, a, **o),
     "feature_correlation": lambda k, a, **o: sd.feature_correlation(k.model, a, **o),
@@ -286,6 +289,7 @@ OPTIONS = {  # option -> bad values, for each function that has the option
     "transform_batch": ["nobody", [], 5, None],
     "library_size": ["observed", -1, 0, np.nan, None],
     "n_samples": NUMBERS,
+    "min_cells": NUMBERS,
     "batch_size": NUMBERS,
     "n_draws": NUMBERS,
     "rows": CHOSEN,
@@ -367,7 +371,7 @@ ALIKE = {  # by `Model.encode` as `normalized_expression`, or by `Transformer.pr
     *("embed", "predict", "posterior_predictive_sample", "feature_correlation", "likelihood_parameters"),
     *("latent_library_size", "elbo", "reconstruction_error", "marginal_log_likelihood", "posterior_predictive_check"),
     *("minify", "differential_expression, idx", "tuned.predict", "evaluate", "pretrain", "predict_genes"),
-    *("gene_network, transformer", "generate_cells", "program_scores", "differential_programs"),
+    *("gene_network, transformer", "generate_cells", "program_scores", "differential_programs", "cluster_cells"),
 }
 SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that are not named here meet every kind
     "fit, learned library": {"a batch of one cell"},

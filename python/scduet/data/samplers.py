@@ -95,3 +95,8 @@ def stratified(
 def repeated(rows: np.ndarray, n: int, draw: np.random.Generator) -> np.ndarray:
     """`n` of `rows`, each as often as any other (give or take one), shuffled anew in each round."""
     return np.concatenate([draw.permutation(rows) for _ in range(math.ceil(n / len(rows)))])[:n]
+
+
+def evenly_spaced(n_cells: int, most: int) -> np.ndarray:
+    """At most `most` of the cells, evenly spaced, in their order."""
+    return np.unique(np.linspace(0, n_cells - 1, min(n_cells, most)).astype(int))

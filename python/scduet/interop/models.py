@@ -17,6 +17,7 @@ from scduet.interop.kept_models import Saved, digest, keep, saved
 from scduet.interop.options import Options, call
 from scduet.models import find, name_of
 from scduet.tasks.genes.gene_parameters import loadings
+from scduet.tasks.posterior.clusters import has_clusters
 from scduet.tasks.quality import provenance
 from scduet.train.progress import SilentOnError
 
@@ -33,7 +34,8 @@ class Trained:
     history: list[codec.Column]
     embedding: objects.Block | None = None
     loadings: objects.Block | None = None  # of a linear decoder: R's gene x dimension
-    predicted: list[codec.Column] | None = None  # of a classifier: the type of each cell, and its probability
+    predicted: list[codec.Column] | None = None  # of a classifier: the type of each cell, and its probability; or
+    # the cluster of each cell, by a model that learns clusters
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _trained(model, folder: str) -> Trained:
         _history(model),
         objects.block(model.embed().T),
         objects.block(loadings(model).to_numpy().T) if isinstance(model.module, HasLoadings) else None,
-        _predicted(model) if tells_types else None,
+        _predicted(model) if tells_types else _clusters(model),
     )
 
 
@@ -217,6 +219,12 @@ def _predicted(model) -> list[codec.Column]:
     best = share.to_numpy().argmax(1)
     told = {"predicted": share.columns.to_numpy()[best], "score": share.to_numpy().max(1).astype(float)}
     return codec.columns_of(pd.DataFrame(told))
+
+
+def _clusters(model) -> list[codec.Column] | None:
+    if not has_clusters(model):
+        return None
+    return codec.columns_of(pd.DataFrame({"predicted": scduet.cluster_cells(model)["cluster"].astype(object)}))
 
 
 def _facts(model, folder: str) -> dict[str, Any]:
@@ -228,6 +236,7 @@ def _facts(model, folder: str) -> dict[str, Any]:
         "genes": list(model.genes),
         "batch": fields.batch_key,
         "labels": fields.labels_key,
+        "clusters": f"{model.name}_cluster" if has_clusters(model) else None,
         "columns": _columns(model.schema),
         "assays": _assays(model.schema),
         "modalities": list(getattr(part_with(model.module, Decodes), "modalities", ())),

@@ -43,6 +43,12 @@ MODELS: dict[str, Row] = {
     "scgen": Row("scduet.models.perturbation.scgen:SCGEN", "X_scGen", "scgen", "RunScGen", task="perturbation"),
     "trvae": Row("scduet.models.perturbation.trvae:TrVAE", "X_trVAE", "trvae", "RunTrVAE", task="perturbation"),
     "gan": Row("scduet.models.perturbation.gan:GAN", "X_gan", "gan", "RunGAN", task="generation"),
+    "cardec": Row("scduet.models.reference.cardec:CarDEC", "X_CarDEC", "cardec", "RunCarDEC", task="clustering"),
+    "graphdiffvae": Row(
+        *("scduet.models.reference.graphdiffvae:GraphDiffVAE", "X_GraphDiffVAE", "graphdiffvae", "RunGraphDiffVAE"),
+        task="graph of cells",
+    ),
+    "saucie": Row("scduet.models.reference.saucie:SAUCIE", "X_SAUCIE", "saucie", "RunSAUCIE", task="clustering"),
     "siggcn": Row("scduet.models.reference.siggcn:SigGCN", "X_sigGCN", "siggcn", "RunSigGCN", task="annotation"),
     "condscvi": Row(
         "scduet.models.spatial.condscvi:CondSCVI", "X_CondSCVI", "condscvi", "RunCondSCVI", "CondSCVI", "deconvolution"

@@ -202,6 +202,25 @@ CRITIC_FEATURES = Paper(
     "bioRxiv 262501 (2018)",
     "10.1101/262501",
 )
+CARDEC = Paper(
+    "Lakkis J, Wang D, Zhang Y, et al.",
+    "A joint deep learning model enables simultaneous batch effect correction, denoising, and clustering in "
+    "single-cell transcriptomics",
+    "Genome Research 31:1753-1766 (2021)",
+    "10.1101/gr.271874.120",
+)
+DIFFVAE = Paper(
+    "Bica I, Andrés-Terré H, Cvejic A, Liò P",
+    "Unsupervised generative and graph representation learning for modelling cell differentiation",
+    "Scientific Reports 10:9790 (2020)",
+    "10.1038/s41598-020-66166-8",
+)
+SAUCIE = Paper(
+    "Amodio M, van Dijk D, Srinivasan K, et al.",
+    "Exploring single-cell data with deep multitasking neural networks",
+    "Nature Methods 16:1139-1145 (2019)",
+    "10.1038/s41592-019-0576-7",
+)
 SIGGCN = Paper(
     "Wang T, Bai J, Nabavi S",
     "Single-cell classification using graph convolutional networks",
@@ -237,6 +256,9 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "scgen": (SCGEN,),
     "trvae": (TRVAE,),
     "gan": (SCGAN, CRITIC_FEATURES),
+    "cardec": (CARDEC,),
+    "graphdiffvae": (DIFFVAE,),
+    "saucie": (SAUCIE,),
     "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),
     "condscvi": (DESTVI,),

@@ -210,6 +210,20 @@ test_that("a linear decoder leaves its loadings in the reduction, and they survi
   expect_identical(dim(attr(matrix, "rotation")), c(30L, 3L))
 })
 
+test_that("clusters that a model learned are a column of the metadata, or come with a matrix", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- kinds_of_cells()
+  how <- list(model = "cardec", n_clusters = 3, max_epochs = 20, lr = 5e-3, verbose = FALSE)
+  object <- do.call(RunModel, c(list(object), how))
+  clusters <- table(object$cardec_cluster, object$kind)
+  expect_identical(rownames(clusters), c("0", "1", "2"))
+  expect_gt(min(apply(clusters, 1, max) / rowSums(clusters)), 0.9)
+  expect_false("predicted." %in% colnames(object[[]]))
+  matrix <- do.call(RunModel, c(list(counts_in(object)), how))
+  expect_identical(attr(matrix, "predicted")$predicted, unname(object$cardec_cluster))
+})
+
 test_that("AutoZI says which genes were given zeros beside their counts", {
   skip_if_no_engine()
   skip_if_no_seurat()

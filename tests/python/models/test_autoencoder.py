@@ -1,11 +1,12 @@
 """The flavors of the autoencoder: each term recomputed plainly, corruption in training alone, and what a prior does."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
 from named import named
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
 import scduet as sd
 from scduet.api import reference_of
@@ -16,6 +17,7 @@ from scduet.data.schema import Fields, Schema
 from scduet.data.simulate import expected
 from scduet.errors import OptionError
 from scduet.models.rna.autoencoder import Autoencoder, Config, mmd_from_normal, total_correlation
+from scduet.nn.layers import rsample
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +141,21 @@ def test_batches_are_the_decoders(tmp_path):
 def test_wrong_options_are_named(options, name):
     with pytest.raises(OptionError, match=name):
         Config(**options)
+
+
+def test_as_diffvae_planted_factors_are_in_the_latent_space_and_the_noise_is_drawn_for_each_value(adata):
+    """The program of DiffVAE draws one number for a minibatch. A rotation of the factors is all that may be asked."""
+    model = sd.fit(adata, "autoencoder", layers=(64, 32), n_latent=10, max_epochs=40, batch_size=64)
+    batch, encoder = next(iter(minibatches(model.encode(), sequential(300), 300))), model.module.scvi.encoder
+    with torch.no_grad():
+        mean, variance = encoder(model.module.read(batch))
+        noise = np.stack([((rsample(mean, variance) - mean) / variance.sqrt()).numpy() for _ in range(2)])
+    assert kstest(noise.ravel(), "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.1
+    assert noise.std(1).min() > 0.8  # among cells
+    assert noise.std(2).min() > 0.2  # among dimensions
+    factors = pd.get_dummies(adata.obs["cell_type"]).to_numpy(float)
+    z = np.column_stack([model.embed(), np.ones(300)])
+    found = z @ np.linalg.lstsq(z, factors, rcond=None)[0]
+    explained = 1 - ((factors - found) ** 2).sum(0) / ((factors - factors.mean(0)) ** 2).sum(0)
+    assert explained.min() > 0.8

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scduet.contract import CellBatch, Expects, Loss, Reference, Step
+from scduet.data.moments import moments
 from scduet.data.sources import Cells
 from scduet.errors import OptionError, ScduetWarning
 from scduet.nn import sparse_likelihoods
@@ -35,7 +36,6 @@ from scduet.nn.heads import Logits, head
 from scduet.nn.layers import MLP, to_dense
 
 DISPERSIONS = {"gene": (1e-3, 1e4), "gene-cell": (1e-4, 1e4)}  # between which they are held
-PIECE = 4096  # cells whose genes are measured together
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,8 @@ def gene_moments(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
         message = "DCA reconstructs batch effects, it does not correct them: to integrate batches use 'scvi'"
         warnings.warn(message, ScduetWarning, stacklevel=4)
     library = cells.total if cells.size_factor is None else cells.size_factor
-    median, n = float(np.median(library)), len(cells)
-    first, second = np.zeros(reference.n_genes), np.zeros(reference.n_genes)
-    for start in range(0, n, PIECE):
-        rows = cells.counts.rows(np.arange(start, min(start + PIECE, n))).astype(np.float64)
-        factor = np.repeat(median / library[start : start + PIECE], np.diff(rows.indptr))
-        rows.data = np.log1p(rows.data * factor)
-        first += np.asarray(rows.sum(0)).ravel()
-        second += np.asarray(rows.multiply(rows).sum(0)).ravel()
-    mean = first / n
-    deviation = np.sqrt(np.maximum(second - n * mean**2, 0) / max(n - 1, 1))
+    median = float(np.median(library))
+    mean, deviation = (values[0] for values in moments(cells, library / median))
     deviation[deviation == 0] = 1
     found = {"library_median": np.array([median]), "gene_log_mean": mean, "gene_log_deviation": deviation}
     return {name: values.astype(np.float32) for name, values in found.items()}

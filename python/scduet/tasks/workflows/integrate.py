@@ -13,6 +13,7 @@ from scduet.io.cells import add_embedding, check_target, file_size
 from scduet.models import name_of
 from scduet.options import options_of, refuse_unknown
 from scduet.tasks.genes.variable_genes import choose_genes
+from scduet.tasks.posterior.clusters import cluster_cells, has_clusters
 from scduet.tasks.quality.provenance import made_by, note
 from scduet.train.defaults import lists_options
 from scduet.train.group import is_first
@@ -31,8 +32,9 @@ def integrate(
 ) -> TrainedModel:
     """Train `model` on `adata` and write the embedding of its cells to obsm.
 
-    adata: AnnData with raw counts (cell, gene); gains obsm[key_added], float32 (cell, latent). Or the path of an .h5ad
-        or .zarr, whose counts stay on disk: then `output` says where the result goes.
+    adata: AnnData with raw counts (cell, gene); gains obsm[key_added], float32 (cell, latent), and of a model that
+        learns clusters obs as of `cluster_cells`. Or the path of an .h5ad or .zarr, whose counts stay on disk: then
+        `output` says where the embedding goes.
     model: a name, a class of your own as in `fit`, or a scGPT (or its folder or "hf://" address) that is fine-tuned as
         in its paper.
     n_top_genes: train on so many highly variable genes, e.g. 2000, chosen within batches by scanpy's flavor "seurat" on
@@ -65,6 +67,8 @@ def integrate(
     if output is None:
         adata.obsm[key] = trained.embed()
         note(adata, key, made_by(trained))
+        if has_clusters(trained):
+            cluster_cells(trained, adata)
     elif is_first():
         add_embedding(adata, output, key, trained.embed(), made_by(trained))
     return trained

@@ -202,6 +202,12 @@ CRITIC_FEATURES = Paper(
     "bioRxiv 262501 (2018)",
     "10.1101/262501",
 )
+SCGCN = Paper(
+    "Song Q, Su J, Zhang W",
+    "scGCN is a graph convolutional networks algorithm for knowledge transfer in single cell omics",
+    "Nature Communications 12:3826 (2021)",
+    "10.1038/s41467-021-24172-y",
+)
 SIGGCN = Paper(
     "Wang T, Bai J, Nabavi S",
     "Single-cell classification using graph convolutional networks",
@@ -237,6 +243,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "scgen": (SCGEN,),
     "trvae": (TRVAE,),
     "gan": (SCGAN, CRITIC_FEATURES),
+    "scgcn": (SCGCN,),
     "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),
     "condscvi": (DESTVI,),

@@ -54,6 +54,9 @@ def recipe(n_cells: int, max_epochs: int | None) -> dict[str, object]:
 
 def graph_of_cells(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
     """Labels, features and edges of all cells; the labeled cells alone choose the genes."""
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import normalize
+
     n_cells, label = len(cells), cells.label
     if n_cells > MOST_CELLS:
         remedy = f"use scanvi, or annotate(use='logistic_regression'), above {MOST_CELLS} cells"
@@ -64,7 +67,8 @@ def graph_of_cells(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
         remedy = "give the cells to be named the label unlabeled_category=, or use annotate"
         raise OptionError("scGCN names the cells without a label, and all cells have one", remedy)
     x = telling_genes(cells.counts.rows(np.arange(n_cells)), cells.total, label)
-    edges = mutual_neighbors(unit_components(x), label >= 0).tocoo()
+    scores = PCA(min(N_COMPONENTS, *x.shape), random_state=0).fit_transform(x)
+    edges = mutual_neighbors(normalize(scores), label >= 0).tocoo()
     return {"label": label.astype(np.float32), "x": x, "edges": np.stack([edges.row, edges.col]).astype(np.float32)}
 
 
@@ -129,14 +133,6 @@ def telling_genes(
     between, within = explained - sums.sum(0) ** 2 / len(code), np.asarray(known.power(2).sum(0)).ravel() - explained
     telling = np.argsort(-between / np.maximum(within, 1e-9), kind="stable")[:N_GENES]  # in the order of F
     return x[:, np.sort(telling)].toarray()
-
-
-def unit_components(x: Float[np.ndarray, "cell gene"]) -> Float[np.ndarray, "cell pc"]:
-    """Scores on the leading principal components, each cell scaled to length 1."""
-    from sklearn.decomposition import PCA
-
-    scores = PCA(min(N_COMPONENTS, *x.shape), random_state=0).fit_transform(x)
-    return scores / np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), 1e-12)
 
 
 def mutual_neighbors(place: Float[np.ndarray, "cell pc"], labeled: Bool[np.ndarray, " cell"]) -> sp.csr_matrix:

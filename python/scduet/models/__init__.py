@@ -43,6 +43,7 @@ MODELS: dict[str, Row] = {
     "scgen": Row("scduet.models.perturbation.scgen:SCGEN", "X_scGen", "scgen", "RunScGen", task="perturbation"),
     "trvae": Row("scduet.models.perturbation.trvae:TrVAE", "X_trVAE", "trvae", "RunTrVAE", task="perturbation"),
     "gan": Row("scduet.models.perturbation.gan:GAN", "X_gan", "gan", "RunGAN", task="generation"),
+    "magan": Row("scduet.models.reference.magan:MAGAN", "X_MAGAN", "magan", "RunMAGAN"),
     "scgcn": Row("scduet.models.reference.scgcn:SCGCN", "X_scGCN", "scgcn", "RunScGCN", task="annotation"),
     "siggcn": Row("scduet.models.reference.siggcn:SigGCN", "X_sigGCN", "siggcn", "RunSigGCN", task="annotation"),
     "condscvi": Row(

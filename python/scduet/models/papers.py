@@ -202,6 +202,12 @@ CRITIC_FEATURES = Paper(
     "bioRxiv 262501 (2018)",
     "10.1101/262501",
 )
+MAGAN = Paper(
+    "Amodio M, Krishnaswamy S",
+    "MAGAN: aligning biological manifolds",
+    "Proceedings of ICML, PMLR 80:215-223 (2018)",
+    "10.48550/arXiv.1803.00385",
+)
 SCGCN = Paper(
     "Song Q, Su J, Zhang W",
     "scGCN is a graph convolutional networks algorithm for knowledge transfer in single cell omics",
@@ -243,6 +249,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "scgen": (SCGEN,),
     "trvae": (TRVAE,),
     "gan": (SCGAN, CRITIC_FEATURES),
+    "magan": (MAGAN,),
     "scgcn": (SCGCN,),
     "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),

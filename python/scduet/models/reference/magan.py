@@ -44,7 +44,7 @@ class Fields(schema.Fields):
     protein_key: str | None = None
     """Where the protein counts are: a key of obsm, or a modality of a MuData; NaN in cells without."""
     shared_features: Place | None = None
-    """Which measure the same: a .csv or .tsv, a key of uns, or a DataFrame with the columns gene and protein."""
+    """Genes and proteins that measure the same: a .csv, a key of uns or a DataFrame with the columns gene, protein."""
 
 
 @dataclass(frozen=True)

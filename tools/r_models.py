@@ -41,6 +41,8 @@ OWN_TEXTS = {  # of arguments whose help in Python speaks of AnnData
     "co-expression.",
     "gene_sets": "Gene sets: the path of a `.gmt` file, or a matrix with a row for each gene used and a column for "
     "each set, 1 where the gene is in the set.",
+    "shared_features": "Genes and proteins that measure the same: the path of a `.csv` with the columns gene and "
+    "protein.",
     "gene_graph": "The network: the path of a `.csv` with the columns parent and child; children are nodes or genes.",
 }
 

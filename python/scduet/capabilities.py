@@ -44,6 +44,15 @@ class HasBinaryCodes(Protocol):
 
 
 @runtime_checkable
+class Votes(Protocol):
+    """A classifier on a graph of cells, beside which `annotate` sets a plain vote over the same edges."""
+
+    def vote(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
+        """Share of each type among labeled cells that the edges lead to."""
+        ...
+
+
+@runtime_checkable
 class HasGeneEmbeddings(Protocol):
     """A module with gene embeddings."""
 

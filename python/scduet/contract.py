@@ -140,8 +140,8 @@ class Input:
     may_miss: bool = False  # missing values are NaN (dense), or cells that are False in `CellBatch.measured`, such as
     # those without any count in a sparse one
     required: bool = True  # False: the model also works without; it is then in neither `extra` nor `n_extra`
-    gene_column: str | None = None  # of a table: a column with names of genes; adds "<column>_row", the place of each
-    # among the genes used, -1 for what is none of them
+    names_of: Mapping[str, str] = field(default_factory=dict[str, str])  # of a table: columns with names of the columns
+    # of an input, "x" for the genes used; each adds "<column>_row", their places there, -1 for what is none of them
     look_in: tuple[str, ...] = ()  # where plain names are looked up, in this order; empty: by the axis
     of_genes: bool = False  # cell: its columns are those of the main matrix, in their order
 

@@ -1,8 +1,8 @@
 #' Annotate cells from a labeled reference
 #'
 #' Trains scVI and then scANVI on both data sets and predicts the cell types of the query. Also prints and stores the
-#' accuracy of the model, k nearest neighbors and logistic regression on held-out reference cells. `use` selects the
-#' method that labels the query.
+#' accuracy of the model, k nearest neighbors, logistic regression and a linear SVM on held-out reference cells. `use`
+#' selects the method that labels the query.
 #'
 #' @param query,reference Seurat objects or SingleCellExperiments with raw counts. The reference may also be the folder
 #'   of a transformer fine-tuned by [FinetuneTransformer()]; then nothing is trained.
@@ -14,8 +14,8 @@
 #'   are none. A transformer uses all genes.
 #' @param unknown Fraction (0 to 1) of the maximum entropy above which a cell is called "unknown"; `NULL` to label every
 #'   cell.
-#' @param use Method whose labels to use: "model", the baselines "knn" or "logistic_regression", or "best", the method
-#'   with the highest `macro_f1` (mean over types). For a fine-tuned transformer, only "model".
+#' @param use Method whose labels to use: "model", the baselines "knn", "logistic_regression" or "linear_svm", or
+#'   "best", the method with the highest `macro_f1` (mean over types). For a fine-tuned transformer, only "model".
 #' @param assay Assay with the counts in the query; the reference's default assay is used.
 #' @inheritParams RunModel
 #' @returns The query with the columns `predicted.<labels>` and `predicted.<labels>.score`; a Seurat object also has the

@@ -6,17 +6,18 @@ MODEL_FUNCTIONS <- c(
   totalvi = "RunTotalVI", peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", mmvae = "RunMMVAE",
   expimap = "RunPrograms", kpnn = "RunKPNN", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute",
   scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", cardec = "RunCarDEC", graphdiffvae = "RunGraphDiffVAE",
-  saucie = "RunSAUCIE", siggcn = "RunSigGCN", condscvi = "RunCondSCVI", destvi = "RunDestVI",
-  stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", geneformer = "RunGeneformer",
-  scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  saucie = "RunSAUCIE", magan = "RunMAGAN", scgcn = "RunScGCN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI",
+  destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope",
+  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
 EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
   expimap = "X_expiMap", velovi = "X_veloVI", scgen = "X_scGen", trvae = "X_trVAE", cardec = "X_CarDEC",
-  graphdiffvae = "X_GraphDiffVAE", saucie = "X_SAUCIE", siggcn = "X_sigGCN", condscvi = "X_CondSCVI",
-  destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT", scfoundation = "X_scFoundation"
+  graphdiffvae = "X_GraphDiffVAE", saucie = "X_SAUCIE", magan = "X_MAGAN", scgcn = "X_scGCN", siggcn = "X_sigGCN",
+  condscvi = "X_CondSCVI", destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT",
+  scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -27,7 +28,7 @@ COLUMN_INPUTS <- c(
 # The engine's options of inputs, with the arguments of the short forms that stand for them.
 INPUT_ARGUMENTS <- c(
   protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets",
-  gene_graph = "gene.graph", graph_key = "graph", fine_labels_key = "fine"
+  gene_graph = "gene.graph", shared_features = "shared.features", graph_key = "graph", fine_labels_key = "fine"
 )
 
 #' @rdname RunModel
@@ -397,6 +398,42 @@ RunGraphDiffVAE <- function(object, ...) RunModel(object, model = "graphdiffvae"
 #' @rdname RunModel
 #' @export
 RunSAUCIE <- function(object, ...) RunModel(object, model = "saucie", ...)
+
+#' MAGAN: aligns cells of two modalities by a pair of generators
+#'
+#' Trains MAGAN on raw counts and adds its embedding, the reduction `magan`. `RunMAGAN()` is
+#' `RunModel(model = "magan")`, which see for the arguments that all models have.
+#'
+#' @section Options of MAGAN and their defaults:
+#' Options of training are those of [RunModel()].
+#' * `correspondence` (default NULL): What ties the modalities together; NULL for shared features where there are some,
+#'   else labels.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param protein.assay The protein counts: name of an assay (in a SingleCellExperiment of an alternative experiment),
+#'   or a matrix of features x cells. What was not measured is NA.
+#' @param shared.features Genes and proteins that measure the same: the path of a `.csv` with the columns gene and
+#'   protein. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Amodio and Krishnaswamy 2018, ICML
+#' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunMAGAN(obj, protein.assay = "ADT", batch = "donor")
+#' }
+RunMAGAN <- function(object, protein.assay = NULL, shared.features = NULL, inputs = NULL, ...) {
+  own <- list(protein = protein.assay, shared_features = shared.features)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c(protein = "protein.assay"))
+  RunModel(object, model = "magan", inputs = inputs, ...)
+}
+
+#' @rdname RunModel
+#' @export
+RunScGCN <- function(object, ...) RunModel(object, model = "scgcn", ...)
 
 #' sigGCN: a classifier of cells with a convolution on a graph of genes
 #'

@@ -43,6 +43,7 @@ def add_inputs(adata):
     adata.obsm["some"] = pd.DataFrame(some, adata.obs_names, [f"CD{i}" for i in range(9)])
     unspliced = draw.poisson(0.3 * adata.X.toarray() + 0.1).astype(np.float32)
     adata.obsm["unspliced"] = pd.DataFrame(unspliced, adata.obs_names, adata.var_names)
+    adata.uns["shared"] = pd.DataFrame({"gene": adata.var_names[:3], "protein": ["CD0", "CD1", "CD2"]})
     sets = draw.integers(0, 2, (adata.n_vars, 3)).astype(np.float32)
     nodes = [f"node{i % 6}" for i in range(adata.n_vars)]
     edges = {"parent": [*nodes, *["top0"] * 3, *["top1"] * 4], "child": [*adata.var_names, *sorted({*nodes}), "node0"]}

@@ -31,6 +31,7 @@ OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
     "totalvi": {"protein_key": "prot"},
     "multivi": {"peaks_key": "peaks", "protein_key": "some"},
     "mmvae": {"peaks_key": "peaks", "protein_key": "some"},
+    "magan": {"protein_key": "some", "shared_features": "shared"},
     "expimap": {"gene_sets": "programs"},
     "kpnn": {"gene_graph": "graph"},
     "velovi": {"layer": "X", "unspliced": "obsm/unspliced"},

@@ -43,7 +43,10 @@ def annotate(
         str, typer.Option("--model", callback=_known, help="scanvi, or the folder of a transformer to fine-tune.")
     ] = "scanvi",
     use: Annotated[
-        str, typer.Option(help="Whose labels to write: model, knn, logistic_regression, or best (highest macro_f1).")
+        str,
+        typer.Option(
+            help="Whose labels to write: model, knn, logistic_regression, linear_svm, or best (highest macro_f1)."
+        ),
     ] = "model",
     unknown: Annotated[
         float | None, typer.Option(help='Call cells above this share of the largest entropy "unknown" (0 to 1).')
@@ -56,9 +59,9 @@ def annotate(
 ) -> None:
     """Name cells by a labeled reference.
 
-    Writes the cells with the types and their probabilities, and prints how well the model, kNN on PCA and logistic
-    regression do on labeled cells that none of them was shown; --use takes the labels of another row. Options are
-    those of the scVI that is trained; with --model FOLDER those of fine-tuning, which --help then lists.
+    Writes the cells with the types and their probabilities, and prints how well the model, kNN on PCA, logistic
+    regression and a linear SVM do on labeled cells that none of them was shown; --use takes the labels of another row.
+    Options are those of the scVI that is trained; with --model FOLDER those of fine-tuning, which --help then lists.
     """
     from scduet.io.cells import check_target, file_size, place_whole, read, write
 

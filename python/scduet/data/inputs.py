@@ -100,8 +100,13 @@ def arrays_of_features(
     return made
 
 
-def tables(data: Any, fields: Any, inputs: Inputs, genes: tuple[str, ...]) -> dict[str, Table]:
-    """The tables, by columns; of gene sets the columns "set" and "feature". genes: those used, for `gene_column`."""
+def tables(
+    data: Any, fields: Any, inputs: Inputs, genes: tuple[str, ...], features: Mapping[str, Names]
+) -> dict[str, Table]:
+    """The tables, by columns; of gene sets the columns "set" and "feature".
+
+    genes, features: the columns of the main matrix and of the further inputs, for `names_of`.
+    """
     made: dict[str, Table] = {}
     for name, given in inputs.items():
         found = find(data, fields, given) if given.axis == "table" else None
@@ -113,9 +118,11 @@ def tables(data: Any, fields: Any, inputs: Inputs, genes: tuple[str, ...]) -> di
         else:
             sets, rows = np.nonzero(np.asarray(found.values).T)
             made[name] = {"set": tuple(found.columns[sets]), "feature": tuple(found.rows[rows])}
-        if given.gene_column is not None and given.gene_column in made[name]:
-            places = pd.Index(genes).get_indexer([str(gene) for gene in made[name][given.gene_column]])
-            made[name] = {**made[name], f"{given.gene_column}_row": tuple(places.tolist())}
+        for column in given.names_of.keys() & made[name].keys():
+            names = genes if given.names_of[column] == "x" else features[given.names_of[column]]
+            known = pd.Index([*map(str, range(names))] if isinstance(names, int) else names)
+            places = known.get_indexer([str(one) for one in made[name][column]])
+            made[name] = {**made[name], f"{column}_row": tuple(places.tolist())}
     return made
 
 

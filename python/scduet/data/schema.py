@@ -180,7 +180,7 @@ class Schema:
             return {}, {}
         adata = on_disk(adata)
         arrays = arrays_of_features(adata, self.fields, self.further, self.genes)
-        return arrays, tables(adata, self.fields, self.further, self.genes)
+        return arrays, tables(adata, self.fields, self.further, self.genes, self.features)
 
     def reference(self, cells: Cells) -> Reference:
         """The sizes that a module may know of these cells."""

@@ -49,6 +49,8 @@ MODELS: dict[str, Row] = {
         task="graph of cells",
     ),
     "saucie": Row("scduet.models.reference.saucie:SAUCIE", "X_SAUCIE", "saucie", "RunSAUCIE", task="clustering"),
+    "magan": Row("scduet.models.reference.magan:MAGAN", "X_MAGAN", "magan", "RunMAGAN"),
+    "scgcn": Row("scduet.models.reference.scgcn:SCGCN", "X_scGCN", "scgcn", "RunScGCN", task="annotation"),
     "siggcn": Row("scduet.models.reference.siggcn:SigGCN", "X_sigGCN", "siggcn", "RunSigGCN", task="annotation"),
     "condscvi": Row(
         "scduet.models.spatial.condscvi:CondSCVI", "X_CondSCVI", "condscvi", "RunCondSCVI", "CondSCVI", "deconvolution"

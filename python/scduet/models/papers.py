@@ -221,6 +221,18 @@ SAUCIE = Paper(
     "Nature Methods 16:1139-1145 (2019)",
     "10.1038/s41592-019-0576-7",
 )
+MAGAN = Paper(
+    "Amodio M, Krishnaswamy S",
+    "MAGAN: aligning biological manifolds",
+    "Proceedings of ICML, PMLR 80:215-223 (2018)",
+    "10.48550/arXiv.1803.00385",
+)
+SCGCN = Paper(
+    "Song Q, Su J, Zhang W",
+    "scGCN is a graph convolutional networks algorithm for knowledge transfer in single cell omics",
+    "Nature Communications 12:3826 (2021)",
+    "10.1038/s41467-021-24172-y",
+)
 SIGGCN = Paper(
     "Wang T, Bai J, Nabavi S",
     "Single-cell classification using graph convolutional networks",
@@ -259,6 +271,8 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "cardec": (CARDEC,),
     "graphdiffvae": (DIFFVAE,),
     "saucie": (SAUCIE,),
+    "magan": (MAGAN,),
+    "scgcn": (SCGCN,),
     "siggcn": (SIGGCN,),
     "expimap": (EXPIMAP,),
     "condscvi": (DESTVI,),

@@ -42,7 +42,7 @@ test_that("a taught transformer names new cells, and the folder of one gives the
   expect_identical(SeuratObject::Misc(named, "scduet.annotation")$method, "scgpt")
   both <- do.call(AnnotateCells, c(list(new, labeled, "kind", model = base, verbose = FALSE), learn))
   table <- SeuratObject::Misc(both, "scduet.annotation")
-  expect_identical(table$method, c("scgpt", "knn on pca", "logistic regression"))
+  expect_identical(table$method, c("scgpt", "knn on pca", "logistic regression", "linear svm"))
   expect_gt(mean(both$predicted.kind == both$kind), 0.9)
 })
 

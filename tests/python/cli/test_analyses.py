@@ -41,7 +41,7 @@ def test_annotate_writes_the_types_and_prints_the_baselines(folder, tmp_path, ca
     np.testing.assert_allclose(found.obsm["predicted_probability"], query.obsm["predicted_probability"], atol=1e-5)
     written = pd.read_csv(tmp_path / "t.csv", index_col="method")
     pd.testing.assert_frame_equal(written, table, atol=1e-5)
-    assert all(method in told for method in ("scanvi", "knn on pca", "logistic regression"))
+    assert all(method in told for method in ("scanvi", "knn on pca", "logistic regression", "linear svm"))
     assert "those of knn on pca" in told
 
 

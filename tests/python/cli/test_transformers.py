@@ -56,7 +56,7 @@ def test_annotate_with_a_transformer_prints_the_honest_table(folder, tmp_path, c
     asked = ["-r", folder / "labeled.h5ad", "--model", folder / "base", "--labels-key", "type", "--tuning", "frozen"]
     assert run("annotate", folder / "new.h5ad", *asked, "-o", tmp_path / "named.h5ad", *SHORT) == 0
     told = capsys.readouterr().out
-    assert all(method in told for method in ("geneformer", "knn on pca", "logistic regression"))
+    assert all(method in told for method in ("geneformer", "knn on pca", "logistic regression", "linear svm"))
     table = sd.annotate(
         query := read(folder / "new.h5ad"),
         read(folder / "labeled.h5ad"),

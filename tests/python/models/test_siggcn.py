@@ -98,5 +98,5 @@ def test_what_is_missing_is_named(cells):
 def test_annotate_sets_it_beside_plain_classifiers(cells):
     query = cells[120:].copy()
     table = sd.annotate(query, cells[:120].copy(), "kind", "siggcn", max_epochs=10, callback=SMALL["callback"])
-    assert list(table.index) == ["siggcn", "knn on pca", "logistic regression"]
+    assert list(table.index) == ["siggcn", "knn on pca", "logistic regression", "linear svm"]
     assert (query.obs["predicted"] == query.obs["truth"]).mean() > 0.8

@@ -41,7 +41,7 @@ def transfer():
 def test_types_are_found(transfer):
     _, query, table = transfer
     assert (query.obs["predicted"].astype(str) == query.obs["type"].astype(str)).mean() > 0.9
-    assert list(table.index) == ["scanvi", "knn on pca", "logistic regression"]
+    assert list(table.index) == ["scanvi", "knn on pca", "logistic regression", "linear svm"]
     assert (table["accuracy"] > 0.9).all()
 
 
@@ -82,7 +82,13 @@ def trained_by_noise(use):
 
 @pytest.mark.parametrize(
     ("use", "row"),
-    [("model", "scanvi"), ("knn", "knn on pca"), ("logistic_regression", "logistic regression"), ("best", None)],
+    [
+        ("model", "scanvi"),
+        ("knn", "knn on pca"),
+        ("logistic_regression", "logistic regression"),
+        ("linear_svm", "linear svm"),
+        ("best", None),
+    ],
 )
 def test_the_labels_are_those_of_the_row_that_is_used(monkeypatch, use, row):
     import scduet.tasks.workflows.annotate as task
@@ -99,10 +105,11 @@ def test_the_labels_are_those_of_the_row_that_is_used(monkeypatch, use, row):
 
 
 def test_baselines_are_those_of_scikit_learn():
-    """Nearest neighbors in the PCA of the reference, onto which the query is projected; regression on log counts."""
+    """Nearest neighbors in the PCA of the reference, onto which the query is projected; linear ones on log counts."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import LinearSVC
 
     reference, query = make_cells(300, 1), make_cells(100, 2)
     shown, labels = np.arange(250), reference.obs["type"].to_numpy().astype(object)
@@ -114,6 +121,15 @@ def test_baselines_are_those_of_scikit_learn():
     for name, (known, new) in features.items():
         expected = theirs[name].fit(known[:250], labels[:250]).predict_proba(new)
         assert np.allclose(found[name].predict(np.arange(300, 400)), expected, atol=1e-3), name
+    margins = LinearSVC(C=0.01).fit(logged[0][:250], labels[:250]).decision_function(logged[1])
+    share = found["linear svm"].predict(np.arange(300, 400))
+    assert np.allclose(
+        np.log(share) - np.log(share).mean(1).to_numpy()[:, None], margins - margins.mean(1)[:, None], atol=1e-2
+    )
+    two = simple_classifiers(reference.X, 300, shown, np.where(labels == "B", "B", "other"))["linear svm"]
+    share = two.predict(np.arange(250, 300))
+    assert list(share.columns) == ["B", "other"]
+    assert ((share["B"] > 0.5) == (labels[250:] == "B")).mean() > 0.9
 
 
 def test_entropy_is_a_share_of_the_largest():

@@ -179,7 +179,7 @@ def test_annotate_is_the_same_call(reference):
     labeled = reference.copy()
     labeled.obs.loc["cell3", "type"] = "Unknown"
     table = sd.annotate(query, labeled, "type", model=transformer("scgpt"), use="best", **FAST)
-    assert list(table.index) == ["scgpt", "knn on pca", "logistic regression"]
+    assert list(table.index) == ["scgpt", "knn on pca", "logistic regression", "linear svm"]
     assert list(table.columns) == ["accuracy", "macro_f1", "calibration_error", "n_cells"]
     assert table.loc[table.attrs["used"], "macro_f1"] == table["macro_f1"].max()
     assert query.uns["predicted"]["method"] == table.attrs["used"]

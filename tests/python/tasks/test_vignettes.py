@@ -11,7 +11,7 @@ def test_pretrain_finetune(monkeypatch):
     pictures, facts = executed("pretrain_finetune.ipynb", HONEST, monkeypatch, EPOCHS="1", CELLS="400")
     accuracy, links, perturbed = facts
     models = {f"{name}{how}" for name in ("geneformer", "scgpt") for how in ("", ", not pre-trained")}
-    assert set(accuracy) == {*models, "knn on pca", "logistic regression"}
+    assert set(accuracy) == {*models, "knn on pca", "logistic regression", "linear svm"}
     assert accuracy["logistic regression"] > 0.4, "of ten kinds"
     shares = dict(zip(links["method"], links["in_common_set"], strict=True))
     assert shares["coexpression"] > shares["random pairs"]

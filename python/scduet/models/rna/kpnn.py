@@ -136,7 +136,7 @@ class KPNN(nn.Module):
     players = ("model",)
     expects: Expects = "counts"
     modalities = ("rna",)
-    inputs = {"gene_graph": Input("gene_graph", axis="table", gene_column="child")}
+    inputs = {"gene_graph": Input("gene_graph", axis="table", names_of={"child": "x"})}
     measure = staticmethod(measure_genes)
     recipes = {"auto": {"lr": 0.05, "adam_eps": 1e-8, "weight_decay": 0.0}}
     gene_low: Float[Tensor, " gene"]

@@ -15,7 +15,7 @@ from anndata.utils import make_index_unique
 from jaxtyping import Float, Int
 
 from scduet.api import fit, is_transformer
-from scduet.capabilities import Classifier, TrainedModel
+from scduet.capabilities import Classifier, TrainedModel, Votes
 from scduet.data import checks, inputs, locate
 from scduet.data.labels import labels_of
 from scduet.data.levels import coded, text
@@ -26,11 +26,12 @@ from scduet.events import Listener
 from scduet.metrics.transfer import accuracy, expected_calibration_error, macro_f1
 from scduet.models import find
 from scduet.options import build, check_arguments, options_of, refuse_unknown, seed_of
-from scduet.tasks.quality.simple_classifiers import KNN, LOGISTIC, simple_classifiers
+from scduet.tasks.quality.simple_classifiers import KNN, LOGISTIC, SVM, simple_classifiers
 from scduet.tasks.workflows.map_query import map_query
 
 HELD_OUT = 0.1  # share of the labeled reference cells whose labels the model is not shown
-USES = {"model": None, "best": None, "knn": KNN, "logistic_regression": LOGISTIC, KNN: KNN, LOGISTIC: LOGISTIC}
+USES = {"model": None, "best": None, "knn": KNN, "logistic_regression": LOGISTIC, "linear_svm": SVM}
+USES |= {name: name for name in (KNN, LOGISTIC, SVM)}
 DECIDES = ["macro_f1", "accuracy"]  # what "best" means; the second where the first ties
 FINE_TUNING = dict(max_epochs=20, n_samples_per_label=100)  # of scvi-tools' tutorials, after training scVI
 
@@ -56,19 +57,21 @@ def annotate(
         name), and uns[key_added]: the method that gave the labels, and its accuracy and macro_f1.
     reference: the same with obs[labels_key]; or a trained scANVI onto which the query is mapped, or a
         transformer that `finetune` taught.
-    model: "scanvi", or a transformer (or its folder or "hf://" address) that is fine-tuned on the reference.
+    model: "scanvi", or another classifier of the models by name, e.g. "siggcn"; or a transformer (or its folder or
+        "hf://" address) that is fine-tuned on the reference.
     batch_key: column of obs of both; None takes reference and query for two batches. Transformers do not use it.
-    use: whose labels the query gets: "model"; "knn" or "logistic_regression", the baselines of the table; or "best",
-        the row with the highest macro_f1 (mean over types; where that ties, accuracy, then the model). Logistic
-        regression is often as good as the model: look at the table. Given a trained model, which has no labeled cells
-        to teach the others, only "model".
+    use: whose labels the query gets: "model"; "knn", "logistic_regression" or "linear_svm", the baselines of the table;
+        or "best", the row with the highest macro_f1 (mean over types; where that ties, accuracy, then the model).
+        Logistic regression is often as good as the model: look at the table. Given a trained model, which has no
+        labeled cells to teach the others, only "model".
     unknown: cells whose entropy is above this share (0 to 1) of the largest possible are called "unknown"; None for no
         such call.
     options: as for `fit`, of the scVI that is trained first on both data sets (Xu et al. 2021), e.g. layer, max_epochs;
         with a transformer as for `finetune`, e.g. tuning, max_length.
 
-    Returns one row a method (the model, 15 nearest neighbors on PCA, logistic regression) with accuracy, macro_f1,
-    calibration_error and n_cells, all on the tenth of the labeled reference cells whose labels no method was shown;
+    Returns one row a method (the model, 15 nearest neighbors on PCA, logistic regression, a linear SVM; with scgcn also
+    a vote over its edges) with accuracy, macro_f1, calibration_error and n_cells, all on the tenth of the labeled
+    reference cells whose labels no method was shown. The probabilities of the linear SVM are not calibrated.
     attrs["used"] is the method that gave the labels. Given a trained model, the one row is the accuracy on the cells
     held out while it was trained.
 
@@ -101,7 +104,7 @@ def annotate(
 
 def _check_use(use: str, trained: bool) -> None:
     if use not in USES:
-        raise OptionError(f"use={use!r}", f"it takes {some(['model', 'best', 'knn', 'logistic_regression'], 4)}")
+        raise OptionError(f"use={use!r}", f"it takes {some([*USES][:5], 5)}")
     if trained and use != "model":
         raise OptionError(
             f"use={use!r} needs the labeled cells", "pass these as reference, not a model trained on them"
@@ -167,9 +170,8 @@ def _by_transformer(
     for_baselines = {name: options[name] for name in ("layer",) if name in options}
     both = _joined(query, reference, truth, None, unlabeled, for_baselines)
     trained = finetune(reference[truth.shown], model, labels_key, seed=seed, callback=callback, **options)
-    return _beside_baselines(
-        trained.name, trained.predict(reference[truth.held_out]), lambda: trained.predict(query), both, truth
-    )
+    found = {trained.name: (trained.predict(reference[truth.held_out]), lambda: trained.predict(query))}
+    return _beside_baselines(found, both, truth)
 
 
 def _by_reference(
@@ -186,19 +188,26 @@ def _by_reference(
     else:
         options |= _join_inputs(both, reference, query, model, options)
         trained = fit(both, model, labels_key="label", unlabeled_category=unlabeled, **where, **options)
-    probability, n = predict(trained).set_axis(both.obs_names), reference.n_obs
-    return _beside_baselines(model, probability.iloc[truth.held_out], lambda: probability.iloc[n:], both, truth)
+    shares, n = {model: predict(trained)}, reference.n_obs
+    if isinstance(trained.module, Votes):
+        votes = trained.map(trained.module.vote).cpu().numpy()
+        shares["vote over its edges"] = pd.DataFrame(votes, columns=shares[model].columns)
+    found = {name: (share.iloc[truth.held_out], partial(share.tail, len(share) - n)) for name, share in shares.items()}
+    return _beside_baselines(found, both, truth)
 
 
 def _beside_baselines(
-    name: str, held_out: pd.DataFrame, of_query: Labels, both: AnnData, truth: _Truth
+    found: dict[str, tuple[pd.DataFrame, Labels]], both: AnnData, truth: _Truth
 ) -> tuple[dict[str, Labels], pd.DataFrame]:
-    """Labels of the query by the model and by simple classifiers, and how well all of them do on held-out cells."""
-    n = len(truth.labels)
-    simple = simple_classifiers(both.X, n, truth.shown, truth.labels)
-    table = _table(truth, {name: held_out} | {k: method.predict(truth.held_out) for k, method in simple.items()})
-    rows = np.arange(n, both.n_obs)
-    return {name: of_query} | {k: partial(method.predict, rows) for k, method in simple.items()}, table
+    """Labels of the query by a model and by simple classifiers, and how well all of them do on held-out cells.
+
+    found: of the model, its probabilities of the held-out cells, and what gives those of the query.
+    """
+    n, rows = len(truth.labels), np.arange(len(truth.labels), both.n_obs)
+    for name, method in simple_classifiers(both.X, n, truth.shown, truth.labels).items():
+        found[name] = method.predict(truth.held_out), partial(method.predict, rows)
+    table = _table(truth, {name: held_out for name, (held_out, _) in found.items()})
+    return {name: of_query for name, (_, of_query) in found.items()}, table
 
 
 def _split(labels: np.ndarray, seed: int) -> _Truth:

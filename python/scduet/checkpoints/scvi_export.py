@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from scduet.checkpoints import scvi_gimvi as gimvi
 from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_spatial as spatial
 from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints import scvi_velovi as velovi
+from scduet.checkpoints.scvi_files import ONE_FILE
 from scduet.checkpoints.scvi_names import VAE, to_scvi_tools
-from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, NAMES, ONE_FILE
+from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, NAMES
 from scduet.data.schema import Schema
 from scduet.errors import FormatError, some
 from scduet.io.atomic import place_whole
@@ -43,6 +45,7 @@ NON_KWARGS = {  # arguments that their constructors name, in that order; the res
     "destvi": (),
     "stereoscope": ("prior_weight",),
     "poissonvi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "latent_distribution"),
+    "gimvi": ("generative_distributions", "model_library_size", "n_latent"),
     "velovi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "gamma_init_data", "linear_decoder"),
     "totalvi": (
         *("n_latent", "gene_dispersion", "protein_dispersion", "gene_likelihood", "latent_distribution"),
@@ -72,6 +75,7 @@ SETUP = {  # arguments of their setup_anndata, in that order
     "stereoscope_cells": ("labels_key", "layer"),
     "destvi": ("layer", "batch_key"),
     "stereoscope": ("layer",),
+    "gimvi": ("batch_key", "labels_key", "layer"),
 }
 NOT_WRITTEN = ("stereoscope_cells", "destvi", "stereoscope")  # which are read alone
 
@@ -104,17 +108,20 @@ def write(
         parts = totalvi.write_proteins(attributes["registry_"], schema, module)
     elif name == "multivi":
         parts = multivi.write_modalities(attributes["registry_"], schema, module)
-    content = {
-        "model_state_dict": _weights(name, module),
-        "var_names": {k: np.array(v, object) for k, v in parts.items()} if parts else np.array(schema.genes, object),
-        "attr_dict": attributes,
-    }
+    content = {"model_state_dict": _weights(name, module), "attr_dict": attributes}
+    if name == "gimvi":
+        content |= gimvi.write_two(attributes, [registry(name, *own) for own in gimvi.parted(schema, module.reference)])
+    else:
+        names = {k: np.array(v, object) for k, v in parts.items()} if parts else np.array(schema.genes, object)
+        content["var_names"] = names
     folder.mkdir(parents=True, exist_ok=True)
     place_whole(folder / ONE_FILE, lambda new: torch.save(content, new))
 
 
 def weights_by_their_names(name: str, module: Any) -> dict[str, Tensor]:
     """The weights of `module` under their names and in their shapes."""
+    if name == "gimvi":
+        return gimvi.written_weights(module)
     written = spatial.written_weights if name in spatial.NAMES else to_scvi_tools
     return written(module, NAMES.get(name, VAE))
 
@@ -130,6 +137,8 @@ def _weights(name: str, module: Any) -> dict[str, Any]:
     if name == "ldvae":
         weights = _linear_decoder(weights)
     contiguous = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    if name == "gimvi":  # of which pyro's store is an unexpected key there
+        return contiguous
     return {**contiguous, "pyro_param_store": {"params": {}, "constraints": {}}}
 
 
@@ -164,6 +173,8 @@ def _init(name: str, module: Any) -> dict[str, Any]:
         given = totalvi.init(module.config)
     elif name == "multivi":
         given = multivi.init(module.config, module.reference)
+    elif name == "gimvi":
+        given = gimvi.init(given)
     given = {k: v for k, v in given.items() if k not in OF_TRAINING}
     named = {key: given.pop(key) for key in NON_KWARGS[name] if key in given}
     return {"kwargs": {KWARGS.get(name, "model_kwargs"): given}, "non_kwargs": named}

@@ -129,7 +129,6 @@ class GimVI(nn.Module):
     }
     batch_code: Int[Tensor, "dataset batch"]
     panel: Int[Tensor, " measured"]
-    place: Int[Tensor, " gene"]
     library_log_mean: Float[Tensor, " code"]
     library_log_variance: Float[Tensor, " code"]
 
@@ -144,8 +143,7 @@ class GimVI(nn.Module):
         learned = {"rna": config.learn_library, "spatial": config.learn_spatial_library}
         sizes = {"rna": reference.n_genes, "spatial": len(self.panel)}
         self.encoder = Encoder(sizes, config, [name for name in DATA_SETS if learned[name]])
-        likelihoods = {self._likelihood(name) for name in DATA_SETS}
-        self.decoder = Decoder(reference.n_genes, self.n_codes, config, likelihoods)
+        self.decoder = Decoder(reference.n_genes, self.n_codes, config, {self._likelihood(name) for name in DATA_SETS})
         if config.kappa:
             self.adversary = Adversary(config.n_latent, len(DATA_SETS), ADVERSARY_LAYERS)
         else:
@@ -160,8 +158,7 @@ class GimVI(nn.Module):
             return Loss(self.config.kappa * told, {"recognition": told}, len(cells))
         states = {name: self._state(name, part) for name, part in parts.items()}
         n = sum(part.known.sum() for part in parts.values())
-        each = self._terms(states, parts)
-        terms = {name: values.sum() / n for name, values in each.items()}
+        terms = {name: values.sum() / n for name, values in self._terms(states, parts).items()}
         total = sum((step.kl_weight if name == "kl" else 1) * value for name, value in terms.items())
         if self.config.kappa and self.training:
             drawn = {name: state.z for name, state in states.items()}
@@ -186,16 +183,23 @@ class GimVI(nn.Module):
         """Mean and variance of q(z | counts), of the data set that the cell is in."""
         parts = self._parts(cells)
         found = {name: self.encoder(name, part.cells.x) for name, part in parts.items()}
-        mean, variance = (self._own(parts, {k: both[i] for k, both in found.items()}) for i in (0, 1))
-        return mean, variance
+        return tuple(self._own(parts, {k: both[i] for k, both in found.items()}) for i in (0, 1))  # pyright: ignore[reportReturnType]
 
     def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
         return z
 
     def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
         """log l: the posterior mean where it is learned, else the total in the data set that the cell is in."""
+        return self.library_posterior(cells)[0]
+
+    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+        """Mean and variance of log l; the variance is 0 where l is the total."""
         parts = self._parts(cells)
-        return self._own(parts, {name: self.encoder.log_library(name, part.cells.x)[0] for name, part in parts.items()})
+        mean, variance = {}, {}
+        for name, part in parts.items():
+            mean[name], spread = self.encoder.library_size(name, part.cells.x)
+            variance[name] = torch.zeros_like(mean[name]) if spread is None else spread
+        return self._own(parts, mean), self._own(parts, variance)
 
     def decode(
         self,
@@ -256,7 +260,7 @@ class GimVI(nn.Module):
 
     def _on_panel(self, x: SparseRows) -> SparseRows:
         """Rows of all genes as rows of the panel."""
-        place = self.place[x.indices]
+        place: Tensor = self.place[x.indices]  # pyright: ignore[reportAssignmentType, reportIndexIssue]
         if not (place < 0).any():
             return replace(x, indices=place, shape=(len(x), len(self.panel)))
         kept = place >= 0
@@ -271,7 +275,7 @@ class GimVI(nn.Module):
     def _state(self, name: str, part: Part) -> State:
         mean, variance = self.encoder(name, part.cells.x)
         z, kl = rsample(mean, variance), kl_to_normal(mean, variance)
-        log_library, spread = self.encoder.log_library(name, part.cells.x)
+        log_library, spread = self.encoder.library_size(name, part.cells.x)
         if spread is None:
             return State(z, log_library, kl)
         code = self._code_in(name, part.cells)
@@ -280,9 +284,9 @@ class GimVI(nn.Module):
 
     def _terms(self, states: Mapping[str, State], parts: Mapping[str, Part]) -> dict[str, Float[Tensor, " cell"]]:
         """The terms of each cell's loss, summed over the data sets that it is in."""
-        kl = sum(part.spread(states[name].kl) for name, part in parts.items())
-        errors = {name: part.spread(-self._log_likelihood(name, part, states[name])) for name, part in parts.items()}
-        return {"reconstruction": errors["rna"], "reconstruction_spatial": errors["spatial"], "kl": kl}  # pyright: ignore[reportReturnType]
+        errors = [part.spread(-self._log_likelihood(name, part, states[name])) for name, part in parts.items()]
+        kl = [part.spread(states[name].kl) for name, part in parts.items()]
+        return {"reconstruction": sum(errors), "kl": sum(kl)}  # pyright: ignore[reportReturnType]
 
     def _log_likelihood(self, name: str, part: Part, state: State) -> Float[Tensor, " cell"]:
         """log p(counts | z, l) of a data set's own cells, summed over the genes that it measures."""

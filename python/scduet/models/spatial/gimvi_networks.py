@@ -34,7 +34,7 @@ def measure(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
     spatial, panel = cells.extra["spatial"], np.zeros(reference.n_genes)
     for start in range(0, len(cells), PIECE):
         rows = spatial.rows(np.arange(start, min(start + PIECE, len(cells))))
-        panel += np.asarray((rows > 0).sum(0)).ravel()
+        panel += np.bincount(rows.indices, rows.data, reference.n_genes)
     code = np.full((len(DATA_SETS), reference.n_batches), -1)
     moments: list[dict[str, np.ndarray]] = []
     for i, (name, total) in enumerate(zip(DATA_SETS, (cells.total, spatial.totals()), strict=True)):
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         """Mean and variance of z."""
         return self.shared(self.own_layers[name](self._shown(x)))
 
-    def log_library(self, name: str, x: SparseRows) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"] | None]:
+    def library_size(self, name: str, x: SparseRows) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"] | None]:
         """Mean and variance of log l; the variance is None where l is the total."""
         return self.library[name](self._shown(x)) if name in self.library else (x.sum().log()[:, None], None)
 

@@ -1,0 +1,127 @@
+"""gimVI gives the losses and results of scvi-tools' with the same weights, and its files go both ways."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from parity.test_scvi_tools_files import near, pretended
+
+import scduet as sd
+from scduet import scvi as ours
+from scduet.contract import Step
+from scduet.data.loader import minibatches
+from scduet.data.samplers import sequential
+
+OPTIONS = [
+    {},
+    {
+        "generative_distributions": ["nb", "zinb"],
+        "model_library_size": [False, True],
+        "dispersion": "gene",
+        "n_layers_decoder_individual": 1,
+        "n_layers_decoder_shared": 1,
+        "dim_hidden_decoder_shared": 32,
+    },
+    {
+        "generative_distributions": ["poisson", "nb"],
+        "model_library_size": [True, True],
+        "dispersion": "gene-cell",
+        "n_layers_encoder_individual": 2,
+        "n_layers_encoder_shared": 2,
+        "n_layers_decoder_individual": 2,
+        "log_variational": False,
+        "n_latent": 4,
+    },
+]
+
+
+def data():
+    """Single cells of two batches, and spatial ones of one of these and of another, with genes in another order."""
+    draw, made = np.random.default_rng(0), []
+    for n, genes, names in ((60, range(50), ("b0", "b1")), (40, range(39, 9, -1), ("b0", "slide"))):
+        adata = AnnData(draw.negative_binomial(2, 0.6, (2 * n, 50)).astype(np.float32))
+        adata.obs["batch"] = pd.Categorical(np.repeat(names, n))
+        made.append(adata[:, list(genes)].copy())
+    return made
+
+
+def model_of(scvi, adatas, keys=("batch", "batch"), **options):
+    for adata, key in zip(adatas, keys, strict=True):
+        scvi.external.GIMVI.setup_anndata(adata, batch_key=key)
+    torch.manual_seed(0)
+    return pretended(scvi.external.GIMVI(*adatas, **options))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=("default", "layers", "learned"))
+def test_results_and_files(scvi_tools, tmp_path, options):
+    theirs = model_of(scvi_tools, data(), **options)
+    theirs.save(tmp_path / "theirs")
+    mine = ours.external.GIMVI.load(tmp_path / "theirs", *data())
+    for name, given in [
+        ("get_latent_representation", {}),
+        ("get_imputed_values", {}),
+        ("get_imputed_values", {"normalized": False}),
+        ("get_imputed_values", {"normalized": False, "decode_mode": 0}),
+        ("get_imputed_values", {"decode_mode": 1}),
+    ]:
+        found, expected = getattr(mine, name)(**given), getattr(theirs, name)(**given)
+        assert len(found) == len(expected) == 2
+        for values, wanted in zip(found, expected, strict=True):
+            near(values, wanted)
+    mine.export_scvi_tools(tmp_path / "ours")
+    panel = [gene for gene in data()[0].var_names if gene in set(data()[1].var_names)]
+    cells, spatial = data()
+    again = scvi_tools.external.GIMVI.load(tmp_path / "ours", cells, spatial[:, panel].copy())
+    for found, wanted in zip(again.get_imputed_values(), theirs.get_imputed_values(), strict=True):
+        near(found, wanted)
+    mine.save(tmp_path / "again", save_anndata=True)
+    read = ours.external.GIMVI.load(tmp_path / "again")
+    for found, wanted in zip(read.get_imputed_values(), mine.get_imputed_values(), strict=True):
+        assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=("default", "layers", "learned"))
+def test_losses(scvi_tools, tmp_path, options):
+    """Of all cells as one minibatch, with the same draws."""
+    theirs = model_of(scvi_tools, data(), **options)
+    theirs.save(tmp_path / "theirs")
+    mine = ours.external.GIMVI.load(tmp_path / "theirs", *data())._model
+    loaders = [next(iter(theirs._make_data_loader(adata, batch_size=200))) for adata in theirs.adatas]
+    torch.manual_seed(3)
+    total, terms = 0.0, {"rec": [], "kl": []}
+    with torch.no_grad():
+        for mode, tensors in enumerate(loaders):
+            given = {"inference_kwargs": {"mode": mode}, "generative_kwargs": {"mode": mode}}
+            *_, out = theirs.module(tensors, **given, loss_kwargs={"mode": mode, "kl_weight": 0.3})
+            total += out.loss / 200
+            terms["rec"].append(out.reconstruction_loss["reconstruction_loss"])
+            terms["kl"].append(out.kl_local["kl_local"])
+        cells = next(iter(minibatches(mine.cells, sequential(200), 200)))
+        torch.manual_seed(3)
+        found = mine.module(cells, Step(kl_weight=0.3))
+        near(found.total, total)
+        torch.manual_seed(3)
+        each = mine.module.cell_terms(cells)
+    near(each["reconstruction"], torch.cat(terms["rec"]))
+    near(each["kl"], torch.cat(terms["kl"]))
+
+
+def test_the_classifier_and_its_fooling(scvi_tools):
+    """Equal to their losses of the adversary, whose files do not hold it."""
+    from scvi.external.gimvi._task import GIMVITrainingPlan
+
+    theirs = model_of(scvi_tools, data())
+    plan = GIMVITrainingPlan(theirs.module, adversarial_classifier=True, scale_adversarial_loss=5).eval()
+    mine = sd.models.find("gimvi")
+    adversary = model_of(ours, data(), n_latent=10)._model.module.eval().adversary
+    assert mine.players[1].name == "adversary"
+    linear = [m for m in plan.adversarial_classifier.modules() if isinstance(m, torch.nn.Linear)]
+    norms = [m for m in plan.adversarial_classifier.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    for found, wanted in zip([*adversary.body.linear, adversary.logits], linear, strict=True):
+        found.load_state_dict(wanted.state_dict())
+    for found, wanted in zip(adversary.body.norm, norms, strict=True):
+        found.load_state_dict(wanted.state_dict())
+    z, level = torch.randn(30, 10), torch.arange(30) % 2
+    near(adversary.recognition(z, level).detach(), plan.loss_adversarial_classifier(z, level[:, None], True).detach())
+    near(adversary.deception(z, level).detach(), plan.loss_adversarial_classifier(z, level[:, None], False).detach())

@@ -51,7 +51,7 @@ Counts = Literal["zinb", "nb", "poisson"]
 @dataclass(frozen=True)
 class Fields(schema.Fields):
     spatial_key: str | None = None
-    """Counts of the spatial data, with names of genes: a modality of a MuData, or a key of obsm."""
+    """Location of the counts of the spatial data, with names of genes: a modality of a MuData, or a key of obsm."""
 
 
 @dataclass(frozen=True)

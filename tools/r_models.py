@@ -35,7 +35,7 @@ AFTERWARDS = {  # methods of a model -> functions of R that use them
 }
 
 
-BY_HAND = {"velovi"}  # models whose short form is a task of its own, written in R
+BY_HAND = {"velovi", "destvi"}  # models whose short form is written in R
 OWN_TEXTS = {  # of arguments whose help in Python speaks of AnnData
     "graph": "Path of a .csv or .tsv with the weights between genes (genes x genes, 0 for no edge); `NULL` for "
     "co-expression.",

@@ -457,10 +457,6 @@ RunCondSCVI <- function(object, fine = NULL, inputs = NULL, ...) {
 
 #' @rdname RunModel
 #' @export
-RunDestVI <- function(object, ...) RunModel(object, model = "destvi", ...)
-
-#' @rdname RunModel
-#' @export
 RunStereoscopeCells <- function(object, ...) RunModel(object, model = "stereoscope_cells", ...)
 
 #' @rdname RunModel

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from named import named
 from parity.test_scvi_tools_files import near, pretended
 
 import scduet as sd
@@ -12,6 +13,7 @@ from scduet import scvi as ours
 from scduet.contract import Step
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
+from scduet.errors import DataError, OptionError
 
 OPTIONS = [
     {},
@@ -125,3 +127,51 @@ def test_the_classifier_and_its_fooling(scvi_tools):
     z, level = torch.randn(30, 10), torch.arange(30) % 2
     near(adversary.recognition(z, level).detach(), plan.loss_adversarial_classifier(z, level[:, None], True).detach())
     near(adversary.deception(z, level).detach(), plan.loss_adversarial_classifier(z, level[:, None], False).detach())
+
+
+def test_the_data_stay_as_they_are_and_both_are_analyzed():
+    cells, spatial = data()
+    before = [adata.obs["batch"].copy() for adata in (cells, spatial)]
+    model = model_of(ours, (cells, spatial), ("batch", None))
+    codes = [adata.obs["_scvi_batch"].copy() for adata in (cells, spatial)]
+    model.train(1, enable_progress_bar=False)
+    for adata, column, code in zip((cells, spatial), before, codes, strict=True):
+        assert adata.obs["batch"].equals(column)
+        assert adata.obs["_scvi_batch"].equals(code)
+    assert {"elbo_train", "reconstruction_loss_train", "kl_local_train"} <= set(model.history)
+    each = [term.numpy() for term in (model.get_elbo(return_mean=False), model.get_elbo(batch_size=7))]
+    assert each[0].shape == (200,)
+    assert np.isfinite(each[1])
+    shares = model.get_normalized_expression()
+    near(shares.sum(1), np.ones(200), rtol=1e-4)
+    assert len(model.differential_expression(idx1=np.arange(60), idx2=np.arange(60, 120))) == 50
+    model.train(1, kappa=0, enable_progress_bar=False)
+    assert model._model.module.players == ("model",)
+    swapped = model.get_latent_representation([adata[::-1].copy() for adata in (cells, spatial)])
+    for found, wanted in zip(swapped, model.get_latent_representation(), strict=True):
+        near(found[::-1], wanted)
+
+
+def test_bad_input(tmp_path):
+    cells, spatial = data()
+    for adata in (cells, spatial):
+        ours.external.GIMVI.setup_anndata(adata, batch_key="batch")
+    few = cells[:, 15:].copy()
+    with pytest.raises(DataError, match=named("adata_spatial", "'14'")):
+        ours.external.GIMVI(few, spatial)
+    with pytest.raises(OptionError, match=named("adata_seq", "adata_spatial")):
+        ours.external.GIMVI(cells, cells)
+    with pytest.raises(OptionError, match=named("gene_likelihood")):
+        ours.external.GIMVI(cells, spatial, generative_distributions=["normal", "nb"])
+    model = ours.external.GIMVI(cells, spatial)
+    with pytest.raises(DataError, match=named("adatas")):
+        model.get_imputed_values([cells])
+    with pytest.raises(OptionError, match=named("decode_mode")):
+        model.get_imputed_values(decode_mode=2)
+    model.save(tmp_path / "saved")
+    other = spatial.copy()
+    other.obs = other.obs.drop(columns="batch")
+    with pytest.raises(DataError, match=named("'batch'")):
+        ours.external.GIMVI.load(tmp_path / "saved", cells, other)
+    with pytest.raises(DataError, match=named("adatas")):
+        ours.external.GIMVI.load(tmp_path / "saved").get_imputed_values()

@@ -72,7 +72,11 @@ DESTVI = Names(
         "component_weight": "mp_vprior",
     },
 )
-STEREOSCOPE_CELLS = Names(same={"rate": "W", "logit": "px_o"}, may_be_unused=("ct_weight", "pyro_param_store"))
+STEREOSCOPE_CELLS = Names(
+    same={"rate": "W", "logit": "px_o"},
+    may_be_unused=("ct_weight", "pyro_param_store"),
+    unused=lambda theirs, _: {"ct_weight": torch.ones(theirs["W"].shape[1])},  # of types, all alike
+)
 STEREOSCOPE = Names(
     turned={"amount": "V"},
     same={"rate": "W", "logit": "px_o", "noise": "eta", "platform": "beta"},

@@ -34,13 +34,13 @@ RunDestVI <- function(object, reference = NULL, labels = NULL, start = NULL, ref
     )
   }
   if (is.null(start)) {
-    start <- reference_for(object, reference, labels, reference.options, seed.use, verbose, list(...))
+    start <- condscvi_for(object, reference, labels, reference.options, seed.use, verbose, list(...))
   }
   RunModel(object, model = "destvi", start = start, seed.use = seed.use, verbose = verbose, ...)
 }
 
 # The CondSCVI of the genes of a reference that the spots have.
-reference_for <- function(object, reference, labels, options, seed.use, verbose, given, call = rlang::caller_env()) {
+condscvi_for <- function(object, reference, labels, options, seed.use, verbose, given, call = rlang::caller_env()) {
   check_text(labels, "labels", call = call)
   cells <- parts_of(reference, options$assay, if (is.null(options$layer)) "counts" else options$layer, call = call)
   check_column(cells$cells, labels, "labels", call = call)

@@ -1,5 +1,7 @@
 """gimVI gives the losses and results of scvi-tools' with the same weights, and its files go both ways."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +83,27 @@ def test_results_and_files(scvi_tools, tmp_path, options):
     read = ours.external.GIMVI.load(tmp_path / "again")
     for found, wanted in zip(read.get_imputed_values(), mine.get_imputed_values(), strict=True):
         assert np.array_equal(found, wanted)
+
+
+def test_files_of_before_015(scvi_tools, tmp_path):
+    """Four files, with a set-up dictionary for each data set."""
+    theirs = model_of(scvi_tools, data())
+    setups = []
+    for adata in theirs.adatas:
+        column = {"original_key": "batch", "mapping": np.array(sorted(set(adata.obs["batch"])), object)}
+        places = {
+            "X": {"attr_name": "X", "attr_key": None},
+            "batch_indices": {"attr_name": "obs", "attr_key": "_scvi_batch"},
+        }
+        setups.append({"data_registry": places, "categorical_mappings": {"_scvi_batch": column}})
+    torch.save(theirs.module.state_dict(), tmp_path / "model_params.pt")
+    init = {"non_kwargs": {"n_latent": 10}, "kwargs": {"model_kwargs": {}}}
+    (tmp_path / "attr.pkl").write_bytes(pickle.dumps({"scvi_setup_dicts_": setups, "init_params_": init}))
+    for name, adata in zip(("seq", "spatial"), theirs.adatas, strict=True):
+        (tmp_path / f"var_names_{name}.csv").write_text("\n".join(adata.var_names))
+    mine = ours.external.GIMVI.load(tmp_path, *data())
+    for found, wanted in zip(mine.get_imputed_values(), theirs.get_imputed_values(), strict=True):
+        near(found, wanted)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=("default", "layers", "learned"))

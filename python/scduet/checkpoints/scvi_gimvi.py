@@ -79,6 +79,15 @@ class Two(NamedTuple):
         known = {text(level) for level in first}
         return [*first, *(level for level in second if text(level) not in known)]
 
+    def codes(self) -> np.ndarray:
+        """Their code of each of these levels (data set, level), -1 where a data set lacks it: they number on."""
+        names, first = [text(level) for level in self.together], 0
+        found = np.full((len(self.levels), len(names)), -1)
+        for row, known in zip(found, self.levels, strict=True):
+            row[[names.index(text(level)) for level in known]] = first + np.arange(len(known))
+            first += len(known)
+        return found
+
 
 def options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Our options for their lists of an entry for each data set."""
@@ -98,32 +107,21 @@ def described(
     genes: Mapping[str, tuple[str, ...]], registries: list[Mapping[str, Any]], weights: Mapping[str, Tensor]
 ) -> tuple[Schema, Reference]:
     """The schema and the reference of both data sets together."""
-    batch, places = Two.of(registries, "batch"), [one.get("setup_args", {}).get("layer") for one in registries]
-    levels = batch.together
-    names = [text(level) for level in levels]
-    code, first = np.full((len(DATA_SETS), len(levels)), -1), 0
-    for i, known in enumerate(batch.levels):
-        code[i, [names.index(text(level)) for level in known]] = first + np.arange(len(known))
-        first += len(known)
-    n_codes, key = first, batch.key or (BATCH if len(levels) > 1 else None)
-    moments = {ours: np.full(n_codes, default) for ours, _, default in MOMENTS.values()}
-    for i, row in enumerate(code):
-        own = row[row >= 0]
-        for ours, theirs, _ in MOMENTS.values():
-            if f"{theirs}_{i}" in weights:
-                moments[ours][own] = weights[f"{theirs}_{i}"].numpy().ravel()[own]
+    batch, layer = Two.of(registries, "batch"), registries[0].get("setup_args", {}).get("layer")
+    levels, code = batch.together, batch.codes()
+    key = batch.key or (BATCH if len(levels) > 1 else None)
     panel = np.isin(genes["rna"], genes["spatial"])
     if panel.sum() != len(genes["spatial"]):
         raise FormatError("the spatial data of this GIMVI have genes that the single cells lack", "train it again")
-    arrays = {"panel": panel, "batch_code": code, **moments}
+    arrays = {"panel": panel, "batch_code": code, **_moments(code, weights)}
     sizes = [one["field_registries"].get("X", {}).get("summary_stats", {}) for one in registries]
-    fields = Fields(layer=places[0], batch_key=key, spatial_key=SPATIAL)
+    fields = Fields(layer=layer, batch_key=key, spatial_key=SPATIAL)
     kinds = {} if key is None or kind_of(levels) == "text" else {key: kind_of(levels)}
     return (
         Schema(
             fields,
             genes["rna"],
-            {} if key is None else {key: tuple(names)},
+            {} if key is None else {key: tuple(map(text, levels))},
             inputs=GimVI.inputs,
             features={"spatial": genes["rna"]},
             kinds=kinds,
@@ -136,6 +134,16 @@ def described(
             arrays={name: values.astype(np.float32) for name, values in arrays.items()},
         ),
     )
+
+
+def _moments(code: np.ndarray, weights: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Moments of the library by code, of the data set that each belongs to."""
+    found = {ours: np.full(code.max() + 1, default) for ours, _, default in MOMENTS.values()}
+    for i, row in enumerate(code):
+        for ours, theirs, _ in MOMENTS.values():
+            if f"{theirs}_{i}" in weights:
+                found[ours][row[row >= 0]] = weights[f"{theirs}_{i}"].numpy().ravel()[row[row >= 0]]
+    return found
 
 
 def panel_order(genes: Mapping[str, tuple[str, ...]]) -> np.ndarray:

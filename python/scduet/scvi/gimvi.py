@@ -73,7 +73,7 @@ class GIMVI(ScviModel):
         module: Any = self._model.module
 
         def state(cells) -> Tensor:
-            return _drawn(*module.posterior(cells), deterministic)
+            return _drawn(*module.posterior(cells), at_mean=deterministic)
 
         return self._of_each(lambda name: state, adatas, batch_size)
 
@@ -90,9 +90,13 @@ class GIMVI(ScviModel):
 
         def values_as(name: str):
             def values(cells) -> Tensor:
-                z = _drawn(*module.posterior(cells), deterministic)
+                z = _drawn(*module.posterior(cells), at_mean=deterministic)
                 share = module.normalized_expression(z, cells, modality=name)
-                return share if normalized else share * _drawn(*module.library_posterior(cells), deterministic).exp()
+                return (
+                    share
+                    if normalized
+                    else share * _drawn(*module.library_posterior(cells), at_mean=deterministic).exp()
+                )
 
             return values
 

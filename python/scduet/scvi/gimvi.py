@@ -169,7 +169,7 @@ def _together(adatas: list[AnnData], layers: list[str | None], obs: dict[str, li
 def _fitting(model: Model, adatas: list[AnnData]) -> AnnData:
     """The cells of both data sets, for a trained model.
 
-    Where a data set does not have the column of the batches, it has to have one batch alone in the model.
+    A data set that has one batch alone in the model needs no column of the batches.
     """
     key, layers = model.schema.fields.batch_key, [model.schema.fields.layer, None]
     if key is None:
@@ -177,8 +177,5 @@ def _fitting(model: Model, adatas: list[AnnData]) -> AnnData:
     batches = []
     for adata, code in zip(adatas, model.reference.arrays["batch_code"], strict=True):
         own = model.schema.values(key)[code >= 0]
-        if key in adata.obs or len(own) > 1:
-            batches.append(_batches(adata, key))
-        else:
-            batches.append([own[0]] * adata.n_obs)
+        batches.append([own[0]] * adata.n_obs if len(own) == 1 else _batches(adata, key))
     return _together(adatas, layers, {key: batches})

@@ -217,6 +217,7 @@ def source() -> str:
     names = [name for name in MODELS if name not in BY_HAND]
     given = {key: one for name in names for key, one in inputs_of(name).items()}
     columns = {key: one.option for key, one in given.items() if is_column(one)}
+    held = {name: needed for name in MODELS for needed in getattr(find(name), "needs", {}).values()}
     options = {given[key].option: argument for name in names for key, argument in arguments_of(name).items()}
     return (
         "\n".join(
@@ -230,6 +231,8 @@ def source() -> str:
                 vector("COLUMN_INPUTS", columns),
                 "# The engine's options of inputs, with the arguments of the short forms that stand for them.",
                 vector("INPUT_ARGUMENTS", options),
+                "# The trained model that a model stands on, whose columns are of other cells.",
+                vector("HELD_MODELS", held),
                 *(f"{roxygen(name, row)}\n{function(name, row)}" for name, row in MODELS.items() if name in names),
             ]
         ).rstrip()

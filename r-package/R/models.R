@@ -29,6 +29,11 @@ INPUT_ARGUMENTS <- c(
   gene_graph = "gene.graph", graph_key = "graph", fine_labels_key = "fine", spatial_key = "spatial.assay"
 )
 
+# The trained model that a model stands on, whose columns are of other cells.
+HELD_MODELS <- c(
+  destvi = "condscvi", stereoscope = "stereoscope_cells"
+)
+
 #' @rdname RunModel
 #' @export
 RunSCVI <- function(object, ...) RunModel(object, model = "scvi", ...)

@@ -120,7 +120,7 @@ class GimVI(nn.Module):
         "x": Input("layer", sparse=True, may_miss=True),
         "spatial": Input("spatial_key", sparse=True, may_miss=True, of_genes=True, look_in=("mod", "obsm")),
     }
-    modalities = DATA_SETS
+    modalities = ("rna", "spatial")
     strata = "spatial"
     measure = staticmethod(measure)
     recipes: Mapping[str, Mapping[str, Any]] = {

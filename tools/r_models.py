@@ -35,7 +35,7 @@ AFTERWARDS = {  # methods of a model -> functions of R that use them
 }
 
 
-BY_HAND = {"velovi"}  # models whose short form is a task of its own, written in R
+BY_HAND = {"velovi", "destvi"}  # models whose short form is written in R
 OWN_TEXTS = {  # of arguments whose help in Python speaks of AnnData
     "graph": "Path of a .csv or .tsv with the weights between genes (genes x genes, 0 for no edge); `NULL` for "
     "co-expression.",
@@ -219,6 +219,7 @@ def source() -> str:
     names = [name for name in MODELS if name not in BY_HAND]
     given = {key: one for name in names for key, one in inputs_of(name).items()}
     columns = {key: one.option for key, one in given.items() if is_column(one)}
+    held = {name: needed for name in MODELS for needed in getattr(find(name), "needs", {}).values()}
     options = {given[key].option: argument for name in names for key, argument in arguments_of(name).items()}
     return (
         "\n".join(
@@ -232,6 +233,8 @@ def source() -> str:
                 vector("COLUMN_INPUTS", columns),
                 "# The engine's options of inputs, with the arguments of the short forms that stand for them.",
                 vector("INPUT_ARGUMENTS", options),
+                "# The trained model that a model stands on, whose columns are of other cells.",
+                vector("HELD_MODELS", held),
                 *(f"{roxygen(name, row)}\n{function(name, row)}" for name, row in MODELS.items() if name in names),
             ]
         ).rstrip()

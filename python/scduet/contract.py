@@ -229,7 +229,8 @@ class Module(Protocol):
     # after_step(step: Step)              called without gradients when a player has moved, e.g. to clip weights
     # per_cell: bool, or (Config) -> bool  True: parameters have a row for each of `Reference.n_cells` cells, picked by
     #                                      `CellBatch.index`; all of these cells are trained on, others are refused
-    # strata: ClassVar["batch" | "label" | "labeled"]    minibatches hold equal numbers of each; or see `Stratified`
+    # strata: ClassVar["batch" | "label" | "labeled"]    minibatches hold equal numbers of each; or see `Stratified`.
+    #                                                    The name of an input: of the cells with it and of those without
 
     def forward(self, cells: Any, step: Step) -> Loss: ...
 

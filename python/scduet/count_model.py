@@ -176,4 +176,5 @@ class Model:
 
         Raises FormatError if the folder exists or scvi-tools has no such model.
         """
-        scvi_export.write(Path(folder), self.name, self.module, self.schema, self.outcome.history, overwrite)
+        parts = self.module, self.schema, self.outcome.history
+        scvi_export.write(Path(folder), self.name, *parts, overwrite, self.holds)

@@ -108,12 +108,15 @@ def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def check_network(config: Any) -> None:
-    """Raise OptionError for sizes below 1, dropout that is no share below 1, and what is not among the choices."""
+    """Raise OptionError for sizes below 1 (or 0, where that is the default), other dropout than shares below 1, and
+    what is not among the choices.
+    """
     hints = get_type_hints(type(config))  # pyright: ignore[reportUnknownArgumentType]
     for name, kind in hints.items():
         value, wrong = getattr(config, name), ""
-        if name.startswith("n_") and value is not None and value < 1:
-            wrong = "a whole number from 1 up"
+        least = 0 if getattr(type(config), name, 1) == 0 else 1  # pyright: ignore[reportUnknownArgumentType]
+        if name.startswith("n_") and value is not None and value < least:
+            wrong = f"a whole number from {least} up"
         elif name.startswith("dropout_rate") and (value is None or not 0 <= value < 1):
             wrong = "from 0 up to, not including, 1"
         elif get_origin(kind) is Literal and value not in get_args(kind):

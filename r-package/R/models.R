@@ -7,7 +7,7 @@ MODEL_FUNCTIONS <- c(
   expimap = "RunPrograms", kpnn = "RunKPNN", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute",
   scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", cardec = "RunCarDEC", graphdiffvae = "RunGraphDiffVAE",
   saucie = "RunSAUCIE", magan = "RunMAGAN", scgcn = "RunScGCN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI",
-  destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope",
+  destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", gimvi = "RunGimVI",
   geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
@@ -16,8 +16,8 @@ EMBEDDINGS <- c(
   scvi = "X_scVI", scanvi = "X_scANVI", totalvi = "X_totalVI", peakvi = "X_PeakVI", poissonvi = "X_PoissonVI",
   expimap = "X_expiMap", velovi = "X_veloVI", scgen = "X_scGen", trvae = "X_trVAE", cardec = "X_CarDEC",
   graphdiffvae = "X_GraphDiffVAE", saucie = "X_SAUCIE", magan = "X_MAGAN", scgcn = "X_scGCN", siggcn = "X_sigGCN",
-  condscvi = "X_CondSCVI", destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", scgpt = "X_scGPT",
-  scfoundation = "X_scFoundation"
+  condscvi = "X_CondSCVI", destvi = "X_DestVI", stereoscopecells = "X_stereoscope_cells", gimvi = "X_gimVI",
+  scgpt = "X_scGPT", scfoundation = "X_scFoundation"
 )
 
 # Inputs of models that are columns of the metadata, with the engine's option for each.
@@ -28,7 +28,13 @@ COLUMN_INPUTS <- c(
 # The engine's options of inputs, with the arguments of the short forms that stand for them.
 INPUT_ARGUMENTS <- c(
   protein_key = "protein.assay", panel_key = "panel", peaks_key = "peaks.assay", gene_sets = "gene.sets",
-  gene_graph = "gene.graph", shared_features = "shared.features", graph_key = "graph", fine_labels_key = "fine"
+  gene_graph = "gene.graph", shared_features = "shared.features", graph_key = "graph", fine_labels_key = "fine",
+  spatial_key = "spatial.assay"
+)
+
+# The trained model that a model stands on, whose columns are of other cells.
+HELD_MODELS <- c(
+  destvi = "condscvi", stereoscope = "stereoscope_cells"
 )
 
 #' @rdname RunModel
@@ -507,12 +513,55 @@ RunCondSCVI <- function(object, fine = NULL, inputs = NULL, ...) {
 
 #' @rdname RunModel
 #' @export
-RunDestVI <- function(object, ...) RunModel(object, model = "destvi", ...)
-
-#' @rdname RunModel
-#' @export
 RunStereoscopeCells <- function(object, ...) RunModel(object, model = "stereoscope_cells", ...)
 
 #' @rdname RunModel
 #' @export
 RunStereoscope <- function(object, ...) RunModel(object, model = "stereoscope", ...)
+
+#' gimVI: single cells and spatial data of few genes in one latent space
+#'
+#' Trains gimVI on raw counts and adds its embedding, the reduction `gimvi`. `RunGimVI()` is
+#' `RunModel(model = "gimvi")`, which see for the arguments that all models have.
+#'
+#' @section Options of gimVI and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `batch_size` = 256.
+#' * `n_latent` (default 10): Dimensions of the latent space.
+#' * `gene_likelihood` (default zinb): Distribution of the counts of the single cells.
+#' * `spatial_likelihood` (default nb): Distribution of the counts of the spatial data.
+#' * `learn_library` (default TRUE): Learn the library size of single cells rather than take it as their total.
+#' * `learn_spatial_library` (default FALSE): Learn the library size of spatial cells rather than take it as their
+#'   total.
+#' * `kappa` (default 5): Weight of the loss of fooling a classifier of the data sets; 0 for none.
+#' * `n_layers_encoder_individual` (default 1): Hidden layers of the encoder that each data set has for itself.
+#' * `n_layers_encoder_shared` (default 1): Hidden layers of the encoder that both data sets share.
+#' * `dim_hidden_encoder` (default 64): Width of the encoder's hidden layers.
+#' * `n_layers_decoder_individual` (default 0): Hidden layers of the decoder that see the batch.
+#' * `n_layers_decoder_shared` (default 0): Hidden layers of the decoder after these, that do not.
+#' * `dim_hidden_decoder_individual` (default 64): Width of the first; of one layer that no shared one follows it is
+#'   dim_hidden_decoder_shared, as in scvi-tools.
+#' * `dim_hidden_decoder_shared` (default 64): Width of the second.
+#' * `dropout_rate_encoder` (default 0.2): Share of hidden units that the encoder drops in training.
+#' * `dropout_rate_decoder` (default 0.2): Share of hidden units that the decoder drops in training, where it has any.
+#' * `dispersion` (default gene-batch): What the dispersion of a gene may depend on.
+#' * `log_variational` (default TRUE): Give the encoder log(1 + counts) rather than counts.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param spatial.assay The Location of the counts of the spatial data, with names of genes: name of an assay (in a
+#'   SingleCellExperiment of an alternative experiment), or a matrix of features x cells. What was not measured is NA.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Lopez et al. 2019, arXiv:1905.02269
+#' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunGimVI(obj, spatial.assay = "spatial", batch = "donor")
+#' }
+RunGimVI <- function(object, spatial.assay = NULL, inputs = NULL, ...) {
+  own <- list(spatial = spatial.assay)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c(spatial = "spatial.assay"))
+  RunModel(object, model = "gimvi", inputs = inputs, ...)
+}

@@ -177,9 +177,10 @@ new_task <- function(model, batch, labels, seed.use, verbose, model.path, start,
   check_option_names(options, call)
   fixed <- list(batch_key = batch, labels_key = labels, seed = check_whole(seed.use, "seed.use", call))
   columns <- unlist(c(batch, labels, options[c("categorical_covariate_keys", "continuous_covariate_keys", "size_factor_key", COLUMN_INPUTS)]))
+  known <- if (!identical(unname(HELD_MODELS[model]), start$name)) start
   list(
     model = model, options = c(Filter(Negate(is.null), fixed), options), verbose = verbose, path = model.path, call = call,
-    start = start, columns = unique(c(columns, start$columns)), labels = c(labels, start$labels)
+    start = start, columns = unique(c(columns, known$columns)), labels = c(labels, known$labels)
   )
 }
 

@@ -30,6 +30,7 @@ def add_inputs(adata):
     """With five proteins of which the cells of batch b0 lack two, peaks, and three gene sets.
 
     obsm["unspliced"]: counts of all genes. obsm["some"]: nine proteins that a quarter of the cells lacks.
+    obsm["panel"]: counts of a third of the genes in three quarters of the cells.
     """
     draw, kind = np.random.default_rng(1), adata.obs["cell_type"].cat.codes.to_numpy()
     proteins = draw.poisson(draw.gamma(2, 5, (3, 5))[kind]).astype(np.float32)
@@ -44,6 +45,9 @@ def add_inputs(adata):
     unspliced = draw.poisson(0.3 * adata.X.toarray() + 0.1).astype(np.float32)
     adata.obsm["unspliced"] = pd.DataFrame(unspliced, adata.obs_names, adata.var_names)
     adata.uns["shared"] = pd.DataFrame({"gene": adata.var_names[:3], "protein": ["CD0", "CD1", "CD2"]})
+    panel = draw.poisson(0.5 * adata.X.toarray()[:, ::3]).astype(np.float32)
+    panel[::4] = 0
+    adata.obsm["panel"] = pd.DataFrame(panel, adata.obs_names, adata.var_names[::3])
     sets = draw.integers(0, 2, (adata.n_vars, 3)).astype(np.float32)
     nodes = [f"node{i % 6}" for i in range(adata.n_vars)]
     edges = {"parent": [*nodes, *["top0"] * 3, *["top1"] * 4], "child": [*adata.var_names, *sorted({*nodes}), "node0"]}

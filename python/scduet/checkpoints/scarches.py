@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from scduet.checkpoints.scvi_tools import THREE_FILES, Foreign
+from scduet.checkpoints.scvi_files import THREE_FILES
+from scduet.checkpoints.scvi_tools import Foreign
 from scduet.contract import Reference
 from scduet.data.schema import Schema
 from scduet.errors import FormatError, some

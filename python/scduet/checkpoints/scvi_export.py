@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from scduet.checkpoints import scvi_gimvi as gimvi
 from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_spatial as spatial
 from scduet.checkpoints import scvi_totalvi as totalvi
 from scduet.checkpoints import scvi_velovi as velovi
+from scduet.checkpoints.scvi_files import ONE_FILE
 from scduet.checkpoints.scvi_names import VAE, to_scvi_tools
-from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, NAMES, ONE_FILE
+from scduet.checkpoints.scvi_tools import LINEAR_CLASSIFIER, MODELS, NAMES
 from scduet.data.schema import Schema
 from scduet.errors import FormatError, some
 from scduet.io.atomic import place_whole
@@ -40,9 +42,13 @@ NON_KWARGS = {  # arguments that their constructors name, in that order; the res
     ),
     "condscvi": ("n_hidden", "n_latent", "n_layers", "weight_obs", "dropout_rate"),
     "stereoscope_cells": (),
-    "destvi": (),
-    "stereoscope": ("prior_weight",),
+    "destvi": (
+        *("cell_type_mapping", "decoder_state_dict", "px_decoder_state_dict", "px_r", "per_ct_bias"),
+        *("n_hidden", "n_latent", "n_layers", "dropout_decoder"),
+    ),
+    "stereoscope": ("sc_params", "cell_type_mapping", "prior_weight"),
     "poissonvi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "latent_distribution"),
+    "gimvi": ("generative_distributions", "model_library_size", "n_latent"),
     "velovi": ("n_hidden", "n_latent", "n_layers", "dropout_rate", "gamma_init_data", "linear_decoder"),
     "totalvi": (
         *("n_latent", "gene_dispersion", "protein_dispersion", "gene_likelihood", "latent_distribution"),
@@ -55,7 +61,7 @@ NON_KWARGS = {  # arguments that their constructors name, in that order; the res
         *("deeply_inject_covariates", "encode_covariates", "fully_paired", "protein_dispersion"),
     ),
 }
-KWARGS = {"scvi": "kwargs", "condscvi": "module_kwargs"}
+KWARGS = {"scvi": "kwargs", "condscvi": "module_kwargs", "destvi": "module_kwargs"}
 OF_TRAINING = ("classification_ratio", "n_samples_per_label")  # options that there belong to train()
 COVARIATES = ("categorical_covariate_keys", "continuous_covariate_keys")
 SETUP = {  # arguments of their setup_anndata, in that order
@@ -72,20 +78,25 @@ SETUP = {  # arguments of their setup_anndata, in that order
     "stereoscope_cells": ("labels_key", "layer"),
     "destvi": ("layer", "batch_key"),
     "stereoscope": ("layer",),
+    "gimvi": ("batch_key", "labels_key", "layer"),
 }
-NOT_WRITTEN = ("stereoscope_cells", "destvi", "stereoscope")  # which are read alone
 
 
 def write(
-    folder: Path, name: str, module: nn.Module, schema: Schema, history: list[dict[str, float]], overwrite: bool = False
+    folder: Path,
+    name: str,
+    module: nn.Module,
+    schema: Schema,
+    history: list[dict[str, float]],
+    overwrite: bool = False,
+    holds: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `folder`/model.pt for scvi-tools.
+    """Write `folder`/model.pt for scvi-tools. holds: the model that it stands on.
 
     Raises FormatError where the folder exists already, or scvi-tools has no such model.
     """
-    written = [known for known in SETUP if known not in NOT_WRITTEN]
-    if name not in written:
-        raise FormatError(f"{name!r} cannot be written for scvi-tools", f"export one of {some(written, 9)}")
+    if name not in SETUP:
+        raise FormatError(f"{name!r} cannot be written for scvi-tools", f"export one of {some(SETUP, 9)}")
     if name == "condscvi" and schema.features:
         remedy = "train it without fine_labels_key"
         raise FormatError("the CondSCVI of scvi-tools takes 'unlabeled' for a fine type, this one does not", remedy)
@@ -98,23 +109,26 @@ def write(
         raise FormatError(f"the SCANVI of scvi-tools needs labels of text, {key!r} has others", remedy)
     if (folder / ONE_FILE).exists() and not overwrite:
         raise FormatError(f"{folder / ONE_FILE} exists", "choose another folder, or pass overwrite=True")
-    attributes = _attributes(name, module, schema, history)
+    attributes = _attributes(name, module, schema, history, holds or {})
     parts = None
     if name == "totalvi":
         parts = totalvi.write_proteins(attributes["registry_"], schema, module)
     elif name == "multivi":
         parts = multivi.write_modalities(attributes["registry_"], schema, module)
-    content = {
-        "model_state_dict": _weights(name, module),
-        "var_names": {k: np.array(v, object) for k, v in parts.items()} if parts else np.array(schema.genes, object),
-        "attr_dict": attributes,
-    }
+    content = {"model_state_dict": _weights(name, module), "attr_dict": attributes}
+    if name == "gimvi":
+        content |= gimvi.write_two(attributes, [registry(name, *own) for own in gimvi.parted(schema, module.reference)])
+    else:
+        names = {k: np.array(v, object) for k, v in parts.items()} if parts else np.array(schema.genes, object)
+        content["var_names"] = names
     folder.mkdir(parents=True, exist_ok=True)
     place_whole(folder / ONE_FILE, lambda new: torch.save(content, new))
 
 
 def weights_by_their_names(name: str, module: Any) -> dict[str, Tensor]:
     """The weights of `module` under their names and in their shapes."""
+    if name == "gimvi":
+        return gimvi.written_weights(module)
     written = spatial.written_weights if name in spatial.NAMES else to_scvi_tools
     return written(module, NAMES.get(name, VAE))
 
@@ -130,6 +144,8 @@ def _weights(name: str, module: Any) -> dict[str, Any]:
     if name == "ldvae":
         weights = _linear_decoder(weights)
     contiguous = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    if name == "gimvi":  # of which pyro's store is an unexpected key there
+        return contiguous
     return {**contiguous, "pyro_param_store": {"params": {}, "constraints": {}}}
 
 
@@ -141,11 +157,13 @@ def _linear_decoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return unused | {key: value for key, value in weights.items() if key not in of_mlp}
 
 
-def _attributes(name: str, module: Any, schema: Schema, history: list[dict[str, float]]) -> dict[str, Any]:
+def _attributes(
+    name: str, module: Any, schema: Schema, history: list[dict[str, float]], holds: Mapping[str, Any]
+) -> dict[str, Any]:
     none = np.array([], dtype=np.int64)
     attributes = {
         "history_": _frames(history),
-        "init_params_": _init(name, module),
+        "init_params_": _init(name, module, holds),
         "is_trained_": True,
         "registry_": registry(name, schema, module.reference),
         "train_indices_": none,
@@ -158,12 +176,16 @@ def _attributes(name: str, module: Any, schema: Schema, history: list[dict[str, 
     return attributes
 
 
-def _init(name: str, module: Any) -> dict[str, Any]:
+def _init(name: str, module: Any, holds: Mapping[str, Any]) -> dict[str, Any]:
     given = dataclasses.asdict(module.config)
     if name == "totalvi":
         given = totalvi.init(module.config)
     elif name == "multivi":
         given = multivi.init(module.config, module.reference)
+    elif name == "gimvi":
+        given = gimvi.init(given)
+    elif name in spatial.NAMES:
+        given = spatial.init(name, module, holds, given)
     given = {k: v for k, v in given.items() if k not in OF_TRAINING}
     named = {key: given.pop(key) for key in NON_KWARGS[name] if key in given}
     return {"kwargs": {KWARGS.get(name, "model_kwargs"): given}, "non_kwargs": named}
@@ -212,6 +234,8 @@ def registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
         del fields["batch"]
     if name in ("destvi", "stereoscope"):
         del fields["labels"]
+        where = {"attr_name": "obs", "attr_key": "_indices"}
+        fields["ind_x"] = {"data_registry": where, "state_registry": {}, "summary_stats": {}}
     if name == "velovi":
         fields, head["setup_args"] = velovi.fields_of(schema, reference)
     return head | {"field_registries": fields}

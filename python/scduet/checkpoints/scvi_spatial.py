@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
@@ -71,7 +72,11 @@ DESTVI = Names(
         "component_weight": "mp_vprior",
     },
 )
-STEREOSCOPE_CELLS = Names(same={"rate": "W", "logit": "px_o"}, may_be_unused=("ct_weight", "pyro_param_store"))
+STEREOSCOPE_CELLS = Names(
+    same={"rate": "W", "logit": "px_o"},
+    may_be_unused=("ct_weight", "pyro_param_store"),
+    unused=lambda theirs, _: {"ct_weight": torch.ones(theirs["W"].shape[1])},  # of types, all alike
+)
 STEREOSCOPE = Names(
     turned={"amount": "V"},
     same={"rate": "W", "logit": "px_o", "noise": "eta", "platform": "beta"},
@@ -104,6 +109,10 @@ def written_weights(module: Any, names: Names) -> dict[str, Tensor]:
     found[f"{HEAD}.weight"] = weight[:, :width].contiguous()
     if STATES in found:
         found[STATES] = found[STATES].permute(2, 1, 0).contiguous()
+    if names is DESTVI:  # where networks give these, theirs are never used
+        n, kinds = module.reference.n_cells, module.n_labels
+        found.setdefault("V", weight.new_zeros(kinds + module.config.add_celltypes, n))
+        found.setdefault(STATES, weight.new_zeros(module.n_latent, kinds, n))
     bias = weight[:, width:].t().contiguous()
     found[BIAS] = bias if len(bias) else weight.new_zeros(1, len(weight))
     return found
@@ -118,6 +127,11 @@ OF_REFERENCE = (
     "sc_params",
     "st_adata",
 )  # arguments: what is known of the reference
+PRIOR = {"mean_vprior": "component_mean", "var_vprior": "component_variance", "mp_vprior": "component_weight"}
+OF_MODULE = (  # our options of DestVI that are arguments of their module; the others belong to their loss
+    *("dropout_amortization", "augmentation", "n_samples_augmentation", "n_states_per_label", "eps_v", "amortization"),
+    *("prior_mode", "add_celltypes", "n_latent_amortization"),
+)
 LABELS = "labels"  # column of the cell types of a reference that files of spots do not name
 
 
@@ -185,8 +199,7 @@ def _reference_of_spots(name: str, given: Mapping[str, Any], schema: Schema) -> 
 
 def _components(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The components of the states that a DestVI was made with."""
-    names = {"component_mean": "mean_vprior", "component_variance": "var_vprior", "component_weight": "mp_vprior"}
-    return {ours: np.asarray(given[theirs], np.float32) for ours, theirs in names.items()}
+    return {ours: np.asarray(given[theirs], np.float32) for theirs, ours in PRIOR.items()}
 
 
 def complete(held: Any, module: Any) -> None:
@@ -202,3 +215,38 @@ def complete(held: Any, module: Any) -> None:
         held.module.prior_mean.copy_(module.component_mean)
         held.module.prior_log_sd.copy_(0.5 * module.component_variance.log())
         held.module.prior_logits.copy_(module.component_weight.log())
+
+
+def init(name: str, module: Any, holds: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Their arguments for our options and for what these models know of their reference."""
+    if name in ("stereoscope_cells", "stereoscope"):
+        del given["initialization"]
+    if name == "condscvi" or not holds:
+        return given
+    held = holds["single_cell"]
+    types = np.array(list(held.schema.values(str(held.schema.fields.labels_key))), dtype=object)
+    if name == "stereoscope":
+        parameters = tuple(weight.detach().cpu().numpy() for weight in (module.rate, module.logit))
+        return {**given, "sc_params": parameters, "cell_type_mapping": types}
+    weights, sizes = written_weights(module, DESTVI), held.config
+    given = {option: value for option, value in given.items() if option in OF_MODULE}
+    own = {
+        "cell_type_mapping": types,
+        **{f"{part}_state_dict": _of_part(weights, part) for part in ("decoder", HEAD)},
+        "px_r": held.module.log_dispersion.detach().cpu().clone(),
+        BIAS: weights[BIAS].cpu().clone(),
+        "n_hidden": sizes.n_hidden,
+        "n_latent": sizes.n_latent,
+        "n_layers": sizes.n_layers,
+        "dropout_decoder": sizes.dropout_rate,
+    }
+    components = {theirs: getattr(module, ours).cpu().clone() for theirs, ours in PRIOR.items()}
+    return {**own, **given, **components}
+
+
+def _of_part(weights: Mapping[str, Tensor], part: str) -> OrderedDict[str, Tensor]:
+    start = f"{part}."
+    found = {
+        name.removeprefix(start): w.detach().cpu().clone() for name, w in weights.items() if name.startswith(start)
+    }
+    return OrderedDict(found)

@@ -1,9 +1,4 @@
-"""Model folders of scvi-tools, version 0.8 to 1.5: read without running anything in them.
-
-model.pt                                       0.15 and later: weights, gene names, registry, history in one file
-model_params.pt, attr.pkl, var_names.csv       before; both layouts may have a prefix
-(adata.h5ad, README.md, _scvi_required_metadata.json beside it are not needed)
-"""
+"""Models of scvi-tools, version 0.8 to 1.5: what their files hold, as the parts of a model of ours."""
 
 from __future__ import annotations
 
@@ -18,6 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from scduet.checkpoints import scvi_files as files
+from scduet.checkpoints import scvi_gimvi as gimvi
 from scduet.checkpoints import scvi_multivi as multivi
 from scduet.checkpoints import scvi_spatial as spatial
 from scduet.checkpoints import scvi_totalvi as totalvi
@@ -29,20 +26,23 @@ from scduet.data.checks import mark_of_number
 from scduet.data.levels import kind_of, text
 from scduet.data.schema import Fields, Schema
 from scduet.errors import FormatError, OptionError, some
-from scduet.io.safe_pickle import read_pickle
-from scduet.io.torch_archive import read_torch
 from scduet.models import find
 from scduet.nn.random import own_random_numbers
 from scduet.options import build
 
-ONE_FILE, THREE_FILES = "model.pt", ("model_params.pt", "attr.pkl", "var_names.csv")
 MODELS = {  # theirs: ours
     **dict(SCVI="scvi", SCANVI="scanvi", LinearSCVI="ldvae", AUTOZI="autozi", TOTALVI="totalvi"),
     **dict(PEAKVI="peakvi", POISSONVI="poissonvi", MULTIVI="multivi", VELOVI="velovi"),
     **dict(CondSCVI="condscvi", DestVI="destvi"),
-    **dict(RNAStereoscope="stereoscope_cells", SpatialStereoscope="stereoscope"),
+    **dict(RNAStereoscope="stereoscope_cells", SpatialStereoscope="stereoscope", GIMVI="gimvi"),
 }
-NAMES = {"totalvi": TOTALVI, "multivi": MULTIVI, "velovi": VELOVI, **spatial.NAMES}  # of weights, where not VAE's
+NAMES = {
+    "gimvi": gimvi.GIMVI,
+    "totalvi": TOTALVI,
+    "multivi": MULTIVI,
+    "velovi": VELOVI,
+    **spatial.NAMES,
+}  # of weights, where not VAE's
 NO_MATTER = {  # arguments that do not change the model
     *("use_cuda", "use_gpu", "datamodule", "registry", "adata", "pretrained_model", "unlabeled_category", "labels_key"),
     *("extra_payload_autotune", "data_and_attributes"),
@@ -51,8 +51,8 @@ LINEAR_CLASSIFIER = (
     "classifier.classifier.0.",
     "classifier.classifier.1.",
 )  # where theirs has it, where our table does
-NOT_THEIRS = ("vocab.json", "args.json")  # beside the best_model.pt of scGPT
 UNUSED = ("y_prior", "pyro_param_store")
+recognize = files.recognize
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,14 @@ class Foreign:
     holds: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # argument -> what is known of a model it is on
 
 
-def recognize(path: Path) -> bool:
-    """Is this a model folder of scvi-tools, or its model.pt?"""
-    if path.is_file():
-        return path.suffix == ".pt"
-    return bool(_files(path)) and not any((path / name).exists() for name in NOT_THEIRS)
-
-
 def read(path: Path) -> Foreign:
     """The model in a folder, or in a model.pt.
 
     Raises FormatError, saying what is wrong, for files that are damaged, forged, or of a model of another kind.
     """
-    weights, names, attributes = _content(path)
+    weights, names, attributes = files.content(path)
+    if gimvi.GENES.keys() == (names.keys() if isinstance(names, dict) else ()):
+        return _of_two_data_sets(path, weights, names, attributes)
     known = _registry(attributes)
     name = MODELS.get(str(known.get("model_name")))
     if name is None:
@@ -120,27 +115,23 @@ def read(path: Path) -> Foreign:
     return Foreign(name, module.eval(), schema, reference, config, history, rows, held_out, holds)
 
 
+def _of_two_data_sets(
+    path: Path, weights: Mapping[str, Tensor], genes: Mapping[str, tuple[str, ...]], attributes: Mapping[str, Any]
+) -> Foreign:
+    """A gimVI."""
+    given = _flat(attributes.get("init_params_", {}))
+    config = _config("gimvi", {**given, **gimvi.options(given)}, path)
+    schema, reference = gimvi.described(genes, _registries(attributes), weights)
+    with own_random_numbers():
+        module = find("gimvi")(reference, config)
+    module.load_state_dict(gimvi.read_weights(weights, module, genes))
+    return Foreign("gimvi", module.eval(), schema, reference, config, _history(attributes.get("history_")))
+
+
 def registry(path: Path) -> dict[str, Any]:
     """What a model there knows of its data: `setup_args`, `field_registries`, `model_name`."""
-    return _registry(_content(path)[2])
-
-
-def _files(folder: Path) -> list[Path]:
-    """Files that start a model: model.pt or model_params.pt, with any prefix."""
-    return sorted(p for p in folder.glob("*.pt") if p.name.endswith((ONE_FILE, THREE_FILES[0])))
-
-
-def _content(path: Path) -> tuple[dict[str, Tensor], Any, dict[str, Any]]:
-    """Weights, names of genes (or of the features of each modality), and attributes."""
-    found = [path] if path.is_file() else _files(path)
-    if len(found) != 1:
-        raise FormatError(f"{path} holds {len(found)} models of scvi-tools", "pass the path of one model.pt")
-    if found[0].name.endswith(THREE_FILES[0]):
-        return _three_files(found[0])
-    content = read_torch(found[0])
-    if not isinstance(content, dict) or not {"model_state_dict", "var_names", "attr_dict"} <= set(content):
-        raise FormatError(f"{found[0]} is no model of scvi-tools", "theirs hold model_state_dict, var_names, attr_dict")
-    return _tensors(content["model_state_dict"]), content["var_names"], content["attr_dict"]
+    attributes = files.content(path)[2]
+    return _registries(attributes)[0] if "registries_" in attributes else _registry(attributes)
 
 
 def _genes(names: Any, registry: Mapping[str, Any], path: Path) -> tuple[str, ...]:
@@ -150,19 +141,6 @@ def _genes(names: Any, registry: Mapping[str, Any], path: Path) -> tuple[str, ..
         message = f"{path} is a model of the modalities {some(names)}, and does not say which is the main one"
         raise FormatError(message, "save the model again with scvi-tools")
     return tuple(map(str, names[main] if isinstance(names, dict) else names))
-
-
-def _three_files(weights: Path) -> tuple[dict[str, Tensor], tuple[str, ...], dict[str, Any]]:
-    attributes, genes = (weights.with_name(weights.name.replace(THREE_FILES[0], name)) for name in THREE_FILES[1:])
-    for path in (attributes, genes):
-        if not path.is_file():
-            raise FormatError(f"{path} is missing", "models from before 0.15 have three files")
-    names = tuple(line.split(",")[0] for line in genes.read_text(encoding="utf-8").splitlines() if line)
-    return _tensors(read_torch(weights)), names, read_pickle(attributes)
-
-
-def _tensors(weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
 
 
 def _registry(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +162,13 @@ def _registry(attributes: Mapping[str, Any]) -> dict[str, Any]:
     arguments["unlabeled_category"] = init.get("unlabeled_category", attributes.get("unlabeled_category_"))
     name = "SCANVI" if arguments["unlabeled_category"] is not None else _guessed(attributes)
     return {"model_name": name, "setup_args": arguments, "field_registries": fields}
+
+
+def _registries(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of a model of two data sets."""
+    if "registries_" in attributes:
+        return attributes["registries_"]
+    return [_registry({"scvi_setup_dict_": one}) for one in attributes[files.OLD_REGISTRIES]]
 
 
 def _categories(mapping: Mapping[str, Any]) -> dict[str, Any]:

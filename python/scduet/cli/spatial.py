@@ -82,15 +82,17 @@ def impute_genes(
         list[str] | None, typer.Option(help="Gene to impute; once for each, default the most variable ones.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="ridge, knn, knn_10, or auto: the best of them on held-out genes.")
+        str, typer.Option(help="ridge, knn, knn_10, auto: the best of them on held-out genes; or gimvi, a deep model.")
     ] = "auto",
     layer: Annotated[str | None, typer.Option(help="Layer of the spatial data with raw counts; default X.")] = None,
     reference_layer: Annotated[str | None, typer.Option(help="That of the reference.")] = None,
     n_genes: Annotated[int, typer.Option(help="How many, where none are named.")] = 2000,
     n_folds: Annotated[int, typer.Option(help="Parts in which shared genes are held out.")] = 5,
+    max_epochs: Annotated[int | None, typer.Option(help="Of gimvi: epochs of each training.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Also write scores by method and gene here (.csv).")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Predict genes that spatial data lack.
 
@@ -104,7 +106,9 @@ def impute_genes(
     import scduet
 
     where = {"layer": layer, "reference_layer": reference_layer, "n_genes": n_genes, "n_folds": n_folds, "seed": seed}
-    found = scduet.impute_genes(read(spatial), read(reference), gene or None, model=model, **where)
+    deep = {"callback": listener(quiet)} if model == "gimvi" else {}
+    deep |= {} if max_epochs is None else {"max_epochs": max_epochs}
+    found = scduet.impute_genes(read(spatial), read(reference), gene or None, model=model, **where, **deep)
     typer.echo(repr(found))
     if output.suffix == ".csv":
         place_whole(output.absolute(), found.values.to_df().to_csv)

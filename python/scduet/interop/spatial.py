@@ -1,4 +1,4 @@
-"""What R asks for to take spots and bulk samples apart into cell types."""
+"""What R asks for to take spots and bulk samples apart into cell types, and to predict genes that spatial data lack."""
 
 from __future__ import annotations
 
@@ -37,6 +37,31 @@ def deconvolve(adata, reference, labels_key: str, options: Options, callback: Ca
 def deconvolve_bulk(adata, reference, labels_key: str, options: Options) -> Deconvolved:
     """`scduet.deconvolve_bulk`."""
     return _sent(call(scduet.deconvolve_bulk, adata, reference, labels_key=labels_key, options=options))
+
+
+@dataclass(frozen=True)
+class Imputed:
+    """Predicted genes as R's matrix of genes x cells, tables of scores, notes, and the method."""
+
+    values: Genes
+    table: list[codec.Column]
+    scores: list[codec.Column]
+    notes: codec.Text
+    model: codec.Text
+
+
+def impute_genes(adata, reference, genes, options: Options, callback: Callable | None = None) -> Imputed:
+    """`scduet.impute_genes`; only gimVI tells how far it is."""
+    told = {"callback": listener(callback)} if dict(options).get("model") == "gimvi" else {}
+    wanted = None if genes is None else list(genes)
+    found = call(scduet.impute_genes, adata, reference, wanted, options={**dict(options), **told})
+    return Imputed(
+        values=Genes(codec.as_text(found.values.var_names), objects.block(found.values.X)),
+        table=codec.columns_of(found.table.reset_index()),
+        scores=codec.columns_of(found.scores.reset_index()),
+        notes=codec.as_text(found.notes),
+        model=codec.as_text([found.model]),
+    )
 
 
 def _sent(found: Deconvolution) -> Deconvolved:

@@ -66,6 +66,7 @@ MODELS: dict[str, Row] = {
         *("scduet.models.spatial.stereoscope:Stereoscope", "X_stereoscope", "stereoscope"),
         *("RunStereoscope", "SpatialStereoscope", "deconvolution"),
     ),
+    "gimvi": Row("scduet.models.spatial.gimvi:GimVI", "X_gimVI", "gimvi", "RunGimVI", "GIMVI", task="imputation"),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 OWN: dict[str, type] = {}  # classes of the user's own that this session was given, by their names

@@ -251,6 +251,13 @@ STEREOSCOPE = Paper(
     "Communications Biology 3:565 (2020)",
     "10.1038/s42003-020-01247-y",
 )
+GIMVI = Paper(
+    "Lopez R, Nazaret A, Langevin M, et al.",
+    "A joint model of unpaired data from scRNA-seq and spatial transcriptomics for imputing missing gene expression "
+    "measurements",
+    "arXiv:1905.02269 (2019)",
+    "10.48550/arXiv.1905.02269",
+)
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),
     "scanvi": (SCANVI, SCVI),
@@ -279,6 +286,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "destvi": (DESTVI,),
     "stereoscope_cells": (STEREOSCOPE,),
     "stereoscope": (STEREOSCOPE,),
+    "gimvi": (GIMVI,),
     "kpnn": (KPNN,),
     "solo": (SOLO,),
     "geneformer": (GENEFORMER,),

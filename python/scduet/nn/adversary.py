@@ -16,9 +16,9 @@ N_HIDDEN, N_LAYERS, DROPOUT = 32, 2, 0.1  # as in scvi-tools
 class Adversary(nn.Module):
     """Both losses are means over cells. Its states are taken as they are: detach those it is trained on."""
 
-    def __init__(self, n_latent: int, n_levels: int):
+    def __init__(self, n_latent: int, n_levels: int, n_layers: int = N_LAYERS):
         super().__init__()
-        self.body = MLP(n_latent, N_HIDDEN, N_LAYERS, dropout=DROPOUT)
+        self.body = MLP(n_latent, N_HIDDEN, n_layers, dropout=DROPOUT)
         self.logits = nn.Linear(N_HIDDEN, n_levels)
 
     def recognition(self, z: Float[Tensor, "cell latent"], level: Int[Tensor, " cell"]) -> Float[Tensor, ""]:

@@ -8,6 +8,8 @@ several transform_batch, counts drawn of proteins have the capture efficiency of
 are no fragments, POISSONVI.differential_accessibility calls what differs (theirs of 1.4 what does not), and tables of
 several groups say which row is of which. Of spots: DestVI.from_rna_model takes a CondSCVI of either prior and keeps
 what setup_anndata was told, free proportions are a softmax everywhere, and get_fine_celltypes adds up states by type.
+GIMVI leaves the batches of its data as they are, get_elbo and the like take both data sets, and spatial genes without
+any count are none of its panel.
 """
 
 from scduet._version import __version__

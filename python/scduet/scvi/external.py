@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from scduet.scvi.gimvi import GIMVI
 from scduet.scvi.peaks import POISSONVI
 from scduet.scvi.registry import instead_of
 from scduet.scvi.solo import SOLO
 from scduet.scvi.spots import RNAStereoscope, SpatialStereoscope
 from scduet.scvi.velocity import VELOVI
 
-__all__ = ["POISSONVI", "SOLO", "VELOVI", "RNAStereoscope", "SpatialStereoscope"]
+__all__ = ["GIMVI", "POISSONVI", "SOLO", "VELOVI", "RNAStereoscope", "SpatialStereoscope"]
 _NOT_HERE = (
-    *("CYTOVI", "CellAssign", "ContrastiveVI", "Decipher", "GIMVI", "METHYLANVI", "METHYLVI", "MRVI", "RESOLVI"),
+    *("CYTOVI", "CellAssign", "ContrastiveVI", "Decipher", "METHYLANVI", "METHYLVI", "MRVI", "RESOLVI"),
     *("SCAR", "SCBASSET", "SCVIVA", "SysVI", "TOTALANVI"),
     *("Tangram", "TorchMRVI"),
 )

@@ -15,7 +15,7 @@ from anndata import AnnData, read_h5ad
 
 from scduet import api
 from scduet.api import Model
-from scduet.checkpoints import scvi_export, scvi_tools
+from scduet.checkpoints import scvi_export, scvi_files, scvi_tools
 from scduet.contract import has_cells
 from scduet.errors import FormatError, OptionError
 from scduet.io import native
@@ -157,8 +157,7 @@ class ScviModel(Members, Analyses):
         refuse("load", datamodule=datamodule)
         if backup_url is not None and not Path(dir_path).exists():
             refuse("load", backup_url=backup_url)
-        folder = _folder(dir_path, prefix)
-        model = _loaded(folder if native.is_ours(folder) else _foreign(Path(dir_path), prefix))
+        folder, model = _folder(dir_path, prefix), model_in(dir_path, prefix)
         if model.name != cls._name:
             raise FormatError(f"{dir_path} holds a {model.name!r}, not a {cls.__name__}", "load it with its own class")
         if adata is None:
@@ -174,10 +173,10 @@ class ScviModel(Members, Analyses):
         target = Path(output_dir_path)
         if target.exists() and not overwrite:
             raise FormatError(f"{target} exists", "choose another folder, or pass overwrite=True")
-        legacy = Path(dir_path) / f"{prefix or ''}{scvi_tools.THREE_FILES[0]}"
+        legacy = Path(dir_path) / f"{prefix or ''}{scvi_files.THREE_FILES[0]}"
         _loaded(legacy).export_scvi_tools(target, overwrite)
         if prefix:
-            (target / scvi_tools.ONE_FILE).replace(target / f"{prefix}{scvi_tools.ONE_FILE}")
+            (target / scvi_files.ONE_FILE).replace(target / f"{prefix}{scvi_files.ONE_FILE}")
 
     @staticmethod
     def load_registry(dir_path, prefix=None) -> dict[str, Any]:
@@ -276,6 +275,12 @@ def _loaded(folder) -> Model:
     if model.name not in MODELS:
         raise FormatError(f"{folder} holds a published transformer", "load it with scduet.load")
     return model
+
+
+def model_in(dir_path, prefix: str | None) -> Model:
+    """The model in a folder of ours or of scvi-tools."""
+    folder = _folder(dir_path, prefix)
+    return _loaded(folder if native.is_ours(folder) else _foreign(Path(dir_path), prefix))
 
 
 def _folder(dir_path, prefix: str | None) -> Path:

@@ -55,6 +55,8 @@ class BatchFeeder:
         """The code of each cell's stratum."""
         if name == "batch":
             return self.cells.batch
+        if name in self.cells.extra:
+            return self.cells.measured.get(name, np.ones(len(self.cells), bool))
         label = np.full(len(self.cells), -1) if self.cells.label is None else self.cells.label
         return label if name == "label" else label >= 0
 

@@ -54,3 +54,24 @@ test_that("bulk samples come as a matrix and go back as matrices", {
   logs <- log2(sweep(known$spots, 2, colSums(known$spots), "/") * 1000 + 1)
   expect_error(DeconvolveBulk(logs, objects(known)$cells, labels = "kind"), class = "scduet_error")
 })
+
+test_that("one call trains the reference of DestVI and DestVI", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  known <- planted()
+  made <- objects(known)
+  quick <- list(max_epochs = 2, n_hidden = 16, verbose = FALSE)
+  found <- suppressWarnings(RunDestVI(made$spots, made$cells,
+    labels = "kind", reference.options = quick, max_epochs = 2, verbose = FALSE
+  ))
+  shares <- SeuratObject::Embeddings(found, "destvi")
+  expect_identical(dim(shares), c(30L, 3L))
+  expect_equal(unname(rowSums(shares)), rep(1, 30), tolerance = 1e-5)
+  cells <- suppressWarnings(RunCondSCVI(made$cells, labels = "kind", max_epochs = 2, n_hidden = 16, verbose = FALSE))
+  again <- suppressWarnings(RunDestVI(made$spots, start = ScduetModel(cells), max_epochs = 2, verbose = FALSE))
+  expect_equal(SeuratObject::Embeddings(again, "destvi"), shares, tolerance = 1e-4)
+  expect_error(RunDestVI(made$spots), class = "scduet_error_option")
+  expect_error(RunDestVI(made$spots, made$cells, labels = "kinds"), class = "scduet_error_column")
+  other <- suppressWarnings(SeuratObject::CreateSeuratObject(methods::as(`rownames<-`(known$spots, paste0("x", 1:60)), "CsparseMatrix")))
+  expect_error(RunDestVI(other, made$cells, labels = "kind"), class = "scduet_error_data")
+})

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI", "MULTIVI")
-SPOTS = ("CondSCVI", "DestVI", "RNAStereoscope", "SpatialStereoscope")
-PLACES = ("model", "external/poissonvi", "external/stereoscope")  # of their sources
+SPOTS = ("CondSCVI", "DestVI", "RNAStereoscope", "SpatialStereoscope", "GIMVI")  # and of two data sets
+PLACES = ("model", "external/poissonvi", "external/stereoscope", "external/gimvi")  # of their sources
 
 
 def members(root: Path) -> dict:

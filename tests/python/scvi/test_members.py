@@ -16,9 +16,9 @@ from scduet.errors import OptionError
 
 VERSIONS = json.loads(Path(__file__).with_name("members.json").read_text())
 MODELS = ("SCVI", "SCANVI", "LinearSCVI", "AUTOZI", "TOTALVI", "PEAKVI", "POISSONVI", "MULTIVI")
-EXTERNAL = ("POISSONVI", "RNAStereoscope", "SpatialStereoscope")
+EXTERNAL = ("POISSONVI", "RNAStereoscope", "SpatialStereoscope", "GIMVI")
 SPOTS = ("CondSCVI", "DestVI", "RNAStereoscope", "SpatialStereoscope")
-ALL = MODELS + SPOTS
+ALL = (*MODELS, *SPOTS, "GIMVI")
 INSTEAD = {  # members that name an alternative
     *("register_manager", "update_setup_method_args", "get_importance_weights", "get_ranked_features"),
     *("shap_predict", "shap_adata_predict", "prepare_query_mudata", "setup_annbatch"),
@@ -62,6 +62,11 @@ def models():
         made[spots] = class_of(spots).from_rna_model(adata, made[reference])
         for name in (reference, spots):
             made[name].train(1, enable_progress_bar=False)
+    both = adata, adata[:, :8].copy()
+    for one in both:
+        scvi.external.GIMVI.setup_anndata(one, batch_key="batch")
+    made["GIMVI"] = scvi.external.GIMVI(*both, n_latent=3)
+    made["GIMVI"].train(1, enable_progress_bar=False)
     yield made
     scvi.settings.seed = None
 
@@ -120,7 +125,7 @@ def test_modules_that_are_not_here_name_another(name):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("model", "AmortizedLDA"), ("external", "GIMVI"), ("external", "CellAssign")],
+    [("model", "AmortizedLDA"), ("external", "CYTOVI"), ("external", "CellAssign")],
 )
 def test_models_that_are_not_here_say_so(module, name):
     with pytest.raises(AttributeError, match=named(module, repr(name))):

@@ -74,6 +74,18 @@ def test_the_table_holds_every_method_and_gene(planted):
     assert (found.table.loc["mean", ["spearman", "beyond_depth", "pearson"]] == 0).all()
 
 
+def test_gimvi_is_judged_beside_the_others(planted):
+    spatial, single, truth = planted
+    found = sd.impute_genes(spatial, single, model="gimvi", n_folds=2, max_epochs=60, batch_size=64)
+    assert list(found.table.index) == [*METHODS[:3], "gimvi", *METHODS[3:]]
+    assert found.model == "gimvi"
+    assert found.table.loc["gimvi", "beyond_depth"] > 0.25
+    known = np.log1p(truth[:, found.values.var_names].X.toarray() * 1e4 / truth.X.sum(1).A)
+    each = [np.corrcoef(a, b)[0, 1] for a, b in zip(known.T, found.values.X.T, strict=True)]
+    assert np.median(each) > 0.25
+    assert abs(found.values.X.mean() / known.mean() - 1) < 0.2  # of counts per 10,000 of all genes
+
+
 @pytest.mark.filterwarnings("ignore::scduet.errors.ScduetWarning")
 def test_a_held_out_gene_is_not_seen():
     """A gene of its own with most of the counts would give itself away by the shares of the others."""
@@ -153,7 +165,9 @@ def test_bad_input(planted):
         ({"genes": ["m0g0", "m0g9"]}, DataError, ["'m0g9'", "spatial"]),
         ({"genes": ["m0g0", "m0g0"]}, DataError, ["m0g0"]),
         ({"genes": []}, OptionError, ["genes"]),
-        ({"model": "gimvi"}, OptionError, ["'gimvi'", "ridge"]),
+        ({"model": "tangram"}, OptionError, ["'tangram'", "ridge", "gimvi"]),
+        ({"model": "ridge", "max_epochs": 3}, OptionError, ["'max_epochs'", "'ridge'"]),
+        ({"model": "gimvi", "n_layers": 3}, OptionError, ["'n_layers'", "'gimvi'"]),
         ({"n_folds": 1}, OptionError, ["'n_folds'"]),
     ]:
         with pytest.raises(error, match=named(*names)):
@@ -176,4 +190,4 @@ def test_command(planted, tmp_path, capsys):
     assert main([*asked, "-o", str(tmp_path / "out.csv"), "--model", "ridge", "--n-genes", "2"]) == 0
     assert pd.read_csv(tmp_path / "out.csv", index_col=0).shape == (N_CELLS, 2)
     assert main([*asked, "-o", str(tmp_path / "b.csv"), "--gene", "nobody"]) == 1
-    assert main([*asked, "-o", str(tmp_path / "b.csv"), "--model", "gimvi"]) == 2
+    assert main([*asked, "-o", str(tmp_path / "b.csv"), "--model", "tangram"]) == 2

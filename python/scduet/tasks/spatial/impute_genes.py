@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from anndata import AnnData
 from scduet.data.checks import check_names
 from scduet.data.counts import counts_of
 from scduet.errors import DataError, OptionError, ScduetWarning, some
-from scduet.options import check_arguments, listed, seed_of
+from scduet.options import check_arguments, listed, options_of, refuse_unknown, seed_of
 from scduet.tasks.spatial import genes as gene_choice
-from scduet.tasks.spatial.imputers import CHANCE, IMPUTERS, Panel, Values, log_shares
+from scduet.tasks.spatial.imputers import CHANCE, IMPUTERS, Imputer, Panel, Target, Values, log_shares
 
+DEEP = "gimvi"
+OF_FIT = ("callback",)  # argument of `fit` beside its options
 FEWEST_GENES, FEWEST_CELLS = 10, 10
 MOST_SHARED = 2000  # of the shared genes, those that vary most
 MOST_JUDGED = 5000  # cells in which held-out genes are predicted
@@ -65,6 +68,7 @@ def impute_genes(
     n_genes: int = 2000,
     n_folds: int = 5,
     seed: int = 0,
+    **options: Any,
 ) -> Imputation:
     """Predict genes that spatial data lack from single cells that have them, and judge it on genes that both have.
 
@@ -73,13 +77,17 @@ def impute_genes(
     genes: names of genes to predict. None for the `n_genes` that vary most in the single cells and that the spatial
         data lack.
     model: "ridge": regression on z-scored log shares of the shared genes, with the number of cells as penalty. "knn",
-        "knn_10": the mean of the 50 or 10 cells with the highest cosine of these. "auto": the one that predicts
-        held-out genes best.
+        "knn_10": the mean of the 50 or 10 cells with the highest cosine of these. "gimvi": a deep model of both
+        data sets, see `scduet.models.spatial.gimvi`, trained once for each fold and once for the result. "auto": the
+        one of the others that predicts held-out genes best.
     n_folds: the shared genes are held out in as many parts, each predicted from the other genes. At most 2,000 shared
         genes, those that vary most, and 5,000 cells are used for that.
 
-    All methods are always judged, beside the total count of a cell alone ("depth") and the mean of each gene. Read
-    beyond_depth, by which "auto" chooses: the correlation that is left when the total count is accounted for.
+    options: of gimVI and of its training, e.g. max_epochs, accelerator, callback.
+
+    All methods (gimVI where it is the model) are always judged, beside the total count of a cell alone ("depth") and
+    the mean of each gene. Read beyond_depth, by which "auto" chooses: the correlation that is left when the total count
+    is accounted for.
 
     Raises DataError for data without raw counts or with empty cells, fewer than 10 cells or shared genes, and genes
     that the single cells lack or the spatial data have; OptionError. Warns where genes are predicted hardly better than
@@ -87,10 +95,11 @@ def impute_genes(
 
     Returns an `Imputation`: values, table, scores, notes, model.
     """
-    if model != "auto" and model not in IMPUTERS:
-        raise OptionError(f"model={model!r}", f"choose from auto, {', '.join(IMPUTERS)}")
+    if model not in ("auto", *IMPUTERS, DEEP):
+        raise OptionError(f"model={model!r}", f"choose from auto, {', '.join(IMPUTERS)}, {DEEP}")
     check_arguments(n_folds=n_folds, n_genes=n_genes)
     seed = seed_of(seed)
+    methods = _methods(model, seed, options)
     _check_cells("spatial", spatial)
     _check_cells("single_cell", single_cell)
     every = single_cell.var_names
@@ -106,13 +115,14 @@ def impute_genes(
     used = _most_variable(logged, every.get_indexer(shared), MOST_SHARED)
     known = Panel(counts[informative][:, used])
     new = Panel(measured[:, shared.get_indexer(every[used])])
-    scores = _judged(known, new, every[used], n_folds, seed)
-    table = _summary(scores)
+    scores = _judged(methods, known, new, every[used], n_folds, seed)
+    table = _summary(scores, list(methods))
     chosen = str(table["beyond_depth"][list(IMPUTERS)].fillna(-1).idxmax()) if model == "auto" else model
     columns = every.get_indexer(asked)
     if genes is None:
         columns = _most_variable(logged, columns, n_genes)
-    values = IMPUTERS[chosen](known, logged[informative][:, columns], new)
+    total = np.asarray(counts.sum(1), np.float64).ravel()[informative]
+    values = methods[chosen](known, Target(counts[informative][:, columns], total), new)
     notes = _notes(table, scores.loc[chosen].dropna(), chosen, int((~informative).sum()))
     return Imputation(_as_anndata(values, spatial, every[columns]), table, scores, notes, chosen)
 
@@ -151,7 +161,22 @@ def _most_variable(logged: sp.csr_matrix, columns: np.ndarray, n_genes: int) -> 
     return columns[np.sort(np.argsort(-variance, kind="stable")[:n_genes])]
 
 
-def _judged(known: Panel, new: Panel, genes: pd.Index, n_folds: int, seed: int) -> pd.DataFrame:
+def _methods(model: str, seed: int, options: dict[str, Any]) -> dict[str, Imputer]:
+    """What is judged, and may be used: gimVI where it is asked for, which takes longer. Raises OptionError."""
+    if model != DEEP:
+        refuse_unknown(options, [], f"model {model!r}")
+        return dict(IMPUTERS)
+    from scduet.tasks.spatial.impute_gimvi import gimvi
+
+    refuse_unknown(
+        options, [*OF_FIT, *(one.name for one in options_of(DEEP) if one.group != "data")], f"model {DEEP!r}"
+    )
+    return {**IMPUTERS, DEEP: partial(gimvi, seed=seed, **options)}
+
+
+def _judged(
+    methods: Mapping[str, Imputer], known: Panel, new: Panel, genes: pd.Index, n_folds: int, seed: int
+) -> pd.DataFrame:
     """Scores of each method and gene, when the gene is predicted from the genes of the other folds.
 
     Shares are of the genes shown, so that nothing of a hidden gene is in them.
@@ -163,9 +188,9 @@ def _judged(known: Panel, new: Panel, genes: pd.Index, n_folds: int, seed: int) 
     for fold in np.unique(fold_of):
         hidden, shown = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
         knows, sees = Panel(known.counts[:, shown]), Panel(new.counts[rows][:, shown])
-        target = log_shares(known.counts[:, hidden], knows.total)
+        target = Target(known.counts[:, hidden], knows.total)
         truth = log_shares(new.counts[rows][:, hidden], sees.total).toarray()
-        for name, impute in {**IMPUTERS, **CHANCE}.items():
+        for name, impute in {**methods, **CHANCE}.items():
             scores = held_out_scores(truth, impute(knows, target, sees), sees.total)
             found.append(scores.assign(method=name, gene=genes[hidden]))
     return pd.concat(found).set_index(["method", "gene"]).sort_index()
@@ -199,11 +224,11 @@ def _correlations(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.where(varies, np.where(told, (a * b).sum(0) / np.where(varies & told, size, 1), 0), np.nan)
 
 
-def _summary(scores: pd.DataFrame) -> pd.DataFrame:
+def _summary(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     by_method = scores.dropna().groupby(level="method")
     table = by_method.agg({"spearman": "median", "beyond_depth": "median", "pearson": "median", "rmse": "mean"})
     table["n_genes"] = by_method.size()
-    return table.reindex([*IMPUTERS, *CHANCE])
+    return table.reindex([*methods, *CHANCE])
 
 
 def _notes(table: pd.DataFrame, own: pd.DataFrame, chosen: str, n_silent: int) -> tuple[str, ...]:

@@ -37,7 +37,20 @@ class Panel:
         return _standardized(np.log1p(self.total)[:, None])
 
 
-Imputer = Callable[[Panel, sp.csr_matrix, Panel], Values]  # cells that have the genes, their log shares, cells without
+@dataclass(frozen=True)
+class Target:
+    """Counts of the genes to predict in the single cells, and the total that their shares are of."""
+
+    counts: sp.csr_matrix  # (cell, gene)
+    total: Float[np.ndarray, " cell"]
+
+    @cached_property
+    def logged(self) -> sp.csr_matrix:
+        """Log shares."""
+        return log_shares(self.counts, self.total)
+
+
+Imputer = Callable[[Panel, Target, Panel], Values]  # shared genes of the single cells, genes to predict, other cells
 
 
 def log_shares(counts: sp.csr_matrix, total: Float[np.ndarray, " cell"]) -> sp.csr_matrix:
@@ -46,12 +59,12 @@ def log_shares(counts: sp.csr_matrix, total: Float[np.ndarray, " cell"]) -> sp.c
     return sp.csr_matrix(sp.diags(factor) @ counts, dtype=np.float32).log1p()
 
 
-def ridge(known: Panel, target: sp.csr_matrix, new: Panel) -> Values:
+def ridge(known: Panel, target: Target, new: Panel) -> Values:
     """Linear regression on the z-scores of the shared genes, with the number of cells as penalty."""
     return _linear(known.scores, target, new.scores)
 
 
-def knn(known: Panel, target: sp.csr_matrix, new: Panel, n_neighbors: int) -> Values:
+def knn(known: Panel, target: Target, new: Panel, n_neighbors: int) -> Values:
     """The mean of the cells that are nearest by the cosine of the z-scores."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -59,18 +72,20 @@ def knn(known: Panel, target: sp.csr_matrix, new: Panel, n_neighbors: int) -> Va
     search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(known.scores)
     near = search.kneighbors(new.scores, return_distance=False)
     starts = np.arange(0, near.size + 1, k)
-    average = sp.csr_matrix((np.full(near.size, 1 / k, np.float32), near.ravel(), starts), (len(near), target.shape[0]))
-    return (average @ target).toarray()
+    average = sp.csr_matrix(
+        (np.full(near.size, 1 / k, np.float32), near.ravel(), starts), (len(near), target.counts.shape[0])
+    )
+    return (average @ target.logged).toarray()
 
 
-def depth(known: Panel, target: sp.csr_matrix, new: Panel) -> Values:
+def depth(known: Panel, target: Target, new: Panel) -> Values:
     """Linear regression on the log total alone, which knows nothing of what a cell is."""
     return _linear(known.depth, target, new.depth)
 
 
-def mean(known: Panel, target: sp.csr_matrix, new: Panel) -> Values:
+def mean(known: Panel, target: Target, new: Panel) -> Values:
     """The mean of each gene, whatever the cell."""
-    return np.tile(np.asarray(target.mean(0), np.float32), (len(new.total), 1))
+    return np.tile(np.asarray(target.logged.mean(0), np.float32), (len(new.total), 1))
 
 
 IMPUTERS: Mapping[str, Imputer] = {
@@ -81,10 +96,10 @@ IMPUTERS: Mapping[str, Imputer] = {
 CHANCE: Mapping[str, Imputer] = {"depth": depth, "mean": mean}  # what an imputer has to beat
 
 
-def _linear(x: Values, target: sp.csr_matrix, new: Values) -> Values:
-    center = np.asarray(target.mean(0), np.float32).ravel()
+def _linear(x: Values, target: Target, new: Values) -> Values:
+    center = np.asarray(target.logged.mean(0), np.float32).ravel()
     gram = x.T @ x + len(x) * np.eye(x.shape[1], dtype=x.dtype)  # z-scores sum to 0: the target need not be centered
-    return np.maximum(center + new @ np.linalg.solve(gram, (target.T @ x).T), 0)
+    return np.maximum(center + new @ np.linalg.solve(gram, (target.logged.T @ x).T), 0)
 
 
 def _standardized(x: np.ndarray) -> Values:

@@ -96,7 +96,12 @@ def by_default(adata, proteins, lost, seed, epochs) -> dict[str, np.ndarray]:
     model = sd.fit(adata, "totalvi", protein_key="protein", seed=seed, callback=silent)
     query = adata[lost].copy()
     found = {"scduet, denoised": denoised(model, query)}
-    for use, name in {"model": "predict_modality", "knn": "knn", "ridge": "ridge", "kernel_ridge": "kernel_ridge"}.items():
+    for use, name in {
+        "model": "predict_modality",
+        "knn": "knn",
+        "ridge": "ridge",
+        "kernel_ridge": "kernel_ridge",
+    }.items():
         sd.predict_modality(model, query, reference=adata, use=use)
         found[name] = query.obsm["predicted_protein"].to_numpy(float)
     return found

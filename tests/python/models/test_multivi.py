@@ -153,8 +153,10 @@ def test_a_file_of_modalities_with_different_cells_is_read_while_it_trains(model
     there.module.load_state_dict(model.module.state_dict())
     np.testing.assert_allclose(there.embed(), model.embed(data), atol=1e-5)
     np.testing.assert_allclose(model.embed(path, modality="peaks"), model.embed(data, modality="peaks"), atol=1e-5)
-    expected = sd.normalized_accessibility(model, data)
-    np.testing.assert_allclose(sd.normalized_accessibility(model, path), expected, atol=1e-5)
+    for task in (sd.normalized_accessibility, sd.cell_factors, sd.protein_foreground):
+        found, expected = task(model, path), task(model, data)
+        assert found.index.equals(expected.index)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_queries_of_one_modality_and_new_batches(model, data):

@@ -7,8 +7,8 @@ Mosaic: a third of the cells keeps both, a third RNA alone, a third peaks alone.
 transfer is the accuracy of 15 neighbors with RNA alone for cells with peaks alone. Imputed peaks of cells with RNA
 alone are judged by the area under the ROC curve within cells, imputed genes of cells with peaks alone by Pearson's r
 across cells (log of counts per 10,000), a mean over genes; beside them the mean of paired cells, and the mean of the 50
-paired cells nearest in PCA (or LSI). "scvi-tools" is its own MULTIVI, which, as "as in scvi-tools" here, has an adversary
-only because the group of a cell is its `batch_key`; all settings share the learning rate, the epochs and the seed.
+paired cells nearest in PCA (or LSI). "scvi-tools" is its own MULTIVI, which, as "as in scvi-tools" here, has an
+adversary only because the group of a cell is its `batch_key`; all settings share learning rate, epochs and seed.
 """
 
 from __future__ import annotations

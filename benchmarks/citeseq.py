@@ -2,13 +2,15 @@
 
     python benchmarks/citeseq.py [hidden] [batches] [--seeds 0 1] [--epochs 200]
 
-hidden: 6,661 PBMCs with 14 proteins (cite_pbmc10k_6661_1000g), those of a random half of the cells hidden, another half
-for each seed. Both tools train on the same cells for the same number of epochs, with the half as `batch_key` (scvi-tools
-takes a protein for missing where a batch has only zeros), and predict log(1 + normalized expression), 25 draws, with the
-background, as if measured in the other half. Below them: `fit` and `predict_modality` as they are, without a batch, and
-simple regressions. Judged in the hidden half: correlation and root mean square error of each protein, means over proteins.
-batches: 400 PBMCs of two experiments (cite_pbmc5k_10k_400), the 2,000 most variable genes. iLISI of the batches, and of
-the 20 nearest cells by proteins within a batch (centered log ratios), the share among the 20 nearest by the embedding.
+hidden: 6,661 PBMCs with 14 proteins (cite_pbmc10k_6661_1000g), those of a random half of the cells hidden, another
+half for each seed. Both tools train on the same cells for the same number of epochs, with the half as `batch_key`
+(scvi-tools takes a protein for missing where a batch has only zeros), and predict log(1 + normalized expression), 25
+draws, with the background, as if measured in the other half. Below them: `fit` and `predict_modality` as they are,
+without a batch, and simple regressions. Judged in the hidden half: correlation and root mean square error of each
+protein, means over proteins.
+batches: 400 PBMCs of two experiments (cite_pbmc5k_10k_400), the 2,000 most variable genes. iLISI of the batches, and
+of the 20 nearest cells by proteins within a batch (centered log ratios), the share among the 20 nearest by the
+embedding.
 """
 
 from __future__ import annotations

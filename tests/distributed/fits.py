@@ -6,7 +6,7 @@ import sys
 
 import scduet as sd
 
-QUICK = {"max_epochs": 4, "batch_size": 24, "n_hidden": 8, "n_latent": 3, "validate_every": 1, "lr": 0.01}
+QUICK = {"max_epochs": 3, "batch_size": 24, "n_hidden": 8, "n_latent": 3, "validate_every": 1, "lr": 0.01}
 MODELS = {
     "multivi": {"peaks_key": "atac", "protein_key": "prot"},
     "totalvi": {"layer": "mod/atac", "protein_key": "prot", "adversarial_classifier": True},

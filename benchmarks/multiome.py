@@ -7,7 +7,8 @@ Mosaic: a third of the cells keeps both, a third RNA alone, a third peaks alone.
 transfer is the accuracy of 15 neighbors with RNA alone for cells with peaks alone. Imputed peaks of cells with RNA
 alone are judged by the area under the ROC curve within cells, imputed genes of cells with peaks alone by Pearson's r
 across cells (log of counts per 10,000), a mean over genes; beside them the mean of paired cells, and the mean of the 50
-paired cells nearest in PCA (or LSI).
+paired cells nearest in PCA (or LSI). "scvi-tools" is its own MULTIVI, which, as "as in scvi-tools" here, has an
+adversary only because the group of a cell is its `batch_key`; all settings share learning rate, epochs and seed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ SETTINGS = {
     "default": {},
     "no adversary": {"adversarial_mixing": False},
     "no penalty, no adversary": {"adversarial_mixing": False, "modality_penalty": "None"},
-    "as in scvi-tools": {"as_in_scvi_tools": True},
+    "as in scvi-tools": {"as_in_scvi_tools": True, "batch_key": "measured", "recipe": "scvi-tools"},
+    "to the end": {"early_stopping": False, "recipe": "scvi-tools"},
+    "scvi-tools": None,
 }
 N_NEIGHBORS, N_IMPUTE, N_PARTS = 15, 50, 20
 
@@ -90,18 +93,55 @@ def mosaic(rna, atac, label, train: dict, settings: list[str]) -> list[dict]:
         chosen = [np.tile(every, (int((group == g).sum()), 1)) for g in (1, 2)] if neighbors is None else neighbors
         shown = mean_of(open_, chosen[0]), mean_of(sp.csr_matrix(log_rates(genes)), chosen[1])
         rows.append({"cells": "mosaic", "method": name, **imputation(*shown, hidden_peaks, hidden_genes)})
+    mixed.obs["measured"] = np.array(["both", "RNA", "peaks"])[group][np.argsort(place)]
     for name in settings:
-        model = sd.fit(mixed, "multivi", **train, **SETTINGS[name])
-        z = model.embed()[place]
+        method = in_scvi_tools if SETTINGS[name] is None else in_scduet
+        z, peaks, genes = method(mixed, place, group, train, SETTINGS[name])
         row = {"cells": "mosaic", "method": f"MultiVI, {name}", "iLISI": ilisi(z, group)}
         row["accuracy"] = accuracy(z, label)
         row["transfer"] = transferred(z[group == 1], label[group == 1], z[group == 2], label[group == 2])
-        peaks = sd.normalized_accessibility(model, mixed, rows=place[group == 1]).to_numpy()
-        peaks = peaks * sd.region_factors(model).to_numpy()
-        genes = sd.normalized_expression(model, mixed, rows=place[group == 2], n_samples=5).to_numpy()
         rows.append(row | imputation(peaks, np.log1p(1e4 * genes), hidden_peaks, hidden_genes))
-        print(f"mosaic, seed {train['seed']}: {name}, {len(model.history)} epochs")
+        print(
+            f"seed {train['seed']}:",
+            {k: round(v, 3) if k != "method" else v for k, v in rows[-1].items() if k != "cells"},
+            flush=True,
+        )
     return rows
+
+
+def in_scduet(mixed, place, group, train: dict, options: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The states of all cells, peaks of cells with RNA alone, shares of genes of cells with peaks alone."""
+    model = sd.fit(mixed, "multivi", **train, **options)
+    shown = {"transform_batch": "both"} if "batch_key" in options else {}
+    peaks = sd.normalized_accessibility(model, mixed, rows=place[group == 1], **shown).to_numpy()
+    genes = sd.normalized_expression(model, mixed, rows=place[group == 2], n_samples=5, **shown).to_numpy()
+    return model.embed()[place], peaks * sd.region_factors(model).to_numpy(), genes
+
+
+def in_scvi_tools(mixed, place, group, train: dict, _) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same by scvi-tools, which wants all cells in all modalities: with zeros where nothing was measured."""
+    import scvi
+
+    scvi.settings.seed = train["seed"]
+    whole = mudata.MuData({name: padded(part, mixed.obs_names) for name, part in mixed.mod.items()})
+    whole.obs["measured"] = mixed.obs["measured"].to_numpy()
+    layers = {"rna_layer": "rna", "atac_layer": "atac"}
+    scvi.model.MULTIVI.setup_mudata(whole, batch_key="measured", modalities=layers)
+    model = scvi.model.MULTIVI(whole, n_genes=whole["rna"].n_vars, n_regions=whole["atac"].n_vars)
+    rate = {} if train["lr"] is None else {"lr": train["lr"]}
+    model.train(train["max_epochs"], accelerator="cpu", enable_progress_bar=False, **rate)
+    z = model.get_latent_representation()[place]
+    peaks = model.get_normalized_accessibility(transform_batch="both", normalize_regions=True).to_numpy()
+    genes = model.get_normalized_expression(transform_batch="both").to_numpy()
+    return z, peaks[place[group == 1]], genes[place[group == 2]]
+
+
+def padded(part, names) -> anndata.AnnData:
+    place = part.obs_names.get_indexer(names)
+    rows = sp.csr_matrix(part.X)[place]
+    made = anndata.AnnData(sp.csr_matrix(sp.diags((place >= 0).astype(np.float32)) @ rows), var=part.var.copy())
+    made.obs_names = names
+    return made
 
 
 def pca(counts) -> np.ndarray:

@@ -114,7 +114,7 @@ def _scduet(adata, model: str, epochs: int, tick):
     import scduet as sd
 
     def ends(event) -> None:
-        if event.kind == "epoch":
+        if event.kind == "progress":
             tick()
 
     options = {"recipe": "scvi-tools", "max_epochs": epochs, "early_stopping": False, "validate_every": 0}

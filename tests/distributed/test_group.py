@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from multimodal_toys import mosaic
 from named import named
 from toys import Fragile, Profile, silent, trainer
 
@@ -32,10 +33,9 @@ def environment():
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]), "OMP_NUM_THREADS": "1"}
 
 
-def torchrun(folder, n_cells, **options):
+def torchrun(script, folder, *arguments):
     """What each of two processes saw and learned."""
-    script = [str(HERE / "worker.py"), str(folder), str(n_cells), json.dumps(options)]
-    process = subprocess.Popen([*TORCHRUN, *script], env=environment())
+    process = subprocess.Popen([*TORCHRUN, str(HERE / script), str(folder), *arguments], env=environment())
     try:
         assert process.wait(SECONDS) == 0
     finally:
@@ -45,7 +45,8 @@ def torchrun(folder, n_cells, **options):
 
 def test_torchrun_each_cell_once_and_equal_weights_with_unequal_shares(tmp_path):
     """201 cells, of which 181 to train on, for 2 processes: shares of 91 and 90."""
-    first, second = torchrun(tmp_path, 201, max_epochs=3, batch_size=32, validate_every=1)
+    options = {"max_epochs": 3, "batch_size": 32, "validate_every": 1}
+    first, second = torchrun("worker.py", tmp_path, "201", json.dumps(options))
     steps = len(first["seen"]) // 3
     assert len(first["seen"]) == len(second["seen"]) == 3 * steps
     for epoch in range(3):
@@ -55,6 +56,17 @@ def test_torchrun_each_cell_once_and_equal_weights_with_unequal_shares(tmp_path)
     assert first["history"] == second["history"]
     for threads in ((tmp_path / f"{number}.threads").read_text() for number in range(2)):
         assert "gloo" not in threads, "the group outlives the interpreter: torch aborts such a process now and then"
+
+
+def test_torchrun_multimodal_models_from_a_file_of_which_cells_lack_modalities(tmp_path):
+    """Weights are equal though one process may have no cell with RNA in a step; adversaries included."""
+    mosaic({"rna": slice(120, 240), "atac": slice(0, 240), "prot": slice(60, 180)}).write_h5mu(tmp_path / "cells.h5mu")
+    first, second = torchrun("fits.py", tmp_path)
+    assert list(first) == list(second) == ["multivi", "totalvi", "peakvi", "poissonvi"]
+    for name, one in first.items():
+        assert one == second[name]
+        assert one["losses"][-1] < one["losses"][0], name
+    assert any(weight.startswith("adversary.") for weight in first["multivi"]["weights"])
 
 
 def test_devices_give_the_result_of_one_process(cells):

@@ -215,12 +215,16 @@ object <- NormalizeAccessibility(object, "multivi", seed.use = 0, batch = "a")
 write(values(object[["accessibility"]]), "open.csv")
 object <- ProteinForeground(object, "multivi", seed.use = 0)
 write(values(object[["foreground"]]), "proteins.csv")
+genes <- object[, 1:30]
+genes[["ATAC"]] <- NULL
+joined <- run(RunMultiVI, merge(genes, object[, 31:120]), peaks.assay = "ATAC", protein.assay = "ADT", batch = "batch")
+write(Embeddings(joined, "multivi"), "joined.csv")
 refused(RunMultiVI(object, batch = "batch"))
 """
 
 
 def test_multivi_of_seurat_is_that_of_python(r):
-    """Some cells have no counts of peaks: in Python too, they were not measured there."""
+    """Cells without counts of peaks, or of an object without peaks that was merged with others, have none in Python."""
     rna, protein, obs = cite_seq()
     peaks = pd.DataFrame(np.random.default_rng(1).poisson(0.6, (len(rna), 40)), rna.index)
     peaks.columns = [f"chr1-{i}00-{i}50" for i in range(1, 41)]
@@ -234,7 +238,12 @@ def test_multivi_of_seurat_is_that_of_python(r):
     options = {"max_epochs": 2, "n_hidden": 8, "n_latent": 3, "seed": 1, "batch_key": "batch", "genes": tuple(rna)}
     model = sd.fit(adata, "multivi", peaks_key="ATAC", protein_key="ADT", **options)
     open_ = sd.normalized_accessibility(model, adata, transform_batch="a")
-    expected = {"multivi": model.embed(), "open": open_, "proteins": sd.protein_foreground(model, adata)}
+    expected = {
+        "multivi": model.embed(),
+        "joined": model.embed(),
+        "open": open_,
+        "proteins": sd.protein_foreground(model, adata),
+    }
     for name, there in expected.items():
         here = pd.read_csv(r.shared / f"{name}.csv", index_col=0)
         np.testing.assert_allclose(here, there, rtol=1e-3, atol=1e-5, err_msg=name)

@@ -76,6 +76,17 @@ def test_the_story_of_velocity(monkeypatch):
     assert shown == 3
 
 
+def test_the_story_of_peaks_and_rna_in_python(monkeypatch):
+    asked = "[same, mixing, imputed, int(table.filter(like='is_da').sum().iloc[0])]"
+    shown, (same, mixing, imputed, n_calls) = executed("multiome_in_python.ipynb", asked, monkeypatch)
+    assert same["PCA of RNA"] > same["at random"] + 0.1
+    assert imputed["MultiVI"] > 0.55
+    assert 0 <= mixing <= 1
+    if DATA.is_file():
+        assert n_calls < 30, "these peaks do not tell the times of treatment apart"
+    assert shown == 1
+
+
 def test_the_story_of_r_and_python_in_one_document(r):
     assert _rendered(r, "mixed.Rmd", MIXED, images=2) == ["TRUE", "5", "TRUE", "TRUE"]
 

@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from scduet.contract import Input
 from scduet.data.found import Found, in_table, names_in, row_order
 from scduet.data.on_disk import CellsOnDisk, FileSource
+from scduet.data.ordered_rows import OrderedRows
 from scduet.data.raw import var_of_raw
 from scduet.data.sources import DenseSource, Source, in_memory, reordered
 from scduet.data.tables import filled, read_table
@@ -185,16 +186,14 @@ def as_source(found: Found, cells: pd.Index, columns: np.ndarray | None, given: 
     if absent is not None and absent.any() and not given.may_miss:
         remedy = "keep the cells that all modalities have, e.g. mudata.pp.intersect_obs"
         raise DataError(f"{int(absent.sum())} cells are not in {found.where}: {some(cells[absent])}", remedy)
+    known = None if absent is None or not absent.any() else ~absent
     if isinstance(values, FileSource):
-        if order is not None:
-            remedy = "read the file into memory first, e.g. with mudata.read"
-            raise DataError(f"{found.where} on disk has its cells in another order, or not all of them", remedy)
         if values.genes is not None and columns is not None:
             columns = np.where(columns < 0, -1, values.genes[columns])
-        return replace(values, genes=values.genes if columns is None else columns, dense=not given.sparse), None
+        source = replace(values, genes=values.genes if columns is None else columns, dense=not given.sparse)
+        return source if order is None else OrderedRows(source, order), known
     if order is not None:
         values = reordered(values, order, given.sparse)
-    known = None if absent is None or not absent.any() else ~absent
     if given.sparse:
         return in_memory(values, columns), known
     return DenseSource(sp.csr_matrix(values) if sp.issparse(values) else np.asarray(values), columns), known

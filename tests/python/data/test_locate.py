@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from scduet.contract import Input
 from scduet.data.device_cache import device_cache
 from scduet.data.loader import minibatches
 from scduet.data.locate import locate, locate_main, resolve
+from scduet.data.on_disk import FileSource
 from scduet.data.schema import Fields, Schema, on_disk
 from scduet.data.sources import gathered
 from scduet.errors import DataError, OptionError, ScduetWarning
@@ -137,19 +139,35 @@ def test_cells_that_a_modality_lacks_are_refused_or_marked():
         encoded(first, {"protein": Input("protein_key")}, Keys())
 
 
-def test_modalities_on_disk_are_as_in_memory_or_refused(tmp_path):
-    rna, prot = two_modalities(np.arange(200))
-    mdata = mudata.MuData({"rna": rna, "prot": prot})
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("cells", ["the same", "in another order", "only some"])
+def test_modalities_on_disk_are_as_in_memory(cells, sparse, tmp_path, monkeypatch):
+    monkeypatch.setattr(FileSource, "entries_at_once", 600)
+    which = {"the same": np.arange(200), "in another order": None, "only some": np.r_[150:199, 20:80]}[cells]
+    mdata = mudata.MuData(dict(zip(("rna", "prot"), two_modalities(which), strict=True)))
     mdata.write_h5mu(tmp_path / "a.h5mu")
-    wants = {"protein": Input("protein_key")}
+    wants = {"protein": Input("protein_key", sparse=sparse, may_miss=True)}
     (_, there), (_, here) = (encoded(data, wants, Keys()) for data in (tmp_path / "a.h5mu", mdata))
+    assert np.array_equal(there.extra["protein"].totals(), here.extra["protein"].totals())
+    for measured in (there.measured, here.measured):
+        assert ("protein" in measured) == (cells == "only some")
     order = np.random.default_rng(0).permutation(200)[:90]
     for batch, other in zip(minibatches(there, order, 32), minibatches(here, order, 32), strict=True):
         assert torch.equal(batch.x.dense(), other.x.dense())
-        assert torch.equal(batch.extra["protein"], other.extra["protein"])
-    mudata.MuData(dict(zip(("rna", "prot"), two_modalities(), strict=True))).write_h5mu(tmp_path / "b.h5mu")
-    with pytest.raises(DataError, match=named("mod['prot']")):
-        encoded(tmp_path / "b.h5mu", wants, Keys())
+        one, two = batch.extra["protein"], other.extra["protein"]
+        assert torch.equal(one.dense(), two.dense()) if sparse else torch.equal(one.nan_to_num(-1), two.nan_to_num(-1))
+    if cells == "only some":
+        with pytest.raises(DataError, match=named(91, "mod['prot']")):
+            encoded(tmp_path / "a.h5mu", {"protein": Input("protein_key")}, Keys())
+
+
+def test_a_modality_in_another_order_whose_file_changes_is_refused(tmp_path):
+    mudata.MuData(dict(zip(("rna", "prot"), two_modalities(), strict=True))).write_h5mu(tmp_path / "a.h5mu")
+    _, cells = encoded(tmp_path / "a.h5mu", {"protein": Input("protein_key")}, Keys())
+    with h5py.File(tmp_path / "a.h5mu", "r+") as file:
+        file["mod/prot/X/data"][:] = file["mod/prot/X/data"][:] + 1
+    with pytest.raises(DataError, match=named(tmp_path / "a.h5mu")):
+        gathered(cells.extra["protein"])
 
 
 def test_an_input_in_a_file_beside_a_matrix_in_memory(adata, tmp_path):

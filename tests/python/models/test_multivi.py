@@ -7,48 +7,21 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from multimodal_toys import SIZES, TYPE, N, mosaic, parts, rates
 from named import named
 
 import scduet as sd
 from scduet.contract import SparseRows, Step
+from scduet.data import on_disk
 from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.models.multimodal.multivi_measured import code_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-N, SIZES = 240, {"rna": 40, "atac": 150, "prot": 6}
-HAS = {"rna": slice(0, 180), "atac": slice(60, 240), "prot": slice(0, 120)}  # of three types in turn
 OPTIONS = {"peaks_key": "atac", "protein_key": "prot", "batch_key": "batch", "n_hidden": 32, "n_latent": 4}
 OPTIONS |= {"gene_likelihood": "nb"}
 QUIET = {"callback": lambda event: None}
-TYPE = np.arange(N) % 3
-
-
-def rates():
-    draw = np.random.default_rng(0)
-    shapes = {"rna": (0.5, 4), "atac": (0.15, 8), "prot": (1, 20)}
-    return {name: draw.gamma(*shapes[name], (3, n)) for name, n in SIZES.items()}
-
-
-def parts(has=HAS):
-    """An AnnData for each modality, with the cells that have it."""
-    draw, made = np.random.default_rng(1), {}
-    for name, mean in rates().items():
-        x = draw.poisson(mean[TYPE]).astype(np.float32)
-        x[:, 0] += 1
-        names = [f"chr1:{100 * i}-{100 * i + 90}" if name == "atac" else f"{name}{i}" for i in range(x.shape[1])]
-        made[name] = anndata.AnnData(sp.csr_matrix(x[has[name]]), var=pd.DataFrame(index=names))
-        made[name].obs_names = [f"c{i}" for i in range(N)[has[name]]]
-    return made
-
-
-def mosaic(has=HAS):
-    whole = mudata.MuData(parts(has))
-    whole = whole[[f"c{i}" for i in range(N)]].copy()
-    whole.obs["batch"] = np.random.default_rng(2).choice(["a", "b"], N)
-    whole.obs["type"] = [f"t{i}" for i in TYPE]
-    return whole
 
 
 def one_batch(model, data):
@@ -166,6 +139,24 @@ def test_every_container_gives_the_same_numbers(model, data):
     place = data.obs_names.get_indexer(shuffled.obs_names)
     assert (place != np.arange(N)).any()
     np.testing.assert_allclose(model.embed(shuffled), expected[place], atol=1e-5)
+
+
+def test_a_file_of_modalities_with_different_cells_is_read_while_it_trains(model, data, tmp_path, monkeypatch):
+    """The same cells are held out, with the same loss, and have the same states as in memory."""
+    monkeypatch.setattr(on_disk.FileSource, "entries_at_once", 2000)
+    data.write_h5mu(path := tmp_path / "cells.h5mu")
+    options = {"max_epochs": 1, "lr": 1e-12, "batch_size": 48, **OPTIONS, **QUIET}
+    there, here = (sd.fit(cells, "multivi", **options) for cells in (path, data))
+    for name, loss in here.history.iloc[-1].items():
+        if name.endswith("validation"):
+            assert there.history.iloc[-1][name] == pytest.approx(loss, rel=0.05)
+    there.module.load_state_dict(model.module.state_dict())
+    np.testing.assert_allclose(there.embed(), model.embed(data), atol=1e-5)
+    np.testing.assert_allclose(model.embed(path, modality="peaks"), model.embed(data, modality="peaks"), atol=1e-5)
+    for task in (sd.normalized_accessibility, sd.cell_factors, sd.protein_foreground):
+        found, expected = task(model, path), task(model, data)
+        assert found.index.equals(expected.index)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_queries_of_one_modality_and_new_batches(model, data):

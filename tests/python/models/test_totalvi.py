@@ -242,6 +242,21 @@ def test_what_are_no_counts_of_proteins_is_refused(adata, change, names):
         sd.fit(wrong, "totalvi", max_epochs=1, **QUICK)
 
 
+def test_a_protein_may_have_the_name_of_a_gene(adata, model):
+    alike = hidden(adata)
+    alike.var_names = ["p5", *adata.var_names[1:]]
+    fitted = sd.fit(alike, "totalvi", max_epochs=1, batch_size=64, **QUICK)
+    fitted.module.load_state_dict(model.module.state_dict())
+    assert fitted.embed() == pytest.approx(model.embed(), abs=1e-6)
+    for modality, name in ((None, "g0"), ("protein", "p5")):
+        there = sd.normalized_expression(model, modality=modality, gene_list=[name])
+        here = sd.normalized_expression(fitted, modality=modality, gene_list=["p5"])
+        np.testing.assert_allclose(here, there, rtol=1e-5)
+    table = sd.feature_correlation(fitted, n_samples=1, modality=["rna", "protein"])
+    assert table.index.is_unique
+    assert {"p5", "p5_protein"} < set(table)
+
+
 def test_the_recipe_of_scvi_tools():
     from scduet.models.multimodal.totalvi import TotalVI
 

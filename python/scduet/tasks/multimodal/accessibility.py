@@ -13,7 +13,16 @@ from scduet.capabilities import HasAccessibility, part_with
 from scduet.data.checks import check_values
 from scduet.data.found import names_in
 from scduet.errors import DataError, OptionError, some
-from scduet.tasks.posterior.latent import BATCH_SIZE, as_batch, batch_codes, cell_names, modality_of, seeded, states
+from scduet.tasks.posterior.latent import (
+    BATCH_SIZE,
+    as_batch,
+    batch_codes,
+    cell_names,
+    modality_of,
+    opened,
+    seeded,
+    states,
+)
 
 
 @torch.inference_mode()
@@ -33,7 +42,8 @@ def normalized_accessibility(
 ) -> pd.DataFrame | sp.csr_matrix:
     """Denoised accessibility of each peak: the probability that it is open (PeakVI), or its share (PoissonVI).
 
-    adata: AnnData, None for the cells trained on. rows: places of the cells to use, None for all.
+    adata: AnnData, MuData or the path of a file, None for the cells trained on.
+    rows: places of the cells to use, None for all.
     transform_batch: decode as if measured in this batch; a list is averaged; None for the batch of each cell.
     region_list: names of peaks, None for all.
     use_z_mean: at the posterior mean of the state of each cell; else at a draw (with "ln" always at one).
@@ -48,7 +58,7 @@ def normalized_accessibility(
     module, chosen, codes = accessibility_of(model), modality_of(model, "peaks"), batch_codes(model, transform_batch)
     if threshold is not None and not 0 <= threshold <= 1:
         raise OptionError(f"threshold={threshold!r}", "it is a probability: between 0 and 1")
-    (place, names), parts = chosen.places(region_list), []
+    (place, names), parts, adata = chosen.places(region_list), [], opened(adata)
     column = torch.from_numpy(place)
     with seeded(seed):
         for part in states(model, adata, rows, batch_size):
@@ -75,7 +85,7 @@ def region_factors(model: Model) -> pd.Series:
 @torch.inference_mode()
 def cell_factors(model: Model, adata=None) -> pd.Series:
     """How much is seen of each cell: its depth, 0 to 1 (PeakVI), or its number of fragments (PoissonVI)."""
-    module = accessibility_of(model)
+    module, adata = accessibility_of(model), opened(adata)
     return pd.Series(model.map(module.cell_factors, adata).cpu().numpy()[:, 0], cell_names(model, adata), name="depth")
 
 

@@ -134,7 +134,8 @@ def feature_correlation(
     """Correlation of genes in expression drawn from the model without its counting noise (gene x gene).
 
     Each draw takes a state, and a rate of it from Gamma(dispersion, rna_size_factor * share / dispersion). Means over
-    `transform_batch`es. Needs a NB or ZINB. modality: of another matrix, e.g. "protein", or of several side by side.
+    `transform_batch`es. Needs a NB or ZINB. modality: of another matrix, e.g. "protein", or of several side by side; a
+    protein with the name of a gene is then e.g. "CD4_protein".
     """
     check_arguments(n_samples=n_samples, batch_size=batch_size, rna_size_factor=rna_size_factor)
     if correlation_type not in ("spearman", "pearson"):
@@ -143,7 +144,7 @@ def feature_correlation(
     chosen = [modality_of(model, one) for one in modality] if several else [modality_of(model, modality)]
     if several and gene_list is not None:
         raise OptionError("gene_list is of one modality", "leave it out, and pick rows and columns of the result")
-    names = [name for one in chosen for name in one.features] if several else chosen[0].places(gene_list)[1]
+    names = _told_apart(chosen) if several else chosen[0].places(gene_list)[1]
     place = np.arange(len(names)) if several else chosen[0].places(gene_list)[0]
     codes = batch_codes(model, transform_batch)
     with seeded(seed):
@@ -154,6 +155,15 @@ def feature_correlation(
             )
             found.append(_correlation(drawn, correlation_type))
     return pd.DataFrame(np.mean(found, axis=0), index=names, columns=names)
+
+
+def _told_apart(chosen: list[Modality]) -> list[str]:
+    """The features of several modalities; one whose name an earlier modality has carries that of its own."""
+    names: list[str] = []
+    for one in chosen:
+        taken = set(names)
+        names += [f"{name}_{one.name}" if name in taken else name for name in one.features]
+    return names
 
 
 def _rates(

@@ -2,8 +2,8 @@
 
 python benchmarks/perturbation_networks.py [folder of data] [seeds] [type or network ...]
 
-1,000 genes chosen on training cells. Per held-out type: r2 of means and correlation of changes against all control cells,
-as in papers, and the size of the predicted over that of the true change; for each seed.
+1,000 genes chosen on training cells. For each held-out type and seed: r2 of means and correlation of changes against all
+control cells, as in papers, and the size of the predicted over that of the true change.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def predictions(training: ad.AnnData, held: str, seeds: int, networks: tuple[str
             model = sd.fit(training, "scgen", seed=seed, callback=silent, **SIZE)
             keys = "condition", "ctrl", "stim", "type"
             for title, residual in {"scgen, decoded": False, "scgen, control + change": True}.items():
-                yield title, seed, predict_by_arithmetic(model, training, own, *keys, residual=residual)[0].mean(0), control
+                found, _ = predict_by_arithmetic(model, training, own, *keys, residual=residual)
+                yield title, seed, found.mean(0), control
         else:
             how = {"layer": "counts", "total_key": "total", "evaluate": None, "callback": silent, "seed": seed}
             pred = sd.predict_perturbation(training, model=network, **asked, **how)

@@ -106,3 +106,12 @@ def test_the_command_tells_the_row(counts, tmp_path, capsys):
     for what in ("method", "reason", "source", "data"):
         assert known[what] in told
     assert "deep model: not needed" in told
+
+
+def test_denoising_is_recommended_as_denoise_chooses(counts):
+    from scduet.tasks.workflows.denoise import WALK_UP_TO
+
+    few, many = (rule for rule in RULES if rule.task == "denoising")
+    assert few.when == (("n_cells", "<=", WALK_UP_TO),)
+    assert_named(row(counts, "imputation")["method"], "'walk'", "compare_denoisers")
+    assert_named(many.method, "'scvi'")

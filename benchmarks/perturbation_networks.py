@@ -2,8 +2,8 @@
 
 python benchmarks/perturbation_networks.py [folder of data] [seeds] [type or network ...]
 
-1,000 genes chosen on training cells. For each held-out type and seed: r2 of means and correlation of changes against all
-control cells, as in papers, and the size of the predicted over that of the true change.
+1,000 genes chosen on training cells. For each held-out type and seed: r2 of means and correlation of changes against
+all control cells, as in papers, and the size of the predicted over that of the true change.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_a_dropout_gets_the_value_of_the_cell_s_twin():
     z[1::2][np.arange(20), lost] = scimpute_steps.POINT
     found = scimpute_steps._imputed(z, 0.5)
     np.testing.assert_allclose(found[1::2][np.arange(20), lost], truth, atol=1e-3)
-    np.testing.assert_array_equal(found[::2], z[::2])
+    assert (found[::2] != z[::2]).mean() < 0.05, "hardly a value of a cell without dropouts is taken for one"
 
 
 def test_the_gamma_of_scimpute_is_the_likeliest():

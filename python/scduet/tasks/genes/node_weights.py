@@ -45,8 +45,8 @@ def node_weights(
     attrs: "agreement" of replicates, the mean correlation of the weights of two; "accuracy" and "control_accuracy", the
     mean share of held-out cells that are classified right.
 
-    Rank nodes by `ratio`, and believe only what is on top by both. Raises OptionError for another model, or for a loaded
-    one without `adata`; DataError where no cell of `adata` has a label.
+    Rank nodes by `ratio`, and believe only what is on top by both. Raises OptionError for another model, or for a
+    loaded one without `adata`; DataError where no cell of `adata` has a label.
     """
     module, seed = model.module, seed_of(seed)
     check_arguments(n_samples=replicates)

@@ -201,9 +201,9 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
         (("n_cells", "<=", 50_000),),
         "none for statistics; for display scduet.denoise(adata, 'walk'), beside others in scduet.compare_denoisers",
         False,
-        "averages over neighbors predicted held-out molecules as well as any network, or better, in three data sets (our "
-        "measurement); imputation did not improve clustering or trajectories, and tests on imputed values can find "
-        "false signals",
+        "averages over neighbors predicted held-out molecules as well as any network, or better, in three data sets "
+        "(our measurement); imputation did not improve clustering or trajectories, and tests on imputed values can "
+        "find false signals",
         "Hou et al. 2020, Genome Biology 21:218; Andrews & Hemberg 2018, F1000Research 7:1740",
     ),
     Rule(
@@ -211,9 +211,9 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
         (),
         "none for statistics; for display scduet.denoise(adata, 'scvi'), beside others in scduet.compare_denoisers",
         True,
-        "scVI with a Poisson likelihood was the best network on held-out molecules, and needs no neighbors of every cell "
-        "(our measurement); imputation did not improve clustering or trajectories, and tests on imputed values can find "
-        "false signals",
+        "scVI with a Poisson likelihood was the best network on held-out molecules (our measurement), and needs no "
+        "neighbors of every cell; imputation did not improve clustering or trajectories, and tests on imputed values "
+        "can find false signals",
         "Hou et al. 2020, Genome Biology 21:218; Andrews & Hemberg 2018, F1000Research 7:1740",
     ),
     Rule(

@@ -45,6 +45,37 @@ NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = 
   put_decoded(object, "normalized_expression", model, assay, layer, assay.name, c(options, lapply(list(...), as_option)))
 }
 
+#' Expression in states of the latent space
+#'
+#' Decodes points of the latent space, for example on the way from one cell to another: what a cell there would express.
+#'
+#' @param object A Seurat object or SingleCellExperiment that holds a model, or a model: see [ScduetModel()].
+#' @param states A numeric matrix with a row for each state and a column for each latent dimension, such as rows of the
+#'   model's reduction or means of them.
+#' @param batch Batch to decode as; `NULL` for the first.
+#' @param ... Passed to [ScduetModel()], e.g. `reduction`.
+#' @returns A matrix of genes x states with the expected share of each gene; columns sum to 1. They are named as the rows of
+#'   `states`.
+#' @family tasks
+#' @export
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' obj <- RunSCVI(SeuratObject::pbmc_small, features = genes, max_epochs = 2, verbose = FALSE)
+#' ends <- SeuratObject::Embeddings(obj, "scvi")[1:2, ]
+#' way <- t(sapply(seq(0, 1, 0.25), function(a) (1 - a) * ends[1, ] + a * ends[2, ]))
+#' DecodeStates(obj, way)["CD79A", ]
+DecodeStates <- function(object, states, batch = NULL, ...) {
+  model <- ScduetModel(object, ...)
+  if (!is.matrix(states) || !is.numeric(states)) {
+    abort_scduet("`states` must be a numeric matrix.", "Pass a row for each state and a column for each dimension.", "option")
+  }
+  found <- ask("decode_states",
+    folder = model_folder(model), sha256 = model$sha256, states = send_dense(states),
+    options = Filter(Negate(is.null), list(batch = if (!is.null(batch)) as_level(batch)))
+  )
+  receive_denoised(found, rownames(states))
+}
+
 #' Probability that a protein is there beyond background
 #'
 #' Antibodies leave some counts on every cell. A totalVI tells these from a protein of the cell: this is the probability of

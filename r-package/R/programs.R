@@ -71,3 +71,44 @@ ProgramGenes <- function(object, program = NULL, n = NULL, ...) {
     folder = model_folder(model), sha256 = model$sha256, options = Filter(Negate(is.null), options)
   ))
 }
+
+#' What the nodes of a KPNN are worth
+#'
+#' How much each node of a knowledge-primed network moves the probability of each label, over networks that are trained
+#' anew and beside a control.
+#'
+#' A single network gives the credit of nodes with like genes to one of them at random, so look at several `replicates`.
+#' The control is the same network trained on simulated counts in which every gene tells the labels apart: what a node is
+#' worth by its place alone. Believe what is on top by `weight` and by `ratio`.
+#'
+#' @param object A Seurat object or SingleCellExperiment with a model of [RunKPNN()] and the cells that it was trained on.
+#' @param replicates Number of networks, the model the first of them. Each is trained as the model was.
+#' @param control Train as many networks on simulated counts too.
+#' @inheritParams FindProgramMarkers
+#' @returns A data frame with a row for each node and label (of two labels the second), the highest on top: `node`, `label`,
+#'   `level` (1: next to the genes), `weight` and its `sd` over replicates, and with a control its weight `control` and the
+#'   `ratio` of both. Attributes: `agreement`, the mean correlation of two replicates; `accuracy` and `control_accuracy`,
+#'   shares of held-out cells that are classified right.
+#' @references Fortelny & Bock (2020), Knowledge-primed neural networks enable biologically interpretable deep learning on
+#'   single-cell sequencing data, \doi{10.1186/s13059-020-02100-5}
+#' @seealso [RunKPNN()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunKPNN(obj, gene.graph = "network.csv", labels = "condition")
+#' head(NodeWeights(obj))
+#' }
+NodeWeights <- function(object, replicates = 10, control = TRUE, reduction = NULL, assay = NULL, layer = "counts",
+                        seed.use = 42, ...) {
+  check_no_options(...)
+  check_flag(control, "control")
+  model <- ScduetModel(object, reduction = reduction)
+  parts <- parts_of(object, trained_assay(object, model, assay), layer)
+  options <- list(
+    replicates = check_whole(replicates, "replicates"), control = control, seed = check_whole(seed.use, "seed.use")
+  )
+  found <- ask("node_weights",
+    folder = model_folder(model), sha256 = model$sha256, adata = anndata_for(parts, model), options = options
+  )
+  do.call(structure, c(list(receive_frame(found$nodes)), py_value(found$facts)))
+}

@@ -36,6 +36,13 @@ CITESEQ = [
     "page$accuracy$pearson[1]",
     "identical(names(which.max(setNames(page$accuracy$pearson, page$accuracy$used))), 'TRUE')",
 ]
+SORTED = DATA.with_name("pbmc_purified_facs10.h5ad")
+AUTOENCODER = [
+    'page$scores["autoencoder", "nmi_kmeans"]',
+    "cor(page$both$real, page$both$generated)",
+    "all(diff(page$expected[page$markers[1], ]) < 0)",
+    "all(abs(colSums(page$expected) - 1) < 1e-4)",
+]
 MIXED = ["all(page$same)", "length(page$same)", "'scvi' %in% names(page$back)", "sum(page$clusters) == ncol(page$obj)"]
 
 
@@ -52,6 +59,13 @@ def test_the_story_of_proteins_in_seurat(r):
     assert float(both) > 0.85
     assert float(right) > 0.7
     assert float(by_model) > 0.6
+
+
+def test_the_story_of_an_autoencoder_in_r(r):
+    nmi, zeros, falls, shares = _rendered(r, "autoencoder.Rmd", AUTOENCODER, images=4, source=SORTED)
+    assert float(nmi) > 0.4
+    assert float(zeros) > 0.95
+    assert [falls, shares] == ["TRUE", "TRUE"]
 
 
 def test_the_story_of_proteins_in_python(monkeypatch):

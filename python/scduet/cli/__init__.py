@@ -31,7 +31,7 @@ from scduet.cli.multimodal import match_cells, predict_modality, weighted_neighb
 from scduet.cli.network import network
 from scduet.cli.own_model import check_model
 from scduet.cli.perturbation import perturb, rank_perturbations, score_perturbation
-from scduet.cli.programs import programs
+from scduet.cli.programs import node_weights, programs
 from scduet.cli.spatial import deconvolve, impute_genes
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.cli.velocity import velocity
@@ -87,6 +87,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("compare-denoisers")(interruptible(compare_denoisers))
     app.command("impute-genes")(interruptible(impute_genes))
     app.command("generate-cells")(interruptible(generate_cells))
+    app.command("node-weights")(interruptible(node_weights))
     app.command("predict-modality")(interruptible(predict_modality))
     app.command("match-cells")(interruptible(match_cells))
     app.command("weighted-neighbors")(interruptible(weighted_neighbors))

@@ -1,4 +1,4 @@
-"""The command that compares programs of groups of cells."""
+"""The commands of gene programs and of knowledge-primed networks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,3 +38,28 @@ def programs(
     if genes:
         table = scduet.program_genes(trained)
         place_whole(genes.absolute(), lambda path: table.to_csv(path, index=False))
+
+
+def node_weights(
+    data: Data,
+    model: Folder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write (.csv).")],
+    replicates: Annotated[int, typer.Option(help="Networks to train, the model the first of them.")] = 10,
+    control: Annotated[bool, typer.Option(help="Also train networks on simulated counts.")] = True,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write what each node of a KPNN is worth for the labels, over replicates and beside a control.
+
+    DATA holds the cells that the model was trained on (scduet fit --model kpnn --gene-graph FILE.csv).
+    """
+    from scduet.io.cells import check_target, place_whole, read
+
+    check_target(output, overwrite, endings=(".csv",))
+    import scduet
+
+    options = {"replicates": replicates, "control": control, "seed": seed}
+    found = scduet.node_weights(scduet.load(model), read(data), **options)
+    place_whole(output.absolute(), lambda path: found.to_csv(path, index=False))
+    for name, value in found.attrs.items():
+        typer.echo(f"{name}: {value:.3f}")

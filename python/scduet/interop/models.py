@@ -141,6 +141,12 @@ def expression(folder: str, sha256: str, adata, options: Options, task: str = "n
     return Genes(codec.as_text(table.columns), objects.block(table.to_numpy()))
 
 
+def decode_states(folder: str, sha256: str, states, options: Options) -> Genes:
+    """Shares of genes in states of the latent space (state, latent), as R's matrix of genes x states."""
+    table = call(scduet.decode_states, saved(folder, sha256), states, options=options)
+    return Genes(codec.as_text(table.columns), objects.block(table.to_numpy()))
+
+
 def annotate(query, reference, options: Options, callback: Callable | None = None) -> Annotated:
     """Cell types of the query by an annotated reference (or a taught model's folder), and how well that works."""
     known = saved(reference) if isinstance(reference, str) else reference

@@ -1,6 +1,8 @@
-"""What R asks for of programs: their genes, and which differ between groups."""
+"""What R asks for of programs and networks: genes, what differs between groups, what nodes are worth."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +12,14 @@ from scduet.interop.kept_models import saved
 from scduet.interop.models import fitting
 from scduet.interop.options import Options, call
 from scduet.tasks.genes.programs import programs_of
+
+
+@dataclass(frozen=True)
+class NodeWeights:
+    """A row for each node and label, and what holds for all of them by name."""
+
+    nodes: list[codec.Column]
+    facts: dict[str, float]
 
 
 def program_genes(folder: str, sha256: str, options: Options) -> list[codec.Column]:
@@ -23,6 +33,13 @@ def differential_programs(folder: str, sha256: str, adata, options: Options) -> 
     model = saved(folder, sha256)
     table = call(scduet.differential_programs, model, fitting(adata, model), options=options)
     return codec.columns_of(_numbered(model, table))
+
+
+def node_weights(folder: str, sha256: str, adata, options: Options) -> NodeWeights:
+    """The table of `scduet.node_weights`; `adata`: the cells that the model was trained on."""
+    model = saved(folder, sha256)
+    table = call(scduet.node_weights, model, fitting(adata, model), options=options)
+    return NodeWeights(codec.columns_of(table), dict(table.attrs))
 
 
 def _numbered(model, table):

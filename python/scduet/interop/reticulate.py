@@ -129,6 +129,8 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (models.zero_inflation, denoising.denoise, denoising.compare_denoisers)},
     **{f.__name__: f for f in (doublets.find_doublets, programs.program_genes, programs.differential_programs)},
     **{f.__name__: f for f in (spatial.deconvolve, spatial.deconvolve_bulk, spatial.impute_genes)},
+    "node_weights": programs.node_weights,
+    "decode_states": models.decode_states,
     **{f.__name__: f for f in (multimodal.predict_modality, multimodal.match_cells)},
     **{f.__name__: f for f in (velocity.velocity, velocity.velocity_grid)},
     **{f.__name__: f for f in (transformers.embed_pretrained, transformers.embed_genes, transformers.perturb_genes)},

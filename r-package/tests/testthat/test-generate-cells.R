@@ -27,3 +27,20 @@ test_that("generated cells of a SingleCellExperiment are one", {
   expect_identical(dim(made), c(nrow(x), 7L))
   expect_true(all(made$source %in% colnames(x)))
 })
+
+test_that("states between two cells are decoded to shares of the genes", {
+  skip_if_no_engine()
+  skip_if_no_seurat()
+  object <- run(small_seurat(), batch = "donor")
+  ends <- SeuratObject::Embeddings(object, "scvi")[1:2, ]
+  way <- rbind(ends, middle = colMeans(ends))
+  shares <- DecodeStates(object, way, batch = "a")
+  expect_identical(dimnames(shares), list(rownames(object), rownames(way)))
+  expect_equal(colSums(shares), c(1, 1, 1), tolerance = 1e-5, ignore_attr = TRUE)
+  apart <- function(a, b) sqrt(sum((shares[, a] - shares[, b])^2))
+  expect_lt(max(apart("middle", 1), apart("middle", 2)), apart(1, 2))
+  expect_false(isTRUE(all.equal(shares, DecodeStates(ScduetModel(object), way, batch = "b"))))
+  expect_error(DecodeStates(object, way[, 1]), class = "scduet_error_option")
+  expect_error(DecodeStates(object, way[, 1:2]), class = "scduet_error")
+  expect_error(DecodeStates(object, way, batch = "none"), class = "scduet_error")
+})

@@ -29,3 +29,20 @@ def test_the_tables_are_those_of_python(counts, tmp_path, capsys):
     assert np.allclose(found["loading"], sd.program_genes(trained)["loading"])
     assert main(["programs", cells, "--model", model, "-o", table, "--overwrite", "--groupby", "nowhere"]) == 1
     assert_named(capsys.readouterr().err, "'nowhere'")
+
+
+def test_weights_of_nodes_are_those_of_python(counts, tmp_path, capsys):
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    edges = [("tf1", gene) for gene in counts.var_names[:10]] + [("tf2", gene) for gene in counts.var_names[10:20]]
+    graph = pd.DataFrame([*edges, ("top", "tf1"), ("top", "tf2")], columns=["parent", "child"])
+    graph.to_csv(tmp_path / "graph.csv", index=False)
+    cells, model, table, edges = (str(tmp_path / name) for name in ("cells.h5ad", "model", "table.csv", "graph.csv"))
+    asked = ["--labels-key", "cell_type", "--gene-graph", edges, "--max-epochs", "2"]
+    assert main(["fit", cells, "--model", "kpnn", "-o", model, *asked]) == 0
+    few = ["--replicates", "2", "--no-control"]
+    assert main(["node-weights", cells, "--model", model, "-o", table, *few]) == 0
+    expected = sd.node_weights(sd.load(model), counts, replicates=2, control=False)
+    pd.testing.assert_frame_equal(pd.read_csv(table), expected, check_dtype=False)
+    assert f"agreement: {expected.attrs['agreement']:.3f}" in capsys.readouterr().out
+    assert main(["node-weights", cells, "--model", model, "-o", table, "--overwrite", "--replicates", "0"]) == 2
+    assert_named(capsys.readouterr().err, "0")

@@ -147,11 +147,17 @@ def test_bad_networks_are_refused_and_named(cells):
 
 
 def test_weights_are_of_a_kpnn_with_its_cells(cells, model, tmp_path):
+    few = {"replicates": 2, "control": False}
     with pytest.raises(OptionError, match="'scvi'"):
         sd.node_weights(sd.fit(cells, "scvi", max_epochs=1, callback=silent))
     model.save(tmp_path / "model")
-    with pytest.raises(OptionError, match="cells"):
-        sd.node_weights(sd.load(tmp_path / "model"))
+    loaded = sd.load(tmp_path / "model")
+    with pytest.raises(OptionError, match="adata"):
+        sd.node_weights(loaded)
+    unlabeled = AnnData(cells.X, pd.DataFrame(index=cells.obs_names), cells.var)
+    with pytest.raises(DataError, match=named("'kind'")):
+        sd.node_weights(loaded, unlabeled)
+    pd.testing.assert_frame_equal(sd.node_weights(loaded, cells, **few), sd.node_weights(model, **few), rtol=1e-3)
     network(EDGES).to_csv(tmp_path / "graph.csv", index=False)
     path = str(tmp_path / "graph.csv")
     again = sd.fit(cells, "kpnn", gene_graph=path, labels_key="kind", max_epochs=3, callback=silent)

@@ -45,6 +45,12 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(found["again"].embed(found["adata"]), found["model"].embed())
     assert found["model"].key == "X_MyVAE"
     np.testing.assert_allclose(found["expression"].sum(1), 1, rtol=1e-4)
+    assert {ax.get_title() for ax in found["figure"].axes} & {"sparsity", "reconstruction"}
+    way = found["way"].to_numpy()
+    np.testing.assert_allclose(way.sum(1), 1, rtol=1e-4)
+    steps = np.abs(way - way[0]).sum(1)
+    assert (np.diff(steps) > 0).all(), "each step leads farther from the start"
+    assert set(found["made"].obs["cell_type"]) == {found["kind"][0]}
 
 
 @dataclass(frozen=True)

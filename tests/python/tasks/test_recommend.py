@@ -123,3 +123,12 @@ def test_a_velocity_is_advised_where_unspliced_molecules_support_it(unspliced, s
     row = recommend(cells, "velocity").iloc[0]
     assert told in row["data"]
     assert ("compare_velocity" in row["method"]) == (score == 7.0)
+
+
+def test_denoising_is_recommended_as_denoise_chooses(counts):
+    from scduet.tasks.workflows.denoise import WALK_UP_TO
+
+    few, many = (rule for rule in RULES if rule.task == "denoising")
+    assert few.when == (("n_cells", "<=", WALK_UP_TO),)
+    assert_named(row(counts, "imputation")["method"], "'walk'", "compare_denoisers")
+    assert_named(many.method, "'scvi'")

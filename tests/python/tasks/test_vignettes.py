@@ -44,3 +44,44 @@ def test_does_a_deep_model_help(monkeypatch):
     assert 0 < deep["ceiling"] < deep["scVI"]
     assert donors[0] == 6
     assert pictures == 1
+
+
+def test_denoising_judged(monkeypatch):
+    facts = "[table['d2'].to_dict(), invented['false_discovery_rate'].to_dict(), adata.layers['denoised'].shape]"
+    pictures, (d2, invented, shape) = executed("denoising_judged.ipynb", facts, monkeypatch)
+    assert [row for row in d2 if f"`{row}`" not in told("denoising_judged.ipynb")] == [], "not explained"
+    assert d2["walk"] > d2["type means"] > d2["gene mean"] == 0
+    assert d2["scvi"] > 0 > d2["alra"]
+    assert invented["no denoising"] < 0.15 < 0.3 < invented["walk"]
+    assert shape == [274, 1000]
+    assert pictures == 1
+
+
+def test_doublets_judged(monkeypatch):
+    facts = "[precision, truth.mean(), right.sum() / called.sum(), right.sum() / truth.sum()]"
+    pictures, (precision, share, of_called, of_doublets) = executed("doublets_judged.ipynb", facts, monkeypatch)
+    assert precision["neighbors"] > 0.33
+    assert precision["neighbors"] > precision["scrublet"] > precision["total count"] > share
+    assert 0.35 < of_called < 0.6, "about half"
+    assert 0.25 < of_doublets < 0.5, "more than half of the doublets stay"
+    assert pictures == 2
+
+
+def test_gene_programs(monkeypatch):
+    facts = "[table['program'].tolist()[:3], table['set_t'].tolist()[:2], table['bayes_factor'].tolist()[:2]]"
+    pictures, (first, plain, factor) = executed("gene_programs.ipynb", facts, monkeypatch, EPOCHS="20")
+    assert {"INTERFERON_ALPHA_RESPONSE", "INTERFERON_GAMMA_RESPONSE"} <= set(first)
+    assert min(plain) > 10
+    assert min(factor) > 1
+    assert pictures == 1
+
+
+def test_crispr_screen(monkeypatch):
+    name = "crispr_screen.ipynb"
+    facts = "[pred.table['relative_error'].droplevel(0).to_dict(), (half > 0.5).sum(), list(ranking.index[:4])]"
+    pictures, (rules, strong, alike) = executed(name, facts, monkeypatch)
+    assert [rule for rule in rules if f"`{rule}`" not in told(name) and rule not in ("ceiling", "no change")] == []
+    assert rules["ceiling"] < rules["linear"] < rules["no change"]
+    assert strong == 6
+    assert set(alike) == {"IFNGR1", "IFNGR2", "JAK2", "STAT1"}
+    assert pictures == 1

@@ -16,7 +16,7 @@ from scduet.count_model import Model
 from scduet.data import inference
 from scduet.data.samplers import split
 from scduet.data.sources import Cells, MemorySource
-from scduet.errors import OptionError
+from scduet.errors import DataError, OptionError
 from scduet.events import silent
 from scduet.models.rna.kpnn import KPNN, PIECE
 from scduet.nn.random import own_random_numbers
@@ -32,7 +32,8 @@ def node_weights(
 ) -> pd.DataFrame:
     """Weights of the nodes of a KPNN: how much each moves the probability of each label (Fortelny & Bock 2020).
 
-    adata: cells whose derivatives are averaged; None for the cells trained on.
+    adata: cells whose derivatives are averaged; None for the cells trained on. For a loaded model, which has none, also
+        the cells that the replicates are trained on: those that it was trained on itself.
     replicates: networks to train, `model` the first of them; single ones disagree.
     control: also train as many networks on simulated counts in which every gene tells the labels apart, by a factor of
         2 up or down: what the wiring alone gives.
@@ -44,15 +45,14 @@ def node_weights(
     attrs: "agreement" of replicates, the mean correlation of the weights of two; "accuracy" and "control_accuracy", the
     mean share of held-out cells that are classified right.
 
-    Rank nodes by `ratio`, and believe only what is on top by both. Raises OptionError for another model, or one that
-    was loaded without the cells it was trained on.
+    Rank nodes by `ratio`, and believe only what is on top by both. Raises OptionError for another model, or for a
+    loaded one without `adata`; DataError where no cell of `adata` has a label.
     """
     module, seed = model.module, seed_of(seed)
     check_arguments(n_samples=replicates)
     if not isinstance(module, KPNN):
         raise OptionError(f"{model.name!r} has no nodes that are known", "train sd.fit(adata, 'kpnn', gene_graph=)")
-    if model.cells is None:
-        raise OptionError("replicates need the cells that the model was trained on", "train it in this session")
+    model = _with_cells(model, adata)
     runs = [model, *(_retrained(model, model.cells, seed + i) for i in range(1, replicates))]
     weights = np.stack([_weights(run, adata) for run in runs])  # (replicate, label, node)
     table = _table(module, weights, list(model.schema.values(str(model.schema.fields.labels_key))))
@@ -67,6 +67,19 @@ def node_weights(
         table.attrs["control_accuracy"] = float(np.mean([_accuracy(run) for run in others]))
     by = "ratio" if control else "weight"
     return table.sort_values(by, ascending=False, ignore_index=True)
+
+
+def _with_cells(model: Model, adata) -> Model:
+    """The model with cells to train replicates on."""
+    if model.cells is not None:
+        return model
+    if adata is None:
+        raise OptionError("replicates need the cells that the model was trained on", "pass them as adata")
+    cells = model.encode(adata)
+    if cells.label is None or not (cells.label >= 0).any():
+        column = model.schema.fields.labels_key
+        raise DataError(f"no cell has a label of the model in obs[{column!r}]", "pass the cells it was trained on")
+    return replace(model, cells=cells)
 
 
 def _retrained(model: Model, cells: Cells, seed: int) -> Model:

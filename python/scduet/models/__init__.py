@@ -58,6 +58,7 @@ MODELS: dict[str, Row] = {
         *("scduet.models.spatial.stereoscope:Stereoscope", "X_stereoscope", "stereoscope"),
         *("RunStereoscope", "SpatialStereoscope", "deconvolution"),
     ),
+    "scaden": Row("scduet.models.spatial.scaden:Scaden", "X_scaden", "scaden", "RunScaden", task="deconvolution"),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 OWN: dict[str, type] = {}  # classes of the user's own that this session was given, by their names

@@ -220,6 +220,12 @@ STEREOSCOPE = Paper(
     "Communications Biology 3:565 (2020)",
     "10.1038/s42003-020-01247-y",
 )
+SCADEN = Paper(
+    "Menden K, Marouf M, Oller S, et al.",
+    "Deep learning-based cell composition analysis from tissue expression profiles",
+    "Science Advances 6:eaba2619 (2020)",
+    "10.1126/sciadv.aba2619",
+)
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),
     "scanvi": (SCANVI, SCVI),
@@ -243,6 +249,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "destvi": (DESTVI,),
     "stereoscope_cells": (STEREOSCOPE,),
     "stereoscope": (STEREOSCOPE,),
+    "scaden": (SCADEN,),
     "kpnn": (KPNN,),
     "solo": (SOLO,),
     "geneformer": (GENEFORMER,),

@@ -5,10 +5,10 @@
     x        = log2(1 + counts scaled to a common total), then scaled to 0...1 within the sample
     output   = mean of three softmax(MLP(x)), of different widths and dropout
 
-Training minimizes the squared error of each network in the shares, of the cells or of the RNA of the mixture. Mixtures
-are drawn anew in each step from single cells with labels; the trained model embeds samples. Unlike the original, samples
-are scaled to a common total before the logarithm, so that their depth does not matter, each mixture is used once (the
-original simulates 1,000 a data set in advance), and training takes 2,000 steps at a decaying rate, not 5,000.
+Training minimizes the squared error of each network in the shares, of the cells or of the RNA of the mixture. Each
+step draws new mixtures from single cells with labels; the trained model embeds samples. Unlike the original it scales
+samples to a common total before the logarithm, so that depth does not matter, and trains for 1,000 steps at a decaying
+rate in place of 5,000 on mixtures made in advance.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NETWORKS: tuple[tuple[Widths, Dropouts], ...] = (  # as published
     ((1024, 512, 256, 128), (0, 0.6, 0.3, 0.1)),
 )
 TOTAL = 1e5  # that samples are scaled to: about that of 100 cells on a few hundred genes
-N_STEPS, N_CELLS = 2000, 512  # of training; in a minibatch, so that it holds several cells of each type
+N_STEPS, N_CELLS = 1000, 512  # of training; in a minibatch, so that it holds several cells of each type
 WHOLE = 0.5  # share of the mixtures that no type is left out of
 
 
@@ -55,7 +55,7 @@ class Config:
 
 
 def recipe(n_cells: int, max_epochs: int | None) -> dict[str, object]:
-    """About 2,000 steps, whatever the number of cells."""
+    """About 1,000 steps, whatever the number of cells."""
     epochs = max_epochs or max(1, round(N_STEPS / math.ceil(n_cells / N_CELLS)))
     return {"max_epochs": epochs, "batch_size": N_CELLS, "lr": 1e-3, "adam_eps": 1e-7, "train_size": 1.0}
 
@@ -75,9 +75,7 @@ class Scaden(nn.Module):
         if reference.n_batches > 1 or reference.n_categories or reference.n_continuous or reference.size_factor:
             raise OptionError("'scaden' corrects for no covariates", "leave batch_key and covariates out")
         self.reference, self.config, self.n_labels = reference, config, reference.n_labels
-        self.networks = nn.ModuleList(
-            _network(reference.n_genes, *shape, n_out=self.n_labels) for shape in NETWORKS
-        )
+        self.networks = nn.ModuleList(_network(reference.n_genes, *shape, n_out=self.n_labels) for shape in NETWORKS)
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         """Squared error of the networks, summed over them, in mixtures of the labeled cells of the minibatch."""
@@ -119,8 +117,8 @@ def scaled(x: Float[Tensor, "sample gene"]) -> Float[Tensor, "sample gene"]:
     return (level - low) / (high - low).clamp(min=1e-9)
 
 
-def _compositions(present, n: int, generator: torch.Generator | None) -> Float[Tensor, "mixture label"]:
-    """Shares of the types that are present; in half of the mixtures each type is left out with a probability of half."""
+def _compositions(present: Tensor, n: int, generator: torch.Generator | None) -> Float[Tensor, "mixture label"]:
+    """Shares of the types that are present; half of the mixtures lack each type with a probability of one half."""
     size = n, len(present)
     level = torch.rand(size, generator=generator, device=present.device)
     chance = torch.rand(size, generator=generator, device=present.device)

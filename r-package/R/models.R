@@ -6,7 +6,7 @@ MODEL_FUNCTIONS <- c(
   totalvi = "RunTotalVI", peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", mmvae = "RunMMVAE",
   expimap = "RunPrograms", kpnn = "RunKPNN", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute",
   scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI",
-  destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope",
+  destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", scaden = "RunScaden",
   geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
@@ -466,3 +466,7 @@ RunStereoscopeCells <- function(object, ...) RunModel(object, model = "stereosco
 #' @rdname RunModel
 #' @export
 RunStereoscope <- function(object, ...) RunModel(object, model = "stereoscope", ...)
+
+#' @rdname RunModel
+#' @export
+RunScaden <- function(object, ...) RunModel(object, model = "scaden", ...)

@@ -13,7 +13,8 @@
 #' @param bulk A matrix or data frame of genes x samples: counts, or TPM.
 #' @param reference A Seurat object or SingleCellExperiment of single cells, with raw counts.
 #' @param labels Column of the reference's metadata with the cell types.
-#' @param model "poisson" (of spots), "weighted_nnls" or "nnls"; or for spots "destvi" or "stereoscope", deep models.
+#' @param model "poisson" (of spots), "weighted_nnls" or "nnls"; or a deep model: "destvi" or "stereoscope" for spots,
+#'   "scaden" for bulk samples.
 #' @param per "cell" for shares of cells, by the mean total count of each type in the reference; "rna" for shares of RNA.
 #' @param genes "variable" for the 2,000 genes that vary most in the reference, "markers" for up to 100 for each type, or
 #'   names of genes. `NULL` for "markers" of "weighted_nnls" and of bulk samples, else "variable".
@@ -25,13 +26,15 @@
 #'   name is an error.
 #' @param seed.use Random seed of the halves of the molecules, and of the samples of genes.
 #' @param verbose Show progress, and say what to know before reading the map.
-#' @param ... Not used.
+#' @param expression Types whose counts in each mixture to return too, as a list of matrices (genes x mixtures).
+#' @param ... Options of a deep model and its training, e.g. `max_epochs`; `reference_max_epochs` etc. are of the training on
+#'   the reference.
 #' @returns `DeconvolveSpots()`: the object with a new assay of types x spots in the layer `data`, so that
 #'   `SpatialFeaturePlot(object, features = types)` shows them; a SingleCellExperiment gets it as an alternative experiment.
 #'   `Misc(object, "scduet.deconvolution")`, or the entry of `metadata(object)`, is the list that `DeconvolveBulk()` returns:
 #'   `proportions` and `spread` (standard deviations; mixtures x types), `agreement` (by method: how near its proportions are
 #'   and how well it predicts held-out genes), `types` (number of cells, markers, most similar type), `genes` (why each was
-#'   chosen), `mixtures` (share that is left unexplained) and `notes`.
+#'   chosen), `mixtures` (share that is left unexplained), `notes`, and `expression`.
 #' @references Cable et al. (2022), Robust decomposition of cell type mixtures in spatial transcriptomics,
 #'   \doi{10.1038/s41587-021-00830-w}; Wang et al. (2019), Bulk tissue cell type deconvolution with multi-subject single-cell
 #'   expression reference, \doi{10.1038/s41467-018-08023-x}
@@ -48,17 +51,17 @@
 #' }
 DeconvolveSpots <- function(object, reference, labels, model = "poisson", per = "cell", assay = NULL, layer = "counts",
                             reference.assay = NULL, reference.layer = "counts", genes = NULL, n.genes = NULL,
-                            platform.effect = TRUE, assay.name = "proportions", seed.use = 42, verbose = TRUE, ...) {
-  check_no_options(...)
+                            platform.effect = TRUE, assay.name = "proportions", expression = NULL, seed.use = 42,
+                            verbose = TRUE, ...) {
   check_text(assay.name, "assay.name")
   check_flag(verbose, "verbose")
   check_assay_name(object, assay.name)
-  options <- deconvolution_options(model, per, genes, n.genes, platform.effect, seed.use)
+  options <- deconvolution_options(model, per, genes, n.genes, platform.effect, seed.use, list(...))
   parts <- parts_of(object, assay, layer)
   cells <- labeled_reference(reference, labels, reference.assay, reference.layer)
   found <- ask("deconvolve",
     adata = anndata_of(parts), reference = cells, labels_key = labels, options = options,
-    callback = py_callback(new_reporter(verbose))
+    expression = as.list(expression), callback = py_callback(new_reporter(verbose))
   )
   spots <- rownames(parts$cells)
   told <- receive_deconvolution(found, spots)
@@ -69,19 +72,23 @@ DeconvolveSpots <- function(object, reference, labels, model = "poisson", per = 
 #' @rdname DeconvolveSpots
 #' @export
 DeconvolveBulk <- function(bulk, reference, labels, model = "weighted_nnls", per = "cell", reference.assay = NULL,
-                           reference.layer = "counts", genes = NULL, n.genes = NULL, platform.effect = FALSE, seed.use = 42,
-                           ...) {
-  check_no_options(...)
-  options <- deconvolution_options(model, per, genes, n.genes, platform.effect, seed.use)
+                           reference.layer = "counts", genes = NULL, n.genes = NULL, platform.effect = FALSE,
+                           expression = NULL, seed.use = 42, verbose = TRUE, ...) {
+  check_flag(verbose, "verbose")
+  options <- deconvolution_options(model, per, genes, n.genes, platform.effect, seed.use, list(...))
   bulk <- as_matrix(bulk)
   cells <- labeled_reference(reference, labels, reference.assay, reference.layer)
   samples <- names_or(colnames(bulk), ncol(bulk), "sample")
   colnames(bulk) <- samples
-  found <- ask("deconvolve_bulk", adata = as_anndata(bulk), reference = cells, labels_key = labels, options = options)
+  found <- ask("deconvolve",
+    adata = as_anndata(bulk), reference = cells, labels_key = labels, options = options, bulk = TRUE,
+    expression = as.list(expression), callback = py_callback(new_reporter(verbose))
+  )
   receive_deconvolution(found, samples)
 }
 
-deconvolution_options <- function(model, per, genes, n.genes, platform.effect, seed.use, call = rlang::caller_env()) {
+deconvolution_options <- function(model, per, genes, n.genes, platform.effect, seed.use, others, call = rlang::caller_env()) {
+  check_option_names(others, call)
   check_text(model, "model", call = call)
   check_text(per, "per", call = call)
   check_flag(platform.effect, "platform.effect", call = call)
@@ -90,7 +97,7 @@ deconvolution_options <- function(model, per, genes, n.genes, platform.effect, s
     n_genes = if (is.null(n.genes)) NULL else check_whole(n.genes, "n.genes"), platform_effect = platform.effect,
     seed = check_whole(seed.use, "seed.use")
   )
-  Filter(Negate(is.null), options)
+  c(Filter(Negate(is.null), options), lapply(others, as_option))
 }
 
 # The counts of the reference, with its cell types.
@@ -111,7 +118,14 @@ receive_deconvolution <- function(found, mixtures) {
   tables <- lapply(found_tables(found), receive_frame)
   rownames(tables$mixtures) <- mixtures
   spread <- if (is.null(found$spread)) NULL else matrix_of(found$spread)
-  c(list(proportions = matrix_of(found$proportions), spread = spread), tables, list(notes = receive_text(found$notes)))
+  parts <- lapply(py_list(found$expression), function(part) {
+    x <- receive_matrix(part$values)
+    dimnames(x) <- list(receive_text(part$names), mixtures)
+    x
+  })
+  names(parts) <- receive_text(found$expressed)
+  told <- c(list(proportions = matrix_of(found$proportions), spread = spread), tables, list(notes = receive_text(found$notes)))
+  c(told, if (length(parts)) list(expression = parts))
 }
 
 found_tables <- function(found) {

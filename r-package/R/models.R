@@ -8,7 +8,7 @@ MODEL_FUNCTIONS <- c(
   scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", cardec = "RunCarDEC", graphdiffvae = "RunGraphDiffVAE",
   saucie = "RunSAUCIE", magan = "RunMAGAN", scgcn = "RunScGCN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI",
   destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", gimvi = "RunGimVI",
-  geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  scaden = "RunScaden", geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
@@ -565,3 +565,7 @@ RunGimVI <- function(object, spatial.assay = NULL, inputs = NULL, ...) {
   inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c(spatial = "spatial.assay"))
   RunModel(object, model = "gimvi", inputs = inputs, ...)
 }
+
+#' @rdname RunModel
+#' @export
+RunScaden <- function(object, ...) RunModel(object, model = "scaden", ...)

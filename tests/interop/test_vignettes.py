@@ -18,7 +18,7 @@ RIGHT = (
 # Not with `intermediates_dir`: rmarkdown would take the data file for its own and delete it.
 RENDER = """
 page <- new.env()
-rmarkdown::render("{folder}/{name}", envir = page, quiet = TRUE, params = list(data = "{data}"))
+rmarkdown::render("{folder}/{name}", envir = page, quiet = TRUE, params = list({params}))
 cat("\\nfound:", {facts}, "\\n")
 """
 SAME = "all.equal(unname(Embeddings(page$obj, 'integrated.scvi')), unname(Embeddings(page$obj, 'scvi')))"
@@ -42,6 +42,13 @@ AUTOENCODER = [
     "cor(page$both$real, page$both$generated)",
     "all(diff(page$expected[page$markers[1], ]) < 0)",
     "all(abs(colSums(page$expected) - 1) < 1e-4)",
+
+
+SPOTS = [
+    "'one composition' %in% page$told$agreement$method",
+    "any(grepl('composition', page$told$notes))",
+    "page$errors[[1]] / page$errors[[2]]",
+    "all(page$shown %in% rownames(page$spots[['proportions']]))",
 ]
 MIXED = ["all(page$same)", "length(page$same)", "'scvi' %in% names(page$back)", "sum(page$clusters) == ncol(page$obj)"]
 
@@ -98,6 +105,24 @@ def test_the_story_of_peaks_and_rna_in_python(monkeypatch):
     assert 0 <= mixing <= 1
     if DATA.is_file():
         assert n_calls < 30, "these peaks do not tell the times of treatment apart"
+
+
+def test_the_story_of_spots_in_seurat(r):
+    source = DATA.with_name("deconv_lymph_visium_1000spots.h5ad")
+    beside = DATA.with_name("deconv_lymph_reference_330cells.h5ad")
+    table, noise, error, drawn = _rendered(r, "spots.Rmd", SPOTS, images=1, source=source, reference=beside)
+    assert [table, drawn] == ["TRUE"] * 2
+    assert noise == ("TRUE" if source.is_file() else "FALSE")
+    assert float(error) < 0.85
+
+
+def test_the_story_of_spots_in_python(monkeypatch):
+    asked = "[found.notes, cerebellum.notes, errors, int(rich.sum())]"
+    shown, (noise, supported, errors, n_rich) = executed("spots_in_python.ipynb", asked, monkeypatch)
+    assert errors["deconvolve"] < 0.85 * errors["one composition"]
+    assert not any("composition" in note for note in supported)
+    assert any("composition" in note for note in noise) == DATA.is_file()
+    assert n_rich > 0
     assert shown == 1
 
 
@@ -128,7 +153,9 @@ def test_the_story_of_seurat_in_a_notebook(host_r, monkeypatch):
     assert shown == 1, "the picture that R drew"
 
 
-def _rendered(r, name: str, facts: list[str], images: int, tells: str = "", source: Path = DATA) -> list[str]:
+def _rendered(
+    r, name: str, facts: list[str], images: int, tells: str = "", source: Path = DATA, reference: Path | None = None
+) -> list[str]:
     """Render a page in a folder of its own; what R says of `facts`. tells: what the page must say of progress."""
     if "TRUE" not in r.run('cat(requireNamespace("rmarkdown", quietly = TRUE) && nzchar(Sys.which("pandoc")))'):
         pytest.skip("rmarkdown or pandoc is not installed: make system-deps")
@@ -137,8 +164,12 @@ def _rendered(r, name: str, facts: list[str], images: int, tells: str = "", sour
     shutil.copy(VIGNETTES / name, here)
     if source.is_file():
         shutil.copyfile(source, here / "cells.h5ad")
-    data = "cells.h5ad" if source.is_file() else ""
-    said = r.run(RENDER.format(folder=r.shared_in_r / here.name, name=name, data=data, facts=", ".join(facts)))
+    given = {"data": "cells.h5ad" if source.is_file() else ""}
+    if reference is not None and reference.is_file():
+        shutil.copyfile(reference, here / "reference.h5ad")
+        given["reference"] = "reference.h5ad"
+    params = ", ".join(f"{name} = '{path}'" for name, path in given.items())
+    said = r.run(RENDER.format(folder=r.shared_in_r / here.name, name=name, params=params, facts=", ".join(facts)))
     page = here.joinpath(name).with_suffix(".html").read_text(encoding="utf-8")
     assert page.count("<img ") == images
     assert re.search(tells, page)

@@ -7,6 +7,7 @@ import typer
 
 from scduet.cli.analyses import Seed
 from scduet.cli.commands import Overwrite, Quiet, listener
+from scduet.errors import OptionError
 
 
 def deconvolve(
@@ -21,7 +22,8 @@ def deconvolve(
     model: Annotated[
         str | None,
         typer.Option(
-            help="poisson, weighted_nnls, nnls, destvi, stereoscope; default poisson, of --bulk weighted_nnls."
+            help="poisson, weighted_nnls, nnls, destvi, stereoscope; default poisson. With --bulk weighted_nnls "
+            "(default), nnls, scaden."
         ),
     ] = None,
     bulk: Annotated[bool, typer.Option("--bulk", help="These are bulk samples, not spots.")] = False,
@@ -36,6 +38,10 @@ def deconvolve(
     ] = None,
     spread: Annotated[Path | None, typer.Option(help="Also write standard deviations here (.csv).")] = None,
     table: Annotated[Path | None, typer.Option(help="Also write the table of methods here (.csv).")] = None,
+    expression: Annotated[
+        str | None, typer.Option(help="Cell type whose counts in each spot to write to --expression-output.")
+    ] = None,
+    expression_output: Annotated[Path | None, typer.Option(help="Where to write them (.csv), spots x genes.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -47,18 +53,25 @@ def deconvolve(
     from scduet.io.cells import check_target, file_size, place_whole, read, write
 
     check_target(output, overwrite, file_size(data), (".csv",) if bulk else (".csv", ".h5ad", ".zarr"))
-    for path in filter(None, (spread, table)):
+    if (expression is None) != (expression_output is None):
+        raise OptionError("--expression and --expression-output belong together", "give both, or neither")
+    for path in filter(None, (spread, table, expression_output)):
         check_target(path, overwrite, endings=(".csv",))
     import scduet
 
     where = {"labels_key": labels_key, "per": per, "layer": layer, "reference_layer": reference_layer, "seed": seed}
     given = {"model": model, "genes": genes, "n_genes": n_genes, "platform_effect": platform_effect}
     options = {**where, **{name: value for name, value in given.items() if value is not None}}
+    options["callback"] = listener(quiet)
     mixtures, cells = read(data), read(reference)
+    if expression:
+        from scduet.tasks.spatial.reference import check_known
+
+        check_known(cells, labels_key, [expression])
     if bulk:
         found = scduet.deconvolve_bulk(mixtures, cells, **options)
     else:
-        found = scduet.deconvolve(mixtures, cells, callback=listener(quiet), **options)
+        found = scduet.deconvolve(mixtures, cells, **options)
     typer.echo(repr(found))
     if output.suffix == ".csv":
         place_whole(output.absolute(), found.proportions.to_csv)
@@ -68,6 +81,8 @@ def deconvolve(
         place_whole(spread.absolute(), found.spread.to_csv)
     if table:
         place_whole(table.absolute(), found.agreement.to_csv)
+    if expression and expression_output:
+        place_whole(expression_output.absolute(), found.expression(expression).to_csv)
 
 
 def impute_genes(

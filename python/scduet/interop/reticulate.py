@@ -128,7 +128,7 @@ FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (models.map_query, models.expression, models.annotate, models.markers, models.report)},
     **{f.__name__: f for f in (models.zero_inflation, denoising.denoise, denoising.compare_denoisers)},
     **{f.__name__: f for f in (doublets.find_doublets, programs.program_genes, programs.differential_programs)},
-    **{f.__name__: f for f in (spatial.deconvolve, spatial.deconvolve_bulk, spatial.impute_genes)},
+    **{f.__name__: f for f in (spatial.deconvolve, spatial.impute_genes)},
     "node_weights": programs.node_weights,
     "decode_states": models.decode_states,
     **{f.__name__: f for f in (multimodal.predict_modality, multimodal.match_cells)},

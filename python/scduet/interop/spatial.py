@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,13 @@ import scduet
 from scduet.interop import codec, objects
 from scduet.interop.models import Genes, listener
 from scduet.interop.options import Options, call
+from scduet.tasks.spatial.reference import check_known
 from scduet.tasks.spatial.result import Deconvolution
 
 
 @dataclass(frozen=True)
 class Deconvolved:
-    """Proportions and their spread as R's types x mixtures, tables, and notes."""
+    """Proportions and their spread as R's types x mixtures, tables, notes, and counts of types as genes x mixtures."""
 
     proportions: Genes
     spread: Genes | None
@@ -26,17 +27,34 @@ class Deconvolved:
     genes: list[codec.Column]
     mixtures: list[codec.Column]
     notes: codec.Text
+    expressed: codec.Text
+    expression: list[Genes]
 
 
-def deconvolve(adata, reference, labels_key: str, options: Options, callback: Callable | None = None) -> Deconvolved:
-    """`scduet.deconvolve`."""
-    told = listener(callback)
-    return _sent(call(scduet.deconvolve, adata, reference, labels_key=labels_key, callback=told, options=options))
-
-
-def deconvolve_bulk(adata, reference, labels_key: str, options: Options) -> Deconvolved:
-    """`scduet.deconvolve_bulk`."""
-    return _sent(call(scduet.deconvolve_bulk, adata, reference, labels_key=labels_key, options=options))
+def deconvolve(
+    adata,
+    reference,
+    labels_key: str,
+    options: Options,
+    bulk: bool = False,
+    expression: Sequence[str] = (),
+    callback: Callable | None = None,
+) -> Deconvolved:
+    """`scduet.deconvolve` or `scduet.deconvolve_bulk`. expression: types whose counts to send too."""
+    check_known(reference, labels_key, expression)
+    task, told = scduet.deconvolve_bulk if bulk else scduet.deconvolve, listener(callback)
+    found: Deconvolution = call(task, adata, reference, labels_key=labels_key, callback=told, options=options)
+    return Deconvolved(
+        proportions=_block(found.proportions),
+        spread=None if found.spread is None else _block(found.spread),
+        agreement=codec.columns_of(found.agreement.reset_index()),
+        types=codec.columns_of(found.types.rename_axis("type").reset_index()),
+        genes=codec.columns_of(found.genes.rename_axis("gene").reset_index()),
+        mixtures=codec.columns_of(found.mixtures.reset_index(drop=True)),
+        notes=codec.as_text(found.notes),
+        expressed=codec.as_text(expression),
+        expression=[_block(found.expression(kind)) for kind in expression],
+    )
 
 
 @dataclass(frozen=True)
@@ -61,18 +79,6 @@ def impute_genes(adata, reference, genes, options: Options, callback: Callable |
         scores=codec.columns_of(found.scores.reset_index()),
         notes=codec.as_text(found.notes),
         model=codec.as_text([found.model]),
-    )
-
-
-def _sent(found: Deconvolution) -> Deconvolved:
-    return Deconvolved(
-        proportions=_block(found.proportions),
-        spread=None if found.spread is None else _block(found.spread),
-        agreement=codec.columns_of(found.agreement.reset_index()),
-        types=codec.columns_of(found.types.rename_axis("type").reset_index()),
-        genes=codec.columns_of(found.genes.rename_axis("gene").reset_index()),
-        mixtures=codec.columns_of(found.mixtures.reset_index(drop=True)),
-        notes=codec.as_text(found.notes),
     )
 
 

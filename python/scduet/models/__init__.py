@@ -67,6 +67,7 @@ MODELS: dict[str, Row] = {
         *("RunStereoscope", "SpatialStereoscope", "deconvolution"),
     ),
     "gimvi": Row("scduet.models.spatial.gimvi:GimVI", "X_gimVI", "gimvi", "RunGimVI", "GIMVI", task="imputation"),
+    "scaden": Row("scduet.models.spatial.scaden:Scaden", "X_scaden", "scaden", "RunScaden", task="deconvolution"),
 }
 TRANSFORMERS = {"geneformer": "X_geneformer", "scgpt": "X_scGPT", "scfoundation": "X_scFoundation"}  # their obsm
 OWN: dict[str, type] = {}  # classes of the user's own that this session was given, by their names

@@ -258,6 +258,12 @@ GIMVI = Paper(
     "arXiv:1905.02269 (2019)",
     "10.48550/arXiv.1905.02269",
 )
+SCADEN = Paper(
+    "Menden K, Marouf M, Oller S, et al.",
+    "Deep learning-based cell composition analysis from tissue expression profiles",
+    "Science Advances 6:eaba2619 (2020)",
+    "10.1126/sciadv.aba2619",
+)
 PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> its papers
     "scvi": (SCVI,),
     "scanvi": (SCANVI, SCVI),
@@ -287,6 +293,7 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "stereoscope_cells": (STEREOSCOPE,),
     "stereoscope": (STEREOSCOPE,),
     "gimvi": (GIMVI,),
+    "scaden": (SCADEN,),
     "kpnn": (KPNN,),
     "solo": (SOLO,),
     "geneformer": (GENEFORMER,),

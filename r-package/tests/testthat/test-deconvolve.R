@@ -51,6 +51,18 @@ test_that("bulk samples come as a matrix and go back as matrices", {
   expect_identical(dimnames(found$proportions), list(colnames(known$spots), c("B", "NK_1", "T")))
   expect_lt(mean(abs(found$proportions - known$truth)), 0.08)
   expect_true(all(found$spread >= 0) && identical(dim(found$spread), dim(found$proportions)))
+  parts <- suppressWarnings(DeconvolveBulk(known$spots, objects(known)$cells, labels = "kind", expression = c("T", "B")))$expression
+  expect_identical(names(parts), c("T", "B"))
+  expect_identical(dimnames(parts$B), dimnames(known$spots))
+  expect_true(all(parts$B >= 0 & parts$B + parts$T <= known$spots + 1e-6))
+  own <- 1:20 # genes of type B
+  expect_gt(sum(parts$B[own, ]) / sum(parts$B), 2 * sum(known$spots[own, ]) / sum(known$spots))
+  expect_error(DeconvolveBulk(known$spots, objects(known)$cells, labels = "kind", expression = "X"), class = "scduet_error_option")
+  scaden <- suppressWarnings(DeconvolveBulk(known$spots, objects(known)$cells,
+    labels = "kind", model = "scaden", max_epochs = 60, verbose = FALSE
+  ))
+  expect_lt(mean(abs(scaden$proportions - known$truth)), mean(abs(rep(colMeans(known$truth), each = 30) - known$truth)))
+  expect_error(DeconvolveBulk(known$spots, objects(known)$cells, labels = "kind", max_epochs = 3), class = "scduet_error_option")
   logs <- log2(sweep(known$spots, 2, colSums(known$spots), "/") * 1000 + 1)
   expect_error(DeconvolveBulk(logs, objects(known)$cells, labels = "kind"), class = "scduet_error")
 })

@@ -31,6 +31,24 @@ def test_proportions_are_those_of_python(files, capsys):
     assert main([*asked, "-o", str(folder / "out.h5ad"), *further]) == 0
     assert_named(capsys.readouterr().out, "poisson", "nnls", "RNA")
     found = sd.deconvolve(spots, cells, labels_key="cell_type", n_genes=40, per="rna")
+    kind = found.proportions.columns[0]
+    counts = folder / "counts.csv"
+    with_counts = [*asked, "-o", str(folder / "again.csv"), "--n-genes", "40", "--expression", kind]
+    assert main([*with_counts, "--expression-output", str(counts)]) == 0
+    assert np.allclose(pd.read_csv(counts, index_col=0), found.expression(kind))
+    assert main([*with_counts, "--overwrite"]) == 2
+    assert_named(capsys.readouterr().err, "--expression-output")
+    wrong = [
+        *asked,
+        "-o",
+        str(folder / "x.csv"),
+        "--expression",
+        "nobody",
+        "--expression-output",
+        str(folder / "y.csv"),
+    ]
+    assert main(wrong) == 2
+    assert_named(capsys.readouterr().err, "'nobody'")
     written = anndata.read_h5ad(folder / "out.h5ad")
     assert np.allclose(written.obsm["proportions"], found.proportions)
     assert np.allclose(pd.read_csv(spread, index_col=0), found.spread)

@@ -9,6 +9,7 @@ from named import named
 
 import scduet as sd
 from scduet.errors import DataError, OptionError, ScduetWarning
+from scduet.events import silent
 
 TYPES = ["a", "b", "c", "d"]
 SIZE = np.array([1.0, 3.0, 0.5, 1.0]) * 2000
@@ -28,6 +29,10 @@ def planted():
     return pd.DataFrame(bulk, [f"sample {i}" for i in range(20)], cells.var_names), cells, share
 
 
+def rmse(truth, found):
+    return float(np.sqrt(np.square(np.asarray(found) - truth).mean()))
+
+
 @pytest.mark.parametrize("model", ["weighted_nnls", "nnls"])
 def test_planted_shares_of_cells_and_rna_are_found(planted, model):
     bulk, cells, share = planted
@@ -39,6 +44,28 @@ def test_planted_shares_of_cells_and_rna_are_found(planted, model):
     assert found.genes["chosen_as"].eq("marker").all()
     error = np.sqrt(np.square(found.proportions - share).mean().mean())
     assert 0.3 < error / np.sqrt(np.square(found.spread).mean().mean()) < 3
+
+
+def test_networks_on_simulated_mixtures(planted):
+    """Shares of cells and of RNA are found, whatever the depth; three networks give the spread."""
+    bulk, cells, share = planted
+    how = {"labels_key": "type", "model": "scaden", "callback": silent}
+    found = sd.deconvolve_bulk(bulk, cells, max_epochs=120, **how)
+    same = share.mean(0)
+    assert rmse(share, found.proportions) < 0.5 * rmse(share, np.broadcast_to(same, share.shape))
+    assert list(found.agreement.index) == ["scaden", "poisson", "weighted_nnls", "nnls", "one composition"]
+    (model,) = found.trained
+    rna = pd.DataFrame(model.embed(ad.AnnData(bulk)), bulk.index, found.proportions.columns)
+    of_cells = rna / found.types["mean_total"]
+    assert np.allclose(of_cells.div(of_cells.sum(axis=1), axis=0), found.proportions, atol=1e-5)
+    deep = model.embed(ad.AnnData(bulk * 40))
+    assert np.allclose(deep, rna, atol=1e-4)
+    assert (found.spread.to_numpy() > 0).all()
+    assert found.spread.to_numpy().mean() < 0.1
+    with pytest.raises(OptionError, match=named("'max_epoch'", "'max_epochs'")):
+        sd.deconvolve_bulk(bulk, cells, max_epoch=3, **how)
+    with pytest.raises(OptionError, match=named("'max_epochs'", "weighted_nnls")):
+        sd.deconvolve_bulk(bulk, cells, labels_key="type", max_epochs=3)
 
 
 def test_tpm_are_used_as_they_are_and_told(planted):

@@ -63,9 +63,12 @@ def test_the_composition_of_spots_is_found(tissue, model, options):
 def test_deconvolve_puts_the_plain_methods_beside_a_deep_one(tissue):
     reference, spots, truth = tissue
     how = {"labels_key": "cell_type", "per": "rna", "max_epochs": 30, "reference_max_epochs": 20, "callback": silent}
+    how["n_splits"] = 1
     found = sd.deconvolve(spots.copy(), reference, model="stereoscope", **how)
     assert error(found.proportions, truth) < 0.3 * error(np.broadcast_to(truth.mean(0), truth.shape), truth)
     assert {"poisson", "nnls", "weighted_nnls", "stereoscope"} <= set(found.agreement.index)
+    shown = error(found.proportions, truth) / np.sqrt(np.square(found.spread).mean(axis=1)).mean()
+    assert 0.5 < shown < 3, "errors are of the size of the spread"
     with pytest.raises(OptionError, match=named("'n_latnt'")):
         sd.deconvolve(spots.copy(), reference, model="destvi", labels_key="cell_type", n_latnt=3)
 

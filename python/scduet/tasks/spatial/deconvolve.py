@@ -79,7 +79,7 @@ def deconvolve(
     platform_effect: give each gene a factor for how much more the spots show of it than the reference. Between two
         technologies it varies by a factor of two and more, and without it no method fits; between alike ones it does no
         harm.
-    n_splits: times that the molecules are dealt out to two halves, for the spread.
+    n_splits: times that the molecules are dealt out to two halves, for the spread; "stereoscope" is trained on each.
     options: of a deep model and its training; `reference_max_epochs` etc. of that on the reference.
 
     The plain methods are always run too. On independent pseudo-spots they are as good as the deep models, in seconds.
@@ -105,17 +105,11 @@ def deconvolve(
     )
     deep = None
     if row.deep:
-        from scduet.tasks.spatial.deep import deep_proportions
+        from scduet.tasks.spatial.deep import fit_spots
 
-        used = list(problem.chosen.index)
-        cells = AnnData(counts_of(reference, reference_layer, used)[1], reference.obs[[labels_key]].copy())
-        both = AnnData(problem.on_used, pd.DataFrame(index=spots.obs_names)), cells
-        for part in both:
-            part.var_names = used
-        deep = partial(
-            deep_proportions, model, *both, labels_key=labels_key, layer=None, genes=used,
-            **{"seed": seed, "callback": callback, **options},
-        )  # fmt: skip
+        both = to_train_on(problem, reference, labels_key, reference_layer)
+        how = {"labels_key": labels_key, "seed": seed, "callback": callback, **options}
+        deep = partial(fit_spots, model, *both, genes=list(problem.chosen.index), **how)
     told = counted(None if row.deep else callback, "deconvolving", "cell")
     spread = partial(held_out.spread_of_molecules, n_splits=n_splits, seed=seed)
     found = solved(problem, model, seed, spread, deep, told)
@@ -136,6 +130,18 @@ def read(
     _, counts = counts_of(mixtures, layer, list(shared), fractions)
     gene_choice.check_nuclei(np.asarray(counts.sum(0)).ravel(), reference, shared, what)
     return Problem(mixtures.obs_names, sp.csr_matrix(counts), shared, chosen, types, reference, platform, per, what)
+
+
+def to_train_on(
+    problem: Problem, reference: AnnData, labels_key: str, reference_layer: str | None
+) -> tuple[AnnData, AnnData]:
+    """Counts of the genes used, of mixtures and of the reference's cells with their types."""
+    used = list(problem.chosen.index)
+    cells = AnnData(counts_of(reference, reference_layer, used)[1], reference.obs[[labels_key]].copy())
+    mixtures = AnnData(problem.on_used, pd.DataFrame(index=problem.names))
+    for part in (mixtures, cells):
+        part.var_names = used
+    return mixtures, cells
 
 
 def check_per(per: Any) -> None:

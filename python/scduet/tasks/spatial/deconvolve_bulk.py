@@ -14,15 +14,20 @@ from anndata import AnnData
 
 from scduet.data.counts import counts_of
 from scduet.errors import DataError, OptionError, ScduetWarning
-from scduet.options import check_arguments, seed_of
+from scduet.events import Listener
+from scduet.options import check_arguments, refuse_unknown, seed_of
 from scduet.tasks.spatial import held_out
 from scduet.tasks.spatial import reference as references
-from scduet.tasks.spatial.deconvolve import check_per, read
+from scduet.tasks.spatial.deconvolve import Deconvolver, check_per, read, to_train_on
 from scduet.tasks.spatial.fitting import solved
 from scduet.tasks.spatial.genes import Choice
 from scduet.tasks.spatial.result import Deconvolution
 
-BULK: Mapping[str, Literal["variable", "markers"]] = {"weighted_nnls": "markers", "nnls": "markers"}
+BULK: Mapping[str, Deconvolver] = {
+    "weighted_nnls": Deconvolver("markers"),
+    "nnls": Deconvolver("markers"),
+    "scaden": Deconvolver("markers", deep=True),
+}
 MILLION, NEAR = 1e6, 0.02  # the total of TPM and CPM, and how near to it they are where some genes were left out
 LARGEST_LOG = 30  # no logarithm of a count is larger
 
@@ -32,7 +37,7 @@ def deconvolve_bulk(
     reference: AnnData,
     *,
     labels_key: str,
-    model: Literal["weighted_nnls", "nnls"] = "weighted_nnls",
+    model: Literal["weighted_nnls", "nnls", "scaden"] = "weighted_nnls",
     per: Literal["cell", "rna"] = "cell",
     layer: str | None = None,
     reference_layer: str | None = None,
@@ -41,6 +46,8 @@ def deconvolve_bulk(
     platform_effect: bool = False,
     n_draws: int = 20,
     seed: int = 0,
+    callback: Listener | None = None,
+    **options: Any,
 ) -> Deconvolution:
     """Estimate the proportions of the reference's cell types in each bulk sample.
 
@@ -49,10 +56,13 @@ def deconvolve_bulk(
         molecules counted at one end (10x, CEL-seq2), which does not depend on length. Logs are refused.
     reference, labels_key, reference_layer, per: as for `deconvolve`.
     model: "weighted_nnls": least squares with genes weighted by 1 / expected count, as MuSiC does; on markers the best
-        of what was tried on mixtures with known shares of RNA, networks included. "nnls": without weights.
+        of what was tried on mixtures with known shares of RNA, networks included. "nnls": without weights. "scaden":
+        three networks, trained on simulated mixtures of the reference's cells.
     genes, n_genes: as for `deconvolve`; None for "markers", 100 for each type.
     platform_effect: as for `deconvolve`; it takes many samples that differ to tell this effect from the composition.
-    n_draws: samples of the genes, with replacement, whose standard deviation is the spread.
+    n_draws: samples of the genes, with replacement, whose standard deviation is the spread; that of "scaden" is the
+        standard deviation of its three networks.
+    options: of "scaden" and its training, e.g. max_epochs.
 
     Raises DataError for logs, negative or missing values, and no shared genes; OptionError. Warns as `deconvolve` does.
     Returns a `Deconvolution`.
@@ -60,16 +70,24 @@ def deconvolve_bulk(
     if model not in BULK:
         raise OptionError(f"unknown model {model!r}", f"choose from {', '.join(BULK)}")
     check_per(per)
+    if not BULK[model].deep:
+        refuse_unknown(options, ["genes", "n_genes", "platform_effect", "n_draws"], f"model {model!r}")
     check_arguments(n_draws=n_draws, **({} if n_genes is None else {"n_genes": n_genes}))
     seed_of(seed)
     samples = _as_anndata(bulk, layer)
     known = references.learn(reference, labels_key, reference_layer)
     problem = read(
-        samples, known, None, genes=BULK[model] if genes is None else genes, n_genes=n_genes,
+        samples, known, None, genes=BULK[model].genes if genes is None else genes, n_genes=n_genes,
         platform=platform_effect, per=per, what="samples",
     )  # fmt: skip
+    deep = None
+    if BULK[model].deep:
+        from scduet.tasks.spatial.deep import fit_ensemble
+
+        both = to_train_on(problem, reference, labels_key, reference_layer)
+        deep = partial(fit_ensemble, model, *both, labels_key, seed=seed, callback=callback, **options)
     spread = partial(held_out.spread_of_genes, n_draws=n_draws, seed=seed)
-    return solved(problem, model, seed, spread, n_steps=held_out.STEPS[-1])
+    return solved(problem, model, seed, spread, deep, n_steps=held_out.STEPS[-1])
 
 
 def _as_anndata(bulk: Any, layer: str | None) -> AnnData:

@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
 
 from scduet.api import Model, fit
+from scduet.contract import has_cells
 from scduet.data.locate import column
 from scduet.data.schema import Fields
 from scduet.errors import DataError, OptionError
 from scduet.models import MODELS, find
 from scduet.options import options_of, refuse_unknown
+from scduet.tasks.spatial.fitting import DeepFit
 
 OF_REFERENCE = "reference_"  # how options of the reference's training begin
 OF_BOTH = ("seed", "accelerator", "callback", "allow_non_integer")
@@ -55,6 +59,42 @@ def deep_proportions(
         known = fit(_labeled(reference, labels_key), needed, **where, **shared)
     trained = fit(spots, model, start=known, layer=layer, **own)
     return proportions_of(trained), [known, trained]
+
+
+def fit_spots(model: str, spots: AnnData, reference: AnnData, **options: Any) -> DeepFit:
+    """`deep_proportions` for `deconvolve`, with a function that gives the proportions from other counts of the spots.
+
+    A network reads these as they are; a model with parameters of each spot is trained on them, on the same reference.
+    """
+    found, models = deep_proportions(model, spots, reference, **options)
+    trained = models[-1]
+
+    def again(counts: sp.csr_matrix) -> pd.DataFrame:
+        seen = np.flatnonzero(np.asarray(counts.sum(1)).ravel() > 0)
+        part = AnnData(counts[seen], spots.obs.iloc[seen], spots.var)
+        if has_cells(find(model), trained.config):
+            table = deep_proportions(model, part, models[0], **options)[0]
+        else:
+            table = proportions_of(trained, part)
+        share = np.zeros(found.shape)
+        share[seen] = table[found.columns]
+        return pd.DataFrame(share, found.index, found.columns)
+
+    return DeepFit(found, models, again=again)
+
+
+def fit_ensemble(model: str, samples: AnnData, reference: AnnData, labels_key: str, **options: Any) -> DeepFit:
+    """Train `model` ("scaden") on mixtures of the reference's cells, and let its networks read the samples."""
+    known = [option.name for option in options_of(model) if option.name != "per"]
+    refuse_unknown(options, [*known, "callback"], f"model {model!r}")
+    trained = fit(
+        _labeled(reference, labels_key), model, labels_key=labels_key, per="rna", allow_non_integer=True, **options
+    )
+    module: Any = trained.module
+    types = list(trained.schema.values(labels_key))
+    found = trained.map(module.members, samples).cpu().numpy().transpose(1, 0, 2)
+    mean, *members = (pd.DataFrame(share, samples.obs_names, types) for share in (found.mean(0), *found))
+    return DeepFit(mean, [trained], tuple(members))
 
 
 def proportions_of(model: Model, adata: Any = None, keep_additional: bool = False) -> pd.DataFrame:

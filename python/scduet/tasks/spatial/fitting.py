@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from jaxtyping import Float
 
 from scduet.tasks.spatial import held_out, solvers
-from scduet.tasks.spatial.held_out import Solve
+from scduet.tasks.spatial.held_out import Proportions, Solve
 from scduet.tasks.spatial.platform import one_composition, platform_factor
 from scduet.tasks.spatial.reference import Reference
 from scduet.tasks.spatial.result import NOUNS, Deconvolution, Fit
@@ -23,7 +23,17 @@ PLAIN = ("poisson", "weighted_nnls", "nnls")
 MANY_UNEXPLAINED = 0.1  # share beyond which the reference is said not to cover the mixtures
 
 Shares = Float[np.ndarray, "mixture type"]
-Spread = Callable[[sp.csr_matrix, Profile, Callable[[Counts, Profile], Shares]], Shares]
+Spread = Callable[[sp.csr_matrix, Profile, Proportions], Shares]
+
+
+@dataclass(frozen=True)
+class DeepFit:
+    """What trained models say: shares of RNA (mixture, type), and how to tell their spread."""
+
+    proportions: pd.DataFrame
+    trained: Any
+    members: tuple[pd.DataFrame, ...] = ()  # of an ensemble, whose mean the proportions are
+    again: Callable[[sp.csr_matrix], pd.DataFrame] | None = None  # the same of other counts of these mixtures
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,10 @@ class Problem:
         size = self.reference.total if self.per == "cell" else np.ones(len(composition))
         return solvers.shares(amounts / size, solvers.shares((composition / size)[None], composition)[0])
 
+    def ordered(self, share: pd.DataFrame) -> Shares:
+        """Shares in the order of the types."""
+        return share.reindex(columns=self.types.index).to_numpy(np.float64)
+
 
 def plain_solvers(composition: Float[np.ndarray, " type"], n_steps: int) -> Mapping[str, Solve]:
     """The plain methods as functions of counts and profiles, and the one composition that they are to beat."""
@@ -92,13 +106,13 @@ def solved(
     model: str,
     seed: int,
     spread: Spread | None,
-    deep: Callable[[], tuple[pd.DataFrame, Any]] | None = None,
+    deep: Callable[[], DeepFit] | None = None,
     told: Callable | None = None,
     n_steps: int | None = None,
 ) -> Deconvolution:
     """The result of one plain model, or of a deep one, beside all plain ones.
 
-    deep: gives shares of RNA (mixture, type), and its models. n_steps: of EM; None to choose by held-out counts.
+    n_steps: of EM; None to choose by held-out counts.
     """
     profile, factor, composition = problem.fitted_profile(seed)
     counts, seen = problem.on_used, profile[:, problem.used]
@@ -110,11 +124,14 @@ def solved(
     if deep is None:
         amounts = in_blocks(methods[model], counts, seen, told)
         if spread is not None:
-            deviation = spread(counts, seen, lambda c, p: problem.proportions(methods[model](c, p), composition))
+            deviation = spread(
+                counts, seen, lambda c, p: problem.proportions(in_blocks(methods[model], c, p), composition)
+            )
     else:
-        found, trained = deep()
-        share = found.reindex(columns=problem.types.index).to_numpy(np.float64)
+        found = deep()
+        trained, share = found.trained, problem.ordered(found.proportions)
         amounts = share * (np.asarray(counts.sum(1)) / np.maximum((share @ seen).sum(1, keepdims=True), held_out.TINY))
+        deviation = _spread_of_deep(problem, found, composition, seen, spread)
     result = problem.proportions(amounts, composition)
     judged = counts[rows].toarray().astype(np.float64)
     others = {name: problem.proportions(solve(judged, seen), composition) for name, solve in methods.items()}
@@ -140,6 +157,19 @@ def solved(
         fit=Fit(problem.counts, problem.genes, profile, amounts),
         trained=trained,
     )
+
+
+def _spread_of_deep(
+    problem: Problem, found: DeepFit, composition: Float[np.ndarray, " type"], profile: Profile, spread: Spread | None
+) -> Shares | None:
+    """That of the members of an ensemble, or as for the plain methods; None where the models can tell neither."""
+    if found.members:
+        each = [problem.proportions(problem.ordered(member), composition) for member in found.members]
+        return np.std(each, axis=0, ddof=1)
+    again = found.again
+    if again is None or spread is None:
+        return None
+    return spread(problem.on_used, profile, lambda c, _: problem.proportions(problem.ordered(again(c)), composition))
 
 
 def _left_over(counts: sp.csr_matrix, amounts: Amounts, profile: Profile) -> tuple[np.ndarray, np.ndarray, float]:

@@ -14,6 +14,7 @@ from scduet.tasks.spatial import solvers
 from scduet.tasks.spatial.solvers import Amounts, Counts, Profile
 
 Solve = Callable[[Counts, Profile], Amounts]
+Proportions = Callable[[sp.csr_matrix, Profile], Amounts]  # of all mixtures
 
 STEPS = (0, 1, 2, 3, 5, 8, 12, 20, 35, 60, 100, 200, 400)  # of EM, among which held-out counts choose
 PATIENCE = 2  # numbers of steps without a gain, after which more are not tried
@@ -57,7 +58,7 @@ def choose_steps(counts: sp.csr_matrix, profile: Profile, start: Float[np.ndarra
 
 
 def spread_of_molecules(
-    counts: sp.csr_matrix, profile: Profile, proportions: Solve, n_splits: int, seed: int
+    counts: sp.csr_matrix, profile: Profile, proportions: Proportions, n_splits: int, seed: int
 ) -> Float[np.ndarray, "mixture type"]:
     """Standard deviation of proportions from the sampling of molecules: half the difference between two halves of them.
 
@@ -65,19 +66,19 @@ def spread_of_molecules(
     """
     squares = np.zeros((counts.shape[0], len(profile)))
     for split in range(n_splits):
-        one, other = halves(counts, seed + 1 + split)
-        for (rows, a), (_, b) in zip(blocks(one), blocks(other), strict=True):
-            squares[rows] += (proportions(a, profile) - proportions(b, profile)) ** 2
+        one, other = (proportions(half, profile) for half in halves(counts, seed + 1 + split))
+        squares += (one - other) ** 2
     return np.sqrt(squares / n_splits) / 2
 
 
 def spread_of_genes(
-    counts: sp.csr_matrix, profile: Profile, proportions: Solve, n_draws: int, seed: int
+    counts: sp.csr_matrix, profile: Profile, proportions: Proportions, n_draws: int, seed: int
 ) -> Float[np.ndarray, "mixture type"]:
     """Standard deviation of proportions over samples of the genes, with replacement."""
-    draw, dense = np.random.default_rng(seed), counts.toarray().astype(np.float64)
-    drawn = [draw.integers(0, dense.shape[1], dense.shape[1]) for _ in range(n_draws)]
-    return np.std([proportions(dense[:, genes], profile[:, genes]) for genes in drawn], axis=0, ddof=1)
+    draw, n_genes = np.random.default_rng(seed), counts.shape[1]
+    drawn = [draw.integers(0, n_genes, n_genes) for _ in range(n_draws)]
+    found = [proportions(sp.csr_matrix(counts[:, genes]), profile[:, genes]) for genes in drawn]
+    return np.std(found, axis=0, ddof=1)
 
 
 def held_out_deviance(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from scduet.data.checks import check_key
 from scduet.data.counts import counts_of
 from scduet.data.labels import labels_of
-from scduet.errors import DataError, ScduetWarning, some
+from scduet.errors import DataError, OptionError, ScduetWarning, some
 
 FEW_CELLS = 10  # of a type: below, the mean of a gene is mostly noise
 TWICE = 1.0  # log2 fold change against every other type that makes a gene a marker
@@ -67,6 +68,14 @@ def learn(reference: AnnData, labels_key: str, layer: str | None) -> Reference:
     pooled = np.asarray(counts[known].sum(0), np.float64).ravel()
     mean_total = members @ total / n_cells
     return Reference(pd.Index(genes), pd.Index(types), profile, mean_total, n_cells, _variance(share[known]), pooled)
+
+
+def check_known(reference: AnnData, labels_key: str, types: Iterable[str]) -> None:
+    """Raise OptionError for types that the reference does not have."""
+    known = set(reference.obs[labels_key].astype(str)) if labels_key in reference.obs else set(types)
+    unknown = [kind for kind in types if kind not in known]
+    if unknown:
+        raise OptionError(f"no type {some(unknown)} in the reference", f"there are {some(sorted(known), 20)}")
 
 
 def most_variable(reference: Reference, genes: pd.Index, n_genes: int) -> pd.DataFrame:

@@ -28,8 +28,8 @@ class Deconvolution:
     """Proportions of cell types in spots or bulk samples, and how far to trust them.
 
     proportions: DataFrame (mixture, type); rows sum to 1. Shares of cells or of RNA, as `per` says.
-    spread: standard deviation of each proportion, from two halves of the molecules (spots) or from resampled genes
-        (bulk); it knows nothing of a reference that does not fit. None of a deep model.
+    spread: standard deviation of each proportion, from two halves of the molecules (spots), resampled genes (bulk), or
+        the networks of an ensemble ("scaden"); it knows nothing of a reference that does not fit.
     agreement: by method, the plain ones always: correlation with the result (mean over types), difference (mean
         absolute), same_main_type (share of mixtures), held_out_deviance (Poisson deviance of genes that were held out,
         for each count; lower is better). The last row is one composition for all mixtures.

@@ -31,12 +31,14 @@ OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
     "totalvi": {"protein_key": "prot"},
     "multivi": {"peaks_key": "peaks", "protein_key": "some"},
     "mmvae": {"peaks_key": "peaks", "protein_key": "some"},
+    "dpcca": {"peaks_key": "peaks", "protein_key": "some"},
     "expimap": {"gene_sets": "programs"},
     "kpnn": {"gene_graph": "graph"},
     "velovi": {"layer": "X", "unspliced": "obsm/unspliced"},
 }
 PLAIN = {"categorical_covariate_keys": (), "continuous_covariate_keys": (), "unlabeled_category": "none"}
 OWN_FIELDS |= dict.fromkeys(("condscvi", "destvi"), PLAIN)  # take no covariates, and know every type
+OWN_FIELDS["pcca"] = {**PLAIN, "peaks_key": "peaks", "protein_key": "some"}
 OWN_FIELDS |= {name: {**PLAIN, "batch_key": None} for name in ("stereoscope_cells", "stereoscope")}
 OWN_OPTIONS = {name: {"initialization": "random"} for name in ("stereoscope_cells", "stereoscope")}  # to learn from
 CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "model" for c in o.choices]

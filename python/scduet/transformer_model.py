@@ -24,6 +24,7 @@ from scduet.contract import TokenBatch
 from scduet.data.levels import batch_codes, values_of
 from scduet.data.main_matrix import with_layer
 from scduet.data.schema import Fields, Schema, on_disk
+from scduet.data.side_by_side import side_by_side
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, ScduetWarning, some
 from scduet.events import Listener, counted
@@ -34,6 +35,7 @@ from scduet.train.group import is_first
 from scduet.train.loop import TrainingResult
 from scduet.transformers.inference.embedding import SAME, Precision, Resources, batches, embed_cells, spread, windows
 from scduet.transformers.objectives.finetune import Encoder
+from scduet.transformers.tokenizers.by_modality import ByModality
 from scduet.transformers.tokenizers.tokens import Tokenizer
 from scduet.transformers.tokenizers.vocabulary import MIN_SHARE, Match, Vocabulary
 
@@ -91,7 +93,9 @@ class Transformer:
     def columns(self) -> dict[str, str]:
         """The columns of obs it was fine-tuned on: "batch_key" or "labels_key"."""
         tuning = self.tuning
-        return {} if tuning is None else {{"integration": "batch_key"}.get(tuning.task, "labels_key"): tuning.key}
+        if tuning is None or not tuning.key:
+            return {}
+        return {"labels_key" if tuning.task == "annotation" else "batch_key": tuning.key}
 
     @property
     def cell_types(self) -> pd.Index:
@@ -208,6 +212,9 @@ class Transformer:
         options: the family's.
         """
         chosen, adata = self._options(options), on_disk(adata)
+        if self._reads_several:
+            config = self.tuning.config  # pyright: ignore[reportOptionalMemberAccess]
+            adata, layer = side_by_side(adata, layer, config.protein_key, config.peaks_key), None
         cells, match = self._matched(adata, layer, gene_column, min_share, allow_non_integer)
         logging.getLogger("scduet").info("%s: %s", self.name, match)
         _refuse_empty(cells, (match.token >= 0).astype(np.float32), adata.obs_names)
@@ -256,6 +263,11 @@ class Transformer:
     # ------------------------------------------------------------------------------------------------------ helpers
 
     @property
+    def _reads_several(self) -> bool:
+        """Whether it was fine-tuned on several modalities."""
+        return self.tuning is not None and self.tuning.task == "multiomic"
+
+    @property
     def _pad(self) -> int:
         return self.vocabulary.special.get("<pad>", 0)
 
@@ -276,7 +288,8 @@ class Transformer:
     def _tokenizer(self, match: Match, adata, options) -> Tokenizer:
         # A number for each cell, derived from its name and independent of the data set.
         numbers = np.asarray(hash_array(adata.obs_names.to_numpy(dtype=object)))
-        return self.encoder.tokenizer(match, numbers, options)
+        tokenizer = self.encoder.tokenizer(match, numbers, options)
+        return ByModality(tokenizer, adata.var["modality"].to_numpy()) if self._reads_several else tokenizer  # pyright: ignore
 
     def _named(self, vectors: np.ndarray, kept: np.ndarray) -> pd.DataFrame:
         genes = [(gene, token) for gene, token in self.vocabulary.token.items() if token < len(kept) and kept[token]]

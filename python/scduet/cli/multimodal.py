@@ -26,7 +26,7 @@ def predict_modality(
 ) -> None:
     """Predict proteins of cells from their RNA.
 
-    Writes the cells with the expected log(1 + counts) in obsm, and prints how well the model, 50 nearest neighbors,
+    Writes the cells with the expected log(1 + counts) in obsm, their standard deviations beside, and prints how well the model, 50 nearest neighbors,
     ridge and kernel ridge do on cells that were held out when the model was trained.
     """
     from scduet.io.cells import check_target, file_size, place_whole, read, write

@@ -13,10 +13,10 @@ from scduet._torch import torch
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 Sets = Sequence[Float[Tensor, "cell feature"]]  # one for each modality; whatever where it was not measured
@@ -204,3 +204,32 @@ def maximized(layout: Layout, moments: Moments) -> Factors:
         coefficient.append(beta)
         noise.append(torch.maximum(left, least))
     return Factors(layout, tuple(coefficient), tuple(noise))
+
+
+class RunningMoments(nn.Module):
+    """Moments over the minibatches so far, the later ones weighing more (Cappé and Moulines 2009)."""
+
+    def __init__(self, layout: Layout, sizes: Sequence[int]):
+        super().__init__()
+        self.n = len(sizes)
+        for i, size in enumerate(sizes):
+            shapes = (layout.n_own, layout.n_own), (size, layout.n_own), (size,), (size,), ()
+            for name, shape in zip(_NAMES, shapes, strict=True):
+                self.register_buffer(f"{name}_{i}", torch.zeros(shape))
+
+    @property
+    def moments(self) -> Moments:
+        return Moments(*(tuple(self._buffers[f"{name}_{i}"] for i in range(self.n)) for name in _NAMES))  # pyright: ignore
+
+    def toward(self, moments: Moments, share: float) -> Moments:
+        """With those of a minibatch, as a function of these."""
+        return self.moments.toward(moments, share)
+
+    @torch.no_grad()
+    def keep(self, moments: Moments) -> None:
+        for name, values in zip(_NAMES, vars(moments).values(), strict=True):
+            for i, value in enumerate(values):
+                self._buffers[f"{name}_{i}"].copy_(value)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+_NAMES = tuple(field.name for field in fields(Moments))

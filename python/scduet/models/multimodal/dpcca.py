@@ -1,13 +1,12 @@
 """DPCCA: probabilistic canonical correlation of what encoders make of each modality (Gundersen et al. 2019, UAI).
 
-    y_m = encoder_m(x_m)
+    y_m = encoder_m(x_m), each dimension divided by its standard deviation
     y_m = offset_m + L_m s + B_m z_m + e_m,    e_m ~ N(0, diag(noise_m)),    s, z_m ~ N(0, I)
     x_m ~ decoder_m(offset_m + L_m s + B_m z_m + e_m)        NB, or Poisson: those of mmvae
 
 The shared factors s, whose posterior mean is the embedding, tie the modalities together; z_m is what a modality tells of
-a cell alone. In each minibatch one step of EM updates the linear part, and the loss, - log p(x_m | a draw of y_m), is
-differentiated through that step, so that the encoders learn what correlates. Cells that are not trained on are embedded
-by a running mean of the parameters.
+a cell alone. In each minibatch one step of EM, with running moments, updates the linear part, and the loss, - log p(x_m | a draw
+of y_m), is differentiated through that step, so that the encoders learn what correlates.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from scduet.models.multimodal.mmvae_measured import MODALITIES, check_tied, meas
 from scduet.models.multimodal.mmvae_members import Member
 from scduet.models.multimodal.mmvae_parts import Networks, Sizes
 from scduet.nn.distributions import Distribution
-from scduet.nn.factors import Factors, Layout, Moments, maximized
+from scduet.nn.factors import Factors, Layout, Moments, RunningMoments, maximized
 from scduet.options import check_network
 
-MOMENTUM = 0.1  # share of a minibatch in the running parameters
+MOMENTUM = 0.1  # share of a minibatch in the running moments
 
 
 @dataclass(frozen=True)
@@ -78,22 +77,24 @@ class DPCCA(nn.Module):
         encoded = replace(self.networks.config, n_latent=config.n_encoded)
         self.networks.encoders = Networks(reference, encoded, Member(**own), self.modalities).encoders()
         self.layout = Layout(config.n_latent, config.n_private, len(self.modalities))
+        self.running = RunningMoments(self.layout, [config.n_encoded] * len(self.modalities))
         for i in range(len(self.modalities)):
             coefficient = torch.randn(config.n_encoded, self.layout.n_own)
             coefficient[:, 0] = 0
             self.register_buffer(f"coefficient_{i}", coefficient)
             self.register_buffer(f"noise_{i}", torch.ones(config.n_encoded))
+            self.register_buffer(f"deviation_{i}", torch.ones(config.n_encoded))
 
     @property
     def factors(self) -> Factors:
-        """The running parameters of the linear part."""
+        """The parameters of the linear part."""
         each = ([self._buffers[f"{name}_{i}"] for i in range(len(self.modalities))] for name in ("coefficient", "noise"))
         return Factors(self.layout, *map(tuple, each))  # pyright: ignore[reportArgumentType]
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         parts = self.networks.parts(cells)
         y, known = self._encoded(parts)
-        factors = self._after_em(y, known) if self.training else self.factors
+        factors = self._after_em(y, known, step) if self.training else self.factors
         z = factors.posterior(y, known, _no_batch(cells)).mean
         drawn = torch.cat(
             [
@@ -151,19 +152,31 @@ class DPCCA(nn.Module):
 
     def _encoded(self, parts: dict[str, Part]) -> tuple[list[Tensor], Bool[Tensor, "cell modality"]]:
         """What the encoders make of each modality, 0 where it was not measured."""
-        y = [mean for mean, _ in self.networks.experts(parts).values()]
-        return y, torch.stack([part.known for part in parts.values()], 1)
+        known = torch.stack([part.known for part in parts.values()], 1)
+        found = [mean for mean, _ in self.networks.experts(parts).values()]
+        return [values / self._deviation(i, values[known[:, i]]) for i, values in enumerate(found)], known
 
-    def _after_em(self, y: list[Tensor], known: Bool[Tensor, "cell modality"]) -> Factors:
-        """The parameters after one step of EM on a minibatch, as a function of y; updates the running ones."""
+    def _deviation(self, modality: int, y: Float[Tensor, "part encoded"]) -> Float[Tensor, " encoded"]:
+        """What encodings are divided by, so that they cannot outgrow the noise: that of the minibatch, or a running one."""
+        running: Tensor = self._buffers[f"deviation_{modality}"]  # pyright: ignore[reportAssignmentType]
+        if not self.training or len(y) < 2:
+            return running
+        found = y.detach().std(0).clamp(min=1e-3)
+        running.lerp_(found, MOMENTUM)
+        return found
+
+    def _after_em(self, y: list[Tensor], known: Bool[Tensor, "cell modality"], step: Step) -> Factors:
+        """The parameters after one step of EM, as a function of y, which are those of the next minibatch."""
         batch = torch.zeros(len(known), dtype=torch.long, device=known.device)
         posterior = self.factors.posterior(y, known, batch)
-        found = maximized(self.layout, Moments.of(self.layout, posterior, y, known, batch).per_cell())
+        share = MOMENTUM if step.number else 1.0
+        moments = self.running.toward(Moments.of(self.layout, posterior, y, known, batch).per_cell(), share)
+        found = maximized(self.layout, moments)
+        self.running.keep(moments)
         with torch.no_grad():
-            for i, there in enumerate(known.any(0)):
-                share = MOMENTUM * there.float()
-                self._buffers[f"coefficient_{i}"].lerp_(found.coefficient[i], share)  # pyright: ignore
-                self._buffers[f"noise_{i}"].lerp_(found.noise[i], share)  # pyright: ignore
+            for i in range(len(y)):
+                self._buffers[f"coefficient_{i}"].copy_(found.coefficient[i])  # pyright: ignore
+                self._buffers[f"noise_{i}"].copy_(found.noise[i])  # pyright: ignore
         return found
 
     def _decoded(self, z: Float[Tensor, "cell factor"], cells: CellBatch) -> Float[Tensor, "cell encoded"]:

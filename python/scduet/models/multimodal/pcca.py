@@ -24,7 +24,7 @@ from scduet.models.multimodal import mmvae
 from scduet.models.multimodal.mmvae import MMVAE, SCALE
 from scduet.models.multimodal.mmvae_measured import MODALITIES, check_tied, measure
 from scduet.nn.distributions import Distribution, LogNormal
-from scduet.nn.factors import Factors, Layout, Moments, Posterior, maximized
+from scduet.nn.factors import Factors, Layout, Moments, RunningMoments, maximized
 from scduet.options import check_network
 
 FORGETTING = 0.6  # of the share that a minibatch has of the moments: (1 + minibatches so far)^-0.6
@@ -71,10 +71,7 @@ class PCCA(nn.Module):
         self.log_noise = nn.ParameterList(torch.zeros(size) for size in sizes)
         means = reference.arrays.get("mean_log_total")
         self.register_buffer("mean_log_total", torch.zeros(2) if means is None else torch.tensor(means))
-        for i, size in enumerate(sizes):
-            shapes = (self.layout.n_own, self.layout.n_own), (size, self.layout.n_own), (size,), (size,), ()
-            for name, shape in zip(_MOMENTS, shapes, strict=True):
-                self.register_buffer(f"{name}_{i}", torch.zeros(shape))
+        self.running = RunningMoments(self.layout, sizes)
         self._seen: list[Moments] = []
 
     @property
@@ -93,15 +90,11 @@ class PCCA(nn.Module):
 
     def after_step(self, step: Step) -> None:
         """The M-step."""
-        running = Moments(*(self._each(name) for name in _MOMENTS))
         share = (1 + step.number) ** -FORGETTING
         for moments in self._seen:
-            running = running.toward(moments, share)
+            self.running.keep(self.running.toward(moments, share))
         self._seen.clear()
-        for name, values in zip(_MOMENTS, vars(running).values(), strict=True):
-            for i, value in enumerate(values):
-                self._buffers[f"{name}_{i}"].copy_(value)  # pyright: ignore[reportOptionalMemberAccess]
-        found = maximized(self.layout, running)
+        found = maximized(self.layout, self.running.moments)
         for i, (coefficient, noise) in enumerate(zip(found.coefficient, found.noise, strict=True)):
             self.coefficient[i].copy_(coefficient)
             self.log_noise[i].copy_(noise.log())
@@ -182,12 +175,6 @@ class PCCA(nn.Module):
         total = x.sum()
         mean: Any = self.mean_log_total
         return total.clamp(min=1).log().where(total > 0, mean[column])[:, None]
-
-    def _each(self, name: str) -> tuple[Tensor, ...]:
-        return tuple(self._buffers[f"{name}_{i}"] for i in range(len(self.modalities)))  # pyright: ignore
-
-
-_MOMENTS = ("second", "cross", "square", "total", "count")  # fields of `Moments`
 
 
 def _around(factors: Factors, y: list[Tensor], known: Tensor) -> Factors:

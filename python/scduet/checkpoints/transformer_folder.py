@@ -39,7 +39,11 @@ FAMILIES: dict[str, tuple[type, type]] = {
     "scgpt": (scgpt.ScGPT, scgpt.Config),
     "scfoundation": (scfoundation.ScFoundation, scfoundation.Config),
 }
-TASKS: dict[str, Any] = {"annotation": Annotator, "integration": Integrator, "multiomic": MultiOmic}  # built of encoder, levels, config
+TASKS: dict[str, Any] = {  # built of encoder, levels, config
+    "annotation": Annotator,
+    "integration": Integrator,
+    "multiomic": MultiOmic,
+}
 _NESTED = {"trunk": TrunkConfig, "decoder": PerformerConfig}
 
 

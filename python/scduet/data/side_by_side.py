@@ -54,5 +54,3 @@ def side_by_side(adata, layer: str | None, protein_key: str | None, peaks_key: s
     which = np.repeat(np.arange(len(names)), [len(one) for one in names])
     var = pd.DataFrame({"modality": which}, index=pd.Index(np.concatenate([np.array(one, str) for one in names])))
     return AnnData(sp.hstack(parts, "csr", np.float32), pd.DataFrame(adata.obs), var)
-
-

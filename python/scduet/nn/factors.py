@@ -3,8 +3,8 @@
     y_m = offset_m(batch) + L_m s + B_m z_m + e_m,    e_m ~ N(0, diag(noise_m)),    s, z_m ~ N(0, I)
 
 Probabilistic canonical correlation analysis with private factors. Of a set that was not measured in a cell nothing is
-known. EM as for factor analysis (Ghahramani and Hinton 1996): `Factors.posterior` is the E-step, `maximized` the M-step.
-All steps can be differentiated.
+known. EM as for factor analysis (Ghahramani and Hinton 1996): `Factors.posterior` is the E-step, `maximized` the
+M-step. All steps can be differentiated.
 """
 
 from __future__ import annotations

@@ -44,3 +44,17 @@ def test_does_a_deep_model_help(monkeypatch):
     assert 0 < deep["ceiling"] < deep["scVI"]
     assert donors[0] == 6
     assert pictures == 1
+
+
+def test_predict_modalities(monkeypatch):
+    name = "predict_modalities.ipynb"
+    facts = "[table['pearson'].to_dict(), covered, matches.table['foscttm'].to_dict(), len(best), float(right.mean())]"
+    pictures, (pearson, covered, foscttm, n_matched, right) = executed(name, facts, monkeypatch)
+    assert [method for method in ("kernel_ridge", "knn", "cca") if f"`{method}`" not in told(name)] == []
+    assert pearson["ridge"] > 0.5
+    assert right > 0.4
+    assert 0.75 < covered <= 1
+    assert foscttm["cca"] < 0.3
+    assert foscttm["mmvae"] < foscttm["chance"]
+    assert n_matched == 200
+    assert pictures == 2

@@ -108,7 +108,7 @@ def test_every_loss_is_its_formula(tuned):
 
 
 def test_it_is_saved_and_embeds_new_cells_whatever_they_have(tuned, tmp_path):
-    adata, model = tuned
+    _, model = tuned
     new = cite(30, seed=5)
     before = model.embed(new)
     folder = tmp_path / "base"

@@ -4,9 +4,9 @@
     y_m = offset_m + L_m s + B_m z_m + e_m,    e_m ~ N(0, diag(noise_m)),    s, z_m ~ N(0, I)
     x_m ~ decoder_m(offset_m + L_m s + B_m z_m + e_m)        NB, or Poisson: those of mmvae
 
-The shared factors s, whose posterior mean is the embedding, tie the modalities together; z_m is what a modality tells of
-a cell alone. In each minibatch one step of EM, with running moments, updates the linear part, and the loss, - log p(x_m | a draw
-of y_m), is differentiated through that step, so that the encoders learn what correlates.
+The shared factors s, whose posterior mean is the embedding, tie the modalities together; z_m is what a modality tells
+of a cell alone. Each minibatch takes one step of EM, through which its loss, - log p(x_m | a draw of y_m), is
+differentiated, so that the encoders learn what correlates. Cells are embedded by parameters from running moments.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class DPCCA(nn.Module):
     @property
     def factors(self) -> Factors:
         """The parameters of the linear part."""
-        each = ([self._buffers[f"{name}_{i}"] for i in range(len(self.modalities))] for name in ("coefficient", "noise"))
+        each = (
+            [self._buffers[f"{name}_{i}"] for i in range(len(self.modalities))] for name in ("coefficient", "noise")
+        )
         return Factors(self.layout, *map(tuple, each))  # pyright: ignore[reportArgumentType]
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
@@ -157,7 +159,7 @@ class DPCCA(nn.Module):
         return [values / self._deviation(i, values[known[:, i]]) for i, values in enumerate(found)], known
 
     def _deviation(self, modality: int, y: Float[Tensor, "part encoded"]) -> Float[Tensor, " encoded"]:
-        """What encodings are divided by, so that they cannot outgrow the noise: that of the minibatch, or a running one."""
+        """What encodings are divided by, so that they cannot outgrow the noise; a running one when not training."""
         running: Tensor = self._buffers[f"deviation_{modality}"]  # pyright: ignore[reportAssignmentType]
         if not self.training or len(y) < 2:
             return running
@@ -166,18 +168,17 @@ class DPCCA(nn.Module):
         return found
 
     def _after_em(self, y: list[Tensor], known: Bool[Tensor, "cell modality"], step: Step) -> Factors:
-        """The parameters after one step of EM, as a function of y, which are those of the next minibatch."""
+        """The parameters after one step of EM on a minibatch, as a function of y. Updates the running ones."""
         batch = torch.zeros(len(known), dtype=torch.long, device=known.device)
         posterior = self.factors.posterior(y, known, batch)
-        share = MOMENTUM if step.number else 1.0
-        moments = self.running.toward(Moments.of(self.layout, posterior, y, known, batch).per_cell(), share)
-        found = maximized(self.layout, moments)
-        self.running.keep(moments)
+        moments = Moments.of(self.layout, posterior, y, known, batch).per_cell()
         with torch.no_grad():
+            self.running.keep(self.running.toward(moments, MOMENTUM if step.number else 1.0))
+            running = maximized(self.layout, self.running.moments)
             for i in range(len(y)):
-                self._buffers[f"coefficient_{i}"].copy_(found.coefficient[i])  # pyright: ignore
-                self._buffers[f"noise_{i}"].copy_(found.noise[i])  # pyright: ignore
-        return found
+                self._buffers[f"coefficient_{i}"].copy_(running.coefficient[i])  # pyright: ignore
+                self._buffers[f"noise_{i}"].copy_(running.noise[i])  # pyright: ignore
+        return maximized(self.layout, moments)
 
     def _decoded(self, z: Float[Tensor, "cell factor"], cells: CellBatch) -> Float[Tensor, "cell encoded"]:
         """What the decoders read of the factors: the encodings that they expect, side by side."""

@@ -2,10 +2,10 @@
 
     y_m = offset_m(batch) + L_m s + B_m z_m + e_m,    e_m ~ N(0, diag(noise_m)),    s, z_m ~ N(0, I)
 
-y: log(1 + 1e4 x / total) of genes and of peaks, log(1 + x) of proteins. The shared factors s, whose posterior mean is the
-embedding, tie the modalities together; z_m is what a modality tells of a cell alone. Posteriors, also of cells that lack a
-modality, and the prediction of one modality from another are exact. The parameters maximize the likelihood, by EM with
-running moments (Cappé and Moulines 2009): each minibatch is an E-step and an M-step, and no gradient is descended.
+y: log(1 + 1e4 x / total) of genes and of peaks, log(1 + x) of proteins. The shared factors s, whose posterior mean is
+the embedding, tie the modalities together; z_m is what a modality tells of a cell alone. Posteriors, also of cells that
+lack a modality, and the prediction of one modality from another are exact. The parameters maximize the likelihood, by
+EM with running moments (Cappé and Moulines 2009): a minibatch is an E-step and an M-step; no gradient is descended.
 """
 
 from __future__ import annotations
@@ -151,13 +151,13 @@ class PCCA(nn.Module):
         return found if out is None else out.copy_(found)
 
     def _moments(self, factors: Factors, y: list[Tensor], known: Tensor, batch: Tensor, step: Step) -> Moments:
-        """Of a minibatch; the first one also says where features are and how they vary, for the E-step to start from."""
+        """Of a minibatch. The first also says where features are and how they vary, to start the E-step from."""
         if step.number == 0:
             factors = _around(factors, y, known)
         return Moments.of(self.layout, factors.posterior(y, known, batch), y, known, batch).per_cell()
 
     def _signals(self, cells: CellBatch) -> tuple[list[Tensor], Bool[Tensor, "cell modality"]]:
-        """Logarithms of what was measured, and in which cells. A missing protein of a cell that has others counts as 0."""
+        """Logarithms of what was measured, and in which cells. A missing protein, beside others, counts as 0."""
         found, known = [], []
         for name in self.modalities:
             x = cells.x if name == "rna" else cells.extra[name]

@@ -68,7 +68,9 @@ def finetune_multiomic(
     cells, tokenizer = replace(base, module=module, tuning=tuning).prepared(adata, **tokens)
     cells, kept = replace(cells, batch=codes), (checkpoint, zip(both.obs_names, codes, strict=True))
     options = {**options, **names}
-    return tuned("multiomic", base, batch_key or "", levels, options, tokens, cells, tokenizer, training, callback, kept)
+    return tuned(
+        "multiomic", base, batch_key or "", levels, options, tokens, cells, tokenizer, training, callback, kept
+    )
 
 
 def _check_tied(both) -> None:

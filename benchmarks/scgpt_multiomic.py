@@ -1,4 +1,4 @@
-"""Types of PBMCs by RNA and proteins: scGPT on several modalities beside WNN, totalVI, MultiVI and mmvae.
+"""Types of PBMCs by RNA and proteins: scGPT on several modalities beside WNN, totalVI and mmvae.
 
     python benchmarks/scgpt_multiomic.py [--cells N] [--epochs N] [--checkpoint FOLDER]
 
@@ -49,7 +49,7 @@ def main() -> None:
         show(adata, name, adata.obsm[name])
     both = weighted_neighbors([adata.obsm["X_pca"], adata.obsm["X_apca"]], N_NEIGHBORS, N_CANDIDATES)
     told(adata, "WNN of both", both.neighbors)
-    for name in ("totalvi", "multivi", "mmvae"):
+    for name in ("totalvi", "mmvae"):
         start = time.process_time()
         model = sd.fit(adata, name, protein_key="protein_counts", callback=silent, seed=0, **SHORT[name])
         show(adata, name, model.embed(), time.process_time() - start)
@@ -63,7 +63,6 @@ def main() -> None:
 
 SHORT = {
     "totalvi": {"max_epochs": 150},
-    "multivi": {"max_epochs": 150},
     "mmvae": {"preset": "contrastive", "max_epochs": 50},
 }
 

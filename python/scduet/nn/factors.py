@@ -175,8 +175,9 @@ class Moments:
         return Moments(*means, self.count)
 
     def toward(self, other: Moments, share: float) -> Moments:
-        """The mean of both by weight, that of `other` being `share`; of a modality that it lacks these alone."""
-        weight = [share * (count > 0) for count in other.count]
+        """The mean of both by weight, that of `other` being `share`; of a modality that one lacks the other alone."""
+        pairs = zip(self.count, other.count, strict=True)
+        weight = [torch.where(mine > 0, share, 1.0) * (theirs > 0) for mine, theirs in pairs]
         pairs = zip(self._sums, other._sums, strict=True)
         mixed = [tuple(torch.lerp(a, b, w.to(a)) for a, b, w in zip(*both, weight, strict=True)) for both in pairs]
         return Moments(*mixed, tuple(torch.maximum(a, b) for a, b in zip(self.count, other.count, strict=True)))

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import anndata
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,6 +119,8 @@ def test_it_is_saved_and_embeds_new_cells_whatever_they_have(tuned, tmp_path):
     loaded = sd.load(tmp_path / "tuned", base=folder)
     np.testing.assert_allclose(loaded.embed(new), before, atol=1e-6)
     assert loaded.columns == {"batch_key": "run"}
+    rna, protein = anndata.AnnData(new.X, new.obs, new.var), anndata.AnnData(new.obsm["protein"])
+    np.testing.assert_allclose(model.embed(mudata.MuData({"rna": rna, "protein": protein})), before, atol=1e-5)
     del new.obsm["protein"]
     new.X = cite(30, seed=5).X
     new.obsm["protein"] = pd.DataFrame(np.nan, new.obs_names, PROTEINS).iloc[:, :6]

@@ -176,8 +176,9 @@ class DPCCA(nn.Module):
             self.running.keep(self.running.toward(moments, MOMENTUM if step.number else 1.0))
             running = maximized(self.layout, self.running.moments)
             for i in range(len(y)):
-                self._buffers[f"coefficient_{i}"].copy_(running.coefficient[i])  # pyright: ignore
-                self._buffers[f"noise_{i}"].copy_(running.noise[i])  # pyright: ignore
+                if self.running.moments.count[i] > 0:  # else no cell so far had the modality
+                    self._buffers[f"coefficient_{i}"].copy_(running.coefficient[i])  # pyright: ignore
+                    self._buffers[f"noise_{i}"].copy_(running.noise[i])  # pyright: ignore
         return maximized(self.layout, moments)
 
     def _decoded(self, z: Float[Tensor, "cell factor"], cells: CellBatch) -> Float[Tensor, "cell encoded"]:

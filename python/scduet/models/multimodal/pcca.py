@@ -96,8 +96,9 @@ class PCCA(nn.Module):
         self._seen.clear()
         found = maximized(self.layout, self.running.moments)
         for i, (coefficient, noise) in enumerate(zip(found.coefficient, found.noise, strict=True)):
-            self.coefficient[i].copy_(coefficient)
-            self.log_noise[i].copy_(noise.log())
+            if self.running.moments.count[i] > 0:  # else no cell so far had the modality
+                self.coefficient[i].copy_(coefficient)
+                self.log_noise[i].copy_(noise.log())
 
     def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell latent"]:
         """Mean of the shared factors by all that was measured, or by one modality; NaN where that was not."""

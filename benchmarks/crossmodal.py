@@ -1,6 +1,6 @@
-"""Matching and prediction across RNA and proteins by each preset of mmvae, totalVI and simple methods, on real cells.
+"""Matching and prediction across RNA and proteins by presets of mmvae, pcca, dpcca and simple methods, on real cells.
 
-    python benchmarks/crossmodal.py [preset ...] [--epochs N] [--seed N] [--presets-only]
+    python benchmarks/crossmodal.py [preset|pcca|dpcca ...] [--epochs N] [--seed N] [--batch-size N] [--presets-only]
 
 6,661 PBMCs with 14 proteins (cite_pbmc10k_6661_1000g). The proteins of half the cells are hidden in training; of these
 1,000 are matched, RNA against protein, and all of them have their proteins predicted from RNA. Prints, for each method,
@@ -32,9 +32,10 @@ N_MATCHED = 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("presets", nargs="*", default=list(PRESETS))
+    parser.add_argument("presets", nargs="*", default=[*PRESETS, "pcca", "dpcca"])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int)
     parser.add_argument("--presets-only", action="store_true", help="leave the simple methods out")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -45,8 +46,11 @@ def main() -> None:
     for preset in options.presets:
         start = time.process_time()
         more = {"labels_key": "cell_type"} if preset in ("jae", "translation") else {}
+        more |= {"n_latent": 30} if preset == "jae" else {}
+        more |= {"preset": preset} if preset in PRESETS else {}
         training = {"max_epochs": options.epochs, "seed": options.seed, "callback": silent, **more}
-        model = sd.fit(adata, "mmvae", preset=preset, protein_key="protein", **training)
+        training |= {"batch_size": options.batch_size} if options.batch_size else {}
+        model = sd.fit(adata, "mmvae" if preset in PRESETS else preset, protein_key="protein", **training)
         taken = time.process_time() - start
         show(preset, [*matched(model, adata, hidden), *predicted(model, adata, hidden, truth)], f"{taken:.0f} CPU s")
 
@@ -65,7 +69,8 @@ def matched(model: sd.Model, adata: anndata.AnnData, hidden: np.ndarray) -> list
     test = adata[hidden[:: len(hidden) // N_MATCHED][:N_MATCHED]].copy()
     test.obsm["protein"] = test.obsm["protein_counts"]
     x, y = (model.embed(test, modality=name) for name in ("rna", "protein"))
-    if np.isnan(x).any() or model.module.member.experts == "joint":
+    member = getattr(model.module, "member", None)
+    if np.isnan(x).any() or (member is not None and member.experts == "joint"):
         return [np.nan, np.nan]
     return [foscttm(x, y), top_k_accuracy(x, y)]
 

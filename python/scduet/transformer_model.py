@@ -5,7 +5,6 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -24,20 +23,21 @@ from scduet.contract import TokenBatch
 from scduet.data.levels import batch_codes, values_of
 from scduet.data.main_matrix import with_layer
 from scduet.data.schema import Fields, Schema, on_disk
+from scduet.data.all_columns import all_columns
 from scduet.data.sources import Cells
-from scduet.errors import DataError, OptionError, ScduetWarning, some
+from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener, counted
 from scduet.models import key_of
 from scduet.options import build, refuse_unknown
 from scduet.train import device as devices
 from scduet.train.group import is_first
 from scduet.train.loop import TrainingResult
-from scduet.transformers.inference.embedding import SAME, Precision, Resources, batches, embed_cells, spread, windows
+from scduet.transformers.inference.embedding import Precision, Resources, batches, embed_cells, warn_if_same, windows
 from scduet.transformers.objectives.finetune import Encoder
+from scduet.transformers.tokenizers.by_modality import ByModality
 from scduet.transformers.tokenizers.tokens import Tokenizer
 from scduet.transformers.tokenizers.vocabulary import MIN_SHARE, Match, Vocabulary
 
-FEW_CELLS = 10  # fewer cells may really be alike
 WHERE = ("layer", "gene_column", "min_share", "allow_non_integer")
 
 
@@ -91,7 +91,8 @@ class Transformer:
     def columns(self) -> dict[str, str]:
         """The columns of obs it was fine-tuned on: "batch_key" or "labels_key"."""
         tuning = self.tuning
-        return {} if tuning is None else {{"integration": "batch_key"}.get(tuning.task, "labels_key"): tuning.key}
+        kind = "labels_key" if tuning is not None and tuning.task == "annotation" else "batch_key"
+        return {} if tuning is None or not tuning.key else {kind: tuning.key}
 
     @property
     def cell_types(self) -> pd.Index:
@@ -131,7 +132,7 @@ class Transformer:
         resources = {"precision": precision, "accelerator": accelerator, "tokens_at_once": tokens_at_once}
         vectors = self.map(embed, adata, callback=callback, **resources, **how).numpy()
         if self.tuning is None:
-            _warn_if_same(vectors, self.name)
+            warn_if_same(vectors, self.name)
         return vectors
 
     def predict(self, adata, **how) -> pd.DataFrame:
@@ -208,6 +209,9 @@ class Transformer:
         options: the family's.
         """
         chosen, adata = self._options(options), on_disk(adata)
+        if self._reads_several:
+            config = self.tuning.config  # pyright: ignore[reportOptionalMemberAccess]
+            adata, layer = all_columns(adata, layer, config.protein_key, config.peaks_key), None
         cells, match = self._matched(adata, layer, gene_column, min_share, allow_non_integer)
         logging.getLogger("scduet").info("%s: %s", self.name, match)
         _refuse_empty(cells, (match.token >= 0).astype(np.float32), adata.obs_names)
@@ -256,6 +260,10 @@ class Transformer:
     # ------------------------------------------------------------------------------------------------------ helpers
 
     @property
+    def _reads_several(self) -> bool:
+        return self.tuning is not None and self.tuning.task == "multiomic"
+
+    @property
     def _pad(self) -> int:
         return self.vocabulary.special.get("<pad>", 0)
 
@@ -276,7 +284,8 @@ class Transformer:
     def _tokenizer(self, match: Match, adata, options) -> Tokenizer:
         # A number for each cell, derived from its name and independent of the data set.
         numbers = np.asarray(hash_array(adata.obs_names.to_numpy(dtype=object)))
-        return self.encoder.tokenizer(match, numbers, options)
+        tokenizer = self.encoder.tokenizer(match, numbers, options)
+        return ByModality(tokenizer, adata.var["modality"].to_numpy()) if self._reads_several else tokenizer  # pyright: ignore
 
     def _named(self, vectors: np.ndarray, kept: np.ndarray) -> pd.DataFrame:
         genes = [(gene, token) for gene, token in self.vocabulary.token.items() if token < len(kept) and kept[token]]
@@ -287,13 +296,6 @@ def _with_batches(function: Callable[[TokenBatch], Tensor], codes: Int[np.ndarra
     """Apply `function` to minibatches with the batch of each cell."""
     batch = torch.from_numpy(codes)
     return lambda tokens: function(replace(tokens, batch=batch.to(tokens.index.device)[tokens.index]))
-
-
-def _warn_if_same(vectors: np.ndarray, name: str) -> None:
-    """Warn if the embeddings of several cells are nearly equal."""
-    if len(vectors) >= FEW_CELLS and spread(vectors) < SAME:
-        message = f"{name} gives all {len(vectors)} cells nearly the same vector (they differ by {spread(vectors):.1%})"
-        warnings.warn(f"{message}; try pooling='mean', or train it longer", ScduetWarning, stacklevel=3)
 
 
 def _names(adata, gene_column: str | None) -> dict[str, pd.Index]:

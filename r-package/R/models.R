@@ -4,11 +4,12 @@
 MODEL_FUNCTIONS <- c(
   scvi = "RunSCVI", scanvi = "RunSCANVI", ldvae = "RunLDVAE", autozi = "RunAutoZI", autoencoder = "RunAutoencoder",
   totalvi = "RunTotalVI", peakvi = "RunPeakVI", poissonvi = "RunPoissonVI", multivi = "RunMultiVI", mmvae = "RunMMVAE",
-  expimap = "RunPrograms", kpnn = "RunKPNN", velovi = "RunVeloVI", dca = "RunDCA", deepimpute = "RunDeepImpute",
-  scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", cardec = "RunCarDEC", graphdiffvae = "RunGraphDiffVAE",
-  saucie = "RunSAUCIE", magan = "RunMAGAN", scgcn = "RunScGCN", siggcn = "RunSigGCN", condscvi = "RunCondSCVI",
-  destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells", stereoscope = "RunStereoscope", gimvi = "RunGimVI",
-  scaden = "RunScaden", geneformer = "RunGeneformer", scgpt = "RunScGPT", scfoundation = "RunScFoundation"
+  pcca = "RunPCCA", dpcca = "RunDPCCA", expimap = "RunPrograms", kpnn = "RunKPNN", velovi = "RunVeloVI", dca = "RunDCA",
+  deepimpute = "RunDeepImpute", scgen = "RunScGen", trvae = "RunTrVAE", gan = "RunGAN", cardec = "RunCarDEC",
+  graphdiffvae = "RunGraphDiffVAE", saucie = "RunSAUCIE", magan = "RunMAGAN", scgcn = "RunScGCN", siggcn = "RunSigGCN",
+  condscvi = "RunCondSCVI", destvi = "RunDestVI", stereoscope_cells = "RunStereoscopeCells",
+  stereoscope = "RunStereoscope", gimvi = "RunGimVI", scaden = "RunScaden", geneformer = "RunGeneformer",
+  scgpt = "RunScGPT", scfoundation = "RunScFoundation"
 )
 
 # "scvi" <-> "X_scVI": names of reductions and of embeddings in AnnData, where not X_ and the name.
@@ -247,6 +248,10 @@ RunMultiVI <- function(object, peaks.assay = NULL, protein.assay = NULL, inputs 
 #'
 #' @section Options of MMVAE and their defaults:
 #' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.003, `adam_eps` = 1e-08.
+#' * `n_hidden` (default 128): Width of the hidden layers.
+#' * `n_layers` (default 1): Hidden layers of each encoder and decoder.
+#' * `dropout_rate` (default 0.1): Share of hidden units that the encoders drop in training.
+#' * `encode_covariates` (default FALSE): Show the batch and the covariates to the encoders too.
 #' * `preset` (default NULL): A published member of the family, whose options it sets; NULL for "average", or what is
 #'   chosen below.
 #' * `experts` (default NULL): An encoder for each modality (default), or one of all side by side, which takes what is
@@ -270,11 +275,7 @@ RunMultiVI <- function(object, peaks.assay = NULL, protein.assay = NULL, inputs 
 #'   ones; default no.
 #' * `gene_likelihood` (default NULL): Distribution of the counts of genes; default "nb".
 #' * `peak_likelihood` (default NULL): Distribution of the counts of peaks; default "poisson".
-#' * `n_hidden` (default 128): Width of the hidden layers.
 #' * `n_latent` (default 20): Dimensions of the latent space.
-#' * `n_layers` (default 1): Hidden layers of each encoder and decoder.
-#' * `dropout_rate` (default 0.1): Share of hidden units that the encoders drop in training.
-#' * `encode_covariates` (default FALSE): Show the batch and the covariates to the encoders too.
 #'
 #' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
 #' @param protein.assay The protein counts: name of an assay (in a SingleCellExperiment of an alternative experiment),
@@ -296,6 +297,78 @@ RunMMVAE <- function(object, protein.assay = NULL, peaks.assay = NULL, inputs = 
   own <- list(protein = protein.assay, peaks = peaks.assay)
   inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
   RunModel(object, model = "mmvae", inputs = inputs, ...)
+}
+
+#' PCCA: probabilistic canonical correlation with factors of each modality alone
+#'
+#' Trains PCCA on raw counts and adds its embedding, the reduction `pcca`. `RunPCCA()` is `RunModel(model = "pcca")`,
+#' which see for the arguments that all models have.
+#'
+#' @section Options of PCCA and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `max_epochs` = 50, `batch_size` = 512,
+#' `weight_decay` = 0.
+#' * `n_latent` (default 10): Factors that all modalities share: the embedding.
+#' * `n_private` (default 5): Further factors of each modality.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param protein.assay The protein counts: name of an assay (in a SingleCellExperiment of an alternative experiment),
+#'   or a matrix of features x cells. What was not measured is NA. Optional.
+#' @param peaks.assay The counts of peaks: name of an assay (in a SingleCellExperiment of an alternative experiment), or
+#'   a matrix of features x cells. What was not measured is NA. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Bach and Jordan 2005
+#' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunPCCA(obj, protein.assay = "ADT", batch = "donor")
+#' }
+RunPCCA <- function(object, protein.assay = NULL, peaks.assay = NULL, inputs = NULL, ...) {
+  own <- list(protein = protein.assay, peaks = peaks.assay)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
+  RunModel(object, model = "pcca", inputs = inputs, ...)
+}
+
+#' DPCCA: probabilistic canonical correlation of what encoders make of each modality
+#'
+#' Trains DPCCA on raw counts and adds its embedding, the reduction `dpcca`. `RunDPCCA()` is
+#' `RunModel(model = "dpcca")`, which see for the arguments that all models have.
+#'
+#' @section Options of DPCCA and their defaults:
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.003, `adam_eps` = 1e-08.
+#' * `n_hidden` (default 128): Width of the hidden layers.
+#' * `n_layers` (default 1): Hidden layers of each encoder and decoder.
+#' * `dropout_rate` (default 0.1): Share of hidden units that the encoders drop in training.
+#' * `encode_covariates` (default FALSE): Show the batch and the covariates to the encoders too.
+#' * `n_latent` (default 10): Factors that all modalities share: the embedding.
+#' * `n_private` (default 5): Further factors of each modality.
+#' * `n_encoded` (default 20): Dimensions that an encoder makes of each modality.
+#' * `gene_likelihood` (default nb): Distribution of the counts of genes.
+#' * `peak_likelihood` (default poisson): Distribution of the counts of peaks.
+#'
+#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
+#' @param protein.assay The protein counts: name of an assay (in a SingleCellExperiment of an alternative experiment),
+#'   or a matrix of features x cells. What was not measured is NA. Optional.
+#' @param peaks.assay The counts of peaks: name of an assay (in a SingleCellExperiment of an alternative experiment), or
+#'   a matrix of features x cells. What was not measured is NA. Optional.
+#' @param inputs The same by name, as in [RunModel()]: `inputs = c(protein = "ADT")`.
+#' @param ... Arguments of [RunModel()], e.g. `batch`, `assay`, `features` or `start`, and options of the model or of
+#'   its training.
+#' @returns What [RunModel()] returns: for a Seurat object the object with a `DimReduc` that holds the model.
+#' @references Gundersen et al. 2019, UAI
+#' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
+#' @export
+#' @examples
+#' \dontrun{
+#' obj <- RunDPCCA(obj, protein.assay = "ADT", batch = "donor")
+#' }
+RunDPCCA <- function(object, protein.assay = NULL, peaks.assay = NULL, inputs = NULL, ...) {
+  own <- list(protein = protein.assay, peaks = peaks.assay)
+  inputs <- own_inputs(object, ..., inputs = inputs, own = own, needed = c())
+  RunModel(object, model = "dpcca", inputs = inputs, ...)
 }
 
 #' expiMap: an scVI whose latent dimensions are gene sets

@@ -32,6 +32,7 @@ OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
     "multivi": {"peaks_key": "peaks", "protein_key": "some"},
     "mmvae": {"peaks_key": "peaks", "protein_key": "some"},
     "magan": {"protein_key": "some", "shared_features": "shared"},
+    "dpcca": {"peaks_key": "peaks", "protein_key": "some"},
     "expimap": {"gene_sets": "programs"},
     "kpnn": {"gene_graph": "graph"},
     "velovi": {"layer": "X", "unspliced": "obsm/unspliced"},
@@ -39,6 +40,7 @@ OWN_FIELDS = {  # where the inputs of a model are, see `add_inputs`
 PLAIN = {"categorical_covariate_keys": (), "continuous_covariate_keys": (), "unlabeled_category": "none"}
 OWN_FIELDS |= dict.fromkeys(("condscvi", "destvi"), PLAIN)  # take no covariates, and know every type
 OWN_FIELDS["gimvi"] = {**PLAIN, "spatial_key": "panel"}
+OWN_FIELDS["pcca"] = {**PLAIN, "peaks_key": "peaks", "protein_key": "some"}
 OWN_FIELDS |= {name: {**PLAIN, "batch_key": None} for name in ("stereoscope_cells", "stereoscope", "scaden")}
 OWN_OPTIONS = {name: {"initialization": "random"} for name in ("stereoscope_cells", "stereoscope")}  # to learn from
 CHOICES = [(m, o.name, c) for m in MODELS for o in options_of(m) if o.group == "model" for c in o.choices]

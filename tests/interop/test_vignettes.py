@@ -42,8 +42,7 @@ AUTOENCODER = [
     "cor(page$both$real, page$both$generated)",
     "all(diff(page$expected[page$markers[1], ]) < 0)",
     "all(abs(colSums(page$expected) - 1) < 1e-4)",
-
-
+]
 SPOTS = [
     "'one composition' %in% page$told$agreement$method",
     "any(grepl('composition', page$told$notes))",

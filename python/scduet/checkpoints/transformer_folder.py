@@ -30,6 +30,7 @@ from scduet.transformers.encoder.trunk import TrunkConfig
 from scduet.transformers.families import geneformer, scfoundation, scgpt
 from scduet.transformers.objectives.finetune import Annotator, changed_weights
 from scduet.transformers.objectives.integration import Integrator
+from scduet.transformers.objectives.multiomic import MultiOmic
 from scduet.transformers.tokenizers.vocabulary import Vocabulary
 
 KIND, TUNED = "scduet transformer", "scduet fine-tuned transformer"
@@ -38,7 +39,11 @@ FAMILIES: dict[str, tuple[type, type]] = {
     "scgpt": (scgpt.ScGPT, scgpt.Config),
     "scfoundation": (scfoundation.ScFoundation, scfoundation.Config),
 }
-TASKS: dict[str, Any] = {"annotation": Annotator, "integration": Integrator}  # built of encoder, levels, config
+TASKS: dict[str, Any] = {  # built of encoder, levels, config
+    "annotation": Annotator,
+    "integration": Integrator,
+    "multiomic": MultiOmic,
+}
 _NESTED = {"trunk": TrunkConfig, "decoder": PerformerConfig}
 
 

@@ -26,8 +26,8 @@ def predict_modality(
 ) -> None:
     """Predict proteins of cells from their RNA.
 
-    Writes the cells with the expected log(1 + counts) in obsm, and prints how well the model, 50 nearest neighbors,
-    ridge and kernel ridge do on cells that were held out when the model was trained.
+    Writes the cells with the expected log(1 + counts) in obsm, their standard deviations beside, and prints how well
+    the model, 50 nearest neighbors, ridge and kernel ridge do on cells that were held out when the model was trained.
     """
     from scduet.io.cells import check_target, file_size, place_whole, read, write
 

@@ -33,6 +33,8 @@ MODELS: dict[str, Row] = {
     ),
     "multivi": Row("scduet.models.multimodal.multivi:MultiVI", "X_multivi", "multivi", "RunMultiVI", "MULTIVI"),
     "mmvae": Row("scduet.models.multimodal.mmvae:MMVAE", "X_mmvae", "mmvae", "RunMMVAE"),
+    "pcca": Row("scduet.models.multimodal.pcca:PCCA", "X_pcca", "pcca", "RunPCCA"),
+    "dpcca": Row("scduet.models.multimodal.dpcca:DPCCA", "X_dpcca", "dpcca", "RunDPCCA"),
     "expimap": Row("scduet.models.rna.expimap:ExpiMap", "X_expiMap", "expimap", "RunPrograms", task="programs"),
     "kpnn": Row("scduet.models.rna.kpnn:KPNN", "X_kpnn", "kpnn", "RunKPNN", task="annotation"),
     "velovi": Row("scduet.models.velocity.velovi:VeloVI", "X_veloVI", "velovi", "RunVeloVI", "VELOVI", task="velocity"),

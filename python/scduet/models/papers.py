@@ -10,13 +10,15 @@ class Paper:
     authors: str
     title: str
     journal: str  # with volume, pages and year
-    doi: str
+    doi: str = ""
+    url: str = ""  # of a paper without a DOI
 
     def __str__(self) -> str:
-        return f"{self.authors} {self.title}. {self.journal}. https://doi.org/{self.doi}"
+        return f"{self.authors} {self.title}. {self.journal}. {self.url or f'https://doi.org/{self.doi}'}"
 
     def markdown(self) -> str:
-        return f"{self.authors} {self.title}. {self.journal}. [doi:{self.doi}](https://doi.org/{self.doi})"
+        link = f"[{self.url}]({self.url})" if self.url else f"[doi:{self.doi}](https://doi.org/{self.doi})"
+        return f"{self.authors} {self.title}. {self.journal}. {link}"
 
 
 SCVI = Paper(
@@ -99,6 +101,18 @@ TRANSLATION = Paper(
     "Multi-domain translation between single-cell imaging and sequencing data using autoencoders",
     "Nature Communications 12:31 (2021)",
     "10.1038/s41467-020-20249-2",
+)
+CCA = Paper(
+    "Hotelling H.",
+    "Relations between two sets of variates",
+    "Biometrika 28:321-377 (1936)",
+    "10.1093/biomet/28.3-4.321",
+)
+DPCCA = Paper(
+    "Gundersen G, Dumitrascu B, Ash JT, Engelhardt BE.",
+    "End-to-end training of deep probabilistic CCA on paired biomedical observations",
+    "Conference on Uncertainty in Artificial Intelligence (2019)",
+    url="http://auai.org/uai2019/proceedings/papers/340.pdf",
 )
 PEAKVI = Paper(
     "Ashuach T, Reidenbach DA, Gayoso A, Yosef N.",
@@ -273,6 +287,8 @@ PAPERS: dict[str, tuple[Paper, ...]] = {  # name of a model or transformer -> it
     "totalvi": (TOTALVI,),
     "multivi": (MULTIVI,),
     "mmvae": (SCMM, COBOLT, TRANSLATION),
+    "pcca": (CCA, DPCCA),
+    "dpcca": (DPCCA,),
     "peakvi": (PEAKVI,),
     "poissonvi": (POISSONVI,),
     "velovi": (VELOVI,),

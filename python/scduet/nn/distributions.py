@@ -97,6 +97,28 @@ class Normal:
 
 
 @dataclass(frozen=True)
+class LogNormal:
+    """What is never below 0, with log(1 + unit x) ~ Normal(location, deviation), which is cut at 0."""
+
+    location: Values
+    deviation: Shared
+    unit: Float[Tensor, "*#cell 1"]
+
+    @property
+    def mean(self) -> Values:
+        """Of the uncut distribution, or 0 where it is below."""
+        return torch.expm1(self.location + self.deviation.square() / 2).clamp(min=0) / self.unit
+
+    def sample(self) -> Values:
+        return torch.normal(self.location, self.deviation.expand_as(self.location)).clamp(min=0).expm1() / self.unit
+
+    def log_prob(self, x: Values) -> Values:
+        """Logarithm of the density of x."""
+        y = torch.log1p(self.unit * x)
+        return likelihoods.log_normal(y, self.location, self.deviation) + self.unit.log() - y
+
+
+@dataclass(frozen=True)
 class NegativeBinomial:
     """Counts with mean `rate` and variance rate + rate² / dispersion."""
 

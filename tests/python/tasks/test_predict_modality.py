@@ -100,6 +100,18 @@ def test_simple_methods_predict_too(model, query, use):
     assert np.mean(correlations(query.obsm["by_other"], query.obsm["truth"])) > 0.75
 
 
+@pytest.mark.parametrize("use", ["model", "ridge"])
+def test_the_spread_covers_the_truth_as_often_as_it_should(model, query, use):
+    """A normal is within two standard deviations of its mean in 95 % of cases; neither far wider nor narrower."""
+    sd.predict_modality(model, query, use=use)
+    spread, names = query.obsm["predicted_protein_sd"], query.obsm["predicted_protein"].columns
+    assert list(spread.columns) == list(names)
+    off = (query.obsm["predicted_protein"].to_numpy() - np.log1p(query.obsm["truth"].to_numpy())) / spread.to_numpy()
+    assert (np.abs(off) < 2).mean() > 0.87
+    assert (spread.std() == 0).all() == (use == "ridge")
+    assert 0.4 < np.sqrt(np.square(off).mean()) < 1.5
+
+
 def test_proteins_of_the_query_are_not_looked_at(model, query, adata):
     sd.predict_modality(model, query)
     with_proteins = adata[-100:].copy()

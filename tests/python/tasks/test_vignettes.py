@@ -85,3 +85,17 @@ def test_crispr_screen(monkeypatch):
     assert strong == 6
     assert set(alike) == {"IFNGR1", "IFNGR2", "JAK2", "STAT1"}
     assert pictures == 1
+
+
+def test_predict_modalities(monkeypatch):
+    name = "predict_modalities.ipynb"
+    facts = "[table['pearson'].to_dict(), covered, matches.table['foscttm'].to_dict(), len(best), float(right.mean())]"
+    pictures, (pearson, covered, foscttm, n_matched, right) = executed(name, facts, monkeypatch)
+    assert [method for method in ("kernel_ridge", "knn", "cca") if f"`{method}`" not in told(name)] == []
+    assert pearson["ridge"] > 0.5
+    assert right > 0.4
+    assert 0.75 < covered <= 1
+    assert foscttm["cca"] < 0.3
+    assert foscttm["mmvae"] < foscttm["chance"]
+    assert n_matched == 200
+    assert pictures == 2

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from scduet.contract import CellBatch, Expects, Input, Loss, Player, Reference, SparseRows, Step
 from scduet.data import schema
 from scduet.errors import OptionError
+from scduet.models.multimodal import mmvae_parts
 from scduet.models.multimodal.experts import Mixture, Part, Posterior
 from scduet.models.multimodal.mmvae_measured import MODALITIES, check_tied, measure
 from scduet.models.multimodal.mmvae_members import member_of, views_of
@@ -55,7 +56,7 @@ class Fields(schema.Fields):
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(mmvae_parts.Sizes):
     preset: (
         Literal["average", "mvae", "mopoe", "scmm", "cobolt", "clue", "contrastive", "translation", "jae"] | None
     ) = None
@@ -84,16 +85,8 @@ class Config:
     """Distribution of the counts of genes; default "nb"."""
     peak_likelihood: Literal["poisson", "nb"] | None = None
     """Distribution of the counts of peaks; default "poisson"."""
-    n_hidden: int = 128
-    """Width of the hidden layers."""
     n_latent: int = 20
     """Dimensions of the latent space."""
-    n_layers: int = 1
-    """Hidden layers of each encoder and decoder."""
-    dropout_rate: float = 0.1
-    """Share of hidden units that the encoders drop in training."""
-    encode_covariates: bool = False
-    """Show the batch and the covariates to the encoders too."""
 
     def __post_init__(self) -> None:
         check_network(self)
@@ -119,7 +112,7 @@ class MMVAE(nn.Module):
         super().__init__()
         self.reference, self.config, self.member = reference, config, member_of(config)
         self.modalities = tuple(name for name in MODALITIES if name == "rna" or name in reference.n_extra)
-        check_tied(reference, self.modalities, self.member.align)
+        check_tied("mmvae", reference, self.modalities, self.member.align)
         self.latent = Latent(self.member.latent_distribution, config.n_latent)
         self.views = views_of(self.modalities, self.member.views)
         make = Networks(reference, config, self.member, self.modalities)
@@ -139,8 +132,8 @@ class MMVAE(nn.Module):
         if step.player == ADVERSARY:
             told = self.penalties.adversary.recognition(*self.penalties.told.pop(0))
             return Loss(told, {"recognition": told}, len(cells))
-        parts = self._parts(cells)
-        experts = self._experts(parts)
+        parts = self.parts(cells)
+        experts = self.experts(parts)
         terms = {name: values.mean() for name, values in self._views(parts, experts, cells).items()}
         total = sum((step.kl_weight if name == "kl" else 1) * value for name, value in terms.items())
         mean, _ = self._view(self.modalities, experts, parts, cells)
@@ -157,26 +150,26 @@ class MMVAE(nn.Module):
 
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
         """The terms of each cell's negative evidence lower bound, at a draw of its state by all that was measured."""
-        parts = self._parts(cells)
-        mean, variance = self._view(self.modalities, self._experts(parts), parts, cells)
+        parts = self.parts(cells)
+        mean, variance = self._view(self.modalities, self.experts(parts), parts, cells)
         z = self._drawn(mean, variance)
-        found = {_term(name): -self._log_likelihood(name, z, parts[name], cells) for name in self.modalities}
+        found = {_term(name): -self.likelihood_of(name, z, parts[name], cells) for name in self.modalities}
         return {**found, "kl": self.latent.kl(mean, variance)}
 
     def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell latent"]:
         """State of each cell by all that was measured, or by one modality; NaN where that was not."""
         if modality is None:
             return self.latent.mean(*self.posterior(cells))
-        parts = self._parts(cells)
+        parts = self.parts(cells)
         nowhere = torch.zeros_like(parts[modality].known)
         alone = {name: part if name == modality else replace(part, known=nowhere) for name, part in parts.items()}
-        found = self.latent.mean(*self._view((modality,), self._experts(alone), parts, cells))
+        found = self.latent.mean(*self._view((modality,), self.experts(alone), parts, cells))
         return found.where(parts[modality].known[:, None], torch.nan)
 
     def posterior(self, cells: CellBatch) -> Posterior:
         """Mean and variance of q(z | cell), before the transformation; the prior's for a cell without any count."""
-        parts = self._parts(cells)
-        return self._view(self.modalities, self._experts(parts), parts, cells)
+        parts = self.parts(cells)
+        return self._view(self.modalities, self.experts(parts), parts, cells)
 
     def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
         return self.latent.transform(z)
@@ -232,7 +225,7 @@ class MMVAE(nn.Module):
             z = self._drawn(mean, variance)
             targets = view if self.member.targets == "own" else self.modalities
             for name in targets:
-                terms[_term(name)] = terms[_term(name)] - seen * self._log_likelihood(name, z, parts[name], cells)
+                terms[_term(name)] = terms[_term(name)] - seen * self.likelihood_of(name, z, parts[name], cells)
             terms["kl"], n_views = terms["kl"] + seen * self.latent.kl(mean, variance), n_views + seen
         return {name: values / n_views.clamp(min=1) for name, values in terms.items()}
 
@@ -254,13 +247,13 @@ class MMVAE(nn.Module):
         mean, variance = self.mixture(chosen, parts, cells)
         return mean, torch.zeros_like(variance) if self.latent.kind == "point" else variance
 
-    def _parts(self, cells: CellBatch) -> dict[str, Part]:
+    def parts(self, cells: CellBatch) -> dict[str, Part]:
         """The cells in which each modality was measured: those with any count of it."""
         matrices = {"rna": cells.x, **{name: cells.extra[name] for name in self.modalities[1:]}}
         dense = {name: m.nan_to_num(0.0) if isinstance(m, Tensor) else m for name, m in matrices.items()}
         return {name: Part.of(cells, matrix) for name, matrix in dense.items()}
 
-    def _experts(self, parts: dict[str, Part]) -> dict[str, Posterior]:
+    def experts(self, parts: dict[str, Part]) -> dict[str, Posterior]:
         """Mean and variance by each modality, 0 and 1 where it was not measured; or one of all, "joint"."""
         if isinstance(self.encoders, JointEncoder):
             return {"joint": self.encoders(parts, self._encoded)}
@@ -280,7 +273,7 @@ class MMVAE(nn.Module):
             x = x.log1p()
         return encoder_input(part.cells, x, self.config.encode_covariates)
 
-    def _log_likelihood(self, name: str, z: Tensor, part: Part, cells: CellBatch) -> Float[Tensor, " cell"]:
+    def likelihood_of(self, name: str, z: Tensor, part: Part, cells: CellBatch) -> Float[Tensor, " cell"]:
         """log p(what was measured of a modality | z); 0 where it was not."""
         state, x = self._state(name, part.take(z), part.cells), part.cells.x
         if name == "protein":

@@ -36,11 +36,11 @@ def measure(cells: Cells, reference: Reference) -> dict[str, Measured]:
     return found | (_proteins(cells, reference.n_batches) if "protein" in names else {})
 
 
-def check_tied(reference: Reference, modalities: Sequence[str], align: str) -> None:
+def check_tied(name: str, reference: Reference, modalities: Sequence[str], align: str = "none") -> None:
     """Raise OptionError for one modality, DataError where nothing ties those that there are together."""
     if len(modalities) < 2:
         raise OptionError(
-            "'mmvae' is for two modalities or more, and was given RNA alone", "pass protein_key= or peaks_key="
+            f"{name!r} is for two modalities or more, and was given RNA alone", "pass protein_key= or peaks_key="
         )
     if "measured_together" not in reference.arrays:
         return
@@ -60,7 +60,7 @@ def _refuse_unpaired(reference: Reference, a: str, b: str, there: Bool[np.ndarra
     if align != "adversary" or reference.n_labels < 2:
         text = f"no cell has both {a!r} and {b!r}: nothing ties them together"
         why = "alike distributions can be laid on each other with the cell types exchanged"
-        raise DataError(text, f"{why}; add cells with both, or take preset='translation' with labels_key=")
+        raise DataError(text, f"{why}; add cells with both, or take mmvae with preset='translation' and labels_key=")
     if not there.all(1).any():
         text = f"{a!r} and {b!r} share no batch, so that one cannot tell what is batch and what is modality"
         raise DataError(text, "leave batch_key= out, or add cells of both to a batch")

@@ -31,6 +31,18 @@ Parts = Mapping[str, Part]
 
 
 @dataclass(frozen=True)
+class Sizes:
+    n_hidden: int = 128
+    """Width of the hidden layers."""
+    n_layers: int = 1
+    """Hidden layers of each encoder and decoder."""
+    dropout_rate: float = 0.1
+    """Share of hidden units that the encoders drop in training."""
+    encode_covariates: bool = False
+    """Show the batch and the covariates to the encoders too."""
+
+
+@dataclass(frozen=True)
 class Latent:
     """A distribution of the state of a cell, of which means and variances are known.
 

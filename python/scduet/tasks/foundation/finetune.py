@@ -138,7 +138,7 @@ def finetune_integration(
     if base.name != "scgpt":
         raise OptionError(f"{base.name} is not trained to integrate", "take a scGPT, or embed_pretrained()")
     refuse_unknown(options, option_names(integration.Config), "integrating with scGPT")
-    training = build(TrainConfig, {**RECIPE, **_enough(base, adata.n_obs, options), **options})
+    training = build(TrainConfig, {**RECIPE, **enough(base, adata.n_obs, options), **options})
     adata, layer = with_layer(adata, layer)
     schema = Schema.learn(adata, Fields(layer=layer, batch_key=batch_key, genes=tuple(adata.var_names)))
     levels = schema.levels[batch_key]
@@ -149,7 +149,7 @@ def finetune_integration(
     return tuned("integration", base, batch_key, levels, options, tokens, cells, tokenizer, training, callback, kept)
 
 
-def _enough(base: Transformer, n_cells: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def enough(base: Transformer, n_cells: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """Epochs and rate of integration."""
     steps = max(n_cells // int(options.get("batch_size") or RECIPE["batch_size"]), 1)
     return {

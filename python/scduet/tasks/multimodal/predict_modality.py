@@ -47,7 +47,8 @@ def predict_modality(
     model: a model with an input that may be missing, e.g. totalVI. It predicts best if cells without proteins (NaN)
         were among those it was trained on, best of all the query itself; else its encoder has never met such cells.
     query: AnnData or MuData with RNA; what is known of the modality is not used. Gains obsm[key_added], a DataFrame
-        (cell x feature) of the expected log(1 + counts), and uns[key_added]: the method, its pearson and rmse.
+        (cell x feature) of the expected log(1 + counts), obsm[key_added + "_sd"], their standard deviations, and
+        uns[key_added]: the method, its pearson and rmse.
     modality: what to predict: one of what the model decodes, neither its main matrix nor peaks.
     reference: the cells that the model was trained on, as they were then; None if it was trained in this session.
     use: whose predictions the query gets: "model"; "knn", "ridge" or "kernel_ridge", the baselines; or "best", the
@@ -56,6 +57,8 @@ def predict_modality(
     n_samples: draws of each cell from the model's predictive distribution, averaged.
 
     A feature that was not measured in the batch of a cell is predicted as if measured in the batches where it was.
+    The standard deviation is that of a new measurement: over draws of the state of a cell and of its counts by the
+    model, or by a simple method what it was wrong by in the cells held out, the same in all cells.
 
     Returns one row a method (the model, 50 nearest neighbors, ridge and kernel ridge on 50 principal components of RNA,
     the mean) with pearson, the mean over features of the correlation with log(1 + counts), rmse, and n_cells: on the
@@ -78,14 +81,19 @@ def predict_modality(
     rna = gathered(hidden.counts)
     by_model = _ByModel(model, chosen, known, n_samples, batch_size, seed)
     of_known, of_query = scores_of(gathered(known.cells.counts), known.shown, [rna])
-    predicted = {model.name: by_model.predict(_hidden(model, known.cells, chosen), known.held_out)}
+    predicted = {model.name: by_model.predict(_hidden(model, known.cells, chosen), known.held_out)[0]}
     fitted = {name: known.regress(function, of_known, seed) for name, function in REGRESSORS.items()}
     predicted |= {name: predict(of_known[known.held_out]) for name, predict in fitted.items()}
     table = _table(known, predicted, chosen.features)
     method = _used(table, use, model.name)
-    values = by_model.predict(hidden) if method == model.name else fitted[method](of_query)
+    if method == model.name:
+        values, spread = by_model.predict(hidden)
+    else:
+        values = fitted[method](of_query)
+        spread = np.broadcast_to(_residual_deviation(known, predicted[method]), values.shape)
     columns = pd.Index([name.replace("/", "-") for name in chosen.features])  # no file may hold "/" in a name
-    query.obsm[key] = pd.DataFrame(np.asarray(values, np.float32), query.obs_names, columns)
+    for name, found in ((key, values), (f"{key}_sd", spread)):
+        query.obsm[name] = pd.DataFrame(np.asarray(found, np.float32), query.obs_names, columns)
     query.uns[key] = {"method": method, **{name: float(table.loc[method, name]) for name in ("pearson", "rmse")}}
     table.attrs["used"] = method
     return table
@@ -132,27 +140,31 @@ class _ByModel:
     seed: int
 
     @torch.inference_mode()
-    def predict(self, cells: Cells, rows: np.ndarray | None = None) -> Values:
-        """Mean of log(1 + counts) over draws of the state and of the counts."""
+    def predict(self, cells: Cells, rows: np.ndarray | None = None) -> tuple[Values, Values]:
+        """Mean and standard deviation of log(1 + counts) over draws of the state and of the counts."""
         seen, parts = self.known.counted, []
         with seeded(self.seed):
             for part in states(self.model, cells, rows, self.batch_size):
                 own = seen[part.cells.batch.cpu().numpy()]
                 codes: list[int | None] = [int(code) for code in np.flatnonzero(seen.any(1))] if not own.all() else []
-                drawn = {code: np.zeros(own.shape) for code in [None, *codes]}
+                drawn = {code: np.zeros((2, *own.shape)) for code in [None, *codes]}
                 for _ in range(self.n_samples):
                     z = part.draw()
                     for code, total in drawn.items():
-                        total += self._draw(z, part, code) / self.n_samples
+                        values = self._draw(z, part, code)
+                        total += np.stack([values, values**2]) / self.n_samples
                 parts.append(np.where(own, drawn[None], _mean_where_seen(drawn, seen)) if codes else drawn[None])
-        return np.concatenate(parts)
+        mean, square = np.concatenate(parts, 1)
+        return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
     def _draw(self, z: Tensor, part, code: int | None) -> Values:
         batch = as_batch(part.cells, code)
         return self.modality.of(z, part.cells, batch, part.log_library).sample().log1p().cpu().numpy()
 
 
-def _mean_where_seen(drawn: Mapping[int | None, Values], seen: Bool[np.ndarray, "batch feature"]) -> Values:
+def _mean_where_seen(
+    drawn: Mapping[int | None, Float[np.ndarray, "moment cell feature"]], seen: Bool[np.ndarray, "batch feature"]
+) -> Float[np.ndarray, "moment cell feature"]:
     """Of each feature the mean over the batches in which it was counted; NaN of one that never was."""
     codes = [code for code in drawn if code is not None]
     total = sum(drawn[code] * seen[code] for code in codes)
@@ -177,8 +189,9 @@ def _check_room(query, key: str) -> None:
     checks.check_cells(query)
     if getattr(query, "isbacked", False):
         raise OptionError("predict_modality writes to cells in memory", "read the file first: adata.to_memory()")
-    if key in query.obsm and key not in query.uns:
-        raise OptionError(f"obsm[{key!r}] is there already", "pass another key_added=")
+    for name in (key, f"{key}_sd"):
+        if name in query.obsm and key not in query.uns:
+            raise OptionError(f"obsm[{name!r}] is there already", "pass another key_added=")
 
 
 def _hidden(model: Model, cells: Cells, chosen: Modality) -> Cells:
@@ -214,6 +227,12 @@ def _table(known: _Known, predicted: Mapping[str, Values], features: list[str]) 
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").astype({"n_cells": int})
     table.attrs["by_feature"] = Attached(by_feature, index=pd.Index(features))
     return table
+
+
+def _residual_deviation(known: _Known, predicted: Values) -> Float[np.ndarray, " feature"]:
+    """Root mean square error of each feature in the cells held out; NaN where none has it."""
+    squares = np.ma.masked_invalid(np.square(predicted - known.values[known.held_out]))
+    return np.sqrt(squares.mean(0)).filled(np.nan)
 
 
 def _correlation(truth: np.ndarray, values: np.ndarray) -> float:

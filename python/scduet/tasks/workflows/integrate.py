@@ -43,7 +43,8 @@ def integrate(
     key_added: None for the field's name, e.g. "X_scVI".
     output: for a path: a copy of the file, with the embedding added, made beside this name and renamed when complete;
         it may be the file itself (with overwrite=True). There must be room for the copy.
-    options: as for `fit`, listed below; with a scGPT as for `finetune_integration`.
+    options: as for `fit`, listed below; with a scGPT as for `finetune_integration`, or with protein_key or peaks_key as
+        for `finetune_multiomic`.
 
     Returns the model. Raises as `fit` does, and OptionError or FormatError for an output that cannot be written.
     """
@@ -90,12 +91,14 @@ def _refuse_choice(adata, model: str, options: dict) -> None:
 
 def _by_transformer(adata, model, key_added: str | None, output, options: dict) -> TrainedModel:
     from scduet.tasks.foundation.finetune import finetune_integration
+    from scduet.tasks.foundation.multiomic import finetune_multiomic
 
     if isinstance(adata, (str, os.PathLike)) or output is not None:
         raise OptionError("a transformer integrates cells in memory", "read the file first, and leave output out")
-    if "batch_key" not in options:
+    several = any(options.get(name) is not None for name in ("protein_key", "peaks_key"))
+    if "batch_key" not in options and not several:
         raise OptionError("a transformer needs batches to integrate", "pass batch_key=, or use embed_pretrained()")
-    trained = finetune_integration(adata, model, **options)
+    trained = (finetune_multiomic if several else finetune_integration)(adata, model, **options)
     key = key_added or trained.key
     adata.obsm[key] = trained.embed(adata)
     note(adata, key, made_by(trained))

@@ -202,6 +202,9 @@ def _extend_rows(name: str, known: Tensor | None, wanted: Tensor, reference: Ref
     known = wanted.new_zeros(1, *wanted.shape[1:]) if known is None else known  # one level had no table: it adds zero
     if known.shape == wanted.shape:
         return known
+    if known.shape[1:] != wanted.shape[1:]:
+        remedy = "train it again with these cells, or without batch_key"
+        raise OptionError("this model cannot be extended to new batches or levels", remedy)
     array = name.rpartition(".")[2]
     if array in reference.axes:
         return torch.tensor(reference.arrays[array])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,11 +17,12 @@ from scduet.contract import TokenBatch
 from scduet.data import inference
 from scduet.data.loader import Rows
 from scduet.data.sources import Source
-from scduet.errors import OptionError
+from scduet.errors import OptionError, ScduetWarning
 from scduet.transformers.tokenizers.tokens import Tokenizer, Tokens
 
 WINDOW = 4_096  # cells tokenized together: bounds memory, and is enough to find cells of similar length
 TOKENS_AT_ONCE = {"cpu": 8_192, "cuda": 131_072}
+FEW_CELLS = 10  # fewer cells may really be alike
 SAME = 0.01  # spread below which cells are practically identical, as for an untrained <cls>
 DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
 Precision = Literal["32", "bf16", "16"]
@@ -119,3 +121,10 @@ def alike(lengths: Int[np.ndarray, " cell"], budget: int, done: int = 0) -> list
         groups.append(order[:n])
         order = order[n:]
     return groups
+
+
+def warn_if_same(vectors: np.ndarray, name: str) -> None:
+    """Warn if the embeddings of several cells are nearly equal."""
+    if len(vectors) >= FEW_CELLS and spread(vectors) < SAME:
+        message = f"{name} gives all {len(vectors)} cells nearly the same vector (they differ by {spread(vectors):.1%})"
+        warnings.warn(f"{message}; try pooling='mean', or train it longer", ScduetWarning, stacklevel=3)

@@ -75,4 +75,6 @@ class Perturber(nn.Module):
         return self.value(states, value).float().view(cells.gene.shape)  # no token is padding
 
     def embed(self, cells: PerturbedBatch) -> Float[Tensor, "cell width"]:
-        raise NotImplementedError("this task has no vector of a cell")
+        raise OptionError(
+            "scGPT fine-tuned on perturbations has no vector of a cell", "embed with the one it was made from"
+        )

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from scduet.checkpoints import transformer_folder
 from scduet.checkpoints.transformer_folder import Tuning
 from scduet.contract import TokenBatch
+from scduet.data.all_columns import all_columns
 from scduet.data.levels import batch_codes, values_of
 from scduet.data.main_matrix import with_layer
 from scduet.data.schema import Fields, Schema, on_disk
-from scduet.data.all_columns import all_columns
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, some
 from scduet.events import Listener, counted

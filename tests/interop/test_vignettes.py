@@ -104,6 +104,7 @@ def test_the_story_of_peaks_and_rna_in_python(monkeypatch):
     assert 0 <= mixing <= 1
     if DATA.is_file():
         assert n_calls < 30, "these peaks do not tell the times of treatment apart"
+    assert shown == 1
 
 
 def test_the_story_of_spots_in_seurat(r):

@@ -10,9 +10,9 @@ import numpy as np
 from scduet.checkpoints import pretrained
 from scduet.checkpoints.transformer_folder import Parts, Tuning, rebuilt
 from scduet.data import checks
+from scduet.data.all_columns import MODALITIES, all_columns
 from scduet.data.levels import batch_codes
 from scduet.data.schema import Fields, Schema
-from scduet.data.all_columns import MODALITIES, all_columns
 from scduet.errors import DataError, OptionError
 from scduet.events import Listener
 from scduet.options import build, refuse_unknown

@@ -23,6 +23,7 @@ from scduet.data.found import Found, in_table, names_in, row_order
 from scduet.data.on_disk import CellsOnDisk, FileSource
 from scduet.data.raw import var_of_raw
 from scduet.data.sources import DenseSource, Source, in_memory, reordered
+from scduet.data.stores import StoresSource
 from scduet.data.tables import filled, read_table
 from scduet.errors import DataError, OptionError, some
 
@@ -185,7 +186,7 @@ def as_source(found: Found, cells: pd.Index, columns: np.ndarray | None, given: 
     if absent is not None and absent.any() and not given.may_miss:
         remedy = "keep the cells that all modalities have, e.g. mudata.pp.intersect_obs"
         raise DataError(f"{int(absent.sum())} cells are not in {found.where}: {some(cells[absent])}", remedy)
-    if isinstance(values, FileSource):
+    if isinstance(values, (FileSource, StoresSource)):
         if order is not None:
             remedy = "read the file into memory first, e.g. with mudata.read"
             raise DataError(f"{found.where} on disk has its cells in another order, or not all of them", remedy)
@@ -244,7 +245,11 @@ def _of_one_kind(data: Any, name: str, kind: str) -> Found:
     if len(chosen) == 0:
         raise DataError(f"no feature has {kind!r} in var[{name!r}]", f"it has {some(data.var[name].unique(), 12)}")
     whole, where = locate(data, "X"), f"the features with var[{name!r}] = {kind!r} of X"
-    values = replace(whole.values, genes=chosen) if isinstance(whole.values, FileSource) else whole.values[:, chosen]
+    values = (
+        replace(whole.values, genes=chosen)
+        if isinstance(whole.values, (FileSource, StoresSource))
+        else whole.values[:, chosen]
+    )
     return Found(values, whole.rows, data.var_names[chosen], where, data.var.iloc[chosen])
 
 

@@ -7,7 +7,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 # An index that offers torch for your hardware (CPU only, a certain CUDA, ...); empty: whatever pip is set to.
 TORCH_INDEX ?=
-EXTRAS ?= test,parity,baselines,hub,docs
+EXTRAS ?= test,parity,baselines,hub,docs,pydeseq2,datasets
 # `make test-newest`: an environment and versions of its own (constraints-newest.txt). CI does not run it.
 NEWEST_VENV ?= .venv-newest
 NEWEST_PYTHON ?=

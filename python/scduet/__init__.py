@@ -41,6 +41,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "deconvolve_bulk": "scduet.tasks.spatial.deconvolve_bulk",
     "impute_genes": "scduet.tasks.spatial.impute_genes",
     "differential_expression": "scduet.tasks.comparison.differential_expression",
+    "pseudobulk": "scduet.tasks.comparison.pseudobulk",
     "differential_accessibility": "scduet.tasks.multimodal.differential_accessibility",
     "normalized_accessibility": "scduet.tasks.multimodal.accessibility",
     "region_factors": "scduet.tasks.multimodal.accessibility",
@@ -85,7 +86,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "score": "scduet.tasks.quality.score",
     "report": "scduet.reports",
     "cite": "scduet.tasks.quality.cite",
-    "datasets": "scduet.data.datasets",
+    "datasets": "scduet.interop.datasets",
     "metrics": "scduet.metrics",
     "pl": "scduet.plots",
 }

@@ -51,8 +51,9 @@ def fit(
 ) -> Model:
     """Train `model` on the cells of `adata` and return it.
 
-    adata: AnnData with raw counts (cell, gene) in X or in `layer`; not modified. Or the path of an .h5ad or .zarr, or a
-        backed AnnData, whose counts stay on disk and are read in blocks (see the option shuffle_block).
+    adata: AnnData with raw counts (cell, gene) in X or in `layer`; not modified. Or the path of an .h5ad or .zarr, a
+        backed AnnData, or a list of paths, whose counts stay on disk and are read in blocks (see the option
+        shuffle_block). Several files are used with the genes that all of them have; obs gains the column "store".
     model: a name from `scduet.models.MODELS`; or a class of your own, also as "file.py:Class": see `check_model`.
     callback: called with an Event after each epoch and for messages; returning True stops training. An exception also
         stops training and is re-raised with the model trained so far as its attribute `model`; KeyboardInterrupt is

@@ -30,7 +30,7 @@ from scduet.train import device as devices
 from scduet.train.config import TrainConfig
 from scduet.train.group import is_first
 from scduet.train.loop import TrainingResult
-from scduet.train.summary import summary
+from scduet.train.summary import summary, summary_html
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ class Model:
 
     def __repr__(self) -> str:
         return summary(self)
+
+    def _repr_html_(self) -> str:
+        return summary_html(self)
 
     def embed(
         self,

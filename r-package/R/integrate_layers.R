@@ -5,8 +5,12 @@
 #' and `nlayers`, the names that SeuratWrappers' `scVIIntegration()` has for `n_latent` and `n_layers`, and ignores
 #' `conda_env`.
 #'
-#' @param object An `Assay5`, as `IntegrateLayers()` passes it.
-#' @param orig,scale.layer,groups Passed by `IntegrateLayers()`; not used.
+#' An `SCTAssay` holds corrected counts, from which SCTransform has taken the depth of the cells, not raw ones: they are
+#' used with a warning. `RunSCVI(obj, batch = , assay = "RNA")` trains on the raw counts.
+#'
+#' @param object An `Assay5` or `SCTAssay`, as `IntegrateLayers()` passes it.
+#' @param orig,scale.layer Passed by `IntegrateLayers()`; not used.
+#' @param groups Passed by `IntegrateLayers()`: of an `SCTAssay` a data frame whose first column has the batch of each cell.
 #' @param layers Layers to integrate, e.g. "data.a" and "data.b"; the corresponding counts are used. `NULL` for all.
 #' @param features Genes to train on.
 #' @param assay Name of the assay.
@@ -26,7 +30,7 @@
 SCVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = NULL, features = NULL, groups = NULL,
                             assay = NULL, new.reduction = "integrated.scvi", key = NULL, seed.use = 42, verbose = TRUE,
                             model.path = NULL, ...) {
-  rlang::inject(integrate_layers("scvi", object, layers, features, assay, new.reduction, key, seed.use, verbose,
+  rlang::inject(integrate_layers("scvi", object, layers, groups, features, assay, new.reduction, key, seed.use, verbose,
     model.path, !!!from_seurat_wrappers(list(...), verbose)
   ))
 }
@@ -44,7 +48,7 @@ SCANVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = 
       "Pass `labels = obj$cell_type`, or use `RunSCANVI(obj, batch = \"donor\", labels = \"cell_type\")`.", "labels"
     )
   }
-  integrate_layers("scanvi", object, layers, features, assay, new.reduction, key, seed.use, verbose, model.path,
+  integrate_layers("scanvi", object, layers, groups, features, assay, new.reduction, key, seed.use, verbose, model.path,
     labels = labels, ...
   )
 }
@@ -68,15 +72,30 @@ from_seurat_wrappers <- function(given, verbose, call = rlang::caller_env()) {
   given
 }
 
-integrate_layers <- function(model, object, layers, features, assay, new.reduction, key, seed.use, verbose, model.path,
-                             ..., call = rlang::caller_env()) {
-  batch <- batch_of_cells(object, layers, call)
+integrate_layers <- function(model, object, layers, groups, features, assay, new.reduction, key, seed.use, verbose,
+                             model.path, ..., call = rlang::caller_env()) {
+  sct <- inherits(object, "SCTAssay")
+  batch <- if (sct) batch_of_groups(object, groups, call) else batch_of_cells(object, layers, call)
   features <- if (is.null(features)) NULL else rownames(object)[rownames(object) %in% features] # in the order used by RunSCVI()
   reduction <- RunModel(object,
     model = model, batch = batch, features = features, assay = assay, reduction.name = new.reduction,
     reduction.key = key, seed.use = seed.use, verbose = verbose, model.path = model.path, ...
   )
   rlang::set_names(list(reduction), new.reduction)
+}
+
+# Batch of each cell of an SCTAssay, which has no layers: the group in which it was normalized.
+batch_of_groups <- function(object, groups, call) {
+  known <- is.data.frame(groups) && all(colnames(object) %in% rownames(groups))
+  batch <- if (known) as.character(groups[colnames(object), 1]) else character()
+  if (length(unique(batch)) < 2) {
+    abort_scduet(
+      "The SCTAssay was made of one batch, so there are no batches to integrate.",
+      "Split the layers of the RNA assay by batch before `SCTransform()`, or use `RunSCVI(obj, batch = \"donor\")`.",
+      "layers", call
+    )
+  }
+  rlang::set_names(batch, colnames(object))
 }
 
 # Batch of each cell: the counts layer that contains it.

@@ -7,6 +7,7 @@
 #' @param path Path of the HTML file.
 #' @param reductions Names of the reductions to show, with their models; `NULL` for all except 2D layouts such as UMAP.
 #' @param batch,labels Metadata columns; `NULL` for those of the first model that has them.
+#' @param color.by,genes Further metadata columns, and up to 200 genes, by which readers may color a map of the cells.
 #' @param overwrite Overwrite an existing file.
 #' @param ... Further options: `title`, `max_cells`, `seed`.
 #' @inheritParams RunModel
@@ -18,7 +19,7 @@
 #' WriteReport(obj, "report.html", batch = "donor", labels = "cell_type")
 #' }
 WriteReport <- function(object, path, reductions = NULL, batch = NULL, labels = NULL, assay = NULL, layer = "counts",
-                        overwrite = FALSE, ...) {
+                        color.by = NULL, genes = NULL, overwrite = FALSE, ...) {
   check_text(path, "path")
   check_flag(overwrite, "overwrite")
   check_new_file(path, overwrite)
@@ -30,11 +31,13 @@ WriteReport <- function(object, path, reductions = NULL, batch = NULL, labels = 
   labels <- if (is.null(labels)) first_named(models, "labels") else labels
   check_column(parts$cells, batch, "batch")
   check_column(parts$cells, labels, "labels", may_miss = TRUE)
+  for (column in color.by) check_column(parts$cells, column, "color.by", may_miss = TRUE)
   columns <- unlist(lapply(models, function(model) model$columns))
-  adata <- anndata_of(parts, columns = unique(c(batch, labels, intersect(columns, names(parts$cells)))))
+  adata <- anndata_of(parts, columns = unique(c(batch, labels, color.by, intersect(columns, names(parts$cells)))))
   put_embeddings(adata, parts, reductions)
   named <- list(
     batch_key = batch, labels_key = labels, overwrite = overwrite,
+    color_by = if (length(color.by)) as.list(color.by), genes = if (length(genes)) as.list(genes),
     embeddings = if (!is.null(reductions)) as.list(embedding_name(reductions))
   )
   ask("report",

@@ -50,7 +50,8 @@ as_scores <- function(scored, verbose = TRUE) {
   notes <- as.character(py_value(scored$notes))
   for (place in seq_along(reductions)) notes <- sub(table$embedding[place], reductions[place], notes, fixed = TRUE)
   for (note in notes) inform_scduet(note, verbose)
-  structure(table[names(table) != "embedding"], reasons = receive_frame(scored$reasons), notes = notes)
+  table <- table[names(table) != "embedding"]
+  structure(table, reasons = receive_frame(scored$reasons), notes = notes, class = c("scduet_scores", class(table)))
 }
 
 # Descriptions of the models behind reductions for the engine, named by embedding.
@@ -63,12 +64,14 @@ made_by <- function(object) {
 
 #' Plot scores and training curves
 #'
-#' `PlotScores()` plots the table of [ScoreIntegration()], `PlotHistory()` the training and validation loss by epoch.
+#' `PlotScores()` plots the table of [ScoreIntegration()], `PlotHistory()` the training and validation loss by epoch;
+#' `plot()` of a table of scores, of a model or of a gene network draws the same.
 #'
 #' @param scores The table of [ScoreIntegration()].
 #' @param object A model, or an object that holds one: see [ScduetModel()].
 #' @param terms Terms of the history to plot.
-#' @param ... For `PlotHistory()`: passed to [ScduetModel()], e.g. `reduction`.
+#' @param ... For `PlotHistory()`: passed to [ScduetModel()], e.g. `reduction`. For `plot()`: passed to the function that
+#'   draws.
 #' @returns A ggplot.
 #' @family scores
 #' @export
@@ -118,3 +121,16 @@ PlotScores <- function(scores) {
     ggplot2::theme_minimal() +
     ggplot2::theme(axis.text.x = ggplot2::element_text(angle = 45, hjust = 1), panel.grid = ggplot2::element_blank())
 }
+
+#' @rdname PlotHistory
+#' @param x A model, the table of [ScoreIntegration()], or the network of [GeneNetwork()].
+#' @export
+plot.ScduetModel <- function(x, ...) PlotHistory(x, ...)
+
+#' @rdname PlotHistory
+#' @export
+plot.scduet_scores <- function(x, ...) PlotScores(x, ...)
+
+#' @rdname PlotHistory
+#' @export
+plot.scduet_network <- function(x, ...) PlotGeneNetwork(x, ...)

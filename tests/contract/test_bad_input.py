@@ -93,6 +93,7 @@ FUNCTIONS = {  # name -> how it takes cells and options
         k.model, a, **{"groupby": "type", **QUIET, **o}
     ),
     "differential_expression, idx": lambda k, a, **o: sd.differential_expression(k.model, a, **{**QUIET, **o}),
+    "pseudobulk": lambda k, a, **o: sd.pseudobulk(a, **{"sample_key": "run", "groupby": "type", "min_cells": 1, **o}),
     "differential_abundance": lambda k, a, **o: sd.differential_abundance(k.model, a, **{"sample_key": "run", **o}),
     "embed_pretrained": lambda k, a, **o: sd.embed_pretrained(a, k.rank, **o),
     "embed_pretrained, scored": lambda k, a, **o: sd.embed_pretrained(a, k.rank, **{"labels_key": "type", **o}),
@@ -384,6 +385,7 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "embed_pretrained, scored": {"two cells", "nothing known", "fractions in columns", "odd uns"},
     "finetune_integration": {"a batch of one cell", "mixed columns"},
     "find_doublets": {"a gene twice", "logged", "infinite", "negative", "nothing highly variable", "all zero"},
+    "pseudobulk": {"logged", "negative", "two cells", "a gene twice", "mixed columns", "nothing known", "odd uns"},
     "deconvolve": {"all zero", "logged", "two cells", "lower-case genes", "a gene twice"},
     "deconvolve_bulk": {"logged", "negative", "two cells", "lower-case genes", "data frame"},
     "deconvolve, reference": {"logged", "two cells", "one batch and label", "mixed columns", "lists in columns"},

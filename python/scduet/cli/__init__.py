@@ -32,6 +32,7 @@ from scduet.cli.network import network
 from scduet.cli.own_model import check_model
 from scduet.cli.perturbation import perturb, rank_perturbations, score_perturbation
 from scduet.cli.programs import node_weights, programs
+from scduet.cli.pseudobulk import pseudobulk
 from scduet.cli.spatial import deconvolve, impute_genes
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.cli.velocity import velocity
@@ -80,7 +81,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("map")(_training(map_, with_defaults(options_at(TRAINING), {"weight_decay": 0.0})))
     app.command()(_training(finetune, teaching()))
     app.command()(_training(pretrain, pretraining()))
-    analyses = (embed, de, deconvolve, expression, denoise, doublets, network, perturb, programs, velocity)
+    analyses = (embed, de, deconvolve, expression, denoise, doublets, network, perturb, programs, pseudobulk, velocity)
     for command in (*analyses, recommend, score, report, convert, doctor):
         app.command()(interruptible(command))
     app.command("check-model")(interruptible(check_model))

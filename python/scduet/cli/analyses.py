@@ -119,9 +119,15 @@ def map_(
 
 def de(
     data: Data,
-    model: Folder,
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write (.csv).")],
     groupby: Annotated[str, typer.Option(help="Column of obs with the groups.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Folder of a saved model; none for --method pydeseq2.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help='"model", or "pydeseq2" (DESeq2 on sums of the counts of each sample).')
+    ] = "model",
+    sample_key: Annotated[str | None, typer.Option(help="Of pydeseq2: column of obs with the sample.")] = None,
     group1: Annotated[list[str] | None, typer.Option(help="Group to compare; once for each, default all.")] = None,
     group2: Annotated[str | None, typer.Option(help="What to compare with; default all other cells.")] = None,
     mode: Annotated[str, typer.Option(help='"change" (tests for a fold change above delta) or "vanilla".')] = "change",
@@ -155,10 +161,9 @@ def de(
 
     options = {"mode": mode, "delta": delta, "fdr_target": fdr_target, "batch_correction": batch_correction}
     options |= {"min_pct": min_pct, "lfc_threshold": lfc_threshold, "only_pos": only_pos}
-    options |= {"total_key": total_key, "modality": modality}
-    found = scduet.differential_expression(
-        scduet.load(model), read(data), groupby, group1 or None, group2, seed=seed, **options
-    )
+    options |= {"total_key": total_key, "modality": modality, "method": method, "sample_key": sample_key}
+    trained = None if model is None else scduet.load(model)
+    found = scduet.differential_expression(trained, read(data), groupby, group1 or None, group2, seed=seed, **options)
     place_whole(output.absolute(), found.rename_axis("gene").to_csv)
 
 

@@ -211,6 +211,10 @@ def report(
     batch_key: BatchKey = None,
     labels_key: LabelsKey = None,
     embedding: Embeddings = None,
+    color_by: Annotated[
+        list[str] | None, typer.Option(help="Further column of obs to color the map by; repeat for several.")
+    ] = None,
+    gene: Annotated[list[str] | None, typer.Option(help="Gene to color the map by; repeat for several.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write one self-contained HTML page.
@@ -229,6 +233,8 @@ def report(
         embeddings=_without_commas(embedding),
         batch_key=batch_key,
         labels_key=labels_key,
+        color_by=color_by or [],
+        genes=gene or [],
         overwrite=overwrite,
     )
 

@@ -24,6 +24,7 @@ from scduet.data.on_disk import CellsOnDisk, FileSource
 from scduet.data.ordered_rows import OrderedRows
 from scduet.data.raw import var_of_raw
 from scduet.data.sources import DenseSource, Source, in_memory, reordered
+from scduet.data.stores import StoresSource
 from scduet.data.tables import filled, read_table
 from scduet.errors import DataError, OptionError, some
 
@@ -187,7 +188,7 @@ def as_source(found: Found, cells: pd.Index, columns: np.ndarray | None, given: 
         remedy = "keep the cells that all modalities have, e.g. mudata.pp.intersect_obs"
         raise DataError(f"{int(absent.sum())} cells are not in {found.where}: {some(cells[absent])}", remedy)
     known = None if absent is None or not absent.any() else ~absent
-    if isinstance(values, FileSource):
+    if isinstance(values, (FileSource, StoresSource)):
         if values.genes is not None and columns is not None:
             columns = np.where(columns < 0, -1, values.genes[columns])
         source = replace(values, genes=values.genes if columns is None else columns, dense=not given.sparse)
@@ -243,7 +244,11 @@ def _of_one_kind(data: Any, name: str, kind: str) -> Found:
     if len(chosen) == 0:
         raise DataError(f"no feature has {kind!r} in var[{name!r}]", f"it has {some(data.var[name].unique(), 12)}")
     whole, where = locate(data, "X"), f"the features with var[{name!r}] = {kind!r} of X"
-    values = replace(whole.values, genes=chosen) if isinstance(whole.values, FileSource) else whole.values[:, chosen]
+    values = (
+        replace(whole.values, genes=chosen)
+        if isinstance(whole.values, (FileSource, StoresSource))
+        else whole.values[:, chosen]
+    )
     return Found(values, whole.rows, data.var_names[chosen], where, data.var.iloc[chosen])
 
 

@@ -11,6 +11,7 @@ from scduet.data.found import names_in
 from scduet.data.locate import locate_main, modalities_of, row_order
 from scduet.data.on_disk import CellsOnDisk, FileSource
 from scduet.data.sources import gathered
+from scduet.data.stores import StoresSource
 from scduet.errors import DataError, some
 
 
@@ -32,7 +33,7 @@ def with_layer(adata: Any, layer: str | None) -> tuple[Any, str | None]:
     if order is not None and (order < 0).any():
         lacking = adata.obs_names[order < 0]
         raise DataError(f"{len(lacking)} cells are not in {found.where}: {some(lacking)}", "leave them out")
-    values = gathered(found.values) if isinstance(found.values, FileSource) else found.values
+    values = gathered(found.values) if isinstance(found.values, (FileSource, StoresSource)) else found.values
     values = values if order is None else values[order]
     if isinstance(adata, CellsOnDisk):
         return AnnData(values, obs=adata.obs, var=found.var), None

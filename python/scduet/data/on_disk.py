@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -87,13 +88,22 @@ class CellsOnDisk:
             return _table(root, found)
 
 
-def opened(data: Any) -> CellsOnDisk:
-    """The cells that a path or a backed AnnData stands for."""
+def opened(data: Any, group: str = "") -> CellsOnDisk:
+    """The cells that a path or a backed AnnData stands for. group: of one that is a part of the file: "dataset_0/"."""
     if isinstance(data, (str, os.PathLike)):
-        return _read_annotations(Path(data))
+        return _read_annotations(Path(data), group)
     if data.is_view:
         raise DataError("this is a part of a backed AnnData", "use part.to_memory(), or write the part to a file")
     return CellsOnDisk(Path(data.filename), data.obs, data.var, data)
+
+
+def collection_in(path: Path) -> list[str]:
+    """The groups of an annbatch collection, a store of several AnnData called dataset_0, dataset_1, ...; else none."""
+    if not path.is_dir():
+        return []
+    with _opened(path) as root:
+        names = [] if "obs" in root else [name for name in root if re.fullmatch(r"dataset_\d+", name)]
+    return sorted((f"{name}/" for name in names), key=lambda name: int(name[8:-1]))
 
 
 @dataclass
@@ -300,21 +310,34 @@ def _open_zarr(path: Path):
 
 
 _NOTHING = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
-OPENERS: Mapping[str, Callable[[Path], Any]] = {".h5ad": _open_h5, ".h5mu": _open_h5, ".zarr": _open_zarr}
+ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")  # files that tell a zarr group, whatever the folder is called
+
+
+def _opener(path: Path) -> Callable[[Path], Any]:
+    """By content: an HDF5 file or a zarr group, whatever its name."""
+    if path.is_dir() and any((path / name).exists() for name in ZARR):
+        return _open_zarr
+    if path.suffix.lower() in (".h5ad", ".h5mu") or (path.is_file() and _is_hdf5(path)):
+        return _open_h5
+    raise DataError(
+        f"cannot read rows of {path.name!r}",
+        "give .h5ad, .h5mu or .zarr, or read it into memory (on the command line: leave out --on-disk)",
+    )
+
+
+def _is_hdf5(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The root of the file; whatever goes wrong while it is read becomes a DataError that names it."""
-    if path.suffix.lower() not in OPENERS:
-        raise DataError(
-            f"cannot read rows of {path.name!r}",
-            "give .h5ad, .h5mu or .zarr, or read it into memory (on the command line: leave out --on-disk)",
-        )
     if not path.exists():
         raise DataError(f"{path} does not exist", "is the name right?")
+    opener = _opener(path)
     try:
-        with OPENERS[path.suffix.lower()](path) as root:
+        with opener(path) as root:
             yield root
     except (ScduetError, MemoryError):
         raise

@@ -18,8 +18,8 @@ from scduet.data import checks, feature_names, locate
 from scduet.data.gene_choice import genes_of, has_main, in_inputs, place_for
 from scduet.data.inputs import Names, arrays_of_features, columns_of, nothing, rows_of_cells, tables, where_counted
 from scduet.data.levels import absent, coded, kind_of, places_of, refuse_missing, values_of
-from scduet.data.on_disk import opened
 from scduet.data.sources import Cells, Source
+from scduet.data.stores import opened_store, together
 from scduet.errors import DataError, FormatError, ScduetWarning, some
 
 
@@ -309,11 +309,14 @@ def _tuple(value: Any) -> Any:
 
 
 def on_disk(data: Any) -> Any:
-    """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.on_disk.CellsOnDisk`.
+    """`data` as it is when it is in memory; a path or a backed AnnData as `scduet.data.on_disk.CellsOnDisk`, a list of
+    paths as one of these (`scduet.data.stores`).
 
     Raises DataError for a file that is missing, damaged, or none of .h5ad, .h5mu and zarr, and for what is no AnnData.
     """
     if isinstance(data, (str, os.PathLike)) or getattr(data, "isbacked", False):
-        return opened(data)
+        return opened_store(data)
+    if isinstance(data, (list, tuple)):
+        return together(data)
     checks.check_cells(data)
     return data

@@ -14,7 +14,8 @@ from scduet.io.atomic import place_whole
 from scduet.io.cells import check_target
 from scduet.options import check_arguments, seed_of
 from scduet.reports import sections
-from scduet.reports.page import render
+from scduet.reports.explorer import check_choice
+from scduet.reports.page import Section, render
 from scduet.tasks.quality.score import score
 from scduet.tasks.workflows.draw import lay_out
 
@@ -34,6 +35,8 @@ def report(
     embeddings: Sequence[str] | None = None,
     scores: pd.DataFrame | None = None,
     layer: str | None = None,
+    color_by: Sequence[str] = (),
+    genes: Sequence[str] = (),
     title: str = "Integration report",
     overwrite: bool = False,
     max_cells: int = 20_000,
@@ -47,6 +50,7 @@ def report(
     batch_key, labels_key, layer: as in `fit`; by default those of `model`.
     embeddings: obsm keys; None for all except 2D layouts. The unintegrated PCA is always included.
     scores: the table returned by `score`; None to compute it.
+    color_by, genes: further columns of obs, and up to 200 genes, by which readers may color a map of the cells.
     max_cells: maximum number of cells to plot, sampled at random.
 
     Raises DataError for missing names, FormatError if `path` exists (unless `overwrite`).
@@ -67,6 +71,7 @@ def report(
     missing = [key for key in keys if key not in adata.obs]
     if missing:
         raise DataError(f"{some(missing)} not in obs", f"it has {some(adata.obs.columns, 8)}")
+    check_choice(adata, color_by, genes, layer)
     if scores is None and keys:
         scores = score(adata, embeddings, batch_key, labels_key, layer=layer)
     found = [
@@ -76,19 +81,23 @@ def report(
             for name, one in models.items()
             for part in (sections.model, sections.training)
         ],
-        *(
-            []
-            if not keys
-            else [
-                sections.pictures(adata, lay_out(adata, embeddings, layer=layer, max_cells=max_cells, seed=seed), keys)
-            ]
-        ),
+        *_maps(adata, embeddings, keys, color_by, genes, layer, max_cells, seed),
         *([] if scores is None else [sections.scores(scores)]),
         sections.repeat(models, batch_key, labels_key),
     ]
     page = render(title, found)
     place_whole(path, lambda new: new.write_text(page, encoding="utf-8"))
     return path
+
+
+def _maps(adata, embeddings, keys, color_by, genes, layer, max_cells: int, seed: int) -> list[Section]:
+    """Pictures before and after, and a map to color; none where nothing is to be colored."""
+    columns = list(dict.fromkeys([*reversed(keys), *color_by]))
+    if not columns and not genes:
+        return []
+    drawing = lay_out(adata, embeddings, layer=layer, max_cells=max_cells, seed=seed)
+    pictures = [sections.pictures(adata, drawing, keys)] if keys else []
+    return [*pictures, sections.explore(adata, drawing, columns, list(genes), layer)]
 
 
 def _named(model: Model | Sequence[Model] | Mapping[str, Model] | None) -> dict[str, Model]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from scduet._version import __version__
 
 if TYPE_CHECKING:
     from scduet.plots.style import Figure
+    from scduet.reports.explorer import Explorer
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,21 @@ class Section:
     galleries: Sequence[Gallery] = ()
     terms: dict[str, str] = field(default_factory=dict)  # term -> what it means
     code: str = ""
+    explorer: Explorer | None = None
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
-    """Render the complete page, with embedded figures and style, without scripts."""
+    """Render the complete page, with embedded figures and style; the one script is that of an explorer.
+
+    Its hash in the page's policy lets browsers run this script and no other.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     made = f"scduet {__version__}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
-    return environment.get_template("page.html").render(title=title, sections=sections, made=made)
+    script = ""
+    if any(section.explorer for section in sections):
+        script = (Path(__file__).parent / "explorer.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    given = {"script": script, "script_hash": f"sha256-{digest}"}
+    return environment.get_template("page.html").render(title=title, sections=sections, made=made, **given)

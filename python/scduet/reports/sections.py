@@ -19,6 +19,7 @@ from scduet.metrics import METRICS
 from scduet.options import options_of
 from scduet.plots.embedding import embedding_panels, legend_entries
 from scduet.plots.training import SPLITS, training_curves
+from scduet.reports.explorer import explorer
 from scduet.reports.page import Cell, Gallery, Picture, Section, Table
 from scduet.tasks.quality.shown import notes
 from scduet.tasks.workflows.draw import Drawing, title_of
@@ -96,6 +97,14 @@ def pictures(adata, drawing: Drawing, keys: Sequence[str]) -> Section:
     sample = f"A random sample of {len(drawing.rows):,} cells. " if len(drawing.rows) < adata.n_obs else ""
     text = f"{sample}UMAP distorts distances and areas: treat it as an illustration and rely on the scores."
     return Section("Before and after", [text], galleries=galleries)
+
+
+def explore(adata, drawing: Drawing, columns: Sequence[str], genes: Sequence[str], layer: str | None) -> Section:
+    """A map to color by a column or a gene."""
+    shown = explorer(adata, drawing, columns, genes, layer)
+    text = "Point at a cell for its name and value; choose a level in the legend to see its cells alone."
+    told = [text, "Genes: log(1 + counts of 10,000 of the cell)."] if genes else [text]
+    return Section("Explore", told, explorer=shown)
 
 
 def scores(table: pd.DataFrame) -> Section:

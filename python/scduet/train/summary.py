@@ -1,8 +1,9 @@
-"""The repr of a trained model."""
+"""How a trained model prints, in a terminal and in a notebook."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,18 +15,30 @@ from scduet.train.config import TrainConfig, resolved
 
 def summary(model: Any) -> str:
     """Lines of name and value for a `Model`, with the options that were set by the user."""
+    lines = described(model)
+    return "\n".join([f"<scduet Model: {model.name}>", *(f"{what:<12}{text}" for what, text in lines.items())])
+
+
+def summary_html(model: Any) -> str:
+    """The same as a table, for notebooks."""
+    row = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
+    cells = "".join(row.format(html.escape(what), html.escape(text)) for what, text in described(model).items())
+    return f"<table><caption>scduet {html.escape(model.name)}</caption><tbody>{cells}</tbody></table>"
+
+
+def described(model: Any) -> dict[str, str]:
+    """What there is to know of a `Model` -> in words."""
     n_cells, genes = model.reference.n_cells, f"{len(model.genes):,} genes"
     size = f"{n_cells:,} cells x {genes}" if n_cells else genes  # scvi-tools does not save the number of cells
     columns = [f"{len(levels)} levels of {key!r}" for key, levels in model.schema.levels.items()]
     changed = _changed(model.schema.fields, model.config, model.training, n_cells)
     options = [f"{key}={value!r}" for key, value in changed]
-    lines = {
+    return {
         "trained on": ", ".join([size, *columns]),
         "epochs": _epochs(model.history, model.outcome.stop_reason),
         "options": ", ".join(options) or "defaults",
         "embedding": f"{_width(model.config)}integrate() writes it to obsm[{key_of(model.name)!r}]",
     }
-    return "\n".join([f"<scduet Model: {model.name}>", *(f"{what:<12}{text}" for what, text in lines.items())])
 
 
 def _epochs(history: pd.DataFrame, stopped: str) -> str:

@@ -11,6 +11,9 @@ test_that("scores come beside the unintegrated PCA, and are those of Python", {
   skip_if_not_installed("ggplot2")
   drawn <- PlotScores(scores)
   expect_setequal(levels(drawn$data$reduction), rownames(scores))
+  expect_equal(plot(scores)$data, drawn$data)
+  model <- ScduetModel(object)
+  expect_equal(plot(model)$data, PlotHistory(object)$data)
 })
 
 test_that("reasons for missing values are told", {

@@ -1,6 +1,8 @@
 """The report is one safe, self-contained page that says what was computed."""
 
 import base64
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ import pytest
 from named import named
 
 import scduet as sd
-from scduet.errors import DataError, FormatError
+from scduet.errors import DataError, FormatError, OptionError
 from scduet.reports import sections
 from scduet.reports.page import Cell, Section, Table, render
 from scduet.tasks.workflows.draw import lay_out, umap
@@ -27,8 +29,11 @@ def made(tmp_path_factory):
     model = sd.integrate(
         adata, batch_key="batch", labels_key="cell_type", max_epochs=2, n_latent=2, gene_likelihood="nb"
     )
+    adata.obs["depth"] = np.linspace(0, 1, 150)
+    adata.obs.loc[adata.obs_names[0], "depth"] = np.nan
     scores = sd.score(adata, ["X_scVI"], "batch", "cell_type", metrics=["silhouette_label", "bras", "isolated_labels"])
-    path = sd.report(adata, tmp_path_factory.mktemp("report") / "report.html", model=model, scores=scores)
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    sd.report(adata, path, model=model, scores=scores, color_by=["depth"], genes=["gene_3", "gene_7"])
     return SimpleNamespace(adata=adata, model=model, scores=scores, path=path, page=path.read_text(encoding="utf-8"))
 
 
@@ -52,9 +57,67 @@ class Outline(HTMLParser):
 
 def test_a_hostile_cell_type_is_text(made):
     outline = Outline(made.page)
-    assert outline.all("script") == []
+    assert len(outline.all("script")) == 2, "the cells as JSON, and the script of the map"
     assert EVIL not in made.page
     assert sum(EVIL in words for words in outline.words) == 2, "in the table of cells and in the legend"
+    assert EVIL in cells_of(made.page)["colors"]["cell_type"]["levels"]
+
+
+def cells_of(page):
+    return json.loads(re.search(r'id="cells">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_the_policy_allows_the_script_of_the_map_alone(made):
+    policy = next(a["content"] for a in Outline(made.page).all("meta") if "Content-Security-Policy" in a.values())
+    script = re.findall(r"<script>(.*?)</script>", made.page, re.DOTALL)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert re.search(r"script-src ([^;]*)", policy)[1] == f"'sha256-{digest}'"
+    assert "connect-src" not in policy
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_map_has_the_cells_their_columns_and_genes(made):
+    cells, adata = cells_of(made.page), made.adata
+    assert cells["cells"] == list(adata.obs_names)
+    assert list(cells["colors"]) == ["cell_type", "batch", "depth", "gene_3", "gene_7"]
+    batch = cells["colors"]["batch"]
+    code = np.frombuffer(base64.b64decode(batch["code"]), "<u2")
+    assert [batch["levels"][i] for i in code] == list(adata.obs["batch"].astype(str))
+    depth = np.frombuffer(base64.b64decode(cells["colors"]["depth"]["shade"]), "u1")
+    assert depth[0] == 255
+    np.testing.assert_allclose(depth[1:] / 254, (adata.obs["depth"][1:] - 1 / 149) / (148 / 149), atol=0.003)
+    gene = cells["colors"]["gene_3"]
+    shade = np.frombuffer(base64.b64decode(gene["shade"]), "u1") / 254
+    counts = adata.X.toarray()
+    expected = np.log1p(counts[:, adata.var_names == "gene_3"][:, 0] * 1e4 / counts.sum(1))
+    np.testing.assert_allclose(gene["low"] + shade * (gene["high"] - gene["low"]), expected, atol=0.02)
+    drawn = np.frombuffer(base64.b64decode(cells["places"]["scVI"]), "<u2").reshape(-1, 2)
+    assert drawn.shape == (150, 2)
+    assert drawn.min(0).tolist() == [0, 0]
+    assert drawn.max(0).tolist() == [65535, 65535]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "name"),
+    [
+        ({"color_by": ["nowhere"]}, DataError, "nowhere"),
+        ({"genes": ["nothing"]}, DataError, "nothing"),
+        ({"genes": "gene_3"}, OptionError, "genes"),
+        ({"genes": [f"gene_{i}" for i in range(201)]}, OptionError, "201"),
+    ],
+)
+def test_columns_and_genes_that_are_not_there_are_named(made, tmp_path, options, error, name):
+    with pytest.raises(error, match=named(name)):
+        sd.report(made.adata, tmp_path / "page.html", labels_key="cell_type", scores=made.scores, **options)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_model_prints_in_notebooks_what_it_prints_in_terminals(made):
+    shown = Outline(made.model._repr_html_())
+    text = [words for words in shown.words if words.strip()]
+    assert "trained on" in text
+    assert all(line.split(maxsplit=1)[-1].split("  ")[-1] in repr(made.model) for line in text[1:])
 
 
 def test_everything_is_inside(made):

@@ -27,6 +27,7 @@ from scduet.tasks.comparison.draws import PairedDraws, Sampler
 from scduet.tasks.comparison.fold_changes import Pairs, described
 from scduet.tasks.comparison.groups import comparisons
 from scduet.tasks.comparison.importance import Importance
+from scduet.tasks.comparison.pseudobulk import deseq2
 from scduet.tasks.posterior.latent import batch_codes, encoder_of, is_minified, modality_of, refuse_lognormal, seeded
 from scduet.tasks.quality.provenance import refuse_denoised
 
@@ -39,12 +40,14 @@ MIN_PCT = 0.1  # Seurat 4's min.pct; see `differential_expression`
 
 @torch.inference_mode()
 def differential_expression(
-    model: Model,
+    model: Model | None,
     adata,
     groupby: str | None = None,
     group1=None,
     group2=None,
     *,
+    method: Literal["model", "pydeseq2"] = "model",
+    sample_key: str | None = None,
     idx1=None,
     idx2=None,
     allow_overlap: bool = False,
@@ -75,6 +78,10 @@ def differential_expression(
 
     groupby: column of obs; group1: a level or several, each against group2 (a level, None for the rest of the cells);
         without group1 and group2 each level against the rest.
+    method: "model": by the posterior of `model`. "pydeseq2": DESeq2 on the sums of counts of each sample
+        (`pseudobulk`), for differences over donors; needs PyDESeq2 and sample_key=, a column of obs, and no model (pass
+        None; of a model its layer is taken). Of the other options only fdr_target plays a part. The design is
+        "~ sample + group" where two or more samples have both groups, else "~ group".
     idx1, idx2: the cells of the two groups instead of groupby: masks, names, places, or queries of obs; idx2=None for
         the rest. allow_overlap: they may share cells.
     mode: "change": probability that the log2 fold change leaves [-delta, delta]. "vanilla": that group1 is higher.
@@ -103,11 +110,19 @@ def differential_expression(
     attrs["calibration"] has the filter and the numbers of genes tested and called; `calibration(result)` shows them.
 
     Probabilities are of the model, not p-values: cells are taken for independent, which cells of one donor are not.
+    With method="pydeseq2" the columns are mean, lfc (log2), lfc_se, stat, pvalue, pvalue_adjusted,
+    is_de_fdr_<target>, comparison, group1, group2, n_samples1, n_samples2; attrs["designs"] has the designs.
     For minified cells, which have no counts, min_pct is not applied, with a warning.
 
     Raises DataError for groups that do not exist, are empty or share cells, OptionError for values out of range and for
     a model without posteriors of cells, such as DCA.
     """
+    if method == "pydeseq2":
+        layer = None if model is None else model.schema.fields.layer
+        given = {"sample_key": sample_key, "layer": layer, "fdr_target": fdr_target}
+        return deseq2(adata, groupby, group1, group2, **given)
+    if method != "model" or model is None:
+        raise OptionError(f"method={method!r}, model={model!r}", 'pass a model, or method="pydeseq2"')
     encoder_of(model)
     refuse_lognormal(model, "fold changes")
     if not allow_denoised:

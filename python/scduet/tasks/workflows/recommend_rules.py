@@ -137,7 +137,7 @@ RULES = (  # of each task the first rule that fits is given; the last of each al
     Rule(
         "differential expression between conditions",
         (),
-        "sums of counts for each donor and cell type (pseudobulk), then edgeR, DESeq2 or limma",
+        "sums of counts for each donor and cell type (scduet.pseudobulk), then edgeR, DESeq2 or limma",
         False,
         "donors are the replicates, not cells: methods that ignore how donors vary find differences where there are "
         "none, and pseudobulk did better than mixed models of cells",

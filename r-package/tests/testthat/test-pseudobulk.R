@@ -1,0 +1,21 @@
+test_that("counts are summed by sample and type", {
+  skip_if_no_seurat()
+  object <- small_seurat()
+  object$condition <- ifelse(object$donor == "a", "ctrl", "stim")
+  object$depth <- seq_len(ncol(object))
+  sums <- Pseudobulk(object, sample = "donor", group.by = "kind")
+  counts <- as.matrix(counts_in(object))
+  expected <- rowSums(counts[, object$donor == "b" & object$kind == "NK"])
+  expect_equal(sums$counts[, "b_NK"], expected)
+  expect_identical(typeof(sums$counts), "integer")
+  expect_equal(sum(sums$counts), sum(counts))
+  expect_identical(sums$samples["b_NK", "condition"], "stim")
+  expect_identical(sums$samples["b_NK", "n.cells"], 20L)
+  expect_false("depth" %in% names(sums$samples))
+
+  object$donor[1:3] <- NA
+  all_types <- Pseudobulk(object, sample = "donor")
+  expect_identical(all_types$samples$n.cells, c(58L, 59L))
+  expect_error(Pseudobulk(object, sample = "donor", min.cells = 100), class = "scduet_error_too_few")
+  expect_error(Pseudobulk(object, sample = "donr"), class = "scduet_error_column")
+})

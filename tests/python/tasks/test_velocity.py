@@ -189,6 +189,7 @@ def test_arrows_on_another_embedding_point_along_time(cells):
 
 
 def test_models_are_compared(cells):
+    sd.velocity(cells)  # an earlier velocity is not in the way
     before = cells.copy()
     table = sd.compare_velocity(cells, ["steady_state", "stochastic"], labels_key="type", transitions=ORDER)
     agreement = table[["agreement_steady_state", "agreement_stochastic"]].to_numpy()

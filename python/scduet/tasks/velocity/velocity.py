@@ -163,6 +163,7 @@ def compare_velocity(
     rows, arrows = {}, {}
     for name in models:
         cells = AnnData(adata.X, obs=adata.obs, var=adata.var, layers=dict(adata.layers), obsm=dict(adata.obsm))
+        cells.uns[FOUND] = adata.uns.get(FOUND, {})  # says that an earlier velocity wrote its layer
         rows[name] = velocity(cells, name, **given, **(options or {} if name == "velovi" else {})).scores
         place = given.get("basis") or ("X_umap" if "X_umap" in adata.obsm else "X_pca")
         arrows[name] = cells.obsm[_arrows_key(place)]

@@ -145,7 +145,6 @@ ARGUMENTS: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {  # of analy
     "max_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_genes": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
-    "min_cells": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_neighbors": (int, lambda v: v >= 1, "a whole number from 1 up, or None for all pairs"),
     "n_pcs": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "n_top_genes": (int, lambda v: v >= 1, "a whole number from 1 up"),

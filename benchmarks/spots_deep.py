@@ -2,8 +2,9 @@
 
     python benchmarks/spots_deep.py ../shared/data [--seeds 3] [--epochs 1000] [--mixture-epochs 300]
 
-Each seed has its own split of the seqFISH+ cells into the reference and the cells that spots are sums of. Methods see the
-1,000 genes that vary most in the reference. Errors of pseudo-spots are against shares of cells, of mixtures of RNA.
+Each seed has its own split of the seqFISH+ cells into the reference and the cells that spots are sums of. All methods
+see the 1,000 genes that vary most in the reference. Errors are against shares of cells, for mixtures against shares of
+RNA.
 """
 
 import argparse

@@ -102,7 +102,7 @@ def _why_none(mixtures: pd.Index, reference: pd.Index, what: str) -> str:
     ids = [any(map(ENSEMBL.match, names[:50].astype(str))) for names in (mixtures, reference)]
     if ids[0] != ids[1]:
         with_ids, other = (what, "the reference") if ids[0] else ("the reference", what)
-        return f"{with_ids} has Ensembl ids and {other} symbols: set var_names of one to what the other has"
+        return f"{with_ids}: Ensembl ids, {other}: symbols; set var_names of one to what the other has"
     if mixtures.str.upper().isin(reference.str.upper()).any():
         return "their names differ in case: are they of two species? Set var_names to the same spelling"
     return f"{what} have {some(mixtures)}, the reference {some(reference)}"

@@ -1,6 +1,6 @@
 """Training speed of DCA beside plain torch: 10,000 cells x 2,000 genes, nb, dispersion of gene and cell, batch 128.
 
-python benchmarks/dca_speed.py [rounds] [threads] [cells]
+python benchmarks/dca_speed.py [rounds] [threads] [cells] [median count]
 
 The plain network is that of the published formulas: dense layers, log(1 + x / s) scaled once beforehand, the negative
 binomial with lgamma on dense minibatches, Adam, gradients clipped. Both train in one process, in turn, on all cells;
@@ -25,14 +25,13 @@ from torch.nn import functional as F
 import scduet as sd
 
 WIDTHS, BATCH, EPOCHS = (64, 32, 64), 128, 3
-DEPTH = 2600.0  # median count of a cell: 11% of the counts are above zero
 
 
-def simulated(n: int, n_genes: int = 2000) -> sp.csr_matrix:
+def simulated(n: int, median: int, n_genes: int = 2000) -> sp.csr_matrix:
     draw = np.random.default_rng(0)
     share = draw.gamma(0.2, 1, (8, n_genes))
     share /= share.sum(1, keepdims=True)
-    kind, depth = draw.integers(0, 8, n), DEPTH * np.exp(0.4 * draw.normal(size=n))
+    kind, depth = draw.integers(0, 8, n), median * np.exp(0.4 * draw.normal(size=n))
     parts = [
         sp.csr_matrix(draw.poisson(share[kind[i : i + 1000]] * depth[i : i + 1000, None]).astype(np.float32))
         for i in range(0, n, 1000)
@@ -91,10 +90,10 @@ def scduet(counts: sp.csr_matrix) -> list[tuple[float, float]]:
     return ends[-EPOCHS - 1 :]
 
 
-def main(rounds: int, threads: int, n: int) -> None:
+def main(rounds: int, threads: int, n: int, median: int) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
-    counts = simulated(n)
+    counts = simulated(n, median)
     print(f"{n} cells, {counts.nnz / np.prod(counts.shape):.0%} of the counts above zero, {threads} threads")
     found: dict[str, list[list[float]]] = {"plain torch": [], "scduet": []}
     for _ in range(rounds):
@@ -110,4 +109,4 @@ def main(rounds: int, threads: int, n: int) -> None:
 
 if __name__ == "__main__":
     given = [int(word) for word in sys.argv[1:]]
-    main(*given, *(3, 2, 10_000)[len(given) :])
+    main(*given, *(3, 2, 10_000, 400)[len(given) :])

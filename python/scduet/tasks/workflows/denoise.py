@@ -24,7 +24,7 @@ from scduet.tasks.quality.denoisers import Expected
 from scduet.tasks.quality.provenance import DENOISED, note_denoised
 from scduet.tasks.quality.scimpute import scimpute
 
-WALK_UP_TO = 50_000  # cells: see `denoise`
+WALK_UP_TO = 50_000  # cells; measured in docs/models/denoising.md
 EPOCHS, EPOCHS_UP_TO, FEWEST = 60, 20_000, 10  # of scVI: more fit the noise where cells are few
 N_SAMPLES = 10
 BASELINES: Mapping[str, Callable[..., Expected]] = {

@@ -115,9 +115,10 @@ def write(
         parts = totalvi.write_proteins(attributes["registry_"], schema, module)
     elif name == "multivi":
         parts = multivi.write_modalities(attributes["registry_"], schema, module)
-    content = {"model_state_dict": _weights(name, module), "attr_dict": attributes}
+    content: dict[str, Any] = {"model_state_dict": _weights(name, module), "attr_dict": attributes}
     if name == "gimvi":
-        content |= gimvi.write_two(attributes, [registry(name, *own) for own in gimvi.parted(schema, module.reference)])
+        reference: Any = module.reference
+        content |= gimvi.write_two(attributes, [registry(name, *own) for own in gimvi.parted(schema, reference)])
     else:
         names = {k: np.array(v, object) for k, v in parts.items()} if parts else np.array(schema.genes, object)
         content["var_names"] = names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -62,7 +62,7 @@ class Two(NamedTuple):
     levels: tuple[list[Any], ...]
 
     @classmethod
-    def of(cls, registries: list[Mapping[str, Any]], kind: str) -> Two:
+    def of(cls, registries: Sequence[Mapping[str, Any]], kind: str) -> Two:
         states = [one["field_registries"][kind]["state_registry"] for one in registries]
         keys = tuple(None if one["original_key"] == f"_scvi_{kind}" else str(one["original_key"]) for one in states)
         return cls(keys, tuple(list(one["categorical_mapping"]) for one in states))
@@ -104,7 +104,7 @@ def init(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def described(
-    genes: Mapping[str, tuple[str, ...]], registries: list[Mapping[str, Any]], weights: Mapping[str, Tensor]
+    genes: Mapping[str, tuple[str, ...]], registries: Sequence[Mapping[str, Any]], weights: Mapping[str, Tensor]
 ) -> tuple[Schema, Reference]:
     """The schema and the reference of both data sets together."""
     batch, layer = Two.of(registries, "batch"), registries[0].get("setup_args", {}).get("layer")

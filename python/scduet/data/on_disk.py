@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +16,10 @@ import scipy.sparse as sp
 
 from scduet.data.found import names_in
 from scduet.data.sources import MemorySource, canonical, csr, dense_columns, from_dense, joined
-from scduet.errors import DataError, ScduetError, some
+from scduet.data.stored_files import encoding, reading, table
+from scduet.errors import DataError, some
 
+_NOTHING = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
 ENTRIES_AT_ONCE = 8_000_000  # stored counts in memory at a time (64 MB): the pool in which rows are shuffled
 BLOCKS_IN_POOL = 32  # shuffle blocks that fill the pool, when the block is ours to choose
 STRETCH_ENTRIES = 2_000_000  # stored counts read with one request
@@ -60,14 +61,14 @@ class CellsOnDisk:
         """What there is in layers, obsm, varm, varp, obsp or uns."""
         if self.loaded is not None:
             return sorted(names_in(getattr(self.loaded, store)))
-        with _opened(self.path) as root:
+        with reading(self.path) as root:
             return sorted(root[self.group + store]) if self.group + store in root else []
 
     @property
     def has_raw(self) -> bool:
         if self.loaded is not None:
             return self.loaded.raw is not None
-        with _opened(self.path) as root:
+        with reading(self.path) as root:
             return f"{self.group}raw/X" in root or "raw.X" in root
 
     def stored(self, place: str) -> Any:
@@ -78,14 +79,14 @@ class CellsOnDisk:
         store, _, key = place.partition("/")
         if self.loaded is not None and store not in ("X", "raw"):
             return getattr(self.loaded, store)[key]
-        with _opened(self.path) as root:
+        with reading(self.path) as root:
             if place.startswith("raw/") and "raw.X" in root:  # anndata 0.6
                 place = place.replace("/", ".")
             found = root[self.group + place]
             by_rows = store in ("X", "layers", "obsm") or place in ("raw/X", "raw.X")
-            if by_rows and _encoding(found) not in ("dataframe", "awkward-array"):
+            if by_rows and encoding(found) not in ("dataframe", "awkward-array"):
                 return _described(self, place, found)
-            return _table(root, found)
+            return table(root, found)
 
 
 def opened(data: Any, group: str = "") -> CellsOnDisk:
@@ -101,7 +102,7 @@ def collection_in(path: Path) -> list[str]:
     """The groups of an annbatch collection, a store of several AnnData called dataset_0, dataset_1, ...; else none."""
     if not path.is_dir():
         return []
-    with _opened(path) as root:
+    with reading(path) as root:
         names = [] if "obs" in root else [name for name in root if re.fullmatch(r"dataset_\d+", name)]
     return sorted((f"{name}/" for name in names), key=lambda name: int(name[8:-1]))
 
@@ -186,7 +187,7 @@ class FileSource:
         stretch = np.cumsum(np.diff(stored, prepend=stored[:1]) > gap)  # rows far apart are read apart
         far = self.indptr[stored] // STRETCH_ENTRIES  # and no stretch is much longer than this
         cuts = np.flatnonzero((np.diff(stretch) > 0) | (np.diff(far) > 0)) + 1
-        with _opened(self.path) as root:
+        with reading(self.path) as root:
             matrix = root[self.place]
             arrays = (matrix["data"], matrix["indices"]) if self.sparse else (matrix,)
             parts = [part for part in np.split(stored, cuts) if len(part)]
@@ -222,7 +223,7 @@ def stamp_of(path: Path, place: str) -> tuple:
 def _described(cells: CellsOnDisk, place: str, stored: Any) -> FileSource:
     """The source over one stored matrix, told by its encoding."""
     path = cells.path
-    kind = _encoding(stored)
+    kind = encoding(stored)
     if kind == "csc_matrix":
         raise DataError(f"{place} of {path} is stored by columns (CSC)", "write it with X as CSR: adata.X.tocsr()")
     sparse = kind == "csr_matrix"
@@ -255,95 +256,12 @@ def _refuse_damaged(path: Path, place: str, stored: Any, indptr: np.ndarray, n_c
 
 
 def _read_annotations(path: Path, group: str = "") -> CellsOnDisk:
-    with _opened(path) as root:
+    with reading(path) as root:
         if f"{group}obs" not in root or f"{group}var" not in root:
             raise DataError(f"{path} holds no AnnData", "write one with adata.write_h5ad or adata.write_zarr")
-        obs, var = _table(root, root[f"{group}obs"]), _table(root, root[f"{group}var"])
+        obs, var = table(root, root[f"{group}obs"]), table(root, root[f"{group}var"])
         modalities = tuple(sorted(root["mod"])) if "mod" in root and not group else ()
         return CellsOnDisk(path, obs, var, group=group, modalities=modalities)
-
-
-def _encoding(stored: Any) -> str:
-    """How a matrix is stored: "csr_matrix", "csc_matrix", "array", ..., also as anndata before 0.7 said it."""
-    old = stored.attrs.get("h5sparse_format")
-    return str(stored.attrs.get("encoding-type", "")) if old is None else f"{_text(old)}_matrix"
-
-
-def _table(root: Any, stored: Any) -> Any:
-    """A data frame, or another part that is read into memory. Before anndata 0.7 a table was an array of records, and
-    the categories of its columns were in uns."""
-    names = getattr(getattr(stored, "dtype", None), "names", None)
-    if names is None:
-        from anndata.io import read_elem
-
-        return read_elem(stored)
-    records = stored[()]
-    columns = {name: _decoded(records[name]) for name in names}
-    table = pd.DataFrame(columns).set_index(names[0])
-    table.index.name = None if names[0] == "index" else names[0]
-    for name in table:
-        if f"uns/{name}_categories" in root:
-            levels = _decoded(np.atleast_1d(root[f"uns/{name}_categories"][()]))
-            table[name] = pd.Categorical.from_codes(table[name].astype(int), levels)
-    return table
-
-
-def _decoded(values: np.ndarray) -> np.ndarray:
-    return values if values.dtype.kind not in "SO" else np.array([_text(value) for value in values], dtype=object)
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _open_h5(path: Path):
-    import h5py
-
-    return h5py.File(path, "r")
-
-
-@contextmanager
-def _open_zarr(path: Path):
-    import zarr
-
-    yield zarr.open_group(str(path), mode="r")
-
-
-_NOTHING = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
-ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")  # files that tell a zarr group, whatever the folder is called
-
-
-def _opener(path: Path) -> Callable[[Path], Any]:
-    """By content: an HDF5 file or a zarr group, whatever its name."""
-    if path.is_dir() and any((path / name).exists() for name in ZARR):
-        return _open_zarr
-    if path.suffix.lower() in (".h5ad", ".h5mu") or (path.is_file() and _is_hdf5(path)):
-        return _open_h5
-    raise DataError(
-        f"cannot read rows of {path.name!r}",
-        "give .h5ad, .h5mu or .zarr, or read it into memory (on the command line: leave out --on-disk)",
-    )
-
-
-def _is_hdf5(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The root of the file; whatever goes wrong while it is read becomes a DataError that names it."""
-    if not path.exists():
-        raise DataError(f"{path} does not exist", "is the name right?")
-    opener = _opener(path)
-    try:
-        with opener(path) as root:
-            yield root
-    except (ScduetError, MemoryError):
-        raise
-    except Exception as error:  # h5py, zarr and the codecs fail in their own ways: OSError, RuntimeError, KeyError, ...
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise DataError(f"{path} cannot be read ({reason})", "is it complete? copy or write it again") from error
 
 
 def _end_to_end(parts: list[np.ndarray], dtype) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from scduet.data.on_disk import FileSource
 from scduet.data.sources import csr
 
 
@@ -20,7 +19,7 @@ class OrderedRows:
     A cell that the matrix lacks has nothing stored, or NaN where rows are given as an array.
     """
 
-    file: FileSource
+    file: Any  # a FileSource, or rows of several files
     order: np.ndarray  # (cell,) the row in the file, -1 where there is none
 
     @property

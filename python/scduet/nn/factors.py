@@ -172,7 +172,7 @@ class Moments:
         """Means over the cells in which a modality was measured, in place of sums."""
         n = [count.clamp(min=1) for count in self.count]
         means = [tuple(v / k for v, k in zip(values, n, strict=True)) for values in self._sums]
-        return Moments(*means, self.count)
+        return Moments(*means, self.count)  # type: ignore[call-arg]
 
     def toward(self, other: Moments, share: float) -> Moments:
         """The mean of both by weight, that of `other` being `share`; of a modality that one lacks the other alone."""
@@ -180,7 +180,8 @@ class Moments:
         weight = [torch.where(mine > 0, share, 1.0) * (theirs > 0) for mine, theirs in pairs]
         pairs = zip(self._sums, other._sums, strict=True)
         mixed = [tuple(torch.lerp(a, b, w.to(a)) for a, b, w in zip(*both, weight, strict=True)) for both in pairs]
-        return Moments(*mixed, tuple(torch.maximum(a, b) for a, b in zip(self.count, other.count, strict=True)))
+        count = tuple(torch.maximum(a, b) for a, b in zip(self.count, other.count, strict=True))
+        return Moments(*mixed, count)  # type: ignore[call-arg]
 
     @property
     def _sums(self) -> tuple[tuple[Tensor, ...], ...]:

@@ -38,7 +38,7 @@ class EmbeddedClusters(nn.Module):
         with torch.no_grad():
             if self.training:
                 self.frequency.lerp_(q.mean(0), RATE)  # type: ignore[operator]
-            p = q.square() / self.frequency
+            p = q.square() / self.frequency  # type: ignore[operator]
             p = p / p.sum(1, keepdim=True)
         return (p * (p / q).log()).sum(1).mean()
 

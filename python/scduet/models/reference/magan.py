@@ -94,15 +94,16 @@ class MAGAN(nn.Module):
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
         real, seen = standardized(cells, self.reference.arrays)
+        others = seen[1], seen[0]
         made = self.to_rna(real[1]), self.to_protein(real[0])
         if step.player == "critic":
-            fake = self._told((made[0].detach(), made[1].detach()), seen[::-1], 1)
+            fake = self._told((made[0].detach(), made[1].detach()), others, 1)
             terms = {"real": self._told(real, seen, -1) / 4, "generated": fake / 4}
         else:
             back = self.to_rna(made[1]), self.to_protein(made[0])
             cycle = over([(b - r) ** 2 for b, r in zip(back, real, strict=True)], seen)
             tied = self._correspondence(real, made, seen, cells.label)
-            terms = {"deception": self._told(made, seen[::-1], -1) / 6, "cycle": cycle / 6, "correspondence": tied / 6}
+            terms = {"deception": self._told(made, others, -1) / 6, "cycle": cycle / 6, "correspondence": tied / 6}
         return Loss(sum(terms.values()), terms, len(cells))  # type: ignore[arg-type]
 
     def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell protein"]:

@@ -27,7 +27,8 @@ from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.errors import OptionError
 from scduet.options import check_network
 
-Widths, Dropouts = tuple[int, ...], tuple[float, ...]
+Widths = tuple[int, ...]
+Dropouts = tuple[float, ...]
 
 NETWORKS: tuple[tuple[Widths, Dropouts], ...] = (  # as published
     ((256, 128, 64, 32), (0, 0, 0, 0)),

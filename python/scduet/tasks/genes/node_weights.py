@@ -52,14 +52,15 @@ def node_weights(
     check_arguments(n_samples=replicates)
     if not isinstance(module, KPNN):
         raise OptionError(f"{model.name!r} has no nodes that are known", "train sd.fit(adata, 'kpnn', gene_graph=)")
-    model = _with_cells(model, adata)
-    runs = [model, *(_retrained(model, model.cells, seed + i) for i in range(1, replicates))]
+    cells = _with_cells(model, adata)
+    model = replace(model, cells=cells)
+    runs = [model, *(_retrained(model, cells, seed + i) for i in range(1, replicates))]
     weights = np.stack([_weights(run, adata) for run in runs])  # (replicate, label, node)
     table = _table(module, weights, list(model.schema.values(str(model.schema.fields.labels_key))))
     table.attrs |= {"agreement": _agreement(weights), "accuracy": float(np.mean([_accuracy(run) for run in runs]))}
     if control:
-        cells = _control(model.cells, module.reference.n_labels, seed)
-        others = [_retrained(model, cells, seed + i) for i in range(replicates)]
+        rewired = _control(cells, module.reference.n_labels, seed)
+        others = [_retrained(model, rewired, seed + i) for i in range(replicates)]
         by_wiring = np.stack([_weights(run, None) for run in others]).mean(0)
         floor = np.quantile(by_wiring, FLOOR, axis=1, keepdims=True)
         table["control"] = _rows(by_wiring)
@@ -69,17 +70,17 @@ def node_weights(
     return table.sort_values(by, ascending=False, ignore_index=True)
 
 
-def _with_cells(model: Model, adata) -> Model:
-    """The model with cells to train replicates on."""
+def _with_cells(model: Model, adata) -> Cells:
+    """The cells to train replicates on: those of the model, of a loaded one those of `adata`."""
     if model.cells is not None:
-        return model
+        return model.cells
     if adata is None:
         raise OptionError("replicates need the cells that the model was trained on", "pass them as adata")
     cells = model.encode(adata)
     if cells.label is None or not (cells.label >= 0).any():
         column = model.schema.fields.labels_key
         raise DataError(f"no cell has a label of the model in obs[{column!r}]", "pass the cells it was trained on")
-    return replace(model, cells=cells)
+    return cells
 
 
 def _retrained(model: Model, cells: Cells, seed: int) -> Model:

@@ -49,7 +49,7 @@ def cluster_cells(
         table = pd.DataFrame({"cluster": by_code(codes, least)})
     if cells is not None:
         table.index = cells.obs_names
-    if hasattr(adata, "obs"):
+    if adata is not None and hasattr(adata, "obs"):
         adata.obs[key_added or f"{model.name}_cluster"] = table["cluster"]
     return table
 

@@ -74,7 +74,7 @@ class Gene:
         """When cells are where they are. nearest: the nearest point's time where the inverse is of u alone."""
         up, down = self.elapsed(curve, nearest)
         state = np.argmin(self.distances(curve, up, down), 0)
-        t = np.choose(state, [curve.switch + down, up, 0.0, curve.switch])
+        t = np.choose(state, [curve.switch + down, up, 0.0, curve.switch])  # type: ignore[arg-type]
         return Times(t, (state == ON) | (state == NOT_YET))
 
     def elapsed(self, curve: Curve, nearest: bool) -> tuple[Cells, Cells]:

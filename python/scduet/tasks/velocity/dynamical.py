@@ -56,8 +56,7 @@ def fit_gene(u: Cells, s: Cells, average: sp.csr_matrix) -> Fitted | None:
     at, moves = _smoothed_times(gene, curve, up, down)
     u_at, s_at = curve.at(at)
     velocity = np.where(moves, curve.beta * u_at - curve.gamma * s_at, 0) / unit
-    rates = (rate / unit for rate in (curve.alpha, curve.beta, curve.gamma))
-    scaled = Curve(*rates, curve.switch * unit, curve.scaling)
+    scaled = Curve(curve.alpha / unit, curve.beta / unit, curve.gamma / unit, curve.switch * unit, curve.scaling)
     u_fit, s_fit = curve.at(time)
     velocity = np.maximum(velocity, -s)
     return Fitted(gene, scaled, search.likelihood(), time * unit, velocity, s_fit, u_fit * curve.scaling)

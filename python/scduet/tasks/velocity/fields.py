@@ -66,7 +66,7 @@ def by_dynamics(found: Moments, labels: np.ndarray, seed: int, callback: Listene
     genes = worth_a_velocity(fits)
     if not len(genes):
         raise DataError("no gene has a curve of induction and repression", NO_DIRECTION)
-    fitted = [fits[gene] for gene in genes]
+    fitted = [fit for fit in (fits[gene] for gene in genes) if fit is not None]  # all of them have one
     draw = np.random.default_rng(seed)
     s, u = (draws.shuffled(values[:, genes], labels, draw) for values in (found.ms, found.mu))
     real = np.stack([fit.gene.error(fit.curve) for fit in fitted], 1)

@@ -127,6 +127,9 @@ def together(paths: Sequence[Any]) -> CellsOnDisk:
     """
     if not paths:
         raise OptionError("the list of files is empty", "give one path or more")
+    other = next((p for p in paths if not isinstance(p, (str, os.PathLike, CellsOnDisk))), None)
+    if other is not None:
+        raise DataError(f"a list of files holds a {type(other).__name__}", "join cells in memory: anndata.concat")
     parts = tuple(path if isinstance(path, CellsOnDisk) else opened_store(path) for path in paths)
     for part in parts:
         if part.modalities:

@@ -102,6 +102,8 @@ def test_bad_input_is_named(whole, files, tmp_path):
         sd.fit([files[0], "missing.h5ad"])
     with pytest.raises(OptionError):
         on_disk([])
+    with pytest.raises(DataError, match=named("AnnData")):
+        on_disk([whole, whole])
     (tmp_path / "notes.txt").write_text("no cells")
     with pytest.raises(DataError, match=named("notes.txt")):
         on_disk([tmp_path / "notes.txt"])

@@ -289,6 +289,14 @@ def test_wrong_options_are_named(cells, given, error, names):
     assert "velocity" not in cells.layers
 
 
+def test_a_later_model_leaves_no_times_of_an_earlier_one(cells):
+    sd.velocity(cells, "dynamical", genes=[f"g{i}" for i in range(25)], callback=lambda event: None)
+    assert {"latent_time"} <= set(cells.obs)
+    sd.velocity(cells)
+    assert "latent_time" not in cells.obs
+    assert not {"Ms_fit", "Mu_fit"} & set(cells.layers)
+
+
 @pytest.fixture(scope="module")
 def by_velovi():
     cells = simulated()

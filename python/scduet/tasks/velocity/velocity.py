@@ -112,6 +112,7 @@ def velocity(
     arrows = project(next_cells(graph), places)
     scores, confidence = judged(found, field, labels, pairs, arrows, places)
     verdict = verdict_of(scores)
+    _forget(adata)
     _write(adata, found, field, key_added)
     if field.time is not None:
         shared = shared_time(field.time, graph, found.average) if name == "dynamical" else field.time.mean(1)
@@ -209,6 +210,14 @@ def _check_basis(adata: AnnData, basis: str) -> None:
 
 def _arrows_key(basis: str) -> str:
     return f"velocity_{basis.removeprefix('X_')}"
+
+
+def _forget(adata: AnnData) -> None:
+    """Times and fits of an earlier velocity, which another model may not have."""
+    if FOUND in adata.uns:
+        adata.obs.drop(columns="latent_time", errors="ignore", inplace=True)
+        for key in FITS:
+            adata.layers.pop(key, None)
 
 
 def _write(adata: AnnData, found: Moments, field: Field, key_added: str) -> None:

@@ -22,7 +22,7 @@ def test_every_rule_is_whole(rule):
     for source in rule.source.split("; "):
         assert re.match(r"[A-Z].* 20\d\d, [A-Z].* \d+:e?\d+", source), "a source is authors, year, journal, volume:page"
     assert rule.reason
-    known = {"n_cells", "n_batches", "n_labels", "counts", "unspliced", "permutation"}
+    known = {"n_cells", "n_batches", "n_labels", "counts", "unspliced", "beyond_noise"}
     assert {trait for trait, _, _ in rule.when} <= known
     if rule.deep:
         assert "scduet." in rule.method  # what we recommend can be called

@@ -165,6 +165,9 @@ def test_the_verdict_names_what_speaks_against_a_direction():
     ):  # fmt: skip
         assert told in verdict_of(pd.Series({**good, name: value}))
     assert "0.20" in verdict_of(good)
+    near = pd.Series({**good, "permutation": 2.4})
+    assert "2.4" in verdict_of(near.rename("stochastic"))
+    assert "2.4" not in verdict_of(near.rename("dynamical"))
 
 
 def test_the_sentence_on_several_models_names_those_without_support_and_those_that_disagree():

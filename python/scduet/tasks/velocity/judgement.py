@@ -19,7 +19,10 @@ Pairs = list[tuple[str, str]]
 RESOLUTION = 0.5  # of the clusters that stand for cell types
 FEWEST_GENES, LEAST_UNSPLICED = 20, 0.03
 LEAST_AGREEMENT = 0.3  # of the arrows of two models, mean cosine
-LEAST_PERMUTATION = 3.0  # of t statistics, largest over types: see `verdict_of`
+# Of t statistics, largest over types. On the pancreas cells with the unspliced counts of another cell of their type had
+# 2.8 to 3.3 by the steady state (three draws), 2.3 to 2.8 by the stochastic model, and 1.6 to 1.7 by the dynamical one,
+# which also moves a shuffled cell to the curve.
+LEAST_PERMUTATION, LEAST_PERMUTATIONS = 3.0, {"steady_state": 3.5, "dynamical": 2.0}
 
 
 def check_transitions(transitions: Any, known: np.ndarray | None) -> Pairs:
@@ -66,10 +69,7 @@ def judged(
 
 
 def verdict_of(scores: pd.Series) -> str:
-    """A sentence that says whether the data support a direction.
-
-    The permutation score is the largest t statistic over types, of which noise has 1 to 2.
-    """
+    """A sentence that says whether the data support a direction. `scores` may be named by the model."""
     against = objections(scores)
     if against:
         return f"The data do not support a direction: {'; '.join(against)}."
@@ -101,6 +101,11 @@ def verdict_of_all(table: pd.DataFrame) -> str:
     return " ".join([f"The arrows of {', '.join(good)} {known}.", *sentences])
 
 
+def least_permutation(model: Any) -> float:
+    """Permutation score below which a model fits hardly more than noise."""
+    return LEAST_PERMUTATIONS.get(model, LEAST_PERMUTATION)
+
+
 def objections(scores: pd.Series) -> list[str]:
     """What speaks against a direction."""
     against = []
@@ -108,7 +113,7 @@ def objections(scores: pd.Series) -> list[str]:
         against.append(f"only {scores['unspliced']:.1%} of the molecules are unspliced")
     if scores["genes"] < FEWEST_GENES:
         against.append(f"only {scores['genes']:.0f} genes have a velocity")
-    if scores["permutation"] < LEAST_PERMUTATION:
+    if scores["permutation"] < least_permutation(scores.name):
         against.append(
             f"within cell types the fit is hardly better than of shuffled cells ({scores['permutation']:.1f})"
         )

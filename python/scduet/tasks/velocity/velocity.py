@@ -111,7 +111,7 @@ def velocity(
     places = np.asarray(adata.obsm[place], np.float64)
     arrows = project(next_cells(graph), places)
     scores, confidence = judged(found, field, labels, pairs, arrows, places)
-    verdict = verdict_of(scores)
+    verdict = verdict_of(scores.rename(name))
     _forget(adata)
     _write(adata, found, field, key_added)
     if field.time is not None:

@@ -19,6 +19,7 @@ from scduet.data.on_disk import CellsOnDisk
 from scduet.data.schema import on_disk
 from scduet.errors import DataError, OptionError
 from scduet.tasks.quality.shown import Recommendations
+from scduet.tasks.velocity.judgement import least_permutation
 from scduet.tasks.workflows.recommend_rules import ALIASES, RULES, TASKS, Rule
 
 COLUMNS = {  # what a column of obs is taken for when no key is given, the first that is there
@@ -70,12 +71,12 @@ def traits(
         "counts": f"{'X' if layer is None else layer} holds {'raw counts' if counts else 'no raw counts'}",
     }
     found = {"n_cells": adata.n_obs, "n_batches": n_batches, "n_labels": n_labels, "counts": counts}
-    found["unspliced"], found["permutation"], velocity = _of_velocity(adata)
+    found["unspliced"], found["beyond_noise"], velocity = _of_velocity(adata)
     return found, told | velocity
 
 
 def _of_velocity(adata) -> tuple[float, float, dict[str, str]]:
-    """Share of unspliced molecules of the first cells, 0 without a layer of them; permutation score of `velocity`."""
+    """Share of unspliced molecules of the first cells, and how far a velocity's score is above that of noise."""
     layers = adata.keys("layers") if isinstance(adata, CellsOnDisk) else list(adata.layers)
     share, told = 0.0, "no layer 'unspliced'"
     if "unspliced" in layers:
@@ -83,9 +84,11 @@ def _of_velocity(adata) -> tuple[float, float, dict[str, str]]:
         total = 0.0 if spliced is None else float(spliced.sum())
         share = float(unspliced.sum()) / max(total + float(unspliced.sum()), 1.0)
         told = f"{share:.1%} of the molecules are unspliced"
-    score = dict(getattr(adata, "uns", {})).get("scduet_velocity", {}).get("scores", {}).get("permutation", np.inf)
+    known = dict(getattr(adata, "uns", {})).get("scduet_velocity", {})
+    score = float(known.get("scores", {}).get("permutation", np.inf))
     fitted = f"permutation score {score:.1f}" if np.isfinite(score) else "no velocity yet"
-    return share, float(score), {"unspliced": told, "permutation": fitted}
+    beyond = score - least_permutation(known.get("model"))
+    return share, beyond, {"unspliced": told, "beyond_noise": fitted}
 
 
 def _tasks(task: str | None) -> tuple[str, ...]:

@@ -16,7 +16,8 @@
 #' @family tasks
 #' @export
 #' @examples
-#' counts <- matrix(rpois(20 * 60, 2), 20, 60, dimnames = list(paste0("gene", 1:20), paste0("cell", 1:60)))
+#' counts <- matrix(rpois(20 * 60, 2), 20, 60)
+#' dimnames(counts) <- list(paste0("gene", 1:20), paste0("cell", 1:60))
 #' if (requireNamespace("SingleCellExperiment", quietly = TRUE)) {
 #'   cells <- SingleCellExperiment::SingleCellExperiment(
 #'     list(counts = counts),

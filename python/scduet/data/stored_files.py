@@ -59,6 +59,7 @@ def _open_zarr(path: Path):
     yield zarr.open_group(str(path), mode="r")
 
 
+SUFFIXES = (".h5ad", ".h5mu", ".zarr")
 ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")  # files that tell a zarr group, whatever the folder is called
 
 
@@ -82,7 +83,7 @@ def _is_hdf5(path: Path) -> bool:
 @contextmanager
 def reading(path: Path) -> Iterator[Any]:
     """The root of the file; whatever goes wrong while it is read becomes a DataError that names it."""
-    if not path.exists():
+    if not path.exists() and path.suffix.lower() in SUFFIXES:
         raise DataError(f"{path} does not exist", "is the name right?")
     opener = _opener(path)
     try:

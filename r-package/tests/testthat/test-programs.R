@@ -34,5 +34,5 @@ test_that("weights of nodes are those of a network trained again on the cells of
   expect_identical(found$ratio, sort(found$ratio, decreasing = TRUE))
   expect_true(attr(found, "accuracy") > 0 && attr(found, "agreement") <= 1)
   expect_error(NodeWeights(object, replicates = 0), class = "scduet_error")
-  expect_error(NodeWeights(run(object)), class = "scduet_error_option")
+  expect_error(NodeWeights(run(object), reduction = "scvi"), class = "scduet_error_option")
 })

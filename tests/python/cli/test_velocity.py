@@ -36,7 +36,7 @@ def test_the_result_is_that_of_python(cells, tmp_path, capsys):
     ("more", "code", "named"),
     [
         (["--unspliced", "nascent"], 1, ("'nascent'",)),
-        (["--model", "dynamical"], 2, ("'dynamical'",)),
+        (["--model", "kinetic"], 2, ("'kinetic'",)),
         (["--save-model", "x"], 2, ("--save-model",)),
         (["--transition", "early"], 2, ("'transitions'",)),
     ],

@@ -68,7 +68,7 @@ class MAGAN(nn.Module):
         "protein": Input("protein_key", may_miss=True),
         "shared_features": Input("shared_features", "table", required=False, names_of=COLUMNS),
     }
-    modalities = MODALITIES
+    modalities = ("rna", "protein")
     measure = staticmethod(measure)
     recipes = {"auto": recipe}
 

@@ -10,7 +10,7 @@ from docstrings import cell, escaped, to_markdown
 
 import scduet
 from scduet import metrics, plots
-from scduet.data import datasets
+from scduet.interop import datasets
 from scduet.metrics import METRICS, Metric
 
 SUBMODULES = {"datasets": datasets, "metrics": metrics, "pl": plots}

@@ -52,7 +52,7 @@ def test_every_metric_has_a_page_and_every_function_a_description(pages):
 def test_every_model_has_a_page_with_definition_options_and_papers(name, pages):
     text = pages[f"models/{name}.md"]
     assert "## Definition" in text
-    assert "https://doi.org/" in text
+    assert "https://doi.org/" in text or "https://auai.org/" in text  # papers of UAI have no DOI
     if name in MODELS:
         fields = find(name).Config.__dataclass_fields__
         assert fields.keys() <= set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))

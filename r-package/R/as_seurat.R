@@ -214,7 +214,8 @@ set_raw <- function(object, adata, cells, verbose) {
 
 new_assay <- function(...) {
   version <- getOption("Seurat.object.assay.version", if (is_v5()) "v5" else "v3")
-  if (is_v5() && version == "v5") v5("CreateAssay5Object")(...) else SeuratObject::CreateAssayObject(...)
+  one <- nrow(list(...)[[1]]) == 1 # an Assay5 of one feature is refused by SeuratObject
+  if (is_v5() && version == "v5" && !one) v5("CreateAssay5Object")(...) else SeuratObject::CreateAssayObject(...)
 }
 
 set_graphs <- function(object, adata, info, assay, verbose) {

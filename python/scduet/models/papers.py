@@ -112,7 +112,7 @@ DPCCA = Paper(
     "Gundersen G, Dumitrascu B, Ash JT, Engelhardt BE.",
     "End-to-end training of deep probabilistic CCA on paired biomedical observations",
     "Conference on Uncertainty in Artificial Intelligence (2019)",
-    url="http://auai.org/uai2019/proceedings/papers/340.pdf",
+    url="https://auai.org/uai2019/proceedings/papers/340.pdf",
 )
 PEAKVI = Paper(
     "Ashuach T, Reidenbach DA, Gayoso A, Yosef N.",

@@ -40,7 +40,7 @@ test_that("velocities, arrows and the sentence are in the object", {
   found[["pca"]] <- suppressWarnings(SeuratObject::CreateDimReducObject(pca, key = "PC_", assay = "spliced"))
   skip_if_not_installed("ggplot2")
   drawn <- PlotVelocity(found, "pca", group.by = "type")
-  expect_identical(nrow(drawn$data), ncol(object))
+  expect_equal(nrow(drawn$data), ncol(object))
   arrows <- drawn$layers[[2]]$data
   expect_true(all(arrows$x >= 1 & arrows$x <= ncol(object)))
   expect_identical(drawn$labels$colour, "type")

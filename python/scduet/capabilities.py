@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Beta
 
 from scduet.contract import CellBatch, TokenBatch
+from scduet.shapes import CellCode, CellValue, State
 
 
 @runtime_checkable
@@ -121,9 +122,7 @@ class HasELBO(Protocol):
 class HasLikelihood(Protocol):
     """A module with a faster summed log-likelihood than that of `decode`."""
 
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
+    def log_likelihood(self, z: State, cells: CellBatch, log_library: CellValue) -> Float[Tensor, " cell"]:
         """log p(x | z, l), summed over the features of all modalities."""
         ...
 
@@ -132,11 +131,11 @@ class HasLikelihood(Protocol):
 class Encodes(Protocol):
     """A module with a Gaussian posterior of each cell's state."""
 
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+    def posterior(self, cells: CellBatch) -> tuple[State, State]:
         """Mean and variance of q(z | x)."""
         ...
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         """The decoder's input for a sample from q(z | x): the sample itself, or e.g. its softmax."""
         ...
 
@@ -145,7 +144,7 @@ class Encodes(Protocol):
 class HasLibrary(Protocol):
     """A module whose means scale with the library size of the cell."""
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """log of the library size: observed, or the posterior mean."""
         ...
 
@@ -156,11 +155,11 @@ class LearnsLibrary(Protocol):
 
     learns_library: bool
 
-    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+    def library_posterior(self, cells: CellBatch) -> tuple[CellValue, CellValue]:
         """Mean and variance of its logarithm."""
         ...
 
-    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+    def library_prior(self, cells: CellBatch) -> tuple[CellValue, CellValue]:
         """Prior mean and variance of its logarithm."""
         ...
 
@@ -176,20 +175,16 @@ class Decodes(Protocol):
     def modalities(self) -> tuple[str, ...]: ...
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> Mapping[str, Any]:
         """A `nn.distributions.Distribution` for each modality, given `batch` and `log_library`."""
         ...
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell feature"]:
@@ -214,7 +209,7 @@ class HasForeground(Protocol):
     """A module that tells what is there of proteins from their background."""
 
     def foreground_probability(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+        self, z: State, cells: CellBatch, batch: CellCode | None = None
     ) -> Float[Tensor, "cell protein"]:
         """Probability that a protein is there beyond background, as if measured in `batch`."""
         ...
@@ -227,16 +222,12 @@ class HasAccessibility(Protocol):
     accessibility_unit: str  # "probability" that a peak is open, or "share" of the fragments of a cell
 
     def accessibility(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        region_factors: bool = False,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, region_factors: bool = False
     ) -> Float[Tensor, "cell peak"]:
         """Of each peak, as if measured in `batch`; on request with the factor of each peak."""
         ...
 
-    def cell_factors(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def cell_factors(self, cells: CellBatch) -> CellValue:
         """How much is seen of each cell: its depth, 0 to 1, or its number of fragments."""
         ...
 

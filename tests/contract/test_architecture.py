@@ -10,7 +10,7 @@ import scduet
 
 ROOT = Path(scduet.__file__).parent
 LAYERS = [
-    {"contract", "capabilities", "events", "options", "errors", "_torch", "_version"},
+    {"contract", "capabilities", "shapes", "events", "options", "errors", "_torch", "_version"},
     {"nn", "data", "metrics"},
     {"io"},
     {"models", "transformers"},

@@ -16,7 +16,7 @@ from scduet._torch import torch
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from scduet.contract import CellBatch, Expects, Input, Loss, Reference, Step
@@ -29,6 +29,7 @@ from scduet.models.multimodal.mmvae_parts import Networks, Sizes
 from scduet.nn.distributions import Distribution
 from scduet.nn.factors import Factors, Layout, Moments, RunningMoments, maximized
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 MOMENTUM = 0.1  # share of a minibatch in the running moments
 
@@ -111,7 +112,7 @@ class DPCCA(nn.Module):
             terms[term] = -self.networks.likelihood_of(name, drawn, parts[name], cells).mean()
         return Loss(torch.stack(list(terms.values())).sum(), terms, len(cells))
 
-    def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch, modality: str | None = None) -> State:
         """Mean of the shared factors by all that was measured, or by one modality; NaN where that was not."""
         y, known = self._encoded(self.networks.parts(cells))
         if modality is None:
@@ -127,7 +128,7 @@ class DPCCA(nn.Module):
     def transform_latent(self, z: Float[Tensor, "cell factor"]) -> Float[Tensor, "cell factor"]:
         return z
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """Logarithm of the total of the genes, or of the size factor; the mean of cells where RNA was not measured."""
         return self.networks.log_library(cells)
 
@@ -135,8 +136,8 @@ class DPCCA(nn.Module):
         self,
         z: Float[Tensor, "cell factor"],
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        batch: CellCode | None = None,
+        log_library: CellValue | None = None,
     ) -> dict[str, Distribution]:
         """Distributions of all modalities, measured or not, of cells with the factors z, as if measured in `batch`."""
         return self.networks.decode(self._decoded(z, cells), cells, batch, log_library)
@@ -145,7 +146,7 @@ class DPCCA(nn.Module):
         self,
         z: Float[Tensor, "cell factor"],
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell feature"]:
@@ -187,6 +188,6 @@ class DPCCA(nn.Module):
         return torch.cat(expected, 1)
 
 
-def _no_batch(cells: CellBatch) -> Int[Tensor, " cell"]:
+def _no_batch(cells: CellBatch) -> CellCode:
     """The linear part knows no batches: the decoders do."""
     return torch.zeros_like(cells.batch)

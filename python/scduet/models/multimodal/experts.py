@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from scduet.contract import CellBatch
 from scduet.errors import DataError
 from scduet.nn.layers import kl_to_normal
+from scduet.shapes import State
 
-Posterior = tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]  # mean and variance
+Posterior = tuple[State, State]  # mean and variance
 
 
 @dataclass(frozen=True)

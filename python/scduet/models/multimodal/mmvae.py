@@ -25,7 +25,7 @@ from scduet._torch import torch
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,6 +42,7 @@ from scduet.models.multimodal.multivi_networks import decoder_input, encoder_inp
 from scduet.nn.distributions import Distribution
 from scduet.nn.layers import Codes
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 ADVERSARY = "adversary"
 SCALE = 1e4  # total that counts are brought to before the encoders take their logarithms
@@ -156,7 +157,7 @@ class MMVAE(nn.Module):
         found = {_term(name): -self.likelihood_of(name, z, parts[name], cells) for name in self.modalities}
         return {**found, "kl": self.latent.kl(mean, variance)}
 
-    def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch, modality: str | None = None) -> State:
         """State of each cell by all that was measured, or by one modality; NaN where that was not."""
         if modality is None:
             return self.latent.mean(*self.posterior(cells))
@@ -171,21 +172,17 @@ class MMVAE(nn.Module):
         parts = self.parts(cells)
         return self._view(self.modalities, self.experts(parts), parts, cells)
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         return self.latent.transform(z)
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """Logarithm of the total of the genes, or of the size factor; the mean of cells where RNA was not measured."""
         if self.reference.size_factor:
             return cells.covariates.size_factor.log()[:, None]  # type: ignore[union-attr]
         return self._log_total(cells.x, 0)
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Distributions of all modalities, measured or not, of cells in the states z, as if measured in `batch`."""
         log_library = self.log_library(cells) if log_library is None else log_library
@@ -199,9 +196,9 @@ class MMVAE(nn.Module):
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell feature"]:
@@ -211,7 +208,7 @@ class MMVAE(nn.Module):
         found = decoder.distribution(*state).mean if name == "protein" else decoder.share(*state)
         return found if out is None else out.copy_(found)
 
-    def _drawn(self, mean: Tensor, variance: Tensor) -> Float[Tensor, "cell latent"]:
+    def _drawn(self, mean: Tensor, variance: Tensor) -> State:
         return self.transform_latent(self.latent.draw(mean, variance))
 
     def _views(self, parts: dict[str, Part], experts: dict[str, Posterior], cells: CellBatch) -> dict[str, Tensor]:
@@ -290,13 +287,13 @@ class MMVAE(nn.Module):
         """Which proteins count in each cell: not those that are NaN, or without a count in the whole batch."""
         return ~cells.extra["protein"].isnan() & (F.embedding(cells.batch, self.protein_counted) > 0)  # pyright: ignore[reportArgumentType]
 
-    def _log_total(self, x: SparseRows, column: int) -> Float[Tensor, "cell 1"]:
+    def _log_total(self, x: SparseRows, column: int) -> CellValue:
         """Logarithm of the counts of each cell; the mean of those trained on where there is none."""
         total = x.sum()
         return total.clamp(min=1).log().where(total > 0, self.mean_log_total[column])[:, None]  # pyright: ignore[reportIndexIssue, reportArgumentType]
 
     def _state(
-        self, name: str, z: Tensor, cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+        self, name: str, z: Tensor, cells: CellBatch, batch: CellCode | None = None
     ) -> tuple[Float[Tensor, "cell state"], Codes]:
         """What the decoder of a modality reads: its dimensions of the state, and the covariates."""
         if self.member.subspaces:

@@ -22,6 +22,7 @@ from scduet.nn.heads import LazyLinear, head
 from scduet.nn.layers import MLP, Codes, CovariateLinear, GaussianEncoder, kl_to_normal, rsample
 from scduet.nn.likelihoods import log_negative_binomial
 from scduet.nn.sparse_likelihoods import negative_binomial, poisson
+from scduet.shapes import CellValue, State
 
 CONCENTRATION = 50.0  # of all topics together, in the prior of Cobolt (Gong et al. 2021)
 LAYERS: Any = {"batch_norm": False, "layer_norm": True, "activation": "leaky_relu"}
@@ -57,7 +58,7 @@ class Latent:
         """Of "ln" that of the normal whose softmax is nearly a symmetric Dirichlet (Laplace's approximation)."""
         return (1 - 1 / self.n_latent) * self.n_latent / CONCENTRATION if self.kind == "ln" else 1.0
 
-    def draw(self, mean: Tensor, variance: Tensor) -> Float[Tensor, "cell latent"]:
+    def draw(self, mean: Tensor, variance: Tensor) -> State:
         if self.kind == "point":
             return mean
         if self.kind != "laplace":
@@ -65,13 +66,13 @@ class Latent:
         uniform = torch.rand_like(mean).clamp(1e-6, 1 - 1e-6) - 0.5
         return mean - (variance / 2).sqrt() * uniform.sign() * torch.log1p(-2 * uniform.abs())
 
-    def transform(self, z: Tensor) -> Float[Tensor, "cell latent"]:
+    def transform(self, z: Tensor) -> State:
         """What the decoders read of a draw."""
         if self.kind == "sphere":
             return F.normalize(z, dim=-1)
         return z.softmax(-1) if self.kind == "ln" else z
 
-    def mean(self, mean: Tensor, variance: Tensor) -> Float[Tensor, "cell latent"]:
+    def mean(self, mean: Tensor, variance: Tensor) -> State:
         """The embedding: the mean of what the decoders read; of "sphere" the direction of the mean."""
         return softmax_mean(mean, variance) if self.kind == "ln" else self.transform(mean)
 
@@ -105,7 +106,7 @@ class CountDecoder(nn.Module):
         self.log_dispersion = nn.Parameter(torch.zeros(n_features)) if likelihood == "nb" else None
 
     def log_likelihood(
-        self, x: SparseRows, state: Float[Tensor, "cell state"], codes: Codes, log_library: Float[Tensor, "cell 1"]
+        self, x: SparseRows, state: Float[Tensor, "cell state"], codes: Codes, log_library: CellValue
     ) -> Float[Tensor, " cell"]:
         logits = self._logits(state, codes)
         if self.log_dispersion is None:
@@ -118,7 +119,7 @@ class CountDecoder(nn.Module):
             logits = F.linear(*logits)
         return logits.softmax(-1)
 
-    def distribution(self, state: Tensor, codes: Codes, log_library: Float[Tensor, "cell 1"]) -> Distribution:
+    def distribution(self, state: Tensor, codes: Codes, log_library: CellValue) -> Distribution:
         share = self.share(state, codes)
         if self.log_dispersion is None:
             return Poisson(share, log_library.exp() * share)

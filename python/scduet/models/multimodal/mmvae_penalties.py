@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +17,7 @@ from scduet.errors import OptionError
 from scduet.models.multimodal.experts import Part, Posterior, pair_penalty
 from scduet.models.multimodal.mmvae_members import Member
 from scduet.nn.adversary import Adversary
+from scduet.shapes import CellCode, State
 
 WEIGHTS = {"none": 0.0, "jeffreys": 1.0, "cosine": 20.0, "contrastive": 20.0, "adversary": 1.0}
 TEMPERATURE = 0.07  # where the contrast starts (Radford et al. 2021)
@@ -52,7 +53,7 @@ class Penalties(nn.Module):
             self._check_units(n_latent)
 
     def forward(
-        self, experts: Experts, parts: Parts, cells: CellBatch, mean: Float[Tensor, "cell latent"], draw: Callable
+        self, experts: Experts, parts: Parts, cells: CellBatch, mean: State, draw: Callable
     ) -> dict[str, tuple[float, Float[Tensor, ""]]]:
         """Name -> weight and value, a mean over cells. mean: of the state by all that was measured; draw: a state."""
         found: dict[str, tuple[float, Tensor]] = {}
@@ -69,7 +70,7 @@ class Penalties(nn.Module):
                 found["batch"] = BATCH_WEIGHT * self.n_features, -units.log_softmax(1).mean()
         return found
 
-    def contrast(self, experts: Experts, parts: Parts, batch: Int[Tensor, " cell"]) -> Float[Tensor, " cell"]:
+    def contrast(self, experts: Experts, parts: Parts, batch: CellCode) -> Float[Tensor, " cell"]:
         """InfoNCE: of a cell with two modalities, how hard its other half is to tell among those of its batch."""
         temperature = self.log_temperature.clamp(min=COLDEST).exp()
 
@@ -125,7 +126,7 @@ def _over_pairs(experts: Experts, parts: Parts, between: Callable) -> Float[Tens
     return torch.stack(found).sum(0)
 
 
-def _cross_entropy(logits: Float[Tensor, "cell label"], label: Int[Tensor, " cell"] | None) -> Float[Tensor, ""]:
+def _cross_entropy(logits: Float[Tensor, "cell label"], label: CellCode | None) -> Float[Tensor, ""]:
     """A mean over the cells with a label; 0 without any."""
     if label is None or not bool((label >= 0).any()):
         return logits.sum() * 0

@@ -26,7 +26,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,6 +42,7 @@ from scduet.nn.distributions import Bernoulli, Distribution
 from scduet.nn.gaussians import softmax_mean
 from scduet.nn.layers import kl_to_normal, rsample
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 ADVERSARY = "adversary"
 THEIR_RATE = 10.0  # of the adversary beside that of the model, in scvi-tools: 1e-3 and 1e-4
@@ -164,7 +165,7 @@ class MultiVI(nn.Module):
         """The terms of each cell's negative evidence lower bound, at a draw of its state; without the penalty."""
         return {name: values for name, values in self._terms(cells)[0].items() if name != "penalty"}
 
-    def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch, modality: str | None = None) -> State:
         """Posterior mean of z, by all that was measured or by one modality; NaN where that was not.
 
         For "ln" the mean over draws, whose noise is fixed and the same for every cell.
@@ -182,18 +183,16 @@ class MultiVI(nn.Module):
         parts = self._parts(cells)
         return self.mixture(self._experts(parts), parts, cells)
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         return z.softmax(-1) if self.config.latent_distribution == "ln" else z
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """log l: what the network says of the genes (also where RNA was not measured), or of the size factor."""
         if self.reference.size_factor:
             return cells.covariates.size_factor.log()[:, None]  # type: ignore[union-attr]
         return F.leaky_relu(self.library(*self._encoded(cells, cells.x)))
 
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
+    def log_likelihood(self, z: State, cells: CellBatch, log_library: CellValue) -> Float[Tensor, " cell"]:
         """log p(what was measured | z), summed over the features of all modalities."""
         parts = self._parts(cells)
         found = self._log_rna(z, parts["rna"], log_library) + self._log_peaks(z, parts["peaks"])
@@ -205,11 +204,7 @@ class MultiVI(nn.Module):
         return found + parts["protein"].known * self.proteins.log_likelihood(proteins, cells)
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> Mapping[str, Distribution]:
         """Distributions of all modalities, measured or not, of cells in the states z, as if measured in `batch`."""
         batch = cells.batch if batch is None else batch
@@ -222,9 +217,9 @@ class MultiVI(nn.Module):
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
         *,
@@ -245,23 +240,19 @@ class MultiVI(nn.Module):
         return found if out is None else out.copy_(found)
 
     def foreground_probability(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+        self, z: State, cells: CellBatch, batch: CellCode | None = None
     ) -> Float[Tensor, "cell protein"]:
         """Probability that a protein is there beyond background, as if measured in `batch`."""
         return torch.sigmoid(-self._proteins(z, cells, batch).logits)
 
     def accessibility(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        region_factors: bool = False,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, region_factors: bool = False
     ) -> Float[Tensor, "cell peak"]:
         """The probability that each peak is open, or with `region_factors` that it would be seen at full depth."""
         open_ = self.normalized_expression(z, cells, batch, "peaks")
         return open_ * self.region_factors() if region_factors else open_
 
-    def cell_factors(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def cell_factors(self, cells: CellBatch) -> CellValue:
         """The depth d of each cell, as the network sees it, also where peaks were not measured."""
         return self.depth(*self._encoded(cells, cells.extra["peaks"])).sigmoid()
 

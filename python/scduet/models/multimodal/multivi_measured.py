@@ -7,14 +7,14 @@ from scduet._torch import torch
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from scduet.contract import Measured, Reference
 from scduet.data.sources import Cells
 from scduet.errors import DataError
 from scduet.models.multimodal import protein_background
 from scduet.models.multimodal.experts import Part
+from scduet.shapes import CellCode
 
 MODALITIES = ("rna", "peaks", "protein")  # in the order of their weights
 BITS = (1, 2, 4)  # of these: what was measured in a cell as the sum of them, its code
@@ -43,7 +43,7 @@ def check_paired(reference: Reference) -> None:
         raise DataError(message, "leave fully_paired out, or those cells")
 
 
-def code_of(parts: Mapping[str, Part]) -> Int[Tensor, " cell"]:
+def code_of(parts: Mapping[str, Part]) -> CellCode:
     """The code of each cell of a minibatch."""
     bits = zip(parts.values(), BITS, strict=False)
     return torch.stack([part.known * bit for part, bit in bits]).sum(0)

@@ -9,7 +9,7 @@ from math import isqrt
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from scduet.contract import CellBatch, Reference
@@ -17,6 +17,7 @@ from scduet.models.multimodal.peakvi import DepthEncoder, PeakDecoder
 from scduet.models.multimodal.proteins import Branch, ProteinDecoder
 from scduet.models.rna import scvi
 from scduet.nn.layers import MLP, Codes, GaussianEncoder, rows_beside
+from scduet.shapes import CellCode, State
 
 LARGEST_HIDDEN = 128  # width of the hidden layers, unless it is given
 PROTEIN_DROPOUT = 0.1  # of the proteins' decoder, whatever the option
@@ -120,15 +121,13 @@ def encoder_input(cells: CellBatch, x: Any, with_covariates: bool) -> tuple[Any,
     return x, codes_of(cells, cells.batch)
 
 
-def decoder_input(
-    z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
-) -> tuple[Float[Tensor, "cell in"], Codes]:
+def decoder_input(z: State, cells: CellBatch, batch: CellCode | None = None) -> tuple[Float[Tensor, "cell in"], Codes]:
     """The state beside the continuous covariates, and the categorical ones, as if measured in `batch`."""
     continuous = cells.covariates.continuous
     state = z if continuous is None else torch.cat([z, continuous], -1)
     return state, codes_of(cells, cells.batch if batch is None else batch)
 
 
-def codes_of(cells: CellBatch, batch: Int[Tensor, " cell"]) -> Codes:
+def codes_of(cells: CellBatch, batch: CellCode) -> Codes:
     extra = cells.covariates.categorical
     return [batch, *([] if extra is None else extra.unbind(1))]

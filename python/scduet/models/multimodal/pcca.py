@@ -15,7 +15,7 @@ from scduet._torch import torch
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from scduet.contract import CellBatch, Expects, Input, Loss, Player, Reference, SparseRows, Step
@@ -26,6 +26,7 @@ from scduet.models.multimodal.mmvae_measured import MODALITIES, check_tied, meas
 from scduet.nn.distributions import Distribution, LogNormal
 from scduet.nn.factors import Factors, Layout, Moments, RunningMoments, maximized
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 FORGETTING = 0.6  # of the share that a minibatch has of the moments: (1 + minibatches so far)^-0.6
 START = 0.1  # deviation of the loadings at the start, in deviations of a feature
@@ -100,7 +101,7 @@ class PCCA(nn.Module):
                 self.coefficient[i].copy_(coefficient)
                 self.log_noise[i].copy_(noise.log())
 
-    def embed(self, cells: CellBatch, modality: str | None = None) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch, modality: str | None = None) -> State:
         """Mean of the shared factors by all that was measured, or by one modality; NaN where that was not."""
         y, known = self._signals(cells)
         if modality is None:
@@ -115,7 +116,7 @@ class PCCA(nn.Module):
     def transform_latent(self, z: Float[Tensor, "cell factor"]) -> Float[Tensor, "cell factor"]:
         return z
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """Logarithm of the total of the genes; the mean of cells where RNA was not measured."""
         return self._log_total(cells.x, 0)
 
@@ -123,8 +124,8 @@ class PCCA(nn.Module):
         self,
         z: Float[Tensor, "cell factor"],
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        batch: CellCode | None = None,
+        log_library: CellValue | None = None,
     ) -> dict[str, Distribution]:
         """Distributions of all modalities, measured or not, of cells with the factors z, as if measured in `batch`."""
         factors, found = self.factors, {}
@@ -141,7 +142,7 @@ class PCCA(nn.Module):
         self,
         z: Float[Tensor, "cell factor"],
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell feature"]:
@@ -172,7 +173,7 @@ class PCCA(nn.Module):
             known.append(total > 0)
         return found, torch.stack(known, 1)
 
-    def _log_total(self, x: SparseRows, column: int) -> Float[Tensor, "cell 1"]:
+    def _log_total(self, x: SparseRows, column: int) -> CellValue:
         total = x.sum()
         mean: Any = self.mean_log_total
         return total.clamp(min=1).log().where(total > 0, mean[column])[:, None]

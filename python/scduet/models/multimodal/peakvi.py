@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any, Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from scduet.contract import CellBatch, Expects, Loss, Player, Reference, SparseRows, Step
@@ -33,6 +33,7 @@ from scduet.nn.heads import head, write_logits
 from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rows_beside, rsample
 from scduet.nn.sparse_bernoulli import bernoulli
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 BETA = 1 / 128  # weight of the KL term beside the reconstruction of a cell
 
@@ -100,11 +101,7 @@ class PeakDecoder(nn.Module):
         self.region_logit = nn.Parameter(torch.zeros(n_peaks)) if region_factors else None
 
     def log_likelihood(
-        self,
-        x: SparseRows,
-        z: Float[Tensor, "cell in"],
-        codes: Codes,
-        depth_logit: Float[Tensor, "cell 1"] | None,
+        self, x: SparseRows, z: Float[Tensor, "cell in"], codes: Codes, depth_logit: CellValue | None
     ) -> Float[Tensor, " cell"]:
         """log p of which peaks are seen to be open, summed over peaks."""
         return bernoulli(x, head(self.logit, self.body(z, codes)), depth_logit, self.region_logit)
@@ -130,7 +127,7 @@ class DepthEncoder(nn.Module):
         self.body = body
         self.logit = nn.Linear(n_hidden, 1)
 
-    def forward(self, x: SparseRows, codes: Codes = ()) -> Float[Tensor, "cell 1"]:
+    def forward(self, x: SparseRows, codes: Codes = ()) -> CellValue:
         return self.logit(self.body(x, codes))
 
 
@@ -177,30 +174,26 @@ class PeakVI(nn.Module):
         z, kl = self.transform_latent(rsample(mean, variance)), kl_to_normal(mean, variance)
         return {"reconstruction": -self.log_likelihood(z, cells), "kl": kl}
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """Posterior mean of z. For "ln" the mean over draws, whose noise is fixed and the same for every cell."""
         mean, variance = self.posterior(cells)
         return mean if self.config.latent_distribution == "normal" else softmax_mean(mean, variance)
 
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+    def posterior(self, cells: CellBatch) -> tuple[State, State]:
         """Mean and variance of q(z | x), before the softmax of "ln"."""
         return self.encoder(*self._encoder_input(cells))
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         return z.softmax(-1) if self.config.latent_distribution == "ln" else z
 
     def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"] | None = None
+        self, z: State, cells: CellBatch, log_library: CellValue | None = None
     ) -> Float[Tensor, " cell"]:
         """log p(x > 0 | z), summed over peaks. The depth takes the place of a library size."""
         return self.peaks.log_likelihood(cells.x, *self._decoder_input(z, cells, cells.batch), self._depth_logit(cells))
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Which peaks are seen to be open in cells in the states z, as if measured in `batch`."""
         seen = self.normalized_expression(z, cells, batch) * self.cell_factors(cells) * self.region_factors()
@@ -208,9 +201,9 @@ class PeakVI(nn.Module):
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell peak"]:
@@ -218,17 +211,13 @@ class PeakVI(nn.Module):
         return self.peaks.probability(*self._decoder_input(z, cells, cells.batch if batch is None else batch), out)
 
     def accessibility(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        region_factors: bool = False,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, region_factors: bool = False
     ) -> Float[Tensor, "cell peak"]:
         """The probability that each peak is open, or with `region_factors` that it would be seen at full depth."""
         open_ = self.normalized_expression(z, cells, batch)
         return open_ * self.region_factors() if region_factors else open_
 
-    def cell_factors(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def cell_factors(self, cells: CellBatch) -> CellValue:
         """The depth d of each cell; 1 where it is not learned."""
         logit = self._depth_logit(cells)
         return torch.ones(len(cells), 1, device=cells.batch.device) if logit is None else logit.sigmoid()
@@ -237,7 +226,7 @@ class PeakVI(nn.Module):
         """The factor f of each peak; 1 where it is not learned."""
         return self.peaks.region_factors()
 
-    def _depth_logit(self, cells: CellBatch) -> Float[Tensor, "cell 1"] | None:
+    def _depth_logit(self, cells: CellBatch) -> CellValue | None:
         return self.depth(*self._encoder_input(cells)) if self.config.model_depth else None
 
     def _norms(self, side: Literal["encoder", "decoder"]) -> dict[str, bool]:
@@ -250,13 +239,11 @@ class PeakVI(nn.Module):
         continuous = cells.covariates.continuous
         return cells.x if continuous is None else rows_beside(cells.x, continuous), _codes(cells, cells.batch)
 
-    def _decoder_input(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]
-    ) -> tuple[Float[Tensor, "cell in"], Codes]:
+    def _decoder_input(self, z: State, cells: CellBatch, batch: CellCode) -> tuple[Float[Tensor, "cell in"], Codes]:
         continuous = cells.covariates.continuous
         return z if continuous is None else torch.cat([z, continuous], -1), _codes(cells, batch)
 
 
-def _codes(cells: CellBatch, batch: Int[Tensor, " cell"]) -> Codes:
+def _codes(cells: CellBatch, batch: CellCode) -> Codes:
     extra = cells.covariates.categorical
     return [batch, *([] if extra is None else extra.unbind(1))]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +30,7 @@ from scduet.models.rna import scvi
 from scduet.models.rna.scvi import SCVI
 from scduet.nn.distributions import Distribution
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 SCANNED = 1000  # cells whose counts are looked at to tell fragments from reads
 SAME = {"gene_likelihood": "poisson", "use_batch_norm": "none", "use_layer_norm": "both"}  # of scVI, in every PoissonVI
@@ -97,7 +98,7 @@ class PoissonVI(nn.Module):
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
         return self.scvi.cell_terms(cells)
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         return self.scvi.embed(cells)
 
     @property
@@ -105,20 +106,16 @@ class PoissonVI(nn.Module):
         return self.scvi
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Fragments in cells in the states z, as if measured in `batch` and with `log_library`."""
         return {"peaks": self.scvi.decode(z, cells, batch, log_library)["rna"]}
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell peak"]:
@@ -126,11 +123,7 @@ class PoissonVI(nn.Module):
         return self.scvi.normalized_expression(z, cells, batch, out=out)
 
     def accessibility(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        region_factors: bool = False,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, region_factors: bool = False
     ) -> Float[Tensor, "cell peak"]:
         """The shares; without the region factors, those of peaks that are all seen equally well."""
         if region_factors:
@@ -139,7 +132,7 @@ class PoissonVI(nn.Module):
         hidden = self.scvi._hidden(z, cells, cells.batch if batch is None else batch)  # pyright: ignore[reportPrivateUsage]
         return self.scvi._linked(F.linear(hidden, share.weight))  # pyright: ignore[reportPrivateUsage]
 
-    def cell_factors(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def cell_factors(self, cells: CellBatch) -> CellValue:
         """The number of fragments of each cell, or its size factor."""
         return self.scvi.log_library(cells).exp()
 

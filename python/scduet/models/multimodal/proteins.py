@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +23,7 @@ from scduet.contract import CellBatch, Reference
 from scduet.errors import OptionError
 from scduet.nn.distributions import NegativeBinomialMixture
 from scduet.nn.layers import MLP, Codes, CovariateLinear
+from scduet.shapes import CellCode, State
 
 EMPIRICAL = 10  # with more proteins than this the prior of the background starts from the data
 START = 3.0  # of the prior's mean, where it does not
@@ -108,7 +109,7 @@ class ProteinDecoder(nn.Module):
         mixing = self.mixing(state, codes) if mixing is None else mixing
         return Proteins(mean, sd, background, background * (gain + 1 + SMALLEST), self.mixing.logits(mixing, codes))
 
-    def mixture(self, p: Proteins, cells: CellBatch, batch: Int[Tensor, " cell"]) -> NegativeBinomialMixture:
+    def mixture(self, p: Proteins, cells: CellBatch, batch: CellCode) -> NegativeBinomialMixture:
         """The distribution of counts in `batch`, around the background that was drawn."""
         dispersion = of_level(self.config.protein_dispersion, self.log_dispersion, batch, cells.label).exp()
         if not self.config.protein_efficiency:
@@ -166,9 +167,7 @@ def level_rows(kind: str, reference: Reference) -> tuple[int, ...]:
     return {"batch": (reference.n_batches,), "label": (reference.n_labels,)}.get(kind.partition("-")[2], ())
 
 
-def of_level(
-    kind: str, table: Tensor, batch: Int[Tensor, " cell"], label: Int[Tensor, " cell"] | None
-) -> Float[Tensor, "*#cell feature"]:
+def of_level(kind: str, table: Tensor, batch: CellCode, label: CellCode | None) -> Float[Tensor, "*#cell feature"]:
     """The row of each cell's batch or label, or the one row of all; the mean of all rows where a label is unknown."""
     by = kind.partition("-")[2]
     if by != "label":
@@ -177,6 +176,6 @@ def of_level(
     return F.embedding(known % (len(table) + 1), torch.cat([table, table.mean(0, keepdim=True)]))
 
 
-def draw_as_theirs(z: Float[Tensor, "cell latent"]) -> None:
+def draw_as_theirs(z: State) -> None:
     """scvi-tools draws a library size here even where that is observed: so do we, that its seeds give its numbers."""
     torch.randn_like(z[:, :1])

@@ -23,7 +23,7 @@ from scduet._torch import torch
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,6 +38,7 @@ from scduet.nn.heads import head
 from scduet.nn.layers import MLP, Codes, GaussianEncoder, kl_to_normal, rows_beside, rsample
 from scduet.nn.sparse_likelihoods import negative_binomial, zero_inflated_negative_binomial
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 ADVERSARY = Player("adversary", lr=0.25)  # 1e-3 where the model's rate is 4e-3, as in scvi-tools
 
@@ -160,39 +161,35 @@ class TotalVI(nn.Module):
         """The terms of each cell's negative evidence lower bound, at a draw of its state and background."""
         return self._terms(cells)[0]
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """Posterior mean of z. For "ln" the mean over draws, whose noise is fixed and the same for every cell."""
         mean, variance = self.posterior(cells)
         return mean if self.config.latent_distribution == "normal" else softmax_mean(mean, variance)
 
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+    def posterior(self, cells: CellBatch) -> tuple[State, State]:
         """Mean and variance of q(z | x, y), before the softmax of "ln"."""
         return self.encoder(*self._encoder_input(cells))
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         """The state of a cell, of a draw from q(z | x, y): its softmax for "ln"."""
         return z.softmax(-1) if self.config.latent_distribution == "ln" else z
 
-    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+    def library_posterior(self, cells: CellBatch) -> tuple[CellValue, CellValue]:
         """Mean and variance of q(log l | x, y), where the library size is learned."""
         return self.library_encoder(*self._encoder_input(cells))
 
-    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+    def library_prior(self, cells: CellBatch) -> tuple[CellValue, CellValue]:
         """Mean and variance of p(log l) in the cell's batch, where the library size is learned."""
         return self.library_log_mean[cells.batch, None], self.library_log_variance[cells.batch, None]  # type: ignore
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """log l: of the size factor, the posterior mean, or the observed total (-inf for an empty cell)."""
         if self.reference.size_factor:
             return cells.covariates.size_factor.log()[:, None]  # type: ignore[union-attr]
         return self.library_posterior(cells)[0] if self.learns_library else cells.x.sum().log()[:, None]
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Distributions of counts as if measured in `batch` and with `log_library`, proteins around a draw of b."""
         batch = cells.batch if batch is None else batch
@@ -210,9 +207,9 @@ class TotalVI(nn.Module):
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
         *,
@@ -235,20 +232,18 @@ class TotalVI(nn.Module):
         return found if out is None else out.copy_(found)
 
     def foreground_probability(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"] | None = None
+        self, z: State, cells: CellBatch, batch: CellCode | None = None
     ) -> Float[Tensor, "cell protein"]:
         """Probability that a protein is there beyond background, as if measured in `batch`."""
         state, codes = self._state(z, cells, batch)
         return torch.sigmoid(-self.proteins.mixing.logits(self.proteins.mixing(state, codes), codes))
 
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
+    def log_likelihood(self, z: State, cells: CellBatch, log_library: CellValue) -> Float[Tensor, " cell"]:
         """log p(x, y | z, l), summed over genes and measured proteins: an estimate from one draw of the background."""
         genes, proteins = self._decoded(z, cells, log_library)
         return genes + self.proteins.log_likelihood(proteins, cells)
 
-    def _terms(self, cells: CellBatch) -> tuple[dict[str, Float[Tensor, " cell"]], Float[Tensor, "cell latent"]]:
+    def _terms(self, cells: CellBatch) -> tuple[dict[str, Float[Tensor, " cell"]], State]:
         """The terms of each cell's loss, and the state that was drawn."""
         mean, variance = self.posterior(cells)
         z = self.transform_latent(rsample(mean, variance))
@@ -257,9 +252,7 @@ class TotalVI(nn.Module):
         terms = {"reconstruction": -genes, "kl": kl_to_normal(mean, variance), **kl_library}
         return terms | self.proteins.cell_terms(proteins, cells), z
 
-    def _decoded(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> tuple[Float[Tensor, " cell"], Proteins]:
+    def _decoded(self, z: State, cells: CellBatch, log_library: CellValue) -> tuple[Float[Tensor, " cell"], Proteins]:
         """log p(x | z, l), summed over genes, and the proteins around a draw of their background."""
         state, codes = self._state(z, cells)
         mixing = self.proteins.mixing(state, codes)
@@ -271,7 +264,7 @@ class TotalVI(nn.Module):
         dropout = head(self.proteins.mixing.dropout_logits, mixing, codes)
         return zero_inflated_negative_binomial(cells.x, logits, log_library, log_r, dropout, link), proteins
 
-    def _sample_library(self, cells: CellBatch, z: Tensor) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
+    def _sample_library(self, cells: CellBatch, z: Tensor) -> tuple[CellValue, dict[str, Tensor]]:
         """log l for training, and where it is learned, its term of each cell's loss."""
         if not self.learns_library:
             draw_as_theirs(z)

@@ -21,7 +21,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +30,7 @@ from scduet.data.sources import Cells
 from scduet.errors import OptionError, ScduetWarning
 from scduet.nn.layers import MLP, normalized, to_dense
 from scduet.options import check_network
+from scduet.shapes import CellCode
 
 TOTAL = 1e4  # counts per cell after normalization
 BETAS = (0.5, 0.9)  # of Adam, for both players
@@ -90,7 +91,7 @@ class Generator(nn.Module):
         self.offset = nn.ParameterList(torch.zeros(n_levels, n_hidden) for _ in sizes[1:])
         self.out = nn.Linear(n_hidden, n_genes)
 
-    def forward(self, noise: Float[Tensor, "cell noise"], level: Int[Tensor, " cell"]) -> Float[Tensor, "cell gene"]:
+    def forward(self, noise: Float[Tensor, "cell noise"], level: CellCode) -> Float[Tensor, "cell gene"]:
         x = noise
         for linear, norm, scale, offset in zip(self.linear, self.norm, self.scale, self.offset, strict=True):
             x = F.relu(normalized(linear(x), norm) * scale[level] + offset[level])
@@ -107,13 +108,13 @@ class Critic(nn.Module):
         self.score = nn.Linear(n_hidden, 1, bias=False)  # a constant would cancel in every loss
         self.of_level = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_levels, n_hidden)))
 
-    def forward(self, x: Float[Tensor, "cell gene"], level: Int[Tensor, " cell"]) -> Float[Tensor, " cell"]:
+    def forward(self, x: Float[Tensor, "cell gene"], level: CellCode) -> Float[Tensor, " cell"]:
         hidden = self.body(x)
         return self.score(hidden)[:, 0] + (self.of_level[level] * hidden).sum(1)
 
 
 def gradient_penalty(
-    critic: nn.Module, real: Float[Tensor, "cell gene"], fake: Float[Tensor, "cell gene"], level: Int[Tensor, " cell"]
+    critic: nn.Module, real: Float[Tensor, "cell gene"], fake: Float[Tensor, "cell gene"], level: CellCode
 ) -> Float[Tensor, ""]:
     """Mean of (|gradient of the critic| - 1)² at random points between real and generated cells."""
     mix = real + torch.rand(len(real), 1, device=real.device) * (fake - real)
@@ -172,7 +173,7 @@ class GAN(nn.Module):
     def _made(self, cells: CellBatch) -> Float[Tensor, "cell gene"]:
         return (TOTAL * self.shares(cells)).log1p()
 
-    def _level(self, cells: CellBatch) -> Int[Tensor, " cell"]:
+    def _level(self, cells: CellBatch) -> CellCode:
         label = torch.full_like(cells.batch, -1) if cells.label is None else cells.label
         return label % (self.reference.n_labels + 1)
 

@@ -19,7 +19,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from scduet.contract import CellBatch, Expects, Loss, Reference, SparseRows, Step
@@ -29,6 +29,7 @@ from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.nn.distributions import Distribution, Normal
 from scduet.nn.layers import MLP, GaussianEncoder, kl_to_normal, rsample, to_dense
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 TOTAL = 1e4  # that counts are normalized to
 LOOKED_AT = 1000  # cells that tell whether the values are counts
@@ -105,24 +106,20 @@ class SCGEN(nn.Module):
         total = cells.x.sum().clamp(min=1)
         return replace(cells.x, data=(TOTAL * values / total[cells.x.row]).log1p())
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """Posterior mean of z."""
         return self.posterior(cells)[0]
 
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+    def posterior(self, cells: CellBatch) -> tuple[State, State]:
         """Mean and variance of q(z | x)."""
         return self.encoder(self.lognormal(cells))
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         """The state, of a draw from q(z | x): the draw itself."""
         return z
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Distribution of log-normalized expression in the states z; batch and library play no part."""
         mean = self._decoded(z)
@@ -130,9 +127,9 @@ class SCGEN(nn.Module):
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
@@ -144,7 +141,7 @@ class SCGEN(nn.Module):
         """A vector for each gene: its weights in the last layer."""
         return self.mean.weight
 
-    def _decoded(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell gene"]:
+    def _decoded(self, z: State) -> Float[Tensor, "cell gene"]:
         return self.mean(self.decoder(z))
 
     def _mlp(self, n_in: int) -> MLP:

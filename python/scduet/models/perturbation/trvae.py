@@ -30,6 +30,7 @@ from scduet.models.rna.scvi import SCVI
 from scduet.nn.discrepancy import mmd_between
 from scduet.nn.layers import kl_to_normal, rsample
 from scduet.options import check_network
+from scduet.shapes import State
 
 OWN = ("mmd_weight", "mmd_on")  # options that scVI does not have
 
@@ -94,7 +95,7 @@ class TrVAE(nn.Module):
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
         return self.scvi.cell_terms(cells)
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         return self.scvi.embed(cells)
 
     @property

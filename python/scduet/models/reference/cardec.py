@@ -23,7 +23,7 @@ from scduet._torch import torch
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,6 +35,7 @@ from scduet.models.reference.count_heads import CountHeads
 from scduet.models.reference.embedded_clusters import EmbeddedClusters
 from scduet.nn.distributions import Distribution
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 N_HIDDEN, N_LATENT, N_COMPONENTS = 128, 32, 30
 
@@ -106,7 +107,7 @@ class CarDEC(nn.Module):
         total = (2 - weight) / 2 * squares + step.kl_weight * weight * terms["clustering"] + terms["counts"]
         return Loss(total, terms, len(cells))
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """The state z of the variable genes, then that of the others, if there are others."""
         return self._states(self.scaled(cells))
 
@@ -114,25 +115,21 @@ class CarDEC(nn.Module):
         """The membership q in each cluster."""
         return self.clusters(self.embed(cells)[:, :N_LATENT])
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """log of the total of the cell."""
         return cells.x.sum().clamp(min=1).log()[:, None]
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Distribution of the counts of cells in the states; `batch` plays no part."""
         return {"rna": self.counts(z, self.log_library(cells) if log_library is None else log_library)}
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
@@ -140,7 +137,7 @@ class CarDEC(nn.Module):
         found = self.decode(z, cells)["rna"].scale  # type: ignore[attr-defined]
         return found if out is None else out.copy_(found)
 
-    def _states(self, x: Float[Tensor, "cell gene"]) -> Float[Tensor, "cell latent"]:
+    def _states(self, x: Float[Tensor, "cell gene"]) -> State:
         z = self.encoder(x[:, self.variable])
         return torch.cat([z, self.other_encoder(x[:, self.other])], 1) if len(self.other) else z
 

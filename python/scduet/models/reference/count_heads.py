@@ -14,6 +14,7 @@ from scduet.contract import SparseRows
 from scduet.nn import sparse_likelihoods
 from scduet.nn.distributions import NegativeBinomial
 from scduet.nn.heads import head
+from scduet.shapes import CellValue
 
 DISPERSION = (1e-4, 1e4)  # between which it is held
 
@@ -28,7 +29,7 @@ class CountHeads(nn.Module):
         self.mean, self.dispersion = nn.Linear(n_hidden, n_genes), nn.Linear(n_hidden, n_genes)
 
     def log_likelihood(
-        self, state: Float[Tensor, "cell state"], x: SparseRows, log_library: Float[Tensor, "cell 1"]
+        self, state: Float[Tensor, "cell state"], x: SparseRows, log_library: CellValue
     ) -> Float[Tensor, " cell"]:
         """log p(x | state), summed over genes."""
         hidden = self.units(state)
@@ -37,7 +38,7 @@ class CountHeads(nn.Module):
             x, head(self.mean, hidden), log_size, self._dispersion(hidden).log(), "exp"
         )
 
-    def forward(self, state: Float[Tensor, "cell state"], log_library: Float[Tensor, "cell 1"]) -> NegativeBinomial:
+    def forward(self, state: Float[Tensor, "cell state"], log_library: CellValue) -> NegativeBinomial:
         """The distribution of the counts of cells with these libraries."""
         hidden = self.units(state)
         scale = sparse_likelihoods.within_limits(self.mean(hidden)) / self.median

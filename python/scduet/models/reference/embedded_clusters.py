@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scduet.shapes import State
+
 RATE = 0.1  # of running means
 
 
@@ -28,7 +30,7 @@ class EmbeddedClusters(nn.Module):
         self.register_buffer("start", torch.zeros(n_clusters, n_latent))
         self.register_buffer("frequency", torch.full((n_clusters,), 1 / n_clusters))
 
-    def forward(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell cluster"]:
+    def forward(self, z: State) -> Float[Tensor, "cell cluster"]:
         """The membership q."""
         alike = 1 / (1 + torch.cdist(z, self.start + self.shift).square())  # type: ignore[operator]
         return alike / alike.sum(1, keepdim=True)
@@ -48,7 +50,7 @@ class EmbeddedClusters(nn.Module):
             buffer.copy_(torch.from_numpy(values))  # type: ignore[operator]
 
     @torch.no_grad()
-    def follow(self, z: Float[Tensor, "cell latent"], x: Float[Tensor, "cell value"], first: bool) -> None:
+    def follow(self, z: State, x: Float[Tensor, "cell value"], first: bool) -> None:
         """Move the start of each center towards the mean state of its cells in k-means; `first`: there at once."""
         nearest = torch.cdist(x @ self.axes, self.seeds).argmin(1)  # type: ignore[operator, arg-type]
         member = F.one_hot(nearest, len(self.shift)).to(z.dtype)

@@ -33,6 +33,7 @@ from scduet.errors import OptionError
 from scduet.nn.graphs import Propagation
 from scduet.nn.layers import kl_to_normal, rsample
 from scduet.options import check_network
+from scduet.shapes import CellCode, State
 
 MOST_CELLS = 10_000  # whose pairs are all looked at
 N_COMPONENTS, N_NEIGHBORS = 50, 2
@@ -110,7 +111,7 @@ class GraphDiffVAE(nn.Module):
             terms["held_out_auc"] = self.held_out_auc()
         return Loss(error + step.kl_weight * kl, terms, len(cells))
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """Mean of q(z) of each cell."""
         return self._posterior()[0][cells.index]
 
@@ -132,7 +133,7 @@ class GraphDiffVAE(nn.Module):
         hidden = F.relu(self.decoder(self.spread(torch.cat([self.x, z], 1))))  # type: ignore[list-item]
         return (z + self.refine(self.spread(hidden))) / 2
 
-    def _adjacency(self, rows: Int[Tensor, " cell"]) -> Float[Tensor, "cell all"]:
+    def _adjacency(self, rows: CellCode) -> Float[Tensor, "cell all"]:
         """Edges of some cells, and of each to itself."""
         to, by = self.spread.ends  # type: ignore[misc]
         place = torch.full((len(self.x),), -1, device=rows.device)  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ from scduet.errors import OptionError
 from scduet.nn.discrepancy import kernel, mmd_between
 from scduet.nn.layers import to_dense
 from scduet.options import check_network
+from scduet.shapes import State
 
 N_COMPONENTS, TARGET = 100, 1e4  # the latter: the total that cells are scaled to
 MOST_CELLS = 20_000  # that components are computed from
@@ -115,7 +116,7 @@ class SAUCIE(nn.Module):
                 total = total + weight * terms[name]
         return Loss(total, terms, len(cells))
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """The embedding, for a scatter plot."""
         return self.encoder(self._scores(cells))
 
@@ -127,7 +128,7 @@ class SAUCIE(nn.Module):
         share = cells.x.data / cells.x.sum().clamp(min=1)[cells.x.row]
         return (to_dense(cells.x, (TARGET * share).log1p()) @ self.directions - self.middle) / self.scale  # type: ignore[operator]
 
-    def _between_batches(self, z: Float[Tensor, "cell latent"], cells: CellBatch) -> Float[Tensor, ""]:
+    def _between_batches(self, z: State, cells: CellBatch) -> Float[Tensor, ""]:
         spread = torch.cdist(z, z).max().clamp(min=TINY)
         return mmd_between(z / spread, cells.batch, self.reference.n_batches)
 

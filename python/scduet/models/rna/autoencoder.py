@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,6 +41,7 @@ from scduet.nn.distributions import Distribution
 from scduet.nn.kernels.gaussians import VARIANCE_FLOOR
 from scduet.nn.layers import MLP, Codes, kl_to_normal, rsample
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 MMD_WEIGHT, ADVERSARIAL_WEIGHT = 1000.0, 10.0
 N_CRITIC = 64  # hidden units of the critic
@@ -108,9 +109,7 @@ class Encoder(nn.Module):
         self.body, self.mean = body, nn.Linear(n_hidden, n_latent)
         self.log_variance = nn.Linear(n_hidden, n_latent) if variational else None
 
-    def forward(
-        self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()
-    ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+    def forward(self, x: Float[Tensor, "cell in"] | SparseRows, codes: Codes = ()) -> tuple[State, State]:
         hidden = self.body(x, codes)
         mean = self.mean(hidden)
         if self.log_variance is None:
@@ -125,10 +124,10 @@ class Critic(nn.Module):
         super().__init__()
         self.body, self.logit = MLP(n_latent, N_CRITIC, 1, batch_norm=False), nn.Linear(N_CRITIC, 1)
 
-    def forward(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell 1"]:
+    def forward(self, z: State) -> CellValue:
         return self.logit(self.body(z))
 
-    def error(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, ""]:
+    def error(self, z: State) -> Float[Tensor, ""]:
         """Its own loss, beside as many draws; in training with the R1 penalty, without which the two players cycle."""
         draws = torch.randn_like(z).requires_grad_(torch.is_grad_enabled())
         found = self(draws)
@@ -209,7 +208,7 @@ class Autoencoder(nn.Module):
         counts = torch.binomial(x.data, kept) if kind == "thin" else x.data * torch.bernoulli(kept)
         return replace(x, data=(counts / (1 - rate)).log1p())
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """The state of each cell, or the mean of its distribution."""
         return self.scvi.embed(cells)
 
@@ -218,28 +217,22 @@ class Autoencoder(nn.Module):
         """What analyses of distributions of states use."""
         return self.scvi if self.config.variational else None
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         return self.scvi.log_library(cells)
 
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
+    def log_likelihood(self, z: State, cells: CellBatch, log_library: CellValue) -> Float[Tensor, " cell"]:
         return self.scvi.log_likelihood(z, cells, log_library)
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         return self.scvi.decode(z, cells, batch, log_library)
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
@@ -249,7 +242,7 @@ class Autoencoder(nn.Module):
         return self.scvi.genes()
 
 
-def mmd_from_normal(z: Float[Tensor, "cell latent"]) -> Float[Tensor, ""]:
+def mmd_from_normal(z: State) -> Float[Tensor, ""]:
     """Squared discrepancy of states from as many draws from Normal(0, I); kernel exp(-distance² / (2 * dimensions))."""
     prior = torch.randn_like(z)
 
@@ -260,9 +253,7 @@ def mmd_from_normal(z: Float[Tensor, "cell latent"]) -> Float[Tensor, ""]:
     return likeness(z, z) + likeness(prior, prior) - 2 * likeness(z, prior)
 
 
-def total_correlation(
-    z: Float[Tensor, "cell latent"], mean: Float[Tensor, "cell latent"], variance: Float[Tensor, "cell latent"]
-) -> Float[Tensor, ""]:
+def total_correlation(z: State, mean: State, variance: State) -> Float[Tensor, ""]:
     """log q(z) - sum over dimensions of log q(z_d), q the mixture of the minibatch's Gaussians; a mean over cells."""
     n, d = z.shape
     log_q = -0.5 * ((z[:, None] - mean).square() / variance + variance.log() + math.log(2 * math.pi))

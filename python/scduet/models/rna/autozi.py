@@ -18,7 +18,7 @@ from scduet._torch import torch
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributions import Beta, Gamma, kl_divergence
 from torch.nn import functional as F
@@ -30,6 +30,7 @@ from scduet.models.rna.scvi import SCVI
 from scduet.nn.distributions import ZeroInflatedNegativeBinomial
 from scduet.nn.layers import kl_to_normal, rsample
 from scduet.nn.likelihoods import log_negative_binomial
+from scduet.shapes import CellCode, State
 
 EPS = 1e-8
 
@@ -129,14 +130,14 @@ class AutoZI(nn.Module):
     def prior_of_genes(self) -> Beta:
         return Beta(self.alpha_prior_logit.sigmoid(), self.beta_prior_logit.sigmoid())  # type: ignore[operator]
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         return self.scvi.embed(cells)
 
     @property
     def vae(self) -> SCVI:
         return self.scvi
 
-    def _mixture(self, p: ZeroInflatedNegativeBinomial, cells: CellBatch, batch: Int[Tensor, " cell"]) -> Mixture:
+    def _mixture(self, p: ZeroInflatedNegativeBinomial, cells: CellBatch, batch: CellCode) -> Mixture:
         """With a draw of d, and with dropout raised to `minimal_dropout`."""
         least, dropout_logits = self.config.minimal_dropout, p.dropout_logits
         if least:
@@ -145,7 +146,7 @@ class AutoZI(nn.Module):
         plain = self._of_cell(_drawn(self.posterior_of_genes()), cells, batch)
         return Mixture(p.scale, p.rate, p.dispersion, dropout_logits, plain)
 
-    def _of_cell(self, plain: Tensor, cells: CellBatch, batch: Int[Tensor, " cell"]) -> Float[Tensor, "*#cell gene"]:
+    def _of_cell(self, plain: Tensor, cells: CellBatch, batch: CellCode) -> Float[Tensor, "*#cell gene"]:
         """d of each cell's batch or label."""
         kind = self.config.zero_inflation
         if kind == "gene":

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +34,7 @@ from scduet.nn import sparse_likelihoods
 from scduet.nn.distributions import Distribution, NegativeBinomial, ZeroInflatedNegativeBinomial
 from scduet.nn.heads import Logits, head
 from scduet.nn.layers import MLP, to_dense
+from scduet.shapes import CellCode, CellValue, State
 
 DISPERSIONS = {"gene": (1e-3, 1e4), "gene-cell": (1e-4, 1e4)}  # between which they are held
 
@@ -108,7 +109,7 @@ class DCA(nn.Module):
         error = -self.log_likelihood(self.embed(cells), cells, self.log_library(cells)).mean()
         return Loss(error, {"reconstruction": error}, len(cells))
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """The linear output of the middle layer, before normalization and ReLU: DCA's `X_dca`."""
         hidden = F.dropout(self.scaled(cells), self.config.input_dropout, self.training)
         *before, middle = self.blocks[: len(self.blocks) // 2 + 1]
@@ -122,14 +123,12 @@ class DCA(nn.Module):
         values = (cells.x.data / size[cells.x.row]).log1p()
         return (to_dense(cells.x, values) - self.gene_log_mean) / self.gene_log_deviation
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """log of the total of the cell, or of its size factor."""
         library = cells.covariates.size_factor if self.reference.size_factor else cells.x.sum()
         return library.log()[:, None]  # type: ignore[union-attr]
 
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
+    def log_likelihood(self, z: State, cells: CellBatch, log_library: CellValue) -> Float[Tensor, " cell"]:
         """log p(x | z), summed over genes."""
         hidden = self._hidden(z)
         mean, dropout = self._logits(hidden)
@@ -139,11 +138,7 @@ class DCA(nn.Module):
         return sparse_likelihoods.zero_inflated_negative_binomial(*inputs, dropout, "exp")
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Distribution of the counts of cells in the states z; `batch` plays no part."""
         hidden, log_library = self._hidden(z), self.log_library(cells) if log_library is None else log_library
@@ -156,9 +151,9 @@ class DCA(nn.Module):
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
@@ -171,10 +166,10 @@ class DCA(nn.Module):
         """A vector for each gene: its weights in the layer that gives the log mean."""
         return self.mean.weight
 
-    def _log_size(self, log_library: Float[Tensor, "cell 1"]) -> Float[Tensor, "cell 1"]:
+    def _log_size(self, log_library: CellValue) -> CellValue:
         return log_library - self.library_median.log()
 
-    def _hidden(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell hidden"]:
+    def _hidden(self, z: State) -> Float[Tensor, "cell hidden"]:
         middle, *after = self.blocks[len(self.blocks) // 2 :]
         hidden = middle.units(0, z)  # type: ignore[operator]
         for block in after:

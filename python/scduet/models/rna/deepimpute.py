@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +28,7 @@ from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.data.sources import Cells, gathered
 from scduet.errors import OptionError
 from scduet.nn.distributions import Distribution, Poisson
+from scduet.shapes import CellCode, CellValue
 
 TARGETS = 512  # genes of a sub-network at most
 PREDICTORS = 5  # for each of them
@@ -108,7 +109,7 @@ class DeepImpute(nn.Module):
         units = [layer(x[:, genes.to(x.device)]) for layer, genes in zip(self.hidden, self.reads, strict=True)]
         return torch.cat(units, 1).relu()
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """log of the cell's total."""
         return cells.x.sum().log()[:, None]
 
@@ -116,8 +117,8 @@ class DeepImpute(nn.Module):
         self,
         z: Float[Tensor, "cell hidden"],
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        batch: CellCode | None = None,
+        log_library: CellValue | None = None,
     ) -> dict[str, Distribution]:
         """Poisson counts with the imputed values as their mean; DeepImpute itself has no distribution.
 
@@ -130,7 +131,7 @@ class DeepImpute(nn.Module):
         self,
         z: Float[Tensor, "cell hidden"],
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:

@@ -36,6 +36,7 @@ from scduet.models.rna import scvi
 from scduet.models.rna.ldvae import PassThrough
 from scduet.models.rna.scvi import SCVI
 from scduet.nn.layers import Codes, CovariateLinear, kl_to_normal, rsample
+from scduet.shapes import State
 
 N_STEPS, BATCH = 800, 128
 FEWEST = 3  # genes of a set, by default
@@ -156,7 +157,7 @@ class ExpiMap(nn.Module):
         """The terms of each cell's negative evidence lower bound, at a draw of its state."""
         return self._terms(cells)[0]
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """Posterior means of the terms; their signs are those of `program_scores` if loadings are nonnegative."""
         return self.scvi.embed(cells)
 
@@ -180,7 +181,7 @@ class ExpiMap(nn.Module):
         """Columns of the gene sets that have a latent dimension, in their order; and how many free terms follow."""
         return self.kept, self.config.n_free
 
-    def _terms(self, cells: CellBatch) -> tuple[dict[str, Float[Tensor, " cell"]], Float[Tensor, "cell latent"]]:
+    def _terms(self, cells: CellBatch) -> tuple[dict[str, Float[Tensor, " cell"]], State]:
         mean, variance = self.scvi.posterior(cells)
         z = rsample(mean, variance)
         reconstruction = -self.scvi.log_likelihood(z, cells, self.scvi.log_library(cells))
@@ -226,7 +227,7 @@ class MaskedFactors(nn.Module):
             for table in self.covariates.covariate.values():
                 nn.init.zeros_(table)
 
-    def forward(self, state: tuple[Float[Tensor, "cell latent"], Codes]) -> Float[Tensor, "cell gene"]:
+    def forward(self, state: tuple[State, Codes]) -> Float[Tensor, "cell gene"]:
         z, codes = state  # continuous covariates are the last columns of z
         found = torch.addmm(self.intercept, z[:, : self.n_terms], self.loadings())
         return found if self.covariates is None else found + self.covariates(z[:, self.n_terms :], codes)

@@ -22,6 +22,7 @@ from scduet.contract import CellBatch, Expects, Loss, Reference, Step
 from scduet.models.rna import scvi
 from scduet.models.rna.scvi import SCVI
 from scduet.nn.layers import Codes, CovariateLinear
+from scduet.shapes import State
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class LDVAE(nn.Module):
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:
         return self.scvi.cell_terms(cells)
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         return self.scvi.embed(cells)
 
     @property
@@ -99,7 +100,7 @@ class Factors(nn.Module):
         self.linear = nn.ModuleList([CovariateLinear(n_latent, n_genes, levels, bias)])
         self.norm = nn.ModuleList([nn.BatchNorm1d(n_genes, momentum=0.01, eps=0.001)] if batch_norm else [])
 
-    def forward(self, state: tuple[Float[Tensor, "cell latent"], Codes]) -> Float[Tensor, "cell gene"]:
+    def forward(self, state: tuple[State, Codes]) -> Float[Tensor, "cell gene"]:
         found = self.linear[0](*state)
         return self.norm[0](found) if self.norm else found
 

@@ -33,6 +33,7 @@ from scduet.models.rna.scvi import SCVI
 from scduet.nn.enumerated import each_level
 from scduet.nn.gaussians import draw, log_density, log_normal
 from scduet.nn.layers import MLP, GaussianEncoder, rsample
+from scduet.shapes import State
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ class SCANVI(nn.Module):
         """Logits of the types, at the posterior mean."""
         return self.logits(self.scvi.posterior(cells)[0])
 
-    def logits(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell label"]:
+    def logits(self, z: State) -> Float[Tensor, "cell label"]:
         return self.label(self.classifier(z))
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         return self.scvi.embed(cells)
 
     @property
@@ -108,7 +109,7 @@ class SCANVI(nn.Module):
         sizes = c.n_latent, c.n_hidden, c.n_layers
         return MLP(*sizes, levels=levels, dropout=dropout, batch_norm=batch_norm, layer_norm=layer_norm)
 
-    def _cell_terms(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], dict[str, Float[Tensor, " cell"]]]:
+    def _cell_terms(self, cells: CellBatch) -> tuple[State, dict[str, Float[Tensor, " cell"]]]:
         """The mean of q(z | x) too."""
         mean, variance = self.scvi.posterior(cells)
         z = self.scvi.transform_latent(rsample(mean, variance))

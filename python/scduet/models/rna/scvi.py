@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,6 +35,7 @@ from scduet.nn.heads import head, write_logits
 from scduet.nn.layers import MLP, Activation, Codes, GaussianEncoder, kl_to_normal, rsample
 from scduet.nn.sparse_likelihoods import Link
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 COUNTS = {"zinb": ZeroInflatedNegativeBinomial, "nb": NegativeBinomial, "poisson": Poisson, "normal": Normal}
 
@@ -105,7 +106,7 @@ class SCVI(nn.Module):
         config: Config,
         decoder: nn.Module | None = None,
         head: Callable[[], nn.Module] | None = None,
-        counts: Callable[[Any, CellBatch, Int[Tensor, " cell"]], Distribution] | None = None,
+        counts: Callable[[Any, CellBatch, CellCode], Distribution] | None = None,
         activation: Activation = "relu",
         sparse: bool = False,
     ):
@@ -151,24 +152,24 @@ class SCVI(nn.Module):
         log_library, kl_library = self.sample_library(cells)
         return {"reconstruction": -self.log_likelihood(z, cells, log_library), "kl": kl, **kl_library}
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """Posterior mean of z. For "ln" the mean over fixed draws; those of scvi-tools differ from call to call."""
         mean, variance = self.posterior(cells)
         return mean if self.config.latent_distribution == "normal" else softmax_mean(mean, variance)
 
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+    def posterior(self, cells: CellBatch) -> tuple[State, State]:
         """Mean and variance of q(z | x), before the softmax of "ln"."""
         return self.encoder(*self._encoder_input(cells))
 
-    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+    def library_posterior(self, cells: CellBatch) -> tuple[CellValue, CellValue]:
         """Mean and variance of q(log l | x), where the library size is learned."""
         return self.library_encoder(*self._encoder_input(cells))
 
-    def library_prior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+    def library_prior(self, cells: CellBatch) -> tuple[CellValue, CellValue]:
         """Mean and variance of p(log l) in the cell's batch, where the library size is learned."""
         return self.library_log_mean[cells.batch, None], self.library_log_variance[cells.batch, None]
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """log l: of the size factor, the posterior mean, or the observed total (-inf for an empty cell)."""
         if self.reference.size_factor:
             return cells.covariates.size_factor.log()[:, None]  # type: ignore[union-attr]
@@ -177,11 +178,7 @@ class SCVI(nn.Module):
         return cells.x.sum().log()[:, None]
 
     def log_likelihood(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        log_library: Float[Tensor, "cell 1"],
-        hidden: Float[Tensor, "cell hidden"] | None = None,
+        self, z: State, cells: CellBatch, log_library: CellValue, hidden: Float[Tensor, "cell hidden"] | None = None
     ) -> Float[Tensor, " cell"]:
         """log p(x | z, l), summed over genes. hidden: units of the decoder's last layer, where they are known."""
         hidden = self._hidden(z, cells, cells.batch) if hidden is None else hidden
@@ -199,9 +196,9 @@ class SCVI(nn.Module):
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
@@ -210,11 +207,7 @@ class SCVI(nn.Module):
         return self._linked(self.share(hidden) if out is None else write_logits(out, self.share, hidden), out)
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Distribution of the counts of cells in the states z, as if measured in `batch` and with `log_library`."""
         batch = cells.batch if batch is None else batch
@@ -262,28 +255,26 @@ class SCVI(nn.Module):
             return x, ()
         return self.joined(x.dense(), cells, cells.batch), self.codes(cells, cells.batch)
 
-    def _hidden(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]
-    ) -> Float[Tensor, "cell hidden"]:
+    def _hidden(self, z: State, cells: CellBatch, batch: CellCode) -> Float[Tensor, "cell hidden"]:
         return self.decoder(self.joined(z, cells, batch), self.codes(cells, batch))
 
-    def joined(self, x: Float[Tensor, "cell in"], cells: CellBatch, batch: Int[Tensor, " cell"]) -> Tensor:
+    def joined(self, x: Float[Tensor, "cell in"], cells: CellBatch, batch: CellCode) -> Tensor:
         """x beside the continuous covariates and the batch's vector."""
         parts = [x] if cells.covariates.continuous is None else [x, cells.covariates.continuous]
         if self.embeds_batch:
             parts.append(self.batch_embedding(batch))
         return torch.cat(parts, -1) if len(parts) > 1 else x
 
-    def codes(self, cells: CellBatch, batch: Int[Tensor, " cell"]) -> Codes:
+    def codes(self, cells: CellBatch, batch: CellCode) -> Codes:
         """Of the categories that the networks see."""
         extra = cells.covariates.categorical
         return [*([] if self.embeds_batch else [batch]), *([] if extra is None else extra.unbind(1))]
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         """The state of a cell, of a draw from q(z | x): its softmax for "ln"."""
         return z.softmax(-1) if self.config.latent_distribution == "ln" else z
 
-    def sample_library(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], dict[str, Tensor]]:
+    def sample_library(self, cells: CellBatch) -> tuple[CellValue, dict[str, Tensor]]:
         """log l for training, and where it is learned, its term of each cell's loss."""
         if not self.learns_library:
             return self.log_library(cells), {}
@@ -291,7 +282,7 @@ class SCVI(nn.Module):
         return rsample(mean, variance), {"kl_library": kl_to_normal(mean, variance, self.library_prior(cells))}
 
     def _log_dispersion(
-        self, hidden: Float[Tensor, "cell hidden"], cells: CellBatch, batch: Int[Tensor, " cell"]
+        self, hidden: Float[Tensor, "cell hidden"], cells: CellBatch, batch: CellCode
     ) -> Float[Tensor, "*#cell gene"]:
         kind = self.config.dispersion
         if kind == "gene":
@@ -305,11 +296,7 @@ class SCVI(nn.Module):
         return F.embedding(torch.where(label < 0, self.reference.n_labels, label), table)
 
     def _counts(
-        self,
-        hidden: Float[Tensor, "cell hidden"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"],
-        log_library: Float[Tensor, "cell 1"],
+        self, hidden: Float[Tensor, "cell hidden"], cells: CellBatch, batch: CellCode, log_library: CellValue
     ) -> Distribution:
         likelihood, scale = self.config.gene_likelihood, self._linked(self.share(hidden))
         parameters = [scale, log_library.exp() * scale]

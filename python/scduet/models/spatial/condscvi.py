@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +33,7 @@ from scduet.nn.distributions import Distribution, NegativeBinomial
 from scduet.nn.heads import head
 from scduet.nn.layers import MLP, CovariateLinear, GaussianEncoder, kl_to_normal, rsample
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 EMBEDDING = 5  # length of a batch's vector, as in scvi-tools
 DRAWS = 30  # over which the KL divergence from a mixture is taken
@@ -135,7 +136,7 @@ class CondSCVI(nn.Module):
         """The terms of each cell's negative evidence lower bound, at a draw of its state."""
         return self._cell_terms(cells)[1]
 
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+    def posterior(self, cells: CellBatch) -> tuple[State, State]:
         """Mean and variance of q(z | x, type)."""
         x = replace(cells.x, data=cells.x.data.log1p()) if self.config.log_variational else cells.x
         shown: Tensor | SparseRows = x
@@ -143,30 +144,24 @@ class CondSCVI(nn.Module):
             shown = torch.cat([x.dense(), self.batch_embedding(cells.batch)], -1)
         return self.encoder(shown, [self._labels(cells)])
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         return z
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """Posterior mean of z: the state within the cell's type. States of different types cannot be compared."""
         return self.posterior(cells)[0]
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """log of the total of each cell."""
         return cells.x.sum().log()[:, None]
 
-    def log_likelihood(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, log_library: Float[Tensor, "cell 1"]
-    ) -> Float[Tensor, " cell"]:
+    def log_likelihood(self, z: State, cells: CellBatch, log_library: CellValue) -> Float[Tensor, " cell"]:
         """log p(x | z), summed over genes."""
         logits = head(self.share, self._hidden(z, cells, cells.batch), [self._labels(cells)])
         return sparse_likelihoods.negative_binomial(cells.x, logits, log_library, self.log_dispersion)
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Distribution of the counts of cells in the states z of their types."""
         scale = self.normalized_expression(z, cells, batch)
@@ -175,9 +170,9 @@ class CondSCVI(nn.Module):
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
@@ -190,7 +185,7 @@ class CondSCVI(nn.Module):
         """A vector for each gene: its weights in the last layer."""
         return self.share.weight
 
-    def fine_logits(self, z: Float[Tensor, "cell latent"], label: Int[Tensor, " cell"]) -> Float[Tensor, "cell fine"]:
+    def fine_logits(self, z: State, label: CellCode) -> Float[Tensor, "cell fine"]:
         """Logits of the finer types of cells in states z of these types. Raises OptionError if none were learned."""
         if not hasattr(self, "fine"):
             raise OptionError("this 'condscvi' learned no fine types", "train one with fine_labels_key=")
@@ -209,7 +204,7 @@ class CondSCVI(nn.Module):
             sparse=sparse,
         )
 
-    def _cell_terms(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], dict[str, Float[Tensor, " cell"]]]:
+    def _cell_terms(self, cells: CellBatch) -> tuple[State, dict[str, Float[Tensor, " cell"]]]:
         mean, variance = self.posterior(cells)
         z = rsample(mean, variance)
         kl = (
@@ -235,7 +230,7 @@ class CondSCVI(nn.Module):
         log_p = log_weight[label, None] - 0.5 * (square + apart.square().sum(-1)[:, None])
         return (log_q - log_p.logsumexp(-1).t()).mean(0)
 
-    def _classification(self, mean: Float[Tensor, "cell latent"], cells: CellBatch) -> Float[Tensor, ""]:
+    def _classification(self, mean: State, cells: CellBatch) -> Float[Tensor, ""]:
         """Cross entropy of the fine types of the cells that have one."""
         fine = cells.extra["fine"].nan_to_num()
         known = fine.sum(1) > 0
@@ -244,12 +239,10 @@ class CondSCVI(nn.Module):
         logits = self.fine_logits(mean[known], self._labels(cells)[known])
         return F.cross_entropy(logits, fine[known].argmax(1))
 
-    def _hidden(
-        self, z: Float[Tensor, "cell latent"], cells: CellBatch, batch: Int[Tensor, " cell"]
-    ) -> Float[Tensor, "cell hidden"]:
+    def _hidden(self, z: State, cells: CellBatch, batch: CellCode) -> Float[Tensor, "cell hidden"]:
         return self.decoder(torch.cat([z, self.batch_embedding(batch)], -1), [self._labels(cells)])
 
-    def _labels(self, cells: CellBatch) -> Int[Tensor, " cell"]:
+    def _labels(self, cells: CellBatch) -> CellCode:
         if cells.label is None or (cells.label < 0).any():
             raise DataError("'condscvi' embeds cells of known types, and some have none", "give each cell its type")
         return cells.label

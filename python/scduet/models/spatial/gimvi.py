@@ -43,6 +43,7 @@ from scduet.nn.distributions import Distribution
 from scduet.nn.heads import LazyLinear
 from scduet.nn.layers import kl_to_normal, rsample
 from scduet.options import check_network
+from scduet.shapes import CellCode, CellValue, State
 
 ADVERSARY, ADVERSARY_LAYERS = "adversary", 3
 Counts = Literal["zinb", "nb", "poisson"]
@@ -104,11 +105,11 @@ class Config:
             raise OptionError(f"{' and '.join(sorted(widths))} differ", "make them equal, or add a shared layer")
 
 
-class State(NamedTuple):
+class Drawn(NamedTuple):
     """What a data set's own cells in a minibatch are drawn to be."""
 
-    z: Float[Tensor, "cell latent"]
-    log_library: Float[Tensor, "cell 1"]
+    z: State
+    log_library: CellValue
     kl: Float[Tensor, " cell"]  # of z and of the library
 
 
@@ -175,7 +176,7 @@ class GimVI(nn.Module):
         parts = self._parts(cells)
         return self._terms({name: self._state(name, part) for name, part in parts.items()}, parts)
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """Posterior mean of z."""
         return self.posterior(cells)[0]
 
@@ -185,14 +186,14 @@ class GimVI(nn.Module):
         found = {name: self.encoder(name, part.cells.x) for name, part in parts.items()}
         return tuple(self._own(parts, {k: both[i] for k, both in found.items()}) for i in (0, 1))  # pyright: ignore[reportReturnType]
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         return z
 
-    def log_library(self, cells: CellBatch) -> Float[Tensor, "cell 1"]:
+    def log_library(self, cells: CellBatch) -> CellValue:
         """log l: the posterior mean where it is learned, else the total in the data set that the cell is in."""
         return self.library_posterior(cells)[0]
 
-    def library_posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"]]:
+    def library_posterior(self, cells: CellBatch) -> tuple[CellValue, CellValue]:
         """Mean and variance of log l; the variance is 0 where l is the total."""
         parts = self._parts(cells)
         mean, variance = {}, {}
@@ -202,11 +203,7 @@ class GimVI(nn.Module):
         return self._own(parts, mean), self._own(parts, variance)
 
     def decode(
-        self,
-        z: Float[Tensor, "cell latent"],
-        cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
-        log_library: Float[Tensor, "cell 1"] | None = None,
+        self, z: State, cells: CellBatch, batch: CellCode | None = None, log_library: CellValue | None = None
     ) -> dict[str, Distribution]:
         """Distributions of the counts of all genes, as single cells show them and as spatial data would."""
         code, library = self._code(cells, batch), self.log_library(cells) if log_library is None else log_library
@@ -224,9 +221,9 @@ class GimVI(nn.Module):
 
     def normalized_expression(
         self,
-        z: Float[Tensor, "cell latent"],
+        z: State,
         cells: CellBatch,
-        batch: Int[Tensor, " cell"] | None = None,
+        batch: CellCode | None = None,
         modality: str | None = None,
         out: Tensor | None = None,
     ) -> Float[Tensor, "cell gene"]:
@@ -272,23 +269,23 @@ class GimVI(nn.Module):
         single = parts["rna"].known.view(-1, *(1,) * (values["rna"].ndim - 1))
         return torch.where(single, *(parts[name].spread(values[name]) for name in DATA_SETS))
 
-    def _state(self, name: str, part: Part) -> State:
+    def _state(self, name: str, part: Part) -> Drawn:
         mean, variance = self.encoder(name, part.cells.x)
         z, kl = rsample(mean, variance), kl_to_normal(mean, variance)
         log_library, spread = self.encoder.library_size(name, part.cells.x)
         if spread is None:
-            return State(z, log_library, kl)
+            return Drawn(z, log_library, kl)
         code = self._code_in(name, part.cells)
         prior = self.library_log_mean[code, None], self.library_log_variance[code, None]
-        return State(z, rsample(log_library, spread), kl + kl_to_normal(log_library, spread, prior))
+        return Drawn(z, rsample(log_library, spread), kl + kl_to_normal(log_library, spread, prior))
 
-    def _terms(self, states: Mapping[str, State], parts: Mapping[str, Part]) -> dict[str, Float[Tensor, " cell"]]:
+    def _terms(self, states: Mapping[str, Drawn], parts: Mapping[str, Part]) -> dict[str, Float[Tensor, " cell"]]:
         """The terms of each cell's loss, summed over the data sets that it is in."""
         errors = [part.spread(-self._log_likelihood(name, part, states[name])) for name, part in parts.items()]
         kl = [part.spread(states[name].kl) for name, part in parts.items()]
         return {"reconstruction": sum(errors), "kl": sum(kl)}  # pyright: ignore[reportReturnType]
 
-    def _log_likelihood(self, name: str, part: Part, state: State) -> Float[Tensor, " cell"]:
+    def _log_likelihood(self, name: str, part: Part, state: Drawn) -> Float[Tensor, " cell"]:
         """log p(counts | z, l) of a data set's own cells, summed over the genes that it measures."""
         likelihood, code, decoder = self._likelihood(name), self._code_in(name, part.cells), self.decoder
         hidden, genes = decoder.hidden(state.z, code), slice(None) if name == "rna" else self.panel
@@ -311,11 +308,11 @@ class GimVI(nn.Module):
     def _likelihood(self, name: str) -> Counts:
         return self.config.gene_likelihood if name == "rna" else self.config.spatial_likelihood
 
-    def _code_in(self, name: str, cells: CellBatch) -> Int[Tensor, " cell"]:
+    def _code_in(self, name: str, cells: CellBatch) -> CellCode:
         """Code of the batch among those of both data sets."""
         return self.batch_code[DATA_SETS.index(name)][cells.batch]
 
-    def _code(self, cells: CellBatch, batch: Int[Tensor, " cell"] | None) -> Int[Tensor, " cell"]:
+    def _code(self, cells: CellBatch, batch: CellCode | None) -> CellCode:
         """Code of the batch of each cell, or of another batch, in the data set that the cell is in."""
         measured = replace(cells, batch=cells.batch if batch is None else batch)
         single = cells.x.sum() > 0

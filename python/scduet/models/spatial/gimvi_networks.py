@@ -19,6 +19,7 @@ from scduet.errors import DataError
 from scduet.models.multimodal.experts import Posterior
 from scduet.models.rna.scvi import library_moments
 from scduet.nn.layers import MLP, GaussianEncoder
+from scduet.shapes import CellCode, CellValue, State
 
 DATA_SETS = ("rna", "spatial")  # also the order in which scvi-tools numbers them
 LIBRARY_HIDDEN = 128  # width of the network for the library size, as in scvi-tools
@@ -69,7 +70,7 @@ class Encoder(nn.Module):
         """Mean and variance of z."""
         return self.shared(self.own_layers[name](self._shown(x)))
 
-    def library_size(self, name: str, x: SparseRows) -> tuple[Float[Tensor, "cell 1"], Float[Tensor, "cell 1"] | None]:
+    def library_size(self, name: str, x: SparseRows) -> tuple[CellValue, CellValue | None]:
         """Mean and variance of log l; the variance is None where l is the total."""
         return self.library[name](self._shown(x)) if name in self.library else (x.sum().log()[:, None], None)
 
@@ -105,14 +106,14 @@ class Decoder(nn.Module):
             rows = (n_codes,) if self.dispersion == "gene-batch" else ()
             self.log_dispersion = nn.Parameter(torch.randn(*rows, n_genes))
 
-    def hidden(self, z: Float[Tensor, "cell latent"], code: Int[Tensor, " cell"]) -> Float[Tensor, "cell hidden"]:
+    def hidden(self, z: State, code: CellCode) -> Float[Tensor, "cell hidden"]:
         """What the heads read: the state itself where there are no hidden layers."""
         if hasattr(self, "own_layers"):
             z = self.own_layers(z, [code])
         return self.shared_layers(z) if hasattr(self, "shared_layers") else z
 
     def log_dispersion_in(
-        self, hidden: Float[Tensor, "cell hidden"], code: Int[Tensor, " cell"], genes: slice | Int[Tensor, " some"]
+        self, hidden: Float[Tensor, "cell hidden"], code: CellCode, genes: slice | Int[Tensor, " some"]
     ) -> Float[Tensor, "*#cell some"]:
         """log r of some of the genes."""
         if self.dispersion == "gene-cell":

@@ -49,6 +49,7 @@ from scduet.models.velocity.kinetics import (
 )
 from scduet.nn.layers import MLP, GaussianEncoder, kl_to_normal, rsample
 from scduet.options import check_network
+from scduet.shapes import State
 
 STATES = ("induction", "induction_steady", "repression", "repression_steady")
 PENALTY = 0.2  # weight of the distance at the switch
@@ -106,7 +107,7 @@ class TimeDecoder(nn.Module):
         self.rho = nn.Linear(config.n_hidden, n_genes)
         self.tau = nn.Linear(config.n_hidden, n_genes)
 
-    def forward(self, z: Float[Tensor, "cell latent"]) -> tuple[Values, Values]:
+    def forward(self, z: State) -> tuple[Values, Values]:
         hidden = self.body(z)
         return self.rho(hidden).sigmoid(), self.tau(hidden).sigmoid()
 
@@ -122,7 +123,7 @@ class LinearTimeDecoder(nn.Module):
         self.log_slope = nn.Parameter(torch.zeros(n_genes))
         self.intercept = nn.Parameter(torch.zeros(n_genes))
 
-    def forward(self, z: Float[Tensor, "cell latent"]) -> tuple[Values, Values]:
+    def forward(self, z: State) -> tuple[Values, Values]:
         line = z
         for part in self.body.values():
             line = part[0](line)  # type: ignore[index]
@@ -144,7 +145,7 @@ class StateDecoder(nn.Module):
         self.body = _body(config.n_latent, config, "decoder")
         self.logits = nn.Linear(config.n_hidden, 4 * n_genes)
 
-    def forward(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell gene state"]:
+    def forward(self, z: State) -> Float[Tensor, "cell gene state"]:
         return F.softplus(self.logits(self.body(z))).unflatten(1, (-1, 4))
 
 
@@ -206,16 +207,16 @@ class VeloVI(nn.Module):
         error = -self.gene_log_likelihood(cells, at).sum(-1)
         return {"reconstruction": error, "kl": kl, "kl_states": kl_dirichlet(concentration)}
 
-    def embed(self, cells: CellBatch) -> Float[Tensor, "cell latent"]:
+    def embed(self, cells: CellBatch) -> State:
         """Posterior mean of z."""
         return self.transform_latent(self.posterior(cells)[0])
 
-    def posterior(self, cells: CellBatch) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+    def posterior(self, cells: CellBatch) -> tuple[State, State]:
         """Mean and variance of q(z | u, s)."""
         both = torch.cat([cells.x, cells.extra["unspliced"]], -1)
         return self.encoder((0.01 + both).log() if self.config.log_variational else both)
 
-    def transform_latent(self, z: Float[Tensor, "cell latent"]) -> Float[Tensor, "cell latent"]:
+    def transform_latent(self, z: State) -> State:
         return z.softmax(-1) if self.config.latent_distribution == "ln" else z
 
     def draw(self, cells: CellBatch, latent_dim: int | None = None) -> Kinetics:

@@ -2,12 +2,14 @@
 
 import dataclasses
 from itertools import islice
+from traceback import extract_stack
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from contract.conftest import add_inputs
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import scduet as sd
 from scduet import scvi as facade
@@ -18,6 +20,7 @@ from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.data.schema import Fields, Schema
 from scduet.models import MODELS, find, key_of, reduction_of
+from scduet.nn.second_order import uncompiled
 from scduet.options import build, options_of
 
 FIELDS = {
@@ -172,6 +175,33 @@ def test_a_minibatch_on_another_device_is_whole(counts, model):
     if "categorical_covariate_keys" not in OWN_FIELDS.get(model, {}):
         tensors += [moved.covariates.categorical, moved.covariates.continuous]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+class _Waits(TorchDispatchMode):
+    """Notes the operations that make a GPU and its host wait for each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        asks = any(name in str(func) for name in ("_local_scalar_dense", "nonzero", "masked_select", "unique"))
+        places = args[1] if str(func).startswith(("aten.index.", "aten.index_put")) else ()
+        by_mask = any(place is not None and place.dtype == torch.bool for place in places)
+        if asks or by_mask:
+            caller = [frame for frame in extract_stack() if "scduet" in frame.filename][-1]
+            if "one_hot" not in (caller.line or ""):  # asks on a CPU alone
+                self.found.append(f"{caller.filename}:{caller.lineno}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("model", ["scvi", "ldvae", "autozi", "totalvi", "peakvi", "poissonvi", "expimap"])
+def test_a_step_on_a_gpu_waits_for_nothing(counts, model):
+    """Seen without a GPU: with the kernels of the CPU off, no operation of a step needs a value on the host."""
+    module, cells = built(counts, model, **({"gene_likelihood": "nb"} if model in ("scvi", "expimap") else {}))
+    with uncompiled(), _Waits() as waits:
+        one_loss(module.train(), cells).total.backward()
+    assert waits.found == []
 
 
 def test_the_tables_name_classes_that_are_there():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from scduet.errors import DeviceError, OptionError
 
 DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
@@ -36,5 +39,23 @@ def check_precision(device: torch.device, precision: str) -> None:
 
 
 def autocast(device: torch.device, precision: str):
-    """Context manager that runs matrix products in `precision`."""
-    return torch.autocast(device.type, dtype=DTYPES.get(precision), enabled=precision in DTYPES)
+    """Context manager that runs matrix products on a GPU in `precision`."""
+    return torch.autocast(
+        device.type, dtype=DTYPES.get(precision), enabled=precision in DTYPES and device.type != "cpu"
+    )
+
+
+@contextmanager
+def cpu_products(device: torch.device, precision: str) -> Iterator[None]:
+    """With "bf16" on a CPU, let oneDNN round what it multiplies; sums, results and weights stay float32.
+
+    Autocast gains nothing there, for it converts whole matrices. Processors without bf16 ignore this. The setting is
+    torch's own, of the whole process, and is set back.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cpu" and precision == "bf16":
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -101,7 +101,8 @@ class Trainer:
         first, last = len(self.outcome.history), self.config.max_epochs or 1
         self.group.same_weights(self.module)
         for epoch in range(first, last if self.outcome.stop_reason == "finished" else first):
-            row = self.epoch(epoch)
+            with devices.cpu_products(self.device, self.config.precision):
+                row = self.epoch(epoch)
             self.outcome.history.append(row)
             pace = float(np.median([row["seconds"] for row in self.outcome.history[-20:]]))  # the first compiles
             reports = self.group.rank == 0

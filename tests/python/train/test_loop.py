@@ -134,8 +134,24 @@ def test_the_last_row_has_a_validation(cells):
     assert ["loss_validation" in row for row in history] == [False, False, True]
 
 
-def test_bf16_runs(cells):
-    assert trainer(cells, precision="bf16").run(silent).stop_reason == "finished"
+def test_bf16_rounds_products_alone(cells):
+    """Half precision changes the loss by little, weights stay float32, and torch's setting is as before."""
+    before, seen = torch.get_float32_matmul_precision(), []
+    full, half = (trainer(cells, precision=precision, max_epochs=3) for precision in ("32", "bf16"))
+    losses = [
+        run.run(lambda event: seen.append(torch.get_float32_matmul_precision())).history[-1]["loss_train"]
+        for run in (full, half)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert all(weight.dtype == torch.float32 for weight in half.module.parameters())
+    assert {*seen, torch.get_float32_matmul_precision()} == {before}
+
+
+def test_bf16_is_set_in_a_step(cells):
+    run, seen = trainer(cells, precision="bf16", max_epochs=1), []
+    run.module.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    run.run(silent)
+    assert "medium" in seen
 
 
 def test_what_is_not_there_is_said():

@@ -125,10 +125,10 @@ class AutoZI(nn.Module):
 
     def posterior_of_genes(self) -> Beta:
         """q(d): by gene, or (batch or label, gene)."""
-        return Beta(self.alpha_logit.sigmoid(), self.beta_logit.sigmoid())
+        return _beta(self.alpha_logit, self.beta_logit)
 
     def prior_of_genes(self) -> Beta:
-        return Beta(self.alpha_prior_logit.sigmoid(), self.beta_prior_logit.sigmoid())  # type: ignore[operator]
+        return _beta(self.alpha_prior_logit, self.beta_prior_logit)
 
     def embed(self, cells: CellBatch) -> State:
         return self.scvi.embed(cells)
@@ -164,11 +164,16 @@ def scvi_config(config: Config) -> scvi.Config:
     return scvi.Config(gene_likelihood="zinb", **{name: getattr(config, name) for name in shared})
 
 
+def _beta(alpha_logit: Tensor, beta_logit: Tensor) -> Beta:
+    """Not checked, which would make a GPU wait at every step."""
+    return Beta(alpha_logit.sigmoid(), beta_logit.sigmoid(), validate_args=False)
+
+
 def _drawn(beta: Beta) -> Tensor:
     """A draw that gradients pass through, kept off 0 and 1; by Gamma draws in logarithms, which do not underflow.
 
     Made gene by gene, all groups of a gene together: the order of draws of scvi-tools.
     """
     sizes = (beta.concentration1.t().contiguous(), beta.concentration0.t().contiguous())
-    first, second = ((Gamma(size, 1.0).rsample() + 1e-30).log() for size in sizes)
+    first, second = ((Gamma(size, 1.0, validate_args=False).rsample() + 1e-30).log() for size in sizes)
     return (1e-7 + (1 - 2e-7) * torch.sigmoid(first - second)).t()

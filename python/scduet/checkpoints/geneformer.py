@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from scduet.checkpoints.rename import fill, rename
-from scduet.checkpoints.transformer_folder import Parts
+from scduet.checkpoints.transformer_folder import Parts, read_json
 from scduet.errors import FormatError, some
 from scduet.io.safe_pickle import read_pickle
 from scduet.io.torch_archive import read_torch
@@ -47,7 +46,7 @@ NAMES: dict[str, str | None] = {
 def recognize(folder: Path) -> bool:
     """Does this folder look like one of Geneformer?"""
     config = folder / "config.json"
-    return config.is_file() and _json(config).get("model_type") == "bert"  # what else is missing, reading tells
+    return config.is_file() and read_json(config).get("model_type") == "bert"  # what else is missing, reading tells
 
 
 def read(folder: str | Path, dictionaries: str | Path | None = None) -> Parts:
@@ -57,7 +56,7 @@ def read(folder: str | Path, dictionaries: str | Path | None = None) -> Parts:
     Raises FormatError when something is missing, or does not belong together.
     """
     folder = Path(folder)
-    config = _config(_json(folder / "config.json"), folder.name)
+    config = _config(read_json(folder / "config.json"), folder.name)
     vocabulary = read_vocabulary(_places(folder, dictionaries), config.n_tokens)
     with torch.device("meta"):
         module = Geneformer(config, vocabulary)
@@ -143,16 +142,7 @@ def _companion(folders: list[Path], kind: str, ending: str) -> dict[Any, Any] | 
 
 
 def _dictionary(path: Path) -> dict[Any, Any]:
-    content = _json(path) if path.suffix == ".json" else read_pickle(path)
+    content = read_json(path) if path.suffix == ".json" else read_pickle(path)
     if not isinstance(content, dict):
         raise FormatError(f"{path.name!r} holds a {type(content).__name__}, not a dictionary", "download it again")
     return content
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise FormatError(f"{path} is missing", "download the whole folder") from None
-    except ValueError as error:
-        raise FormatError(f"{path} is damaged ({error})", "download it again") from None

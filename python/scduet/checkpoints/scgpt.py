@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 from scduet.checkpoints.rename import fill, rename
-from scduet.checkpoints.transformer_folder import Parts
+from scduet.checkpoints.transformer_folder import Parts, read_json
 from scduet.errors import FormatError, ScduetWarning, some
 from scduet.io.torch_archive import read_torch
 from scduet.transformers.encoder.trunk import TrunkConfig
@@ -48,7 +47,7 @@ def recognize(folder: Path) -> bool:
 def read(folder: str | Path) -> Parts:
     """The model in `folder`. Raises FormatError when something is missing, or does not belong together."""
     folder = Path(folder)
-    args, names = _json(folder / "args.json"), _json(folder / "vocab.json")
+    args, names = read_json(folder / "args.json"), read_json(folder / "vocab.json")
     weights, aside = rename(read_torch(folder / WEIGHTS), NAMES, folder.name)
     vocabulary = vocabulary_of(names, args.get("pad_token", "<pad>"))
     n_rows = len(weights.get("gene.weight", ()))
@@ -99,12 +98,3 @@ def _warn_of_domains(aside: dict[str, torch.Tensor], source: str) -> None:
     if found:
         message = f"{source} was fine-tuned with a norm for each batch ({some(found, 1)}), which embedding leaves out"
         warnings.warn(message, ScduetWarning, stacklevel=3)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise FormatError(f"{path} is missing", "download the whole folder") from None
-    except ValueError as error:
-        raise FormatError(f"{path} is damaged ({error})", "download it again") from None

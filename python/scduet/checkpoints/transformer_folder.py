@@ -11,6 +11,7 @@ from scduet._torch import torch
 
 import copy
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,3 +167,13 @@ def _outcome(manifest: Mapping[str, Any]) -> TrainingResult:
 
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def read_json(path: Path) -> Any:
+    """A file of a published folder. Raises FormatError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FormatError(f"{path} is missing", "download the whole folder") from None
+    except ValueError as error:
+        raise FormatError(f"{path} is damaged ({error})", "download it again") from None

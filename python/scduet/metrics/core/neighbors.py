@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +49,33 @@ def nearest_neighbors(
     search = NearestNeighbors(n_neighbors=min(n_neighbors, len(cells)), algorithm="brute").fit(cells)
     distance, index = search.kneighbors(cells[queries])
     return Neighbors(*_without_self(index, distance, queries), queries, len(cells))
+
+
+def neighbors_within(
+    x: Float[np.ndarray, "cell dim"],
+    labels: Int[np.ndarray, " cell"],
+    batch: Int[np.ndarray, " cell"],
+    size: Callable[[np.ndarray], int],
+    metric: str,
+    sample: dict[int, Int[np.ndarray, " query"]] | None = None,
+) -> Iterator[tuple[Neighbors, Int[np.ndarray, " cell"]]]:
+    """Neighbors among the cells of the same label, with their batches as 0, 1, ...; for labels that can be tested.
+
+    size: the number of neighbors, given those batches. sample: of each label, the cells queried.
+
+    Raises:
+        Undefined: no label has at least 10 cells and two batches; names `metric`.
+    """
+    found = False
+    for label in range(int(labels.max()) + 1):
+        cells = np.flatnonzero(labels == label)
+        inside = np.unique(batch[cells], return_inverse=True)[1]
+        if len(cells) >= 10 and inside.max() > 0:
+            found = True
+            queries = None if sample is None else np.searchsorted(cells, sample[label])
+            yield nearest_neighbors(x[cells], size(inside), queries), inside
+    if not found:
+        raise Undefined(f"{metric} needs a label with at least 10 cells and two batches")
 
 
 def from_graph(distances: ArrayLike | sparse.spmatrix) -> Neighbors:

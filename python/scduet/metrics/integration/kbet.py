@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from scduet.metrics.core import estimates
-from scduet.metrics.core.inputs import Undefined, at_least_two, codes, points
-from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors, neighbor_counts
+from scduet.metrics.core.inputs import at_least_two, codes, points
+from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors, neighbor_counts, neighbors_within
 
 ALPHA = 0.05
 
@@ -51,17 +51,8 @@ def acceptance_within(
     sample: dict[int, Int[np.ndarray, " query"]] | None = None,
 ) -> list[estimates.Group]:
     """Accepted (1) or rejected (0), for the queried cells of each label that can be tested."""
-    groups = []
-    for label in range(int(labels.max()) + 1):
-        cells = np.flatnonzero(labels == label)
-        inside = np.unique(batch[cells], return_inverse=True)[1]
-        if len(cells) >= 10 and inside.max() > 0:
-            queries = None if sample is None else np.searchsorted(cells, sample[label])
-            near = nearest_neighbors(x[cells], neighborhood_size(inside) + 1, queries)
-            groups.append(estimates.Group(accepted(near, inside), len(cells)))
-    if not groups:
-        raise Undefined("kBET needs a label with at least 10 cells and two batches")
-    return groups
+    near = neighbors_within(x, labels, batch, lambda inside: neighborhood_size(inside) + 1, "kBET", sample)
+    return [estimates.Group(accepted(neighbors, inside), len(inside)) for neighbors, inside in near]
 
 
 def neighborhood_size(batch: Int[np.ndarray, " cell"]) -> int:

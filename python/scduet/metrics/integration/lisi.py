@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from scduet.metrics.core import estimates
-from scduet.metrics.core.inputs import Undefined, at_least_two, codes, points
-from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors, neighbor_counts
+from scduet.metrics.core.inputs import at_least_two, codes, points
+from scduet.metrics.core.neighbors import Neighbors, nearest_neighbors, neighbor_counts, neighbors_within
 
 
 def ilisi(x: ArrayLike, batch: ArrayLike, n_neighbors: int = 90, neighbors: Neighbors | None = None) -> float:
@@ -67,17 +67,10 @@ def lisi_within(
     sample: dict[int, Int[np.ndarray, " query"]] | None = None,
 ) -> list[estimates.Group]:
     """Scaled LISI of batches among the cells of the same label; `sample` names the cells queried."""
-    groups = []
-    for label in range(int(labels.max()) + 1):
-        cells = np.flatnonzero(labels == label)
-        inside = np.unique(batch[cells], return_inverse=True)[1]
-        if len(cells) >= 10 and inside.max() > 0:
-            queries = None if sample is None else np.searchsorted(cells, sample[label])
-            near = nearest_neighbors(x[cells], min(n_neighbors, len(cells)), queries)
-            groups.append(estimates.Group((lisi_samples(near, inside) - 1) / inside.max(), len(cells)))
-    if not groups:
-        raise Undefined("CiLISI needs a label with at least 10 cells and two batches")
-    return groups
+    near = neighbors_within(x, labels, batch, lambda inside: min(n_neighbors, len(inside)), "CiLISI", sample)
+    return [
+        estimates.Group((lisi_samples(neighbors, inside) - 1) / inside.max(), len(inside)) for neighbors, inside in near
+    ]
 
 
 def lisi_samples(neighbors: Neighbors, groups: Int[np.ndarray, " cell"]) -> Float[np.ndarray, " query"]:

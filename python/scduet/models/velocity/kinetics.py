@@ -68,6 +68,14 @@ def log_mixture(x: Values, log_pi: Tensor, means: tuple, sd: Genes) -> Values:
     return (torch.stack(parts, -1) + log_pi).logsumexp(-1) - sd.log() - 0.5 * math.log(2 * math.pi)
 
 
+def numbers(rates: Rates, switch: Genes, sd: Float[Tensor, " both"]) -> Float[Tensor, "number gene"]:
+    """What the compiled likelihood reads of each gene, `kernels.kinetics.GENES`. sd: of u, then of s."""
+    apart, (u, s) = rates.gamma - rates.beta + TINY, induction(rates, switch, False)
+    curve = rates.beta, rates.gamma, switch, T_MAX - switch
+    steady = rates.alpha / rates.beta, rates.alpha / rates.gamma, rates.alpha / apart
+    return torch.stack([*curve, *steady, u, s, rates.beta * u / apart, *sd.chunk(2)])
+
+
 def expected(values: tuple, shares: Tensor) -> Values:
     found = sum(shares[..., i] * value for i, value in enumerate(values) if isinstance(value, Tensor))
     assert isinstance(found, Tensor)
@@ -76,11 +84,3 @@ def expected(values: tuple, shares: Tensor) -> Values:
 
 def likeliest(pi: Tensor) -> Tensor:
     return (pi == pi.amax(-1, keepdim=True)).to(pi.dtype)
-
-
-def kl_dirichlet(a: Float[Tensor, "cell gene state"]) -> Float[Tensor, " cell"]:
-    """KL divergence from the prior, summed over genes."""
-    total, prior = a.sum(-1), torch.tensor(CONCENTRATION, dtype=a.dtype)
-    constant = 4 * torch.lgamma(prior) - torch.lgamma(4 * prior)
-    gap = (a - CONCENTRATION) * (torch.digamma(a) - torch.digamma(total)[..., None])
-    return (torch.lgamma(total) - torch.lgamma(a).sum(-1) + gap.sum(-1) + constant).sum(-1)

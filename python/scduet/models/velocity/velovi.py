@@ -26,7 +26,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Dirichlet
 from torch.nn import functional as F
 
 from scduet.contract import CellBatch, Expects, Input, Loss, Player, Reference, Step
@@ -34,6 +33,7 @@ from scduet.data import schema
 from scduet.data.sources import Cells, gathered
 from scduet.errors import ScduetWarning
 from scduet.models.velocity.kinetics import (
+    CONCENTRATION,
     T_MAX,
     Genes,
     Kinetics,
@@ -41,12 +41,15 @@ from scduet.models.velocity.kinetics import (
     Values,
     expected,
     induction,
-    kl_dirichlet,
     likeliest,
     log_mixture,
     log_shares,
+    numbers,
     repression,
 )
+from scduet.nn import dirichlet
+from scduet.nn.kernels.jit import usable
+from scduet.nn.kernels.kinetics import Cost
 from scduet.nn.layers import MLP, GaussianEncoder, kl_to_normal, rsample
 from scduet.options import check_network
 from scduet.shapes import State
@@ -202,10 +205,8 @@ class VeloVI(nn.Module):
         """The terms of each cell's negative evidence lower bound, at a draw of its state and of its genes' states."""
         mean, variance = self.posterior(cells)
         z, kl = self.transform_latent(rsample(mean, variance)), kl_to_normal(mean, variance)
-        concentration = self.states(z)
-        at = Kinetics(Dirichlet(concentration, validate_args=False).rsample(), *self.time(z))
-        error = -self.gene_log_likelihood(cells, at).sum(-1)
-        return {"reconstruction": error, "kl": kl, "kl_states": kl_dirichlet(concentration)}
+        pi, kl_states = dirichlet.draw(self.states(z), CONCENTRATION)
+        return {"reconstruction": self.error(cells, Kinetics(pi, *self.time(z))), "kl": kl, "kl_states": kl_states}
 
     def embed(self, cells: CellBatch) -> State:
         """Posterior mean of z."""
@@ -225,7 +226,7 @@ class VeloVI(nn.Module):
         latent_dim: the only dimension that times depend on; the others are 0 there.
         """
         z = self.transform_latent(rsample(*self.posterior(cells)))
-        states = Dirichlet(self.states(z), validate_args=False).sample()
+        states, _ = dirichlet.draw(self.states(z), CONCENTRATION)
         if latent_dim is not None:
             z = z * (torch.arange(z.shape[1], device=z.device) == latent_dim)
         return Kinetics(states, *self.time(z))
@@ -239,11 +240,17 @@ class VeloVI(nn.Module):
 
     def gene_log_likelihood(self, cells: CellBatch, at: Kinetics) -> Values:
         """log p(u, s) of each gene, given the states of the cells."""
-        u, s = self._curves(at, self._limited_switch())
-        n = self.reference.n_genes
-        sd = F.softplus(self.scale[:, 0]).sqrt()
+        (u, s), (sd_u, sd_s) = self._curves(at, self._limited_switch()), self._sd().chunk(2)
         log_pi = log_shares(at.pi)
-        return log_mixture(cells.extra["unspliced"], log_pi, u, sd[:n]) + log_mixture(cells.x, log_pi, s, sd[n:])
+        return log_mixture(cells.extra["unspliced"], log_pi, u, sd_u) + log_mixture(cells.x, log_pi, s, sd_s)
+
+    def error(self, cells: CellBatch, at: Kinetics) -> Float[Tensor, " cell"]:
+        """-log p(u, s) of each cell, given its states."""
+        u, s = cells.extra["unspliced"], cells.x
+        if self.config.time_dep_transcription_rate or not usable(u, s, *vars(at).values()):
+            return -self.gene_log_likelihood(cells, at).sum(-1)
+        of_genes = numbers(self.rates(), self._limited_switch(), self._sd())
+        return Cost.apply(u, s, at.pi, at.rho, at.tau, of_genes)  # pyright: ignore[reportReturnType]
 
     def expression_fit(self, at: Kinetics) -> tuple[Values, Values]:
         """Expected spliced and unspliced values."""
@@ -273,6 +280,10 @@ class VeloVI(nn.Module):
         """Squared distance of the curve at the switch from the cells with most u, summed over genes."""
         u, s = induction(self.rates(), self._limited_switch(), self.config.time_dep_transcription_rate)
         return (u - self.switch_unspliced).square().sum() + (s - self.switch_spliced).square().sum()
+
+    def _sd(self) -> Float[Tensor, " both"]:
+        """Standard deviation of u, then of s."""
+        return F.softplus(self.scale[:, 0]).sqrt()
 
     def _limited_switch(self) -> Genes:
         return F.softplus(self.switch_time).clamp(0, T_MAX)

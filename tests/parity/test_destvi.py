@@ -92,9 +92,14 @@ def test_condscvi(scvi_tools, prior, options):
             near(ours.fine_logits(inferred["qz"].loc, data.cells.label), logits, options)
 
 
-WEIGHTS = {  # of the terms of the loss; their defaults are no two alike
-    **{"ct_sparsity_weight": 3.0, "weighting_augmentation": 7.0, "weighting_smoothing": 11.0, "eta_reg": 0.3},
-    **{"beta_reg": 0.5, "weighting_kl_latent": 0.2, "reconst_weight": 1.7},
+WEIGHTS = {  # of the terms of the loss, none of which is the default
+    "ct_sparsity_weight": 3.0,
+    "weighting_augmentation": 7.0,
+    "weighting_smoothing": 11.0,
+    "eta_reg": 0.3,
+    "beta_reg": 0.5,
+    "weighting_kl_latent": 0.2,
+    "reconst_weight": 1.7,
 }
 
 
@@ -221,11 +226,17 @@ def test_the_outputs_of_destvi(scvi_tools, options):
 
 def test_dropout_is_where_theirs_is(scvi_tools):
     """Which units it drops is random; its rate in each stack of layers is theirs."""
-    cells, spots = both_references(prior="mog", dropout_rate=0.3, fine=True), both_spots(dropout=0.2, n_latent_amortization=3)
+    cells, spots = (
+        both_references(prior="mog", dropout_rate=0.3, fine=True),
+        both_spots(dropout=0.2, n_latent_amortization=3),
+    )
     pairs = {
-        "encoder.body": "z_encoder", "decoder": "decoder", "fine_body": "linear_mapping", "state_body": "gamma_encoder",
+        "encoder.body": "z_encoder",
+        "decoder": "decoder",
+        "fine_body": "linear_mapping",
+        "state_body": "gamma_encoder",
         "proportion_body": "V_encoder",
-    }  # fmt: skip
+    }
     seen = []
     for ours, theirs in (cells, spots):
         for mine, other in pairs.items():

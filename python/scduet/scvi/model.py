@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd

@@ -7,9 +7,9 @@
     q(z | x, type) = Normal(encoder(log(1 + x), type))
 
 Training minimizes w(type) * (-log p(x | z) + kl_weight * KL(q(z|x, type) || p(z|type))), a mean over cells; with fine
-types also classification_ratio times the cross entropy of a classifier of them at the posterior mean. Cells without a fine type are left
-out of that term; scvi-tools learns "unlabeled" as one more type. Options, constants and initial weights are those of
-scvi-tools 1.4, but the default prior is its "mog", the one that `DestVI` reads there.
+types also classification_ratio times the cross entropy of a classifier of them at the posterior mean. Cells without a
+fine type are left out of that term; scvi-tools learns "unlabeled" as one more type. Options, constants and initial
+weights are those of scvi-tools 1.4, but the default prior is its "mog", the one that `DestVI` reads there.
 """
 
 from __future__ import annotations

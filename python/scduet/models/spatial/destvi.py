@@ -25,6 +25,7 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,6 +48,7 @@ from scduet.options import check_network
 SMOOTHED = Input(
     "smoothed_layer", values="nonnegative", may_miss=True, required=False, look_in=("layers",), of_genes=True
 )
+MINIBATCH = 128  # spots of a step, unless the user says otherwise
 STATE_LAYERS = 2  # of the network of states
 
 
@@ -101,8 +103,9 @@ class Config:
 
 
 def recipe(n_spots: int, max_epochs: int | None) -> dict[str, object]:
-    """1,000 passes over up to 1,000 spots, fewer over more; scvi-tools' 2,000 are past the best of few spots."""
-    epochs = max_epochs or max(200, min(1000, round(1e6 / n_spots)))
+    """1,000 steps for up to some 300 spots, which more would overfit, rising to 8,000 from 1,000 spots on."""
+    steps = max(1000, min(8000, round(8e-3 * n_spots**2)))
+    epochs = max_epochs or max(200, min(1000, round(steps / math.ceil(n_spots / MINIBATCH))))
     return {"max_epochs": epochs, "lr": 3e-3, "train_size": 1.0, "kl_warmup_epochs": max(1, min(200, epochs // 5))}
 
 

@@ -26,9 +26,7 @@ class Mixture:
     kl: Float[Tensor, "*copy spot"]  # of the latent space of n_latent_amortization
 
 
-def of_states(
-    mixture: Mixture, made: Copies | None, components: Components, mixes: bool
-) -> Float[Tensor, "copy spot"]:
+def of_states(mixture: Mixture, made: Copies | None, components: Components, mixes: bool) -> Float[Tensor, "copy spot"]:
     """-log p of the states, those of simulated copies near the states that made them.
 
     mixes: whether each type has several states with weights, under its mixture; else one, and the sum over types.

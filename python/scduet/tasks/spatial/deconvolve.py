@@ -23,6 +23,7 @@ from scduet.tasks.spatial import held_out
 from scduet.tasks.spatial import reference as references
 from scduet.tasks.spatial.fitting import Problem, solved
 from scduet.tasks.spatial.genes import Choice
+from scduet.tasks.spatial.nuclei import check_nuclei
 from scduet.tasks.spatial.reference import Reference
 from scduet.tasks.spatial.result import NOUNS, Deconvolution
 
@@ -131,7 +132,7 @@ def read(
     fractions = what != "spots"
     counts_of(mixtures, layer, list(chosen.index), fractions)  # names mixtures without a count in the genes that decide
     _, counts = counts_of(mixtures, layer, list(shared), fractions)
-    gene_choice.check_nuclei(np.asarray(counts.sum(0)).ravel(), reference, shared, what)
+    check_nuclei(np.asarray(counts.sum(0)).ravel(), reference, shared, what)
     return Problem(mixtures.obs_names, sp.csr_matrix(counts), shared, chosen, types, reference, platform, per, what)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-Expects = Literal["counts", "lognormal", "binary", "any"]
+Expects = Literal["counts", "lognormal", "binary", "nonnegative", "any"]
 Axis = Literal["cell", "feature", "feature-feature", "cell-cell", "table"]
 Table = Mapping[str, tuple[Any, ...]]  # columns of equal length
 

@@ -11,6 +11,8 @@
 #' @param labels Column of the reference's metadata with the cell types.
 #' @param start In place of both: a model of `RunCondSCVI()`, or an object with its reduction.
 #' @param reference.options List of arguments of `RunCondSCVI()`, e.g. `list(batch = "donor", max_epochs = 100)`.
+#' @param smoothed.assay The counts of the spots smoothed over their neighbors, whose proportions those of the spots are
+#'   drawn to: name of an assay, or a matrix of genes x spots. Optional.
 #' @param seed.use Random seed of both.
 #' @param verbose Show progress.
 #' @param ... Arguments of [RunModel()] for the spots, and options of DestVI and of its training, e.g. `max_epochs`.
@@ -25,8 +27,8 @@
 #' spots <- RunDestVI(spots, reference, labels = "cell_type")
 #' Embeddings(spots, "destvi")
 #' }
-RunDestVI <- function(object, reference = NULL, labels = NULL, start = NULL, reference.options = list(), seed.use = 42,
-                      verbose = TRUE, ...) {
+RunDestVI <- function(object, reference = NULL, labels = NULL, start = NULL, reference.options = list(),
+                      smoothed.assay = NULL, seed.use = 42, verbose = TRUE, ...) {
   if (is.null(start) == is.null(reference)) {
     abort_scduet(
       "DestVI needs a reference of single cells.",
@@ -36,7 +38,8 @@ RunDestVI <- function(object, reference = NULL, labels = NULL, start = NULL, ref
   if (is.null(start)) {
     start <- condscvi_for(object, reference, labels, reference.options, seed.use, verbose, list(...))
   }
-  RunModel(object, model = "destvi", start = start, seed.use = seed.use, verbose = verbose, ...)
+  inputs <- own_inputs(object, ..., inputs = NULL, own = list(smoothed = smoothed.assay), needed = NULL)
+  RunModel(object, model = "destvi", start = start, inputs = inputs, seed.use = seed.use, verbose = verbose, ...)
 }
 
 # The CondSCVI of the genes of a reference that the spots have.

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from named import named
 from parity.test_scvi_tools_files import cells, near
@@ -95,6 +96,31 @@ def test_the_latent_space_of_destvi(scvi_tools, tmp_path):
         near(found, expected)
 
 
+def with_smoothed_layer():
+    adata = spots()
+    values = adata.X.toarray() if sp.issparse(adata.X) else np.asarray(adata.X)
+    adata.layers["smoothed"] = sp.csr_matrix(0.5 * (values + np.roll(values, 1, 0)))
+    return adata
+
+
+def test_smoothed_layer(scvi_tools, tmp_path):
+    """Theirs is read, written, trained on, and asked of spots without the layer, which it then does not need."""
+    known, _ = single_cell(scvi_tools, prior="mog")
+    adata = with_smoothed_layer()
+    where = {"smoothed_layer": "smoothed"}
+    model = moved(scvi_tools.model.DestVI.from_rna_model(adata, known, anndata_setup_kwargs=where))
+    mine = loaded(ours.model.DestVI, model, adata, tmp_path / "theirs")
+    assert mine._model.schema.fields.smoothed_layer == "layers/smoothed"
+    alike(mine.get_proportions(), model.get_proportions())
+    mine.train(2, plan_kwargs={"weighting_smoothing": 50}, enable_progress_bar=False)
+    assert mine._model.config.weighting_smoothing == 50.0
+    assert np.isfinite(mine.history["smoothing_train"].to_numpy()).all()
+    mine.export_scvi_tools(tmp_path / "ours")
+    again = scvi_tools.model.DestVI.load(tmp_path / "ours", with_smoothed_layer())
+    alike(again.get_proportions(), mine.get_proportions())
+    assert "x_smoothed" in again.registry_["field_registries"]
+
+
 def test_fine_types_of_spots(scvi_tools, tmp_path):
     """Equal to theirs with one state a type; with more, theirs mixes states and types up, ours sum to all types."""
     known, cells_ = single_cell(scvi_tools, prior="mog", fine=True)
@@ -167,8 +193,6 @@ def test_spots_have_the_layer_and_the_genes_of_the_reference(reference):
         ours.model.DestVI.from_rna_model(adata[:, :39].copy(), reference)
     with pytest.raises(OptionError, match=named("CondSCVI", "DestVI")):
         ours.model.DestVI.from_rna_model(adata, model)
-    with pytest.raises(OptionError, match=named("smoothed_layer")):
-        ours.model.DestVI.setup_anndata(adata, smoothed_layer="counts")
     with pytest.raises(OptionError, match="from_rna_model"):
         ours.model.DestVI(adata)
 

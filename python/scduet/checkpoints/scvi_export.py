@@ -76,7 +76,7 @@ SETUP = {  # arguments of their setup_anndata, in that order
     "multivi": ("batch_key", *COVARIATES),
     "velovi": (),
     "stereoscope_cells": ("labels_key", "layer"),
-    "destvi": ("layer", "batch_key"),
+    "destvi": ("layer", "smoothed_layer", "batch_key"),
     "stereoscope": ("layer",),
     "gimvi": ("batch_key", "labels_key", "layer"),
 }
@@ -237,6 +237,9 @@ def registry(name: str, schema: Schema, reference: Any) -> dict[str, Any]:
         del fields["labels"]
         where = {"attr_name": "obs", "attr_key": "_indices"}
         fields["ind_x"] = {"data_registry": where, "state_registry": {}, "summary_stats": {}}
+    if name == "destvi":
+        smoothed, arguments["smoothed_layer"] = spatial.smoothed(schema, counts)
+        fields |= smoothed
     if name == "velovi":
         fields, head["setup_args"] = velovi.fields_of(schema, reference)
     return head | {"field_registries": fields}

@@ -23,7 +23,7 @@ from scduet.data.levels import text
 from scduet.data.schema import Schema
 from scduet.errors import FormatError
 from scduet.models import find
-from scduet.models.spatial import condscvi, stereoscope_cells
+from scduet.models.spatial import condscvi, destvi, stereoscope_cells
 from scduet.nn.random import own_random_numbers
 
 CONDSCVI = Names(
@@ -132,6 +132,7 @@ OF_MODULE = (  # our options of DestVI that are arguments of their module; the o
     *("dropout_amortization", "augmentation", "n_samples_augmentation", "n_states_per_label", "eps_v", "amortization"),
     *("prior_mode", "add_celltypes", "n_latent_amortization"),
 )
+SMOOTHED = "x_smoothed"  # their name for the smoothed counts
 LABELS = "labels"  # column of the cell types of a reference that files of spots do not name
 
 
@@ -154,6 +155,8 @@ def described(
         shares = np.zeros((reference.n_labels, reference.n_genes), np.float32)
         return schema, replace(plain, arrays={"label_share": shares}), {}
     held = {"single_cell": _reference_of_spots(name, given, schema)}
+    if name == "destvi":
+        schema, plain = _with_smoothed(schema, plain, registry)
     return schema, replace(plain, arrays=_components(given) if name == "destvi" else {}), held
 
 
@@ -170,6 +173,33 @@ def _with_fine_types(schema: Schema, reference: Reference, registry: Mapping[str
         replace(schema, fields=fields, inputs=condscvi.CondSCVI.inputs, features=features),
         replace(reference, arrays=arrays, axes={}, n_extra=sizes),
     )
+
+
+def _with_smoothed(schema: Schema, reference: Reference, registry: Mapping[str, Any]) -> tuple[Schema, Reference]:
+    """Of a DestVI, with the layer of smoothed counts if it has one."""
+    key = registry["field_registries"].get(SMOOTHED, {}).get("data_registry", {}).get("attr_key")
+    fields = destvi.Fields(**{**vars(schema.fields), "smoothed_layer": None if key is None else f"layers/{key}"})
+    genes = {} if key is None else {"smoothed": schema.genes}
+    sizes = {name: len(names) for name, names in genes.items()}
+    return (
+        replace(schema, fields=fields, inputs=destvi.DestVI.inputs, features=genes),
+        replace(reference, n_extra=sizes),
+    )
+
+
+def smoothed(schema: Schema, counts: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The entry of the smoothed counts in a registry of DestVI, none without them, and the argument of setup_anndata.
+
+    counts: what is said of the counts. Raises FormatError for smoothed counts that are no layer.
+    """
+    place = getattr(schema.fields, "smoothed_layer", None)
+    if place is None:
+        return {}, None
+    store, _, key = str(place).rpartition("/")
+    if store not in ("", "layers"):
+        raise FormatError(f"the smoothed counts are in {place}, for scvi-tools they must be a layer", "train it again")
+    where = {"attr_name": "layers", "attr_key": key}
+    return {SMOOTHED: {"data_registry": where, "state_registry": counts, "summary_stats": {}}}, key
 
 
 def _reference_of_spots(name: str, given: Mapping[str, Any], schema: Schema) -> SimpleNamespace:

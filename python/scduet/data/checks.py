@@ -167,7 +167,7 @@ def check_values(
     smallest, largest = _extremes(values)
     if not (np.isfinite(smallest) and np.isfinite(largest)):
         found.refuse(lambda v: ~np.isfinite(v), f"{where} holds NaN or infinite values", "remove or mend them")
-    if expects in ("counts", "binary") and smallest < 0:
+    if expects in ("counts", "binary", "nonnegative") and smallest < 0:
         mend = remedy or (_needs_counts(where, elsewhere()) if expects == "counts" else "remove or mend them")
         found.refuse(lambda v: v < 0, f"{where} holds negative values", mend)
     if expects == "counts" and not allow_non_integer:

@@ -61,10 +61,9 @@ class GIMVI(ScviModel):
     )
     def train(self, kappa, batch_size, more, **given):
         """Train. batch_size: cells of each data set in a minibatch. kappa: weight of fooling the classifier of both."""
+        self._reconfigure(kappa=float(kappa))
         module: Any = self._model.module
-        module.config = config = replace(self._model.config, kappa=float(kappa))
         module.players = GimVI.players if kappa else GimVI.players[:1]
-        self._model = replace(self._model, config=config)
         self._train({**given, **more, "batch_size": 2 * batch_size})
 
     @takes("adatas, deterministic=True, batch_size=128")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scduet._torch import torch
 
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -61,15 +60,12 @@ class SCANVI(ScviModel):
     def train(self, max_epochs, n_samples_per_label, more, **given):
         """Train; after a SCVI for a third of its epochs, from 2 to 10."""
         refuse("train", adversarial_classifier=more.pop("adversarial_classifier", None))
-        plan = dict(more.pop("plan_kwargs", None) or {})
-        ratio = plan.pop("classification_ratio", self._model.config.classification_ratio)
-        config = replace(self._model.config, n_samples_per_label=n_samples_per_label, classification_ratio=float(ratio))
-        self._model.module.config = config
-        self._model = replace(self._model, config=config)
+        more = self._weighted(more, "classification_ratio")
+        self._reconfigure(n_samples_per_label=n_samples_per_label)
         if max_epochs is None and self.was_pretrained:
             usual = min(round(20_000 / self.adata.n_obs * 400), 400)
             max_epochs = int(min(10, max(2, round(usual / 3.0))))
-        super().train(max_epochs=max_epochs, plan_kwargs=plan, **given, **more)
+        super().train(max_epochs=max_epochs, **given, **more)
 
     @takes("adata, indices, soft=False, batch_size, use_posterior_mean=True")
     def predict(self, adata, indices, soft, batch_size, use_posterior_mean):

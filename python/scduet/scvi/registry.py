@@ -190,7 +190,6 @@ INSTEAD = {  # arguments of scvi-tools' methods: what to do here
     "adversarial_classifier": "leave it out",
     "ig_interpretability": "use differential_expression, or captum on model.module",
     "ig_args": "use differential_expression, or captum on model.module",
-    "smoothed_layer": "leave it out: spots are not compared with smoothed ones here",
     "adata_sub": "pass the subset itself as adata",
     "unfrozen": "known weights stay as they are: train a new model on both data sets",
     "backup_url": "download the file and load its folder",

@@ -21,7 +21,7 @@ from scduet.models.spatial.components import prior_components, vamp_components
 from scduet.nn.layers import rsample
 from scduet.options import listed
 from scduet.scvi import settings
-from scduet.scvi.registry import refuse, unavailable
+from scduet.scvi.registry import unavailable
 from scduet.scvi.setup import KEY, note, noted, untrained
 from scduet.scvi.signatures import takes
 from scduet.scvi.trained import ScviModel, built
@@ -33,6 +33,10 @@ ON_SPLIT = "accelerator='auto', devices='auto', train_size=1, validation_size, s
 ON_ALL = "accelerator='auto', devices='auto', shuffle_set_split=True, batch_size=128,"
 LAST = "datasplitter_kwargs, plan_kwargs, **"
 NOISE = "noise_term"  # column of what is of no type
+WEIGHTS = (  # of terms of DestVI's loss, there among plan_kwargs
+    *("ct_sparsity_weight", "weighting_augmentation", "weighting_smoothing", "eta_reg", "beta_reg"),
+    *("weighting_kl_latent", "reconst_weight"),
+)
 COMPONENTS = ("mean_vprior", "var_vprior", "weights_vprior")
 
 
@@ -50,7 +54,7 @@ class CondSCVI(ScviModel):
     @takes(f"max_epochs=300, lr=1e-3, {ON_SPLIT} {LAST}")
     def train(self, more, **given):
         """Train on all cells, or hold out the rest of train_size."""
-        self._train(with_plan({**given, **more}))
+        self._train(self._weighted(with_plan({**given, **more}), "classification_ratio"))
 
     @takes("adata, p=10")
     def get_vamp_prior(self, adata, p):
@@ -129,9 +133,8 @@ class DestVI(_Spots):
 
     @classmethod
     @takes("adata!, layer, smoothed_layer, batch_key")
-    def setup_anndata(cls, adata, smoothed_layer, **given):
+    def setup_anndata(cls, adata, **given):
         """Remember in `adata` where the model finds what it reads."""
-        refuse("setup_anndata", smoothed_layer=smoothed_layer)
         note(adata, cls.__name__, given, cls._name)  # type: ignore[attr-defined]
 
     @classmethod
@@ -159,7 +162,7 @@ class DestVI(_Spots):
     @takes(f"max_epochs=2000, lr=3e-3, {ON_SPLIT} n_epochs_kl_warmup=200, {LAST}")
     def train(self, more, **given):
         """Train on all spots, or hold out the rest of train_size."""
-        self._train(with_plan({**given, **more}))
+        self._train(self._weighted(with_plan({**given, **more}), *WEIGHTS))
 
     @property
     def cell_type_mapping_extended(self) -> list[Any]:

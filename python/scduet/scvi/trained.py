@@ -134,6 +134,18 @@ class ScviModel(Members, Analyses):
         if isinstance(listener, callbacks.Callbacks):
             listener.ended()
 
+    def _weighted(self, given: dict[str, Any], *names: str) -> dict[str, Any]:
+        """The arguments of a `train` without the weights of the loss in plan_kwargs, which are options of ours."""
+        plan = dict(given.get("plan_kwargs") or {})
+        self._reconfigure(**{name: float(plan.pop(name)) for name in names if name in plan})
+        return {**given, "plan_kwargs": plan}
+
+    def _reconfigure(self, **options: Any) -> None:
+        """Change options of the model that are no part of its weights."""
+        module: Any = self._model.module
+        module.config = config = replace(self._model.config, **options)
+        self._model = replace(self._model, config=config)
+
     def save(self, dir_path, prefix=None, overwrite=False, save_anndata=False, **_) -> None:
         """Write a folder of ours (safetensors and JSON); `export_scvi_tools` writes one that scvi-tools reads."""
         folder = _folder(dir_path, prefix)

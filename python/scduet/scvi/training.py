@@ -48,6 +48,7 @@ FURTHER = {  # terms of ours: columns of theirs
     "accuracy": "{}_accuracy",
     "sparsity": "v_sparsity_{}",
     "augmentation": "augmentation_{}",
+    "smoothing": "smoothing_{}",
 }
 NO_EFFECT = {  # about progress bars, logs, workers and devices
     *("enable_progress_bar", "progress_bar_refresh_rate", "simple_progress_bar", "logger", "log_every_n_steps"),

@@ -82,6 +82,11 @@ test_that("one call trains the reference of DestVI and DestVI", {
   cells <- suppressWarnings(RunCondSCVI(made$cells, labels = "kind", max_epochs = 2, n_hidden = 16, verbose = FALSE))
   again <- suppressWarnings(RunDestVI(made$spots, start = ScduetModel(cells), max_epochs = 2, verbose = FALSE))
   expect_equal(SeuratObject::Embeddings(again, "destvi"), shares, tolerance = 1e-4)
+  near <- as.matrix(SeuratObject::GetAssayData(made$spots, "counts"))
+  smoothed <- suppressWarnings(RunDestVI(made$spots,
+    start = ScduetModel(cells), smoothed.assay = (near + near[, c(2:30, 1)]) / 2, max_epochs = 2, verbose = FALSE
+  ))
+  expect_true("smoothing_train" %in% names(ScduetModel(smoothed)$history))
   expect_error(RunDestVI(made$spots), class = "scduet_error_option")
   expect_error(RunDestVI(made$spots, made$cells, labels = "kinds"), class = "scduet_error_column")
   other <- suppressWarnings(SeuratObject::CreateSeuratObject(methods::as(`rownames<-`(known$spots, paste0("x", 1:60)), "CsparseMatrix")))

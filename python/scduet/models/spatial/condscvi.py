@@ -7,9 +7,9 @@
     q(z | x, type) = Normal(encoder(log(1 + x), type))
 
 Training minimizes w(type) * (-log p(x | z) + kl_weight * KL(q(z|x, type) || p(z|type))), a mean over cells; with fine
-types also 5 times the cross entropy of a classifier of them at the posterior mean. Cells without a fine type are left
-out of that term; scvi-tools learns "unlabeled" as one more type. Options, constants and initial weights are those of
-scvi-tools 1.4, but the default prior is its "mog", the one that `DestVI` reads there.
+types also classification_ratio times the cross entropy of a classifier of them at the posterior mean. Cells without a
+fine type are left out of that term; scvi-tools learns "unlabeled" as one more type. Options, constants and initial
+weights are those of scvi-tools 1.4, but the default prior is its "mog", the one that `DestVI` reads there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ EMBEDDING = 5  # length of a batch's vector, as in scvi-tools
 DRAWS = 30  # over which the KL divergence from a mixture is taken
 FLOOR = 1e-4  # of the standard deviations of a mixture
 RAREST = 0.05  # share that rarer types are counted as, with weight_obs
-CLASSIFICATION = 5.0  # weight of the cross entropy of fine types
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,8 @@ class Config:
     """Prior of the states of a type: a learned mixture of normals, or the standard normal."""
     num_classes_mog: int = 10
     """Components of the mixture of each type."""
+    classification_ratio: float = 5.0
+    """Weight of the cross entropy of fine types."""
 
     def __post_init__(self) -> None:
         check_network(self)
@@ -129,7 +130,7 @@ class CondSCVI(nn.Module):
         costs = of_cells["reconstruction"] + step.kl_weight * of_cells["kl"]
         if "fine" in cells.extra:
             terms["classification"] = self._classification(mean, cells)
-            costs = costs + CLASSIFICATION * terms["classification"]
+            costs = costs + self.config.classification_ratio * terms["classification"]
         return Loss((self.label_weight[self._labels(cells)] * costs).mean(), terms, len(cells))
 
     def cell_terms(self, cells: CellBatch) -> dict[str, Float[Tensor, " cell"]]:

@@ -11,7 +11,9 @@ Proportions and states may also be free parameters of each spot (`amortization`)
     reconst_weight * -log p(x) + kl_weight * (state + sparsity) - beta_reg * log p(b) + augmentation
 
 with state = -log p(s) under the mixture of each type, sparsity = ct_sparsity_weight * entropy(v) + eta_reg * sum of
-v_new over the minibatch, and augmentation = weighting_augmentation * KL(true composition || v) of simulated spots.
+v_new over the minibatch, and augmentation = weighting_augmentation * KL(true composition || v) of simulated spots. With
+`smoothed_layer` the counts smoothed over neighbors are one more copy of each spot in all terms but sparsity, and
+weighting_smoothing * KL(v of the smoothed || v of the observed) is added.
 
 Proportions are shares of RNA, not of cells. Options and constants are those of scvi-tools 1.4. Unlike there, either
 prior of CondSCVI will do, free proportions are a softmax in all places, with prior_mode="normal" the state of a spot
@@ -31,18 +33,29 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scduet.contract import CellBatch, Expects, Loss, Reference, Step
+from scduet.contract import CellBatch, Expects, Input, Loss, Reference, Step
+from scduet.data import schema
 from scduet.errors import OptionError
-from scduet.models.spatial.augmentation import SD_FLOOR, Components, Copies, augmented
+from scduet.models.spatial.augmentation import Components, Copies, augmented
 from scduet.models.spatial.components import components_of
 from scduet.models.spatial.compositions import clamped_log, divergence
 from scduet.models.spatial.condscvi import EMBEDDING
+from scduet.models.spatial.state_prior import LOG_2PI, Mixture, of_states
 from scduet.nn.layers import MLP, GaussianEncoder, kl_to_normal, rsample
 from scduet.nn.mixed_shares import Frozen, mixed, negative_binomial
 from scduet.options import check_network
 
+SMOOTHED = Input(
+    "smoothed_layer", values="nonnegative", may_miss=True, required=False, look_in=("layers",), of_genes=True
+)
+MINIBATCH = 128  # spots of a step, unless the user says otherwise
 STATE_LAYERS = 2  # of the network of states
-LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Fields(schema.Fields):
+    smoothed_layer: str | None = None
+    """Layer of the counts smoothed over neighboring spots, whose proportions those of the spots are drawn to."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,8 @@ class Config:
     """Weight of the entropy of the proportions."""
     weighting_augmentation: float = 100.0
     """Weight of the error in the composition of simulated spots."""
+    weighting_smoothing: float = 100.0
+    """Weight of the difference between the proportions of spots and those of their smoothed counts."""
     eta_reg: float = 1.0
     """Weight of the proportions of the further types."""
     beta_reg: float = 1.0
@@ -88,23 +103,15 @@ class Config:
 
 
 def recipe(n_spots: int, max_epochs: int | None) -> dict[str, object]:
-    """1,000 passes over up to 1,000 spots, fewer over more; scvi-tools' 2,000 are past the best of few spots."""
-    epochs = max_epochs or max(200, min(1000, round(1e6 / n_spots)))
+    """1,000 steps for up to some 300 spots, which more would overfit, rising to 8,000 from 1,000 spots on."""
+    steps = max(1000, min(8000, round(8e-3 * n_spots**2)))
+    epochs = max_epochs or max(200, min(1000, round(steps / math.ceil(n_spots / MINIBATCH))))
     return {"max_epochs": epochs, "lr": 3e-3, "train_size": 1.0, "kl_warmup_epochs": max(1, min(200, epochs // 5))}
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """What a spot is made of."""
-
-    proportions: Float[Tensor, "*copy spot type"]  # the types of the reference, then the further ones
-    states: Float[Tensor, "*copy spot mode label latent"]
-    weights: Float[Tensor, "*copy spot mode label"]
-    kl: Float[Tensor, "*copy spot"]  # of the latent space of n_latent_amortization
-
-
 class DestVI(nn.Module):
-    Config = Config
+    Config, Fields = Config, Fields
+    inputs = {"smoothed": SMOOTHED}
     players = ("model",)
     expects: Expects = "counts"
     needs = {"single_cell": "condscvi"}
@@ -161,28 +168,32 @@ class DestVI(nn.Module):
             self.free_proportions = nn.Parameter(torch.randn(reference.n_cells, self.n_labels + config.add_celltypes))
 
     def forward(self, cells: CellBatch, step: Step) -> Loss:
-        x = cells.x.dense()
+        seen = _seen(cells)
         if not (self.training and self.config.augmentation):
-            return self.loss_of(x[None], cells, step, None)
+            return self.loss_of(seen, cells, step, None)
         with torch.no_grad():
             decoder, r = self._decoder_of(cells.batch), self.log_dispersion.exp()
-            made = augmented(x, self.config.n_samples_augmentation, self.components, decoder, r, step.generator)
+            made = augmented(seen, self.config.n_samples_augmentation, self.components, decoder, r, step.generator)
         return self.loss_of(made.x, cells, step, made)
 
     def loss_of(self, x: Float[Tensor, "copy spot gene"], cells: CellBatch, step: Step, made: Copies | None) -> Loss:
-        """The loss of copies of a minibatch; made: how they were simulated, None for the observed spots alone."""
-        c, mixture = self.config, self.mixture(x, cells)
+        """The loss of copies of a minibatch; made: how they were simulated, None for the spots as seen alone."""
+        c, mixture, n_seen = self.config, self.mixture(x, cells), len(x) if made is None else made.n_seen
         of_spots = mixture.proportions[0]
         reconstruction = -self._log_likelihood(x, cells, mixture).mean()
-        state = self._state_cost(mixture, made).mean()
+        prior = of_states(mixture, made, self.components, self.mixes)
+        state = (prior + c.weighting_kl_latent * mixture.kl).mean()
         entropy = -(of_spots * clamped_log(of_spots)).sum(-1).mean()
         sparsity = c.ct_sparsity_weight * entropy + c.eta_reg * of_spots[:, self.n_labels :].sum()
         effects = 0.5 * (self.platform.square() + LOG_2PI).sum()
         terms = {"reconstruction": reconstruction, "state": state, "sparsity": sparsity, "platform": effects}
         total = c.reconst_weight * reconstruction + step.kl_weight * (state + sparsity) + c.beta_reg * effects
         if made is not None:
-            terms["augmentation"] = divergence(made.composition[1], mixture.proportions[1])
+            terms["augmentation"] = divergence(made.composition[n_seen], mixture.proportions[n_seen])
             total = total + c.weighting_augmentation * terms["augmentation"]
+        if n_seen > 1:
+            terms["smoothing"] = divergence(mixture.proportions[1], of_spots)
+            total = total + c.weighting_smoothing * terms["smoothing"]
         return Loss(total, terms, len(cells))
 
     def embed(self, cells: CellBatch) -> Float[Tensor, "cell label"]:
@@ -298,30 +309,12 @@ class DestVI(nn.Module):
 
         return decode
 
-    def _state_cost(self, mixture: Mixture, made: Copies | None) -> Float[Tensor, "copy spot"]:
-        """-log p of the states, those of simulated copies near the states that made them."""
-        mean, variance, weight = self.component_mean, self.component_variance, self.component_weight
-        if made is not None:
-            lead = made.states.shape[:2]
-            drawn = made.states[..., None, :]
-            least = variance.amin(-2, keepdim=True)
-            mean = torch.cat([mean.expand(*lead, -1, -1, -1), drawn], -2)
-            variance = torch.cat([variance, least], -2)
-            shared = (1 - made.simulated)[..., None] * weight, (made.simulated * made.composition)[..., None]
-            weight = torch.cat(shared, -1)
-        sd = variance if self.mixes else variance.sqrt() + SD_FLOOR
-        mean = mean[:, :, None] if made is not None else mean
-        log_p = -(0.5 * ((mixture.states[..., None, :] - mean) / sd).square() + sd.log() + 0.5 * LOG_2PI).sum(-1)
-        if self.mixes:  # the variance stands where the standard deviation should, as in scvi-tools
-            share = clamped_log(weight / weight.sum(-1, keepdim=True))
-            log_p = (log_p + (share[:, :, None] if made is not None else share)).logsumexp(-1)
-            by_label = (log_p * (mixture.weights + 1e-6)).sum(-2)
-            cost = -(by_label * (mixture.proportions[..., : self.n_labels] + 1e-3)).sum(-1)
-        else:
-            share = (1e-3 + weight).log()
-            cost = -(log_p + (share[:, :, None] if made is not None else share)).logsumexp(-1)[..., 0, :].sum(-1)
-        return cost + self.config.weighting_kl_latent * mixture.kl
-
 
 def _frozen(part: nn.Module) -> Any:
     return copy.deepcopy(part).requires_grad_(False)
+
+
+def _seen(cells: CellBatch) -> Float[Tensor, "copy spot gene"]:
+    """The spots, and beside them their smoothed counts if the model has these; for those that lack them the spot."""
+    x, smoothed = cells.x.dense(), cells.extra.get("smoothed")
+    return x[None] if smoothed is None else torch.stack([x, torch.where(smoothed.isnan(), x, smoothed)])

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scduet.data.counts import counts_of
+from scduet.data.locate import locate
 from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.events import Listener, counted
 from scduet.options import check_arguments, refuse_unknown, seed_of
@@ -22,6 +23,7 @@ from scduet.tasks.spatial import held_out
 from scduet.tasks.spatial import reference as references
 from scduet.tasks.spatial.fitting import Problem, solved
 from scduet.tasks.spatial.genes import Choice
+from scduet.tasks.spatial.nuclei import check_nuclei
 from scduet.tasks.spatial.reference import Reference
 from scduet.tasks.spatial.result import NOUNS, Deconvolution
 
@@ -108,6 +110,8 @@ def deconvolve(
         from scduet.tasks.spatial.deep import fit_spots
 
         both = to_train_on(problem, reference, labels_key, reference_layer)
+        if options.get("smoothed_layer") is not None:
+            _keep_layer(spots, options["smoothed_layer"], both[0])
         how = {"labels_key": labels_key, "seed": seed, "callback": callback, **options}
         deep = partial(fit_spots, model, *both, genes=list(problem.chosen.index), **how)
     told = counted(None if row.deep else callback, "deconvolving", "cell")
@@ -128,7 +132,7 @@ def read(
     fractions = what != "spots"
     counts_of(mixtures, layer, list(chosen.index), fractions)  # names mixtures without a count in the genes that decide
     _, counts = counts_of(mixtures, layer, list(shared), fractions)
-    gene_choice.check_nuclei(np.asarray(counts.sum(0)).ravel(), reference, shared, what)
+    check_nuclei(np.asarray(counts.sum(0)).ravel(), reference, shared, what)
     return Problem(mixtures.obs_names, sp.csr_matrix(counts), shared, chosen, types, reference, platform, per, what)
 
 
@@ -142,6 +146,12 @@ def to_train_on(
     for part in (mixtures, cells):
         part.var_names = used
     return mixtures, cells
+
+
+def _keep_layer(spots: AnnData, name: str, into: AnnData) -> None:
+    """Raises DataError that lists the layers for one that is not there."""
+    locate(spots, f"layers/{name}")
+    into.layers[name] = spots[:, into.var_names].layers[name]
 
 
 def check_per(per: Any) -> None:

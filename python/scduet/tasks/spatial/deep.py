@@ -71,7 +71,8 @@ def fit_spots(model: str, spots: AnnData, reference: AnnData, **options: Any) ->
 
     def again(counts: sp.csr_matrix) -> pd.DataFrame:
         seen = np.flatnonzero(np.asarray(counts.sum(1)).ravel() > 0)
-        part = AnnData(counts[seen], spots.obs.iloc[seen], spots.var)
+        part = spots[seen].copy()
+        part.X = counts[seen]
         if has_cells(find(model), trained.config):
             table = deep_proportions(model, part, models[0], **options)[0]
         else:

@@ -1,4 +1,4 @@
-"""Which genes mixtures and reference share, which of them are used, and whether the two measure the same thing."""
+"""Which genes mixtures and reference share, and which of them are used."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from scduet.data.checks import check_names
 from scduet.errors import DataError, OptionError, ScduetWarning, some
@@ -20,8 +18,6 @@ Choice = Literal["variable", "markers"] | Sequence[str]
 
 N_VARIABLE, N_MARKERS = 2000, 100  # in all; for each type
 ENSEMBL = re.compile(r"ENS[A-Z]{0,4}G\d{6,}", re.IGNORECASE)
-NUCLEAR = ("MALAT1", "NEAT1", "MEG3", "XIST", "KCNQ1OT1", "SNHG11")  # RNA that stays in the nucleus
-RATIO = 3.0  # of shares between reference and mixtures that tells nuclei from cells
 
 
 def shared(mixtures: pd.Index, reference: pd.Index, what: str = "spots", fewest: int = 2) -> pd.Index:
@@ -68,34 +64,6 @@ def check_types(reference: Reference, genes: pd.Index) -> pd.DataFrame:
         message = f"types with one marker gene or none among the genes used: {some(pairs, 9)}; {advice}"
         warnings.warn(message, ScduetWarning, stacklevel=4)
     return table
-
-
-def check_nuclei(
-    mixtures: Float[np.ndarray, " gene"], reference: Reference, genes: pd.Index, what: str = "spots"
-) -> str | None:
-    """A sentence, also warned, where the reference looks like nuclei and the mixtures like cells.
-
-    mixtures: sums of counts over all mixtures, of `genes`. Compared are the shares of mitochondrial RNA, which nuclei
-    lack, and of RNA that stays in the nucleus.
-    """
-    upper = genes.str.upper()
-    known = reference.pooled[reference.genes.get_indexer(genes)]
-    kinds = {"mitochondrial RNA": upper.str.startswith("MT-"), "nuclear RNA (MALAT1, ...)": upper.isin(NUCLEAR)}
-    share = {
-        name: (float(mixtures[rows].sum() / mixtures.sum()), float(known[rows].sum() / known.sum()))
-        for name, rows in kinds.items()
-        if rows.any() and (mixtures[rows].sum() + known[rows].sum()) > 0
-    }
-    cytoplasmic, nuclear = share.get("mitochondrial RNA"), share.get("nuclear RNA (MALAT1, ...)")
-    lacks = cytoplasmic is not None and cytoplasmic[0] > RATIO * max(cytoplasmic[1], 0.003)
-    keeps = nuclear is not None and nuclear[1] > RATIO * max(nuclear[0], 0.003)
-    if not (lacks and (keeps or nuclear is None)) and not (keeps and cytoplasmic is None):
-        return None
-    figures = "; ".join(f"{name}: {a:.1%} of the {what}, {b:.1%} of the reference" for name, (a, b) in share.items())
-    message = f"the reference looks like nuclei where the {what} hold cells ({figures})"
-    advice = "the totals of nuclei are no guide to those of cells: prefer per='rna', or a reference of cells"
-    warnings.warn(f"{message}; {advice}", ScduetWarning, stacklevel=4)
-    return f"{message}."
 
 
 def _why_none(mixtures: pd.Index, reference: pd.Index, what: str) -> str:

@@ -94,13 +94,12 @@ announce_managed <- function() {
   }
 }
 
-abort_not_managed <- function(e, call) {
+abort_not_managed <- function(call) {
   abort_scduet(
     "reticulate could not create a Python environment with the engine of scduet.",
     c(
       "Its first use needs network access, to download uv, Python and packages; messages of uv are shown above.",
-      "Without network access: `install_scduet(find_links = \"<folder of wheels>\", offline = TRUE)`, or set RETICULATE_PYTHON to a Python that has the engine.",
-      sub("\n.*", "", conditionMessage(e))
+      "Without network access: `install_scduet(find_links = \"<folder of wheels>\", offline = TRUE)`, or set RETICULATE_PYTHON to a Python that has the engine."
     ),
     "no_engine", call
   )

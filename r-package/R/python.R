@@ -69,7 +69,7 @@ start_engine <- function(call) {
       declare_engine()
       with_python(found$python, reticulate::import("scduet.interop.reticulate", convert = FALSE))
     },
-    error = function(e) if (managed) abort_not_managed(e, call) else abort_no_engine(e, found$python, call)
+    error = function(e) if (managed) abort_not_managed(call) else abort_no_engine(e, found$python, call)
   )
   check_protocol(as.integer(py_value(module$PROTOCOL)), call)
   module

@@ -6,8 +6,8 @@
 #' Sparse matrices are passed without transposing, and names and missing values are kept. A message lists what AnnData
 #' cannot store.
 #'
-#' @param object A Seurat object (v3, v4 or v5, layers split or not), a SingleCellExperiment, a matrix of genes x cells
-#'   (dense, sparse or on disk), or the path of an `.h5ad` file.
+#' @param object A Seurat object (v3, v4 or v5, layers split or not), a SingleCellExperiment, an AnnData of the R package
+#'   anndataR, a matrix of genes x cells (dense, sparse or on disk), or the path of an `.h5ad` file.
 #' @param assay Assay whose counts become `X`; `NULL` for the default one. Other assays, and alternative experiments of a
 #'   SingleCellExperiment, go to `obsm`. An assay of a class that no installed package defines, such as Signac's
 #'   ChromatinAssay, is read by its slots.

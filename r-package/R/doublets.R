@@ -59,6 +59,7 @@ FindDoublets <- function(object, batch = NULL, method = "neighbors", rate = NULL
 
 # A value beside the data: Misc() of a Seurat object, metadata() of a SingleCellExperiment.
 put_misc <- function(object, name, value) {
+  object <- known_object(object)
   if (inherits(object, "Seurat")) {
     methods::slot(object, "misc")[[name]] <- value
     return(object)

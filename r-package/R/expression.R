@@ -164,6 +164,7 @@ receive_denoised <- function(found, cells) {
 
 # Denoised values as an assay, or an alternative experiment.
 put_denoised <- function(object, x, name) {
+  object <- known_object(object)
   if (inherits(object, "Seurat")) {
     made <- new_assay(data = methods::as(x, "CsparseMatrix"))
     methods::slot(made, "misc")$scduet <- DENOISED
@@ -191,7 +192,7 @@ check_assay_name <- function(object, name, call = rlang::caller_env()) {
     part <- object[[name]]
     mark <- if (name %in% assay_names(object)) methods::slot(part, "misc")$scduet
   } else {
-    if (!name %in% SingleCellExperiment::altExpNames(object)) {
+    if (!name %in% assays_of(object)) {
       return(invisible())
     }
     mark <- S4Vectors::metadata(SingleCellExperiment::altExp(object, name))$scduet

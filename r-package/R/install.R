@@ -15,9 +15,19 @@
 #'    `tools::R_user_dir("scduet", "config")`, so that `install_scduet(envname = "~/envs/scduet")` is needed only once.
 #' 5. The environment "r-scduet".
 #' 6. A hint by `use_python(required = FALSE)`, or an active conda environment other than "base".
+#' 7. With reticulate 1.41 or newer: a temporary environment that reticulate creates of the engine and its dependencies,
+#'    so that `install_scduet()` need not be called. See below.
 #'
 #' If a Python is selected by 1 to 3, the engine is installed there unless `envname` is given. To switch to another
 #' Python after Python has started, restart R.
+#'
+#' # Without install_scduet()
+#'
+#' The engine is declared by `reticulate::py_require()`. If no Python was selected or installed, reticulate downloads uv,
+#' a Python and the engine's dependencies when the engine is first used, and keeps them in its cache for later sessions.
+#' `RETICULATE_PYTHON=managed` selects this environment even if another is installed, `RETICULATE_USE_MANAGED_VENV=no`
+#' turns it off. Use `install_scduet()` for old versions of reticulate, without network access, or to choose the build of
+#' torch: on Linux uv takes the CUDA build, which is 2.5 GB larger than that for the CPU.
 #' @param python Path of a Python (3.10 or newer) to create the environment with; `NULL` to search for one.
 #' @param torch PyTorch build: "cpu", "cuda", "auto" (the CUDA build if there is an NVIDIA GPU), or a requirement such
 #'   as "torch==2.7.1".
@@ -75,7 +85,7 @@ install_target <- function(envname) {
     return(list(python = environment_python(envname), by = "envname"))
   }
   for (found in list(chosen_python(), installed_python())) {
-    if (!is.null(found)) {
+    if (!is.null(found) && found$python != MANAGED) {
       return(found)
     }
   }
@@ -147,7 +157,7 @@ agreed <- function(python) {
 # ability to create environments (separate packages on Debian).
 find_python <- function(python, call = rlang::caller_env()) {
   bridge <- package_version(getNamespaceVersion("reticulate"))
-  newest <- if (bridge >= "1.40") 13 else if (bridge >= "1.33") 12 else 11
+  newest <- if (bridge >= "1.44") 14 else if (bridge >= "1.40") 13 else if (bridge >= "1.33") 12 else 11
   candidates <- if (is.null(python)) unname(Sys.which(c(paste0("python3.", newest:10), "python3", "python"))) else python
   for (path in candidates[nzchar(candidates)]) {
     if (suits(path, newest)) {

@@ -129,7 +129,7 @@ model_folder <- function(model) {
 # The models in an object, named by reduction.
 models_of <- function(object) {
   if (!inherits(object, "Seurat")) {
-    return(S4Vectors::metadata(object)$scduet)
+    return(S4Vectors::metadata(known_object(object))$scduet)
   }
   models <- lapply(methods::slot(object, "reductions"), function(reduction) methods::slot(reduction, "misc")$scduet)
   Filter(Negate(is.null), models)

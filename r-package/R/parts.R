@@ -2,6 +2,7 @@
 
 # Counts, metadata and embeddings of an object as base R data. raw: whether a model needs the counts.
 parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env()) {
+  object <- known_object(object, call)
   if (methods::is(object, "SingleCellExperiment")) {
     names <- SingleCellExperiment::reducedDimNames(object)
     embeddings <- lapply(set_names(names), function(name) as.matrix(SingleCellExperiment::reducedDim(object, name)))
@@ -12,7 +13,7 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
     return(list(blocks = list(counts), genes = rownames(counts), cells = cells, embeddings = embeddings, object = object))
   }
   if (!inherits(object, "Seurat")) {
-    abort_scduet("`object` must be a Seurat object or a SingleCellExperiment.", class = "class", call = call)
+    abort_scduet("`object` must be a Seurat object, a SingleCellExperiment or an AnnData of anndataR.", class = "class", call = call)
   }
   object <- with_known_assays(object)
   main <- object[[default_assay(object, assay, call)]]
@@ -101,6 +102,7 @@ trained_assay <- function(object, model, assay = NULL) {
 # or the clusters of a model that learns them.
 # cells: those that were looked at, which in Seurat 5 may be a part of all.
 put_trained <- function(object, trained, name, assay, key = NULL, cells = colnames(object), labels = NULL) {
+  object <- known_object(object)
   if (inherits(object, "Seurat")) {
     known <- put_predictions(with_known_assays(object), trained, cells, labels)
     known[[name]] <- trained_reduction(trained, cells, name, assay, key)
@@ -172,6 +174,7 @@ as_level <- function(x) {
 spelled_as <- function(genes, known) ifelse(genes %in% known, genes, gsub("[_|]", "-", genes))
 
 put_column <- function(object, name, value, cells = colnames(object)) {
+  object <- known_object(object)
   if (inherits(object, "Seurat")) {
     object[[name]] <- rlang::set_names(value, cells)
   } else {

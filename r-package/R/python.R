@@ -62,9 +62,14 @@ start_engine <- function(call) {
   if (!nzchar(Sys.getenv("TORCHINDUCTOR_CACHE_DIR"))) { # otherwise torch leaves a folder in the shared temporary folder
     Sys.setenv(TORCHINDUCTOR_CACHE_DIR = file.path(tempdir(), "torchinductor"))
   }
+  managed <- found$python == MANAGED
+  if (managed) announce_managed()
   module <- tryCatch(
-    with_python(found$python, reticulate::import("scduet.interop.reticulate", convert = FALSE)),
-    error = function(e) abort_no_engine(e, found$python, call)
+    {
+      declare_engine()
+      with_python(found$python, reticulate::import("scduet.interop.reticulate", convert = FALSE))
+    },
+    error = function(e) if (managed) abort_not_managed(call) else abort_no_engine(e, found$python, call)
   )
   check_protocol(as.integer(py_value(module$PROTOCOL)), call)
   module
@@ -79,7 +84,7 @@ refuse_no_python <- function(found, call) {
       "no_engine", call
     )
   }
-  if (!file.exists(found$python)) {
+  if (found$python != MANAGED && !file.exists(found$python)) {
     abort_scduet(
       sprintf("The Python selected by %s does not exist: %s.", found$by, found$python),
       sprintf("Correct %s or unset it, and restart R; `install_scduet()` makes an environment with the engine.", found$by),

@@ -33,8 +33,8 @@
 #'   torchrun.
 #' * `precision` (default 32): Precision of matrix products; likelihoods are always computed in 32 bit.
 #'
-#' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of genes x cells with raw counts (dense,
-#'   sparse or on disk).
+#' @param object A Seurat object, an assay, a SingleCellExperiment, an AnnData of the R package anndataR (taken as a
+#'   SingleCellExperiment, which is returned), or a matrix of genes x cells with raw counts (dense, sparse or on disk).
 #' @param model Name of the model; or a model of your own in a Python file, as `"file.py:Class"`: see the page "Write your
 #'   own model" of the documentation. The file is run.
 #' @param batch Metadata column with the technical batch to correct for, e.g. the donor; for an assay or a matrix, a

@@ -125,6 +125,7 @@ named_anndata <- function(parts, columns, gene.names, call = rlang::caller_env()
 path_of <- function(model) if (startsWith(model, "hf://")) model else normalizePath(model, mustWork = FALSE)
 
 put_pretrained <- function(object, found, name, assay, key, verbose) {
+  object <- known_object(object)
   facts <- py_value(found$facts)
   vectors <- receive_matrix(found$embedding)
   scores <- if (!is.null(py_value(found$scores))) as_scores(found$scores)

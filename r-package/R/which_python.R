@@ -2,7 +2,8 @@
 
 ENVIRONMENT <- "r-scduet"
 
-# The path of the selected Python and how it was selected, by precedence; NULL if none is.
+# The path of the selected Python and how it was selected, by precedence; NULL if none is. The path is MANAGED if
+# reticulate will create an environment.
 which_python <- function() {
   if (reticulate::py_available(initialize = FALSE)) {
     return(list(python = reticulate::py_config()$python, by = "running in this session"))
@@ -13,14 +14,20 @@ which_python <- function() {
       return(found)
     }
   }
+  if (can_manage()) unasked_environment()
 }
+
+unasked_environment <- function() list(python = MANAGED, by = "reticulate::py_require()")
 
 # The user's choice. RETICULATE_PYTHON is returned even if it does not exist: reticulate uses no other then, so it is an
 # error.
 chosen_python <- function() {
   set <- Sys.getenv(set_names(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV")))
   required <- bridge_state("required_python_version")
-  if (!set[["RETICULATE_PYTHON"]] %in% c("", "managed")) { # "managed": a temporary environment created by reticulate
+  if (set[["RETICULATE_PYTHON"]] == MANAGED && !is.null(py_require())) {
+    return(list(python = MANAGED, by = "RETICULATE_PYTHON"))
+  }
+  if (!set[["RETICULATE_PYTHON"]] %in% c("", MANAGED)) { # older versions of reticulate know no "managed"
     path <- path.expand(set[["RETICULATE_PYTHON"]])
     return(list(python = if (dir.exists(path)) python_in(path) else path, by = "RETICULATE_PYTHON"))
   }
@@ -29,6 +36,9 @@ chosen_python <- function() {
   }
   if (!is.null(required)) {
     return(list(python = path.expand(required), by = "reticulate::use_python() or use_virtualenv()"))
+  }
+  if (can_manage() && managed_wish() == "yes") {
+    return(list(python = MANAGED, by = "RETICULATE_USE_MANAGED_VENV"))
   }
   active <- python_in(path.expand(set[["VIRTUAL_ENV"]]))
   if (nzchar(set[["VIRTUAL_ENV"]]) && file.exists(active) && !is_passing(active)) list(python = active, by = "VIRTUAL_ENV")

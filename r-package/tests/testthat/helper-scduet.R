@@ -46,6 +46,9 @@ counts_in <- function(object, assay = "RNA") {
 
 run <- function(object, ...) RunSCVI(object, ..., max_epochs = 2, n_latent = 4, n_hidden = 16, verbose = FALSE)
 
+# For a process of its own: reticulate creates no environment where none is.
+NOT_MANAGED <- "RETICULATE_USE_MANAGED_VENV=no"
+
 # What R prints when it runs `code` in a process of its own, with this package.
 in_new_r <- function(code, env = character()) {
   file <- tempfile(fileext = ".R")

@@ -1,4 +1,4 @@
-no_python <- c(paste0(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV", "CONDA_PREFIX"), "="), paste0("WORKON_HOME=", tempdir()))
+no_python <- c(NOT_MANAGED, paste0(c("RETICULATE_PYTHON", "RETICULATE_PYTHON_ENV", "VIRTUAL_ENV", "CONDA_PREFIX"), "="), paste0("WORKON_HOME=", tempdir()))
 
 # Each asks for the engine in a process of its own: whether loading loaded what starts Python or takes long, the error, the report.
 ASKED <- c(
@@ -61,10 +61,12 @@ test_that("the engine travels inside the package", {
   expect_refused("no_source", engine_source(tempfile()))
 })
 
+NEWEST <- paste0("3.", 14:11) # by version of reticulate
+
 test_that("a Python that does not exist, cannot make an environment or cannot install is refused", {
   skip_on_os("windows")
   none <- tempfile()
-  expect_refused("no_python", find_python(none), c(none, "3.13", "3.12", "3.11"))
+  expect_refused("no_python", find_python(none), c(none, NEWEST))
   install <- function() install_scduet(python = none, source = tempdir(), envname = file.path(none, "env"))
   file.create(file.path(tempdir(), "pyproject.toml"))
   expect_error(install(), class = "scduet_error_no_python")
@@ -94,7 +96,7 @@ test_that("a Python whose shared library is missing is passed over, and half an 
   hide <- "import sys, sysconfig; sysconfig.get_config_vars()['INSTSONAME'] = 'libnone.so'; exec(sys.argv[1])"
   bare <- script(sprintf("exec %s -c \"%s\" \"$2\"", python, hide))
   expect_false(suits(bare, 13))
-  expect_refused("no_python", find_python(bare), c(bare, "3.13", "3.12", "3.11"))
+  expect_refused("no_python", find_python(bare), c(bare, NEWEST))
   skip_if(nzchar(Sys.which("uv")))
   folder <- tempfile()
   expect_error(make_environment(folder, script("mkdir -p $3/bin", "exit 1")), class = "scduet_error_no_environment")

@@ -13,7 +13,7 @@ CLEAN <- c(
   "say <- function() cat(sub(home, '<home>', unlist(scduet:::which_python()), fixed = TRUE), '', sep = '|')"
 )
 in_home <- function(home, code, env = character()) {
-  said <- paste(in_new_r(c(CLEAN, code), c(paste0("HOME=", home), env)), collapse = "")
+  said <- paste(in_new_r(c(CLEAN, code), c(paste0("HOME=", home), NOT_MANAGED, env)), collapse = "")
   strsplit(said, "|", fixed = TRUE)[[1]]
 }
 
@@ -32,17 +32,16 @@ test_that("what the user chose goes before what install_scduet() made, which goe
     "made(home, 'active', 'bin', 'python'); Sys.setenv(VIRTUAL_ENV = file.path(home, 'active')); say()",
     "reticulate::use_python(Sys.getenv('ENGINE'), required = TRUE); say()",
     "Sys.setenv(RETICULATE_PYTHON_ENV = 'named'); say()",
-    "Sys.setenv(RETICULATE_PYTHON = 'managed'); say()",
     "Sys.setenv(RETICULATE_PYTHON = '~/own'); say()"
   ), paste0("ENGINE=", reticulate::py_config()$python))
   found <- matrix(said, 2)
   in_home_of <- function(...) sprintf("<home>/%s/bin/python", c(...))
   own <- in_home_of("own")
   named <- in_home_of(".virtualenvs/named")
-  expect_identical(found[1, -6], c(in_home_of("conda", ".virtualenvs/r-scduet"), own, own, in_home_of("active"), named, named, own))
+  expect_identical(found[1, -6], c(in_home_of("conda", ".virtualenvs/r-scduet"), own, own, in_home_of("active"), named, own))
   expect_identical(found[2, ], c(
     "CONDA_PREFIX", rep("install_scduet()", 3), "VIRTUAL_ENV", "reticulate::use_python() or use_virtualenv()",
-    rep("RETICULATE_PYTHON_ENV", 2), "RETICULATE_PYTHON"
+    "RETICULATE_PYTHON_ENV", "RETICULATE_PYTHON"
   ))
 })
 

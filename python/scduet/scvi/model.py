@@ -62,10 +62,15 @@ class SCANVI(ScviModel):
         """Train; after a SCVI for a third of its epochs, from 2 to 10."""
         refuse("train", adversarial_classifier=more.pop("adversarial_classifier", None))
         plan = dict(more.pop("plan_kwargs", None) or {})
-        ratio = plan.pop("classification_ratio", self._model.config.classification_ratio)
-        config = replace(self._model.config, n_samples_per_label=n_samples_per_label, classification_ratio=float(ratio))
-        self._model.module.config = config
-        self._model = replace(self._model, config=config)
+        changed = {"n_samples_per_label": n_samples_per_label}
+        changed |= {"classification_ratio": float(plan.pop(name)) for name in ("classification_ratio",) if name in plan}
+        if self._registered is None:
+            config = replace(self._model.config, **changed)
+            self._model.module.config = config
+            self._model = replace(self._model, config=config)
+        else:
+            registry, options = self._registered
+            self._registered = registry, {**options, **changed}
         if max_epochs is None and self.was_pretrained:
             usual = min(round(20_000 / self.adata.n_obs * 400), 400)
             max_epochs = int(min(10, max(2, round(usual / 3.0))))

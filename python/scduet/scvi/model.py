@@ -63,7 +63,8 @@ class SCANVI(ScviModel):
         refuse("train", adversarial_classifier=more.pop("adversarial_classifier", None))
         plan = dict(more.pop("plan_kwargs", None) or {})
         changed = {"n_samples_per_label": n_samples_per_label}
-        changed |= {"classification_ratio": float(plan.pop(name)) for name in ("classification_ratio",) if name in plan}
+        if "classification_ratio" in plan:
+            changed["classification_ratio"] = float(plan.pop("classification_ratio"))
         if self._registered is None:
             config = replace(self._model.config, **changed)
             self._model.module.config = config

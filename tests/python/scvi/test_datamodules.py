@@ -1,12 +1,13 @@
 """Models of the façade trained on data modules: of scvi-tools (a stand-in with its interface), and of annbatch."""
 
+from scduet._torch import torch
+
 import numpy as np
 import pandas as pd
 import pytest
 from named import named
 
 from scduet import scvi
-from scduet._torch import torch
 from scduet.errors import OptionError
 
 N, GENES = 200, 12

@@ -56,7 +56,7 @@ test-newest:  ## Test files, checkpoints, R and the façade on Python 3.13 with 
 
 $(NEWEST_VENV)/.ready: pyproject.toml constraints-newest.txt
 	$(NEWEST_PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints-newest.txt)
-	$(NEWEST_PIP) --constraint constraints-newest.txt --editable '.[test,multimodal,parity,baselines,hub]'
+	$(NEWEST_PIP) --constraint constraints-newest.txt --editable '.[test,multimodal,parity,baselines,hub,datasets]' annbatch
 	@! command -v R >/dev/null || $(NEWEST_PIP) --constraint constraints-newest.txt --editable '.[r]' \
 		|| echo "rpy2 could not be built; going on without it"
 	touch $@

@@ -11,6 +11,7 @@ from scduet._version import __version__
 _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "Model": "scduet.api",
     "fit": "scduet.api",
+    "CellLoader": "scduet.data.cell_loader",
     "load": "scduet.api",
     "check_model": "scduet.tasks.quality.check_model",
     "integrate": "scduet.tasks.workflows.integrate",

@@ -18,8 +18,12 @@ from scduet.capabilities import TrainedModel
 from scduet.checkpoints import model_folder, scarches, scvi_tools
 from scduet.contract import MakeBatch, Measured, Reference, has_cells
 from scduet.count_model import Model
+from scduet.data import cell_loader
+from scduet.data.cell_loader import CellLoader
 from scduet.data.checks import mark_of
-from scduet.data.schema import Fields, Schema, describe_genes, on_disk
+from scduet.data.gene_choice import describe_genes
+from scduet.data.loader_source import LoaderSource
+from scduet.data.schema import Fields, Schema
 from scduet.data.sources import Cells
 from scduet.errors import FormatError, OptionError
 from scduet.events import Event, Listener, tell_interrupted, warnings_to
@@ -30,8 +34,9 @@ from scduet.nn.random import own_random_numbers
 from scduet.options import build, options_of, refuse_unknown
 from scduet.train import device as devices
 from scduet.train import resume
-from scduet.train.config import TrainConfig, on_all_cells, resolved
+from scduet.train.config import TrainConfig, of_loader, on_all_cells, resolved
 from scduet.train.defaults import lists_options
+from scduet.train.feed import parts_of
 from scduet.train.group import local_rank, reporter
 from scduet.train.loop import Rows, Trainer, TrainingResult
 
@@ -41,9 +46,10 @@ _CORRECTED = ("batch_key", "categorical_covariate_keys", "continuous_covariate_k
 
 @lists_options
 def fit(
-    adata,
+    adata=None,
     model: str | type = "scvi",
     *,
+    loader: CellLoader | None = None,
     callback: Listener | None = None,
     checkpoint: str | Path | None = None,
     start: Model | None = None,
@@ -54,6 +60,8 @@ def fit(
     adata: AnnData with raw counts (cell, gene) in X or in `layer`; not modified. Or the path of an .h5ad or .zarr, a
         backed AnnData, or a list of paths, whose counts stay on disk and are read in blocks (see the option
         shuffle_block). Several files are used with the genes that all of them have; obs gains the column "store".
+    loader: a CellLoader, in place of adata: cells from any iterable of minibatches, for models of one matrix. With
+        `checkpoint`, a resumed run begins at an epoch; the state of the loader's own random numbers is not restored.
     model: a name from `scduet.models.MODELS`; or a class of your own, also as "file.py:Class": see `check_model`.
     callback: called with an Event after each epoch and for messages; returning True stops training. An exception also
         stops training and is re-raised with the model trained so far as its attribute `model`; KeyboardInterrupt is
@@ -77,17 +85,20 @@ def fit(
     fields, config = build(getattr(cls, "Fields", Fields), options), build(cls.Config, options)
     training = build(TrainConfig, options)
     devices.choose(training.accelerator, local_rank())
-    adata, listener = on_disk(adata), reporter(callback)
+    adata, listener = cell_loader.given(adata, loader), reporter(callback)
     try:
         with own_random_numbers(training.seed), warnings_to(listener), _compilation_to(listener):
             main, *_ = getattr(cls, "modalities", ("rna",))
-            schema = Schema.learn(adata, fields, cls.expects, getattr(cls, "inputs", None), main)
+            schema = cell_loader.learned(adata, fields, cls.expects, getattr(cls, "inputs", None), main)
             if has_cells(cls, config):
+                cell_loader.refuse(adata, f"{model!r} has parameters for each cell")
                 schema, training = replace(schema, cells=mark_of(adata.obs_names)), on_all_cells(training)
             schema = schema if start is None else schema.as_in(start.schema)
-            listener(Event("log", describe_genes(schema, adata)))
+            listener(Event("log", describe_genes(schema.genes, fields.genes, cell_loader.var_of(adata, schema))))
             listener.check()
-            cells = schema.encode(adata).marked()
+            cells = cell_loader.encoded(schema, adata)
+            if isinstance(cells.counts, LoaderSource):
+                training = of_loader(training, *map(len, parts_of(cells, training)))
             training = resolved(training, len(cells), getattr(cls, "recipes", None))
             reference = with_held(cls, reference_of(cls, schema, cells, adata), given, config)
             torch.manual_seed(training.seed)
@@ -107,7 +118,7 @@ def fit(
 
 def reference_of(cls: type, schema: Schema, cells: Cells, adata) -> Reference:
     """The Reference for a module of class `cls` and its training data."""
-    arrays, tables = schema.about_features(adata)
+    arrays, tables = ({}, {}) if isinstance(adata, CellLoader) else schema.about_features(adata)
     return measured(cls, replace(schema.reference(cells), arrays=arrays, tables=tables), cells)
 
 
@@ -278,7 +289,8 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
     """Resume `trainer` from the checkpoint in `folder`; returns the function that writes further checkpoints."""
     if folder is None:
         return None
-    cells = resume.fingerprint(trainer.cells, adata.obs_names, schema.about_features(adata))
+    known = (adata.genes,) if isinstance(adata, CellLoader) else (adata.obs_names, schema.about_features(adata))
+    cells = resume.fingerprint(trainer.cells, *known)
     options = {**dataclasses.asdict(config), **dataclasses.asdict(trainer.config), **schema.to_json()["fields"]}
     features = {"features": schema.features} if schema.features else {}
     held = {f"start {name}": native.fingerprint(one.module.state_dict()) for name, one in holds.items()}

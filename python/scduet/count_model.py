@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from scduet.capabilities import Classifier
 from scduet.checkpoints import model_folder, scvi_export
 from scduet.contract import Reference
-from scduet.data import inference
+from scduet.data import cell_loader, inference
+from scduet.data.cell_loader import CellLoader
 from scduet.data.feature_names import places_of
 from scduet.data.schema import Schema, on_disk
 from scduet.data.sources import Cells
@@ -97,7 +98,8 @@ class Model:
     ) -> np.ndarray:
         """Embedding of each cell of `adata` (None: the cells trained on), float32 (cell, latent).
 
-        adata: an AnnData, or the path of an .h5ad or .zarr whose counts are read in blocks. Genes may be in any order.
+        adata: an AnnData; the path of an .h5ad or .zarr, whose counts are read in blocks; or a CellLoader, whose cells
+            are embedded in the order in which it gives them. Genes may be in any order.
         accelerator: None for the model's device. callback: called with an Event after each minibatch.
         modality: of a model that embeds modalities apart, such as MultiVI, by what was measured of this one alone; NaN
             in cells in which it was not. None for all together.
@@ -124,9 +126,9 @@ class Model:
         if not isinstance(module, Classifier) or key is None:
             remedy = "use 'scanvi' with labels_key="
             raise OptionError(f"model {self.name!r} is not a classifier of labeled cells", remedy)
-        adata = None if adata is None else on_disk(adata)
+        adata = adata if adata is None or isinstance(adata, CellLoader) else on_disk(adata)
         share = self.map(lambda cells: module.classify(cells).softmax(-1), adata)
-        index = None if adata is None else adata.obs_names
+        index = getattr(adata, "obs_names", None)
         return pd.DataFrame(share.cpu().numpy(), index=index, columns=self.schema.values(key))
 
     def map(
@@ -138,11 +140,18 @@ class Model:
     ) -> Tensor:
         """`function` of each minibatch of cells, in evaluation mode and without gradients, joined along the cells."""
         check_arguments(batch_size=batch_size)
-        cells, told = self.encode(adata), counted(callback, self.name, "cell")
+        cells, told = self._to_map(adata), counted(callback, self.name, "cell")
         self.module.eval()
         with torch.inference_mode():
             found = inference.each(function, inference.in_order(cells), len(cells), batch_size, self.device, told)
             return torch.cat([result for _, result in found])
+
+    def _to_map(self, adata) -> Cells:
+        """As `encode`, also of a CellLoader, which need not be read before."""
+        if not isinstance(adata, CellLoader):
+            return self.encode(adata)
+        source = cell_loader.source_of(self.schema, adata, most=adata.n_cells)
+        return Cells(source, np.zeros(0), np.zeros(adata.n_cells or 0, np.int64))
 
     def gene_rows(self, adata) -> np.ndarray:
         """Row of each gene of `adata` among the model's genes, -1 for an unknown one."""

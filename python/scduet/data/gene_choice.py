@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 from scduet.contract import Input
 from scduet.data import checks, locate
 from scduet.data.feature_names import of_kind
-from scduet.errors import DataError, some
+from scduet.errors import DataError, ScduetWarning, some
 
 
 def place_for(names: Sequence[str], layer: str | None, main: str) -> str | None:
@@ -61,6 +62,17 @@ def genes_of(
     if not chosen:
         raise DataError(f"var[{wanted!r}] chooses no gene", "pass genes= with names")
     return chosen
+
+
+def describe_genes(genes: Sequence[str], wanted: str | tuple[str, ...] | None, var: pd.DataFrame) -> str:
+    """One line that says which of the features in `var` are used, and why; `wanted` is the option `genes`."""
+    n, of = len(genes), len(var)
+    if wanted is None and "highly_variable" in var:
+        return f"using {n} highly variable genes of {of} (var['highly_variable'])"
+    if wanted is None and of > 10_000:
+        text = f"using all {of} genes; 1,000 to 10,000 highly variable genes usually integrate better and train faster"
+        warnings.warn(text, ScduetWarning, stacklevel=3)
+    return f"using {n} of {of} genes"
 
 
 def _of_modality(var: pd.DataFrame, modality: str) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scduet.contract import CellBatch, TokenBatch
 from scduet.data.loader import minibatches
+from scduet.data.loader_source import Cutter, LoaderSource
 from scduet.data.samplers import sequential
 from scduet.data.sources import Cells
 from scduet.errors import DeviceError, ScduetWarning
@@ -35,7 +36,7 @@ def each(
     large, and a ScduetWarning says so. Raises DeviceError when one cell alone is too much.
     """
     done, started = 0, time.monotonic()
-    while done < n_cells:
+    while True:
         too_large = None
         for batch in cut(done, size):
             try:
@@ -52,17 +53,21 @@ def each(
             done += len(batch)
             yield batch.index, result
             if progress is not None:
-                progress(done, n_cells, (time.monotonic() - started) / done * (n_cells - done))
-        if too_large is not None:  # here the error, and with it the tensors it keeps, is gone
-            size = min(size, _size(too_large)) // 2
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            message = f"{len(too_large)} cells at once do not fit into memory ({device}): going on with half as many"
-            warnings.warn(message, ScduetWarning, stacklevel=4)
+                left = max(0, n_cells - done)  # of a loader, the number of cells may be unknown (0)
+                progress(done, max(done, n_cells), (time.monotonic() - started) / done * left)
+        if too_large is None:
+            return
+        size = min(size, _size(too_large)) // 2  # here the error, and with it the tensors it keeps, is gone
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        message = f"{len(too_large)} cells at once do not fit into memory ({device}): going on with half as many"
+        warnings.warn(message, ScduetWarning, stacklevel=4)
 
 
 def in_order(cells: Cells) -> Cut:
-    """Minibatches of cells for models of counts, in the order of the data."""
+    """Minibatches of cells for models of counts, in the order of the data, or in that of a loader."""
+    if isinstance(cells.counts, LoaderSource):
+        return Cutter(cells.counts.walk())
     return lambda done, size: minibatches(cells, sequential(len(cells))[done:], size)
 
 

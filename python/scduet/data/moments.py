@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
+from scduet.data.loader_source import stretches
 from scduet.data.sources import Cells
 
 PIECE = 4096  # cells that are read together
@@ -15,8 +16,12 @@ PIECE = 4096  # cells that are read together
 
 def relative(cells: Cells, rows: Int[np.ndarray, " chosen"], size: Float[np.ndarray, " cell"]) -> sp.csr_matrix:
     """Counts of some cells divided by the `size` of each (of all cells): (chosen, gene), float64."""
-    x = cells.counts.rows(rows).astype(np.float64)
-    x.data = x.data / np.repeat(size[rows], np.diff(x.indptr))
+    return _divided(cells.counts.rows(rows), size[rows])
+
+
+def _divided(counts: sp.csr_matrix, size: Float[np.ndarray, " cell"]) -> sp.csr_matrix:
+    x = counts.astype(np.float64)
+    x.data = x.data / np.repeat(size, np.diff(x.indptr))
     return x
 
 
@@ -33,9 +38,8 @@ def moments(
     """
     group = np.zeros(len(cells), np.int64) if group is None else group
     first, second = (np.zeros((n_groups, cells.counts.n_genes)) for _ in range(2))
-    for start in range(0, len(cells), PIECE):
-        rows = np.arange(start, min(start + PIECE, len(cells)))
-        x = relative(cells, rows, size)
+    for rows, counts in stretches(cells.counts, PIECE):
+        x = _divided(counts, size[rows])
         x.data = of(x.data)
         member = sp.csr_matrix((np.ones(len(rows)), (group[rows], np.arange(len(rows)))), (n_groups, len(rows)))
         first += (member @ x).toarray()

@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scduet.data.found import names_in
+from scduet.data.remote import Remote, location
 from scduet.data.sources import MemorySource, canonical, csr, dense_columns, from_dense, joined
 from scduet.data.stored_files import encoding, reading, table
 from scduet.errors import DataError, some
@@ -30,7 +31,7 @@ GAP_ENTRIES = 50_000  # unwanted counts that are read along rather than skipped 
 class CellsOnDisk:
     """A file of cells, or a modality in it: obs and var in memory, the matrices on disk. Stands in for an AnnData."""
 
-    path: Path
+    path: Path | Remote
     obs: pd.DataFrame = field(repr=False)
     var: pd.DataFrame = field(repr=False)
     loaded: Any = field(repr=False, default=None)  # the AnnData, if it has the matrices beside X in memory
@@ -92,13 +93,13 @@ class CellsOnDisk:
 def opened(data: Any, group: str = "") -> CellsOnDisk:
     """The cells that a path or a backed AnnData stands for. group: of one that is a part of the file: "dataset_0/"."""
     if isinstance(data, (str, os.PathLike)):
-        return _read_annotations(Path(data), group)
+        return _read_annotations(location(data), group)
     if data.is_view:
         raise DataError("this is a part of a backed AnnData", "use part.to_memory(), or write the part to a file")
     return CellsOnDisk(Path(data.filename), data.obs, data.var, data)
 
 
-def collection_in(path: Path) -> list[str]:
+def collection_in(path: Path | Remote) -> list[str]:
     """The groups of an annbatch collection, a store of several AnnData called dataset_0, dataset_1, ...; else none."""
     if not path.is_dir():
         return []
@@ -114,7 +115,7 @@ class FileSource:
     The first walk through all rows (`pieces`) notes a mark of each; rows that later have another are refused.
     """
 
-    path: Path
+    path: Path | Remote
     place: str  # e.g. "X"
     shape: tuple[int, int]  # as stored
     indptr: np.ndarray  # first stored entry of each row, and the end of the last
@@ -213,8 +214,13 @@ class FileSource:
             raise DataError(f"{self.path} has changed, or can no longer be read, since it was first looked at", remedy)
 
 
-def stamp_of(path: Path, place: str) -> tuple:
-    """What the file system knows of the file (or of the folders of a zarr array) that changes with its content."""
+def stamp_of(path: Path | Remote, place: str) -> tuple:
+    """What the file system knows of the file (or of the folders of a zarr array) that changes with its content.
+
+    Nothing at an address: there the marks of the rows alone tell.
+    """
+    if isinstance(path, Remote):
+        return ()
     places = [path / place / part for part in ("", "data", "indices")] if path.is_dir() else [path]
     known = [p.stat() for p in places if p.exists()]
     return tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in known)
@@ -244,18 +250,19 @@ def _described(cells: CellsOnDisk, place: str, stored: Any) -> FileSource:
     return FileSource(path, place, shape, indptr, sparse, chunk, _stamp=stamp_of(path, place))
 
 
-def _refuse_damaged(path: Path, place: str, stored: Any, indptr: np.ndarray, n_cells: int) -> None:
+def _refuse_damaged(path: Path | Remote, place: str, stored: Any, indptr: np.ndarray, n_cells: int) -> None:
     """Missing chunks of a zarr array would be read as zeros: count them, and see that the three arrays agree."""
     sizes = {name: stored[name].shape[0] for name in ("data", "indices")}
     whole = len(indptr) == n_cells + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
     if not whole or set(sizes.values()) != {int(indptr[-1])}:
         raise DataError(f"{place} of {path} is damaged: its parts do not agree", "copy or write it again")
-    lacking = [name for name in sizes if path.is_dir() and stored[name].nchunks_initialized < stored[name].nchunks]
+    listed = isinstance(path, Path) and path.is_dir()  # at an address, each chunk would be asked for
+    lacking = [name for name in sizes if listed and stored[name].nchunks_initialized < stored[name].nchunks]
     if lacking:
         raise DataError(f"{place} of {path} lacks chunks of {some(lacking)}", "copy or write it again")
 
 
-def _read_annotations(path: Path, group: str = "") -> CellsOnDisk:
+def _read_annotations(path: Path | Remote, group: str = "") -> CellsOnDisk:
     with reading(path) as root:
         if f"{group}obs" not in root or f"{group}var" not in root:
             raise DataError(f"{path} holds no AnnData", "write one with adata.write_h5ad or adata.write_zarr")

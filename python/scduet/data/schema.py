@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ import pandas as pd
 
 from scduet.contract import Input, Reference
 from scduet.data import checks, feature_names, locate
+from scduet.data.found import Found
 from scduet.data.gene_choice import genes_of, has_main, in_inputs, place_for
 from scduet.data.inputs import Names, arrays_of_features, columns_of, nothing, rows_of_cells, tables, where_counted
 from scduet.data.levels import absent, coded, kind_of, places_of, refuse_missing, values_of
 from scduet.data.sources import Cells, Source
 from scduet.data.stores import opened_store, together
-from scduet.errors import DataError, FormatError, ScduetWarning, some
+from scduet.errors import DataError, FormatError, some
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ class Schema:
         levels, kinds = levels_of(adata, fields)
         for key in fields.continuous_covariate_keys:
             checks.check_scale(key, _numbers(adata, key))
-        if fields.batch_key is not None and len(levels[fields.batch_key]) < 2:
-            only = levels[fields.batch_key]
-            raise DataError(f"batch_key {fields.batch_key!r} has one batch only: {some(only)}", "leave batch_key out")
+        refuse_one_batch(fields, levels)
         genes = genes_of(var, fields.genes, in_inputs(adata, fields, further) if further else {}, modality)
         features = columns_of(adata, fields, further, genes) if further else {}
         return cls(fields, genes, levels, expects, dict(declared or {}), features, kinds=kinds)
@@ -108,6 +106,12 @@ class Schema:
         if self.expects == "counts" and not f.allow_empty_cells:
             self._check_empty(totals, extra, known, adata.obs_names)
         known = where_counted(self.main, source, known) if self.main.may_miss else known
+        measured = measured if known is None else {**measured, "x": known}
+        return replace(self.annotated(adata, source, totals, unknown_labels), extra=extra, measured=measured)
+
+    def annotated(self, adata, source: Source, totals: np.ndarray, unknown_labels: bool = False) -> Cells:
+        """The rows of `source`, whose sums are `totals`, with what obs of `adata` says of these cells."""
+        f = self.fields
         return Cells(
             counts=source,
             total=totals,
@@ -116,8 +120,6 @@ class Schema:
             categorical=_stack([self._codes(adata, key) for key in f.categorical_covariate_keys], np.int64),
             continuous=_stack([_numbers(adata, key) for key in f.continuous_covariate_keys], np.float32),
             size_factor=None if f.size_factor_key is None else _numbers(adata, f.size_factor_key, positive=True),
-            extra=extra,
-            measured=measured if known is None else {**measured, "x": known},
         )
 
     def totals(self, adata) -> np.ndarray:
@@ -152,12 +154,20 @@ class Schema:
         if self.main.may_miss and not has_main(locate.modalities_of(adata), self.fields.layer):
             return nothing(adata, self.genes, self.main)
         main = locate.locate_main(adata, self.fields.layer)
-        columns = self._columns(main.columns, max_missing)
-        source, known = locate.as_source(main, adata.obs_names, columns, self.main)
+        columns = self.columns(main.columns, max_missing)
+        return self.checked(main, adata.obs_names, columns, lambda: checks.holding_counts(adata))
+
+    def checked(
+        self, main: Found, cells: pd.Index, columns: np.ndarray | None, elsewhere: Callable[[], Sequence[str]] = tuple
+    ) -> tuple[Source, np.ndarray | None]:
+        """The rows of `main` for these cells, with every value checked, and which of the cells have it; None for all.
+
+        columns: see `columns`. elsewhere: finds the names of layers that hold counts.
+        """
+        source, known = locate.as_source(main, cells, columns, self.main)
         for start, piece in source.pieces():
-            names = adata.obs_names[start : start + piece.shape[0]]
             how = (self.expects, self.fields.allow_non_integer, self.main.may_miss)
-            checks.check_values(piece, names, main.where, *how, elsewhere=lambda: checks.holding_counts(adata))
+            checks.check_values(piece, cells[start : start + piece.shape[0]], main.where, *how, elsewhere=elsewhere)
         return source, known
 
     def _check_empty(self, totals: np.ndarray, extra: Mapping[str, Source], known: np.ndarray | None, names) -> None:
@@ -213,7 +223,7 @@ class Schema:
         further = made, features, state.get("cells"), state.get("kinds", {})
         return cls(given, tuple(state["genes"]), levels, state["expects"], *further)
 
-    def _columns(self, names: pd.Index, max_missing: float = 0.0) -> np.ndarray | None:
+    def columns(self, names: pd.Index, max_missing: float = 0.0) -> np.ndarray | None:
         """Column of each gene of the schema among `names`; None where they are the same already."""
         checks.check_names(names, "gene")
         column = feature_names.places_of(pd.Index(self.genes), names)
@@ -249,16 +259,23 @@ def levels_of(adata, fields: Fields) -> tuple[dict[str, tuple[str, ...]], dict[s
     for option, key in (("batch_key", fields.batch_key), ("labels_key", fields.labels_key), *covariates):
         if key is not None:
             values = locate.column(adata, key)
-            levels[key], kinds[key] = _levels(values, key, fields)
+            levels[key], kinds[key] = levels_in(values, key, fields)
             checks.check_levels(option, key, values)
     return levels, {key: kind for key, kind in kinds.items() if kind != "text"}
+
+
+def refuse_one_batch(fields: Fields, levels: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise DataError where the batches of the cells are one."""
+    if fields.batch_key is not None and len(levels[fields.batch_key]) < 2:
+        only = levels[fields.batch_key]
+        raise DataError(f"batch_key {fields.batch_key!r} has one batch only: {some(only)}", "leave batch_key out")
 
 
 def _without_main(inputs: Mapping[str, Input]) -> dict[str, Input]:
     return {name: given for name, given in inputs.items() if name != "x"}
 
 
-def _levels(values: pd.Series, key: str, fields: Fields) -> tuple[tuple[str, ...], str]:
+def levels_in(values: pd.Series, key: str, fields: Fields) -> tuple[tuple[str, ...], str]:
     """The levels that occur, without the unlabeled one, and their kind."""
     found = coded(values, key, required=key != fields.labels_key)
     own = {n: v for n, v in found.own.items() if key != fields.labels_key or n != fields.unlabeled_category}
@@ -285,18 +302,6 @@ def refuse_newer(state: Mapping[str, Any], known: set[str], what: str) -> None:
     more = sorted(set(state) - known)
     if more:
         raise FormatError(f"unknown entries in the {what} of the model: {some(more)}", "update scduet")
-
-
-def describe_genes(schema: Schema, adata) -> str:
-    """One line that says which genes are used and why."""
-    main = locate.var_of_main(on_disk(adata), schema.fields.layer)
-    n, of = len(schema.genes), len(main)
-    if schema.fields.genes is None and "highly_variable" in main:
-        return f"using {n} highly variable genes of {of} (var['highly_variable'])"
-    if schema.fields.genes is None and of > 10_000:
-        text = f"using all {of} genes; 1,000 to 10,000 highly variable genes usually integrate better and train faster"
-        warnings.warn(text, ScduetWarning, stacklevel=3)
-    return f"using {n} of {of} genes"
 
 
 def _input(state: dict) -> Input:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scduet.data.remote import Remote
 from scduet.errors import DataError, ScduetError
 
 
@@ -53,7 +54,7 @@ def _open_h5(path: Path):
 
 
 @contextmanager
-def _open_zarr(path: Path):
+def _open_zarr(path: Path | Remote):
     import zarr
 
     yield zarr.open_group(str(path), mode="r")
@@ -63,16 +64,27 @@ SUFFIXES = (".h5ad", ".h5mu", ".zarr")
 ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")  # files that tell a zarr group, whatever the folder is called
 
 
-def _opener(path: Path) -> Callable[[Path], Any]:
+def _opener(path: Path | Remote) -> Callable[[Any], Any]:
     """By content: an HDF5 file or a zarr group, whatever its name."""
-    if path.is_dir() and any((path / name).exists() for name in ZARR):
+    if path.is_dir() and any(_is_there(path / name) for name in ZARR):
         return _open_zarr
-    if path.suffix.lower() in (".h5ad", ".h5mu") or (path.is_file() and _is_hdf5(path)):
+    named = path.suffix.lower() in (".h5ad", ".h5mu")
+    if isinstance(path, Path) and (named or (path.is_file() and _is_hdf5(path))):
         return _open_h5
+    if isinstance(path, Remote):
+        raise DataError(f"there is no zarr store at {path}", "write one with adata.write_zarr; .h5ad must be local")
     raise DataError(
         f"cannot read rows of {path.name!r}",
         "give .h5ad, .h5mu or .zarr, or read it into memory (on the command line: leave out --on-disk)",
     )
+
+
+def _is_there(path: Path | Remote) -> bool:
+    """Raises DataError naming an address that cannot be asked."""
+    try:
+        return path.exists()
+    except Exception as error:  # each of fsspec's systems has its own
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error})", "is the address right?") from error
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -81,9 +93,9 @@ def _is_hdf5(path: Path) -> bool:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Any]:
+def reading(path: Path | Remote) -> Iterator[Any]:
     """The root of the file; whatever goes wrong while it is read becomes a DataError that names it."""
-    if not path.exists() and path.suffix.lower() in SUFFIXES:
+    if isinstance(path, Path) and not path.exists() and path.suffix.lower() in SUFFIXES:
         raise DataError(f"{path} does not exist", "is the name right?")
     opener = _opener(path)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 
 from scduet.data.checks import check_names
 from scduet.data.on_disk import ENTRIES_AT_ONCE, CellsOnDisk, FileSource, collection_in, opened
+from scduet.data.remote import location
 from scduet.data.sources import joined
 from scduet.errors import DataError, OptionError, some
 
@@ -115,7 +115,7 @@ class StoresOnDisk(CellsOnDisk):
 
 def opened_store(data: Any) -> CellsOnDisk:
     """The cells of a path or a backed AnnData; of a store that holds several AnnData (annbatch's), all of them."""
-    groups = collection_in(Path(data)) if isinstance(data, (str, os.PathLike)) else []
+    groups = collection_in(location(data)) if isinstance(data, (str, os.PathLike)) else []
     return together([opened(data, group) for group in groups]) if groups else opened(data)
 
 
@@ -140,7 +140,7 @@ def together(paths: Sequence[Any]) -> CellsOnDisk:
         shared = shared[shared.isin(part.var_names)]
         if not len(shared):
             raise DataError(f"{part.path} shares no gene with {parts[0].path}", "are names symbols in one file alone?")
-    return StoresOnDisk(Path(parts[0].path), _obs(parts), parts[0].var.loc[shared], parts=parts)
+    return StoresOnDisk(parts[0].path, _obs(parts), parts[0].var.loc[shared], parts=parts)
 
 
 def _obs(parts: Sequence[CellsOnDisk]) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def _obs(parts: Sequence[CellsOnDisk]) -> pd.DataFrame:
         for number, table in enumerate(tables):
             table.index = table.index.astype(str) + f"-{number}"
     if not any(STORE in table for table in tables):
-        stems = [part.group.strip("/") or Path(part.path).stem for part in parts]
+        stems = [part.group.strip("/") or part.path.stem for part in parts]
         for number, (table, stem) in enumerate(zip(tables, stems, strict=True)):
             table[STORE] = stem if stems.count(stem) == 1 else f"{stem}-{number}"
     obs = pd.concat(tables)

@@ -20,7 +20,7 @@ __all__ = ["REGISTRY_KEYS", "__version__", "data", "external", "model", "setting
 _INSTEAD = {  # modules of scvi-tools: what to use here
     "autotune": "call scduet.fit in a loop, and scduet.score",
     "criticism": "use scduet.posterior_predictive_check",
-    "dataloaders": "pass train(train_size=, validation_size=, datasplitter_kwargs=)",
+    "dataloaders": "pass train(train_size=, datasplitter_kwargs=); train(datamodule=) takes theirs",
     "distributions": "use scduet.nn.distributions",
     "hub": "use scduet.load",
     "module": "a model's network is model.module",

@@ -19,7 +19,8 @@ from scduet.errors import OptionError
 from scduet.nn.layers import rsample
 from scduet.options import refuse_unknown
 from scduet.scvi import settings
-from scduet.scvi.registry import refuse
+from scduet.scvi.datamodules import loader_of
+from scduet.scvi.registry import refuse, registry_of
 from scduet.scvi.signatures import takes
 from scduet.tasks.comparison import abundance
 from scduet.tasks.comparison.differential_expression import differential_expression
@@ -32,12 +33,24 @@ class Analyses:
     """What can be asked of a trained model; `_model` is ours, `adata` the user's."""
 
     _model: Model
+    _registered: tuple[dict[str, Any], dict[str, Any]] | None
     adata: AnnData
 
-    @takes("adata, indices, give_mean=True, mc_samples=5000, batch_size, return_dist=False")
-    def get_latent_representation(self, adata, indices, give_mean, batch_size, return_dist, **_):
-        """States (cell, latent); with return_dist means and variances of their posteriors."""
-        cells, size = self._cells(adata, indices), batch_size or settings.batch_size
+    @takes("adata, indices, give_mean=True, mc_samples=5000, batch_size, return_dist=False, dataloader")
+    def get_latent_representation(self, adata, indices, give_mean, batch_size, return_dist, dataloader, **_):
+        """States (cell, latent); with return_dist means and variances of their posteriors.
+
+        dataloader: of a data module, in place of cells: means, in the order in which it gives them.
+        """
+        size = batch_size or settings.batch_size
+        if dataloader is not None:
+            if not give_mean or return_dist:
+                raise OptionError(
+                    "with dataloader= the mean of each state is given", "leave give_mean and return_dist out"
+                )
+            known = registry_of(self._model) if self._registered is None else self._registered[0]
+            return self._model.embed(loader_of(known, lambda: dataloader), batch_size=size)
+        cells = self._cells(adata, indices)
         if give_mean and not return_dist and not latent.is_minified(cells):
             return self._model.embed(cells, batch_size=size)
         with torch.inference_mode(), latent.seeded(settings.seed):

@@ -166,7 +166,6 @@ class Members:
     get_ranked_features = unavailable("get_ranked_features", EXPLAIN)
     shap_predict = unavailable("shap_predict", EXPLAIN)
     shap_adata_predict = unavailable("shap_adata_predict", EXPLAIN)
-    setup_annbatch = staticmethod(unavailable("setup_annbatch", "use scduet.fit with the path of an .h5ad or .zarr"))
 
     def __repr__(self) -> str:
         return f"{self.summary_string}\nTraining status: {'Trained' if self.is_trained_ else 'Not Trained'}"

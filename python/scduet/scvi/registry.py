@@ -183,8 +183,13 @@ def no_more(method: str, given: dict[str, Any]) -> None:
 
 NO_EFFECT = {"num_workers", "pin_memory", "persistent_workers", "drop_last", "silent", "shuffle"} | {"use_minified"}
 INSTEAD = {  # arguments of scvi-tools' methods: what to do here
-    "dataloader": "pass adata, also one that is backed by a file",
-    "datamodule": "pass adata, also one that is backed by a file",
+    "dataloader": "get_latent_representation takes one; here pass adata, also one that is backed by a file",
+    "datamodule": "train takes one; here pass adata, also one that is backed by a file",
+    "sample_key": "leave it out: no model here reads samples",
+    "layer": "write X of these files from that layer",
+    **dict.fromkeys(
+        ("use_class_sampler", "class_sampler_key", "class_weights"), "leave it out: cells are drawn evenly"
+    ),
     "data_loader_kwargs": "pass batch_size",
     "registry": "pass adata: load() keeps what the model knows of its data",
     "adversarial_classifier": "leave it out",

@@ -27,7 +27,8 @@ from scduet.scvi.members import Members
 from scduet.scvi.registry import refuse, registry_of, unavailable
 from scduet.scvi.setup import in_mudata, note, noted, untrained
 from scduet.scvi.signatures import takes, with_defaults
-from scduet.scvi.training import Steps, chosen_rows, history_of, training_config
+from scduet.scvi.streaming import Streaming
+from scduet.scvi.training import Steps, chosen_rows, last_row, training_config
 from scduet.tasks.posterior.latent import is_minified
 from scduet.tasks.workflows import map_query
 from scduet.train.config import on_all_cells
@@ -44,7 +45,7 @@ FROZEN = {  # arguments of load_query_data whose other values would move the ref
 }
 
 
-class ScviModel(Members, Analyses):
+class ScviModel(Members, Analyses, Streaming):
     """What the models share: set-up, training, files and query mapping."""
 
     _name: ClassVar[str]  # ours
@@ -86,6 +87,7 @@ class ScviModel(Members, Analyses):
         self._model, self._adata, self.is_trained_ = model, adata, is_trained
         self._reference: Model | None = None  # what a query was mapped onto
         self._steps: Steps | None = None
+        self._registered: tuple[dict[str, Any], dict[str, Any]] | None = None  # a data module's registry, and options
 
     @classmethod
     def _holding(cls, model: Model, adata: AnnData | None, is_trained: bool = True):
@@ -104,7 +106,9 @@ class ScviModel(Members, Analyses):
 
     def _train(self, given: dict[str, Any]) -> None:
         """Train with their arguments: of the trainer, of the plan, and of the split."""
-        refuse("train", datamodule=given.pop("datamodule", None))
+        datamodule = given.pop("datamodule", None)
+        if datamodule is None and self._registered is not None:
+            raise OptionError("this model was made of a registry", "pass train(datamodule=)")
         given = {**dict(given.pop("trainer_config", None) or {}), **given}
         plan = {**dict(given.pop("plan_config", None) or {}), **dict(given.pop("plan_kwargs", None) or {})}
         if len(self._errors) > 1 and given.get("early_stopping_monitor") == "reconstruction_loss_validation":
@@ -113,6 +117,9 @@ class ScviModel(Members, Analyses):
         split = [given.pop(name, None) for name in ("validation_size", "shuffle_set_split", "datasplitter_kwargs")]
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
+        if datamodule is not None:
+            self._train_on(datamodule, given, plan, split)
+            return
         called, cells = given.pop("callbacks", None), self._model.cells or self._model.encode(self.adata)
         training = training_config(given, plan)
         rows = chosen_rows(len(cells), training.seed, given.get("train_size"), *split)
@@ -121,7 +128,7 @@ class ScviModel(Members, Analyses):
         if has_cells(type(self._model.module), self._model.config):
             training = on_all_cells(replace(training, train_size=len(rows[0]) / len(cells)))
         shown, before = bool(given.get("enable_progress_bar", True)), self._model.outcome.history
-        listener = callbacks.listener(called, self, _last_row, shown)
+        listener = callbacks.listener(called, self, last_row, shown)
         self._steps = Steps(given.get("log_every_n_steps") or 10) if plan.get("on_step") else None
         with nullcontext() if self._steps is None else self._steps.of(self._model.module):
             if self._reference is None:
@@ -142,6 +149,10 @@ class ScviModel(Members, Analyses):
 
     def _reconfigure(self, **options: Any) -> None:
         """Change options of the model that are no part of its weights."""
+        if self._registered is not None:  # it is made at training
+            registry, chosen = self._registered
+            self._registered = registry, {**chosen, **options}
+            return
         module: Any = self._model.module
         module.config = config = replace(self._model.config, **options)
         self._model = replace(self._model, config=config)
@@ -166,7 +177,6 @@ class ScviModel(Members, Analyses):
     )
     def load(cls, dir_path, adata, prefix, backup_url, datamodule, **_):
         """Read a folder of ours or of scvi-tools; nothing in it is run. Raises DataError for cells that do not fit."""
-        refuse("load", datamodule=datamodule)
         if backup_url is not None and not Path(dir_path).exists():
             refuse("load", backup_url=backup_url)
         folder, model = _folder(dir_path, prefix), model_in(dir_path, prefix)
@@ -176,7 +186,9 @@ class ScviModel(Members, Analyses):
             places = [place for name in FILES for place in (folder / name, Path(dir_path) / f"{prefix or ''}{name}")]
             adata = next((_cells_in(place) for place in places if place.exists()), None)
         if adata is None or adata is False:
-            return cls._holding(model, None)
+            made = cls._holding(model, None)
+            made._registered = None if datamodule is None else (dict(datamodule.registry), {})
+            return made
         return cls._holding(model if is_minified(adata) else replace(model, cells=model.encode(adata)), adata)
 
     @classmethod
@@ -238,10 +250,14 @@ class ScviModel(Members, Analyses):
 
 def built(self: ScviModel, adata, registry=None, datamodule=None, *, more, **options) -> None:
     """Make an untrained model of cells that were set up; options left at None are ours."""
-    refuse(type(self)._name, registry=registry, datamodule=datamodule)
-    if adata is None:
-        raise OptionError("a model needs cells", "pass adata")
     options = {key: value for key, value in {**options, **more}.items() if value is not None}
+    if adata is None and registry is None and datamodule is None:
+        raise OptionError("a model needs cells", "pass adata, or the registry of a data module")
+    if adata is None:
+        self._hold(None, None, is_trained=False)  # pyright: ignore[reportArgumentType]
+        self._registered = dict(datamodule.registry if registry is None else registry), options
+        return
+    refuse(type(self)._name, registry=registry, datamodule=datamodule)
     fields, options = noted(adata, type(self).__name__, self._name), self._given(adata, options)
     self._hold(untrained(adata, self._name, fields, options), adata, is_trained=False)
 
@@ -263,11 +279,6 @@ def _cells_in(path: Path):
     from mudata import read_h5mu
 
     return read_h5mu(path)
-
-
-def _last_row(row) -> dict[str, float]:
-    """Their names of the terms of one epoch."""
-    return {name: float(frame.iloc[-1, 0]) for name, frame in history_of(pd.DataFrame([row])).items()}
 
 
 def _after(before: list, outcome: TrainingResult) -> TrainingResult:

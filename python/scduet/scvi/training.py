@@ -208,3 +208,8 @@ def history_of(table: pd.DataFrame, steps: Steps | None = None) -> History:
         by_epoch = {f"{name}_epoch": frame.set_axis([f"{name}_epoch"], axis=1) for name, frame in frames.items()}
         frames |= by_epoch | steps.frames()
     return History(frames)
+
+
+def last_row(row) -> dict[str, float]:
+    """Their names of the terms of one epoch."""
+    return {name: float(frame.iloc[-1, 0]) for name, frame in history_of(pd.DataFrame([row])).items()}

@@ -133,6 +133,20 @@ def resolved(config: TrainConfig, n_cells: int, own: Own | None = None) -> Train
     return replace(filled, validate_every=1) if watches and filled.validate_every == 0 else filled
 
 
+def of_loader(config: TrainConfig, n_cells: int, n_held_out: int) -> TrainConfig:
+    """Return `config` for cells of a loader, which says itself which are held out, and in which order they come."""
+    for name in ("train_size", "shuffle_block"):
+        if getattr(config, name) is not None:
+            raise OptionError(
+                f"option {name!r} has no meaning for a loader", "use CellLoader(validation=), and have it shuffle"
+            )
+    if config.devices > 1:
+        raise OptionError(f"devices={config.devices} cannot share a loader", "train with devices=1, or on files")
+    if (config.early_stopping or config.reduce_lr_on_plateau) and not n_held_out:
+        raise OptionError("early_stopping and reduce_lr_on_plateau need held-out cells", "pass CellLoader(validation=)")
+    return replace(config, train_size=n_cells / (n_cells + n_held_out))
+
+
 def on_all_cells(config: TrainConfig) -> TrainConfig:
     """Return `config` for a model with per-cell parameters, which cannot hold out cells."""
     if config.train_size not in (None, 1) or config.early_stopping or config.reduce_lr_on_plateau:

@@ -13,11 +13,21 @@ from torch import nn
 from scduet.contract import CellBatch, MakeBatch, Stratified, TokenBatch
 from scduet.data.device_cache import device_cache
 from scduet.data.loader import epoch_order, minibatches
-from scduet.data.samplers import Shard, boundaries, repeated, shared, stratified
+from scduet.data.loader_source import Cutter, LoaderSource
+from scduet.data.samplers import Shard, boundaries, repeated, shared, split, stratified
 from scduet.data.sources import Cells
+from scduet.errors import OptionError
 from scduet.train.config import TrainConfig
 
 Batches = Iterator[CellBatch | TokenBatch]
+
+
+def parts_of(cells: Cells, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows held out; of a loader, which itself tells them apart, their numbers alone matter."""
+    source = cells.counts
+    if isinstance(source, LoaderSource):
+        return np.arange(len(cells)), np.arange(0 if source.held_out is None else source.held_out.n_cells)
+    return split(len(cells), config.train_size or 1.0, config.seed)
 
 
 class BatchFeeder:
@@ -33,6 +43,9 @@ class BatchFeeder:
 
         Returns the minibatches, and how many there are.
         """
+        if isinstance(self.cells.counts, LoaderSource):
+            _refuse_other_than_a_walk(module, shard)
+            return self._walked(self.cells.counts), len(boundaries(len(self.cells), self.size)) - 1
         random, wanted = (self.config.seed, epoch), getattr(module, "strata", None)
         draw = np.random.default_rng((*random, 1 + shard.rank))
         if isinstance(wanted, str):
@@ -48,8 +61,14 @@ class BatchFeeder:
 
     def validation(self, rows: np.ndarray, shard: Shard) -> Batches:
         """The shard of `rows` that one process validates, in storage order."""
+        if isinstance(self.cells.counts, LoaderSource) and self.cells.counts.held_out is not None:
+            return self._walked(self.cells.counts.held_out)
         mine = shared(np.sort(rows), shard, together=True)
         return self._cut(mine, boundaries(len(mine), self.size))
+
+    def _walked(self, source: LoaderSource) -> Batches:
+        """The cells of a loader, in one pass."""
+        return (cells.to(self.device) for cells in Cutter(source.walk())(0, self.size))
 
     def _stratum(self, name: str) -> np.ndarray:
         """The code of each cell's stratum."""
@@ -75,3 +94,14 @@ class BatchFeeder:
             return self.device_cache.minibatches(order, edges)
         batches = minibatches(self.cells, order, self.size, self.make_batch, edges)
         return batches if self.device.type == "cpu" else (cells.to(self.device) for cells in batches)
+
+
+def _refuse_other_than_a_walk(module: nn.Module, shard: Shard) -> None:
+    """Raise OptionError where cells would have to be chosen, which a loader gives in its own order."""
+    remedy = "pass files (a list of paths), whose cells can be had in any order"
+    if shard.world_size > 1:
+        raise OptionError(f"a loader would give all its cells to each of {shard.world_size} processes", remedy)
+    if isinstance(getattr(module, "strata", None), str):
+        raise OptionError(f"this model draws its minibatches by {module.strata!r}, and a loader has its own", remedy)
+    if getattr(getattr(module, "config", None), "n_samples_per_label", None) is not None:
+        raise OptionError("n_samples_per_label draws cells, and a loader has its own order", remedy)

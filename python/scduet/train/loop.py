@@ -17,7 +17,6 @@ import pandas as pd
 from torch import Tensor, nn
 
 from scduet.contract import Loss, MakeBatch, Player, Step, players_of
-from scduet.data.samplers import split
 from scduet.data.schema import refuse_newer
 from scduet.data.sources import Cells
 from scduet.errors import TrainingError
@@ -25,7 +24,7 @@ from scduet.events import Event, Listener
 from scduet.nn.adam import Adam
 from scduet.train import device as devices
 from scduet.train.config import TrainConfig
-from scduet.train.feed import Batches, BatchFeeder
+from scduet.train.feed import Batches, BatchFeeder, parts_of
 from scduet.train.group import SINGLE_PROCESS, Group, check_shares, joined, local_rank
 from scduet.train.launcher import launch_workers
 from scduet.train.stopping import BestWeights, plateau_schedule
@@ -71,7 +70,7 @@ class Trainer:
         self.device = devices.choose(config.accelerator, local_rank())
         devices.check_precision(self.device, config.precision)
         self.group = joined(self.device)
-        self.train_rows, self.held_out = rows or split(len(cells), config.train_size or 1.0, config.seed)
+        self.train_rows, self.held_out = rows or parts_of(cells, config)
         check_shares(max(self.group.world_size, config.devices), config.batch_size or 128, len(self.train_rows))
         module.to(self.device)
         self.players = players_of(module)

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import zarr
 from named import named
 
 from scduet.data import on_disk as files
@@ -20,6 +21,7 @@ LAYOUTS = {
     "csr h5ad": (".h5ad", lambda x: x, {"compression": "gzip"}),
     "csr zarr": (".zarr", lambda x: x, {}),
     "csr zarr 3": (".zarr", lambda x: x, {}),
+    "sharded csr zarr 3": (".zarr", lambda x: x, {"shards": True}),
     "dense h5ad": (".h5ad", lambda x: x.toarray(), {}),
     "dense zarr": (".zarr", lambda x: x.toarray(), {}),
     "int64 csr h5ad": (".h5ad", lambda x: x.astype(np.int64), {}),
@@ -40,9 +42,25 @@ def written(counts, tmp_path, layout="csr h5ad"):
     path = tmp_path / f"cells{ending}"
     copy = counts.copy()
     copy.X = change(counts.X)
+    if options.get("shards"):
+        sharded(copy, path)
+        return path
     with anndata.settings.override(zarr_write_format=3 if layout.endswith("3") else 2):
         (copy.write_h5ad if ending == ".h5ad" else copy.write_zarr)(path, **options)
     return path
+
+
+def sharded(adata, path):
+    """As anndata 0.13 and annbatch write: chunks of 64 entries, in shards of 256."""
+    root = zarr.open_group(str(path), mode="w", zarr_format=3)
+
+    def write(func, group, key, elem, dataset_kwargs, iospec):
+        is_matrix = iospec.encoding_type == "csr_matrix"
+        func(group, key, elem, dataset_kwargs={"chunks": (64,), "shards": (256,)} if is_matrix else dataset_kwargs)
+
+    with anndata.settings.override(zarr_write_format=3):
+        anndata.experimental.write_dispatched(root, "/", adata, callback=write)
+    assert root["X/data"].shards == (256,)
 
 
 def encoded(path, **fields):

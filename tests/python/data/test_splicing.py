@@ -13,6 +13,7 @@ from scipy.io import mmwrite
 
 import scduet as sd
 from scduet.cli import main
+from scduet.data.found import names_in
 from scduet.errors import FormatError, ScduetWarning
 from scduet.io.cells import read
 
@@ -67,7 +68,7 @@ def check(found, x, **layers):
     assert list(found.obs_names) == BARCODES
     assert (found.X.format, found.X.dtype) == ("csr", np.float32)
     np.testing.assert_array_equal(found.X.toarray(), x)
-    assert set(found.layers) == set(layers)
+    assert set(names_in(found.layers)) == set(layers)
     for name, values in layers.items():
         np.testing.assert_array_equal(found.layers[name].toarray(), values)
 

@@ -21,7 +21,7 @@ SPOTS = ("CondSCVI", "DestVI", "RNAStereoscope", "SpatialStereoscope")
 ALL = (*MODELS, *SPOTS, "GIMVI")
 INSTEAD = {  # members that name an alternative
     *("register_manager", "update_setup_method_args", "get_importance_weights", "get_ranked_features"),
-    *("shap_predict", "shap_adata_predict", "prepare_query_mudata", "setup_annbatch"),
+    *("shap_predict", "shap_adata_predict", "prepare_query_mudata"),
 }
 FEWER = {"TOTALVI": {"prepare_query_mudata"}, "MULTIVI": {"prepare_query_mudata"}}  # than those, by model
 MORE = {"POISSONVI": {"differential_expression"}, "MULTIVI": {"setup_anndata"}}

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scduet.contract import CellBatch, Expects, Loss, Player, Reference, Step
+from scduet.data.loader_source import spread_rows
 from scduet.data.sources import Cells
 from scduet.errors import DataError
 from scduet.models.multimodal import peakvi
@@ -61,10 +62,9 @@ def check_fragments(cells: Cells, reference: Reference) -> dict[str, np.ndarray]
     """Raise DataError for counts that are 0 and 1, or that look like reads; measures nothing.
 
     A fragment has two ends, so that among reads 2 is more frequent than 1 (Martens et al. 2024). Looks at cells spread
-    over the data.
+    over the data, or at the first that a loader gives.
     """
-    places = np.unique(np.linspace(0, len(cells) - 1, min(SCANNED, len(cells))).astype(np.int64))
-    values = cells.counts.rows(places).data
+    values = spread_rows(cells.counts, SCANNED).data
     n_ones, n_twos, largest = (values == 1).sum(), (values == 2).sum(), values.max(initial=0)
     if 0 < largest <= 1:
         remedy = "use 'peakvi', which asks only which peaks are open, or give the counts of fragments"

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from scduet.contract import CellBatch, Expects, Loss, Reference, SparseRows, Step
 from scduet.data.checks import look_like_counts
+from scduet.data.loader_source import spread_rows
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.nn.distributions import Distribution, Normal
@@ -56,8 +57,7 @@ class Config:
 
 def find_counts(cells: Cells, reference: Reference) -> dict[str, np.ndarray]:
     """Whether the values are counts, which the model log-normalizes itself: `is_counts`, 1 or 0."""
-    places = np.unique(np.linspace(0, len(cells) - 1, min(LOOKED_AT, len(cells))).astype(np.int64))
-    found = look_like_counts(cells.counts.rows(places))
+    found = look_like_counts(spread_rows(cells.counts, LOOKED_AT))
     if found:
         message = "scGen takes these counts log-normalized, to 10,000 per cell over the genes of the model"
         warnings.warn(f"{message}; to use other totals, pass log-normalized values", ScduetWarning, stacklevel=4)

@@ -26,7 +26,9 @@ STATES = 4
 MIN_PER_THREAD = 2**14  # genes of cells
 # The numbers of a gene: speeds of splicing and degradation, longest times of induction and of repression, the steady
 # state of both kinds and the lag of spliced behind unspliced, the same at the switch, and standard deviations.
-GENES = tuple("beta gamma rising falling on_u on_s lag start_u start_s start_lag sd_u sd_s".split())
+GENES = tuple(
+    ["beta", "gamma", "rising", "falling", "on_u", "on_s", "lag", "start_u", "start_s", "start_lag", "sd_u", "sd_s"]
+)
 BETA, GAMMA, RISING, FALLING, ON_U, ON_S, LAG, START_U, START_S, START_LAG, SD_U, SD_S = range(len(GENES))
 NUMBERS, ZERO, HALF, ONE = len(GENES), f32(0), f32(0.5), f32(1)
 LEAST = f32(np.finfo(np.float32).eps)  # of a share
@@ -155,7 +157,9 @@ def _mixture_back(weight, away, density, shares, scale):
 @compiled()
 def _cost_back(thread, threads, shape, addresses):
     n, genes = shape
-    to_u, to_s, to_pi, to_rho, to_tau, to_genes, to_grad, to_grad_pi, to_grad_rho, to_grad_tau, to_grad_genes = addresses
+    to_u, to_s, to_pi, to_rho, to_tau, to_genes, to_grad, to_grad_pi, to_grad_rho, to_grad_tau, to_grad_genes = (
+        addresses
+    )
     u, s, pi = floats(to_u, shape), floats(to_s, shape), floats(to_pi, (n, genes, STATES))
     rho, tau = floats(to_rho, shape), floats(to_tau, shape)
     of, grad = floats(to_genes, (NUMBERS, genes)), floats(to_grad, n)

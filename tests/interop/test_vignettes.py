@@ -43,6 +43,12 @@ AUTOENCODER = [
     "all(diff(page$expected[page$markers[1], ]) < 0)",
     "all(abs(colSums(page$expected) - 1) < 1e-4)",
 ]
+MULTIOME = [
+    "page$kept[['PCA of RNA']] - page$kept[['at random']]",
+    "nrow(page$opened) - sum(page$opened$is_de)",
+    "page$apart",
+    "page$ranked[['MultiVI']]",
+]
 SPOTS = [
     "'one composition' %in% page$told$agreement$method",
     "any(grepl('composition', page$told$notes))",
@@ -105,6 +111,16 @@ def test_the_story_of_peaks_and_rna_in_python(monkeypatch):
     if DATA.is_file():
         assert n_calls < 30, "these peaks do not tell the times of treatment apart"
     assert shown == 1
+
+
+def test_the_story_of_peaks_and_rna_in_seurat(r):
+    rna, atac = (DATA.with_name(f"multiome_scicar_a549_{name}.h5ad") for name in ("rna", "atac_binary"))
+    gain, uncalled, apart, right = map(float, _rendered(r, "multiome.Rmd", MULTIOME, 1, source=rna, reference=atac))
+    assert gain > 0.1
+    if DATA.is_file():
+        assert uncalled > 1900, "these peaks do not tell the times of treatment apart"
+    assert 0.2 < apart < 0.9
+    assert right > 0.55
 
 
 def test_the_story_of_spots_in_seurat(r):

@@ -128,7 +128,7 @@ class AutoZI(nn.Module):
         return _beta(self.alpha_logit, self.beta_logit)
 
     def prior_of_genes(self) -> Beta:
-        return _beta(self.alpha_prior_logit, self.beta_prior_logit)
+        return _beta(self.alpha_prior_logit, self.beta_prior_logit)  # type: ignore[arg-type]
 
     def embed(self, cells: CellBatch) -> State:
         return self.scvi.embed(cells)

@@ -2,7 +2,7 @@
 
     python benchmarks/velocity_speed.py [--epochs 4] [--runs 3] [--threads 2]
 
-The mouse pancreas (3,696 cells, 371 genes), as `velocity_moments(scale=True)` prepares it, without validation. Every run
+The mouse pancreas (3,696 cells, 371 genes), as `velocity_moments(scale=True)` prepares it, without validation. Each run
 is a fresh process, the two tools in turn. An epoch counts from the end of the first, so that imports, set-up and
 compilation are left out. Cells per CPU second are shown too: on a machine that is not idle they are the better guide.
 Embedding is of all cells.

@@ -178,7 +178,8 @@ def test_their_files_give_their_numbers_here_and_ours_there(scvi_tools, cells, t
     assert model.get_velocity(n_samples=3, return_mean=False).shape == (3, N_CELLS, N_GENES)
     s, u = model.get_expression_fit(**given)
     for ours, expected in zip((s, u), theirs.get_expression_fit(**given), strict=True):
-        assert (ours.mean() - expected.mean()).abs().max() < 0.05
+        apart = ours - expected  # other draws, as independent from cell to cell
+        assert (apart.mean() / apart.sem()).abs().max() < 5
     alone = [model.get_expression_fit(restrict_to_latent_dim=dim, n_samples=5)[0] for dim in (0, 1)]
     assert not np.allclose(*alone, atol=1e-3)
     with pytest.raises(OptionError, match=named("'restrict_to_latent_dim'", 10)):

@@ -33,7 +33,7 @@ def velocity(
     """Where cells are going, on an embedding colored by an annotation.
 
     embedding, arrows: obsm["X_umap"] and obsm["velocity_umap"]. annotation: one value per cell, e.g. the type or the
-    uncertainty; colors of numbers end at the 1st and 99th percentile. style: "stream" lines or "grid" arrows of averages
+    uncertainty; colors of numbers end at the 1st and 99th percentile. style: "stream" lines, or "grid" arrows, of means
     over nearby cells, or an arrow for each of "cells". name: of the annotation. size: of the panel, in inches. Streams
     look smooth whatever the data: see `velocity`'s verdict before reading a direction from them.
     """

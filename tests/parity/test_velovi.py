@@ -14,6 +14,7 @@ from scduet.checkpoints.scvi_tables import VELOVI
 from scduet.contract import CellBatch, Reference, Step
 from scduet.errors import OptionError
 from scduet.models.velocity.velovi import STATES, Config, VeloVI
+from scduet.nn.second_order import uncompiled
 
 N_CELLS, N_GENES = 90, 12
 OPTIONS = {
@@ -78,7 +79,8 @@ def test_loss_and_gradients_equal_scvi_tools(scvi_tools, cells, options):
     torch.manual_seed(2)
     _, _, loss = module(tensors, loss_kwargs={"kl_weight": 0.3})
     torch.manual_seed(2)
-    found = ours(batch_of(cells), Step(kl_weight=0.3))
+    with uncompiled():  # the compiled draws are other ones of the same distribution: tests/python/nn/test_dirichlet.py
+        found = ours(batch_of(cells), Step(kl_weight=0.3))
     near(found.total, loss.loss, "loss")
     near(found.terms["reconstruction"], loss.reconstruction_loss["reconstruction_loss"].mean(), "reconstruction")
     loss.loss.backward()
@@ -98,7 +100,8 @@ def test_outputs_equal_scvi_tools(scvi_tools, cells, options):
     def again(latent_dim=None):
         torch.manual_seed(3)
         torch.empty((), dtype=torch.int64).random_()  # torch's DataLoader draws one number
-        return ours.draw(batch, latent_dim)
+        with uncompiled():  # for the same draws
+            return ours.draw(batch, latent_dim)
 
     def there(method, **more):
         torch.manual_seed(3)
@@ -175,7 +178,8 @@ def test_their_files_give_their_numbers_here_and_ours_there(scvi_tools, cells, t
     assert model.get_velocity(n_samples=3, return_mean=False).shape == (3, N_CELLS, N_GENES)
     s, u = model.get_expression_fit(**given)
     for ours, expected in zip((s, u), theirs.get_expression_fit(**given), strict=True):
-        assert (ours.mean() - expected.mean()).abs().max() < 0.05
+        apart = ours - expected  # other draws, as independent from cell to cell
+        assert (apart.mean() / apart.sem()).abs().max() < 5
     alone = [model.get_expression_fit(restrict_to_latent_dim=dim, n_samples=5)[0] for dim in (0, 1)]
     assert not np.allclose(*alone, atol=1e-3)
     with pytest.raises(OptionError, match=named("'restrict_to_latent_dim'", 10)):

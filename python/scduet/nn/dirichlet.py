@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributions import Dirichlet
 
 from scduet.nn.kernels import jit
-from scduet.nn.kernels.dirichlet import PARTS, Draw
+from scduet.nn.kernels.blocks import PARTS
+from scduet.nn.kernels.dirichlet import Draw
 
 Parts = Float[Tensor, "cell gene 4"]
 

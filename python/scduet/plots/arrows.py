@@ -14,6 +14,7 @@ from scduet.errors import DataError, OptionError
 from scduet.plots.embedding import explain, grid, legend_entries, legend_width, point_size, scatter
 from scduet.plots.style import STYLE, Figure
 
+COLORED = 1, 99  # percentiles of numbers that the colors span
 GRID = 30  # arrows along an axis
 SMOOTH = 0.5  # width of the kernel that arrows are averaged with, in steps of the grid
 LEAST_MASS = 0.02  # of cells around a point of the grid, as a share of the densest
@@ -32,9 +33,9 @@ def velocity(
     """Where cells are going, on an embedding colored by an annotation.
 
     embedding, arrows: obsm["X_umap"] and obsm["velocity_umap"]. annotation: one value per cell, e.g. the type or the
-    uncertainty. style: "stream" lines or "grid" arrows of averages over nearby cells, or an arrow for each of "cells".
-    name: of the annotation. size: of the panel, in inches. Streams look smooth whatever the data: see `velocity`'s
-    verdict before reading a direction from them.
+    uncertainty; colors of numbers end at the 1st and 99th percentile. style: "stream" lines, or "grid" arrows, of means
+    over nearby cells, or an arrow for each of "cells". name: of the annotation. size: of the panel, in inches. Streams
+    look smooth whatever the data: see `velocity`'s verdict before reading a direction from them.
     """
     embedding, arrows = np.asarray(embedding, float), np.asarray(arrows, float)
     if embedding.ndim != 2 or embedding.shape[1] != 2 or embedding.shape != arrows.shape:
@@ -48,6 +49,8 @@ def velocity(
         figure, panels = grid(1, 1, size, legend_width(name, entries) + (0.0 if entries else 0.3))
         axes = panels[0][0]
         drawn = scatter(axes, embedding, annotation, alpha=0.5)
+        if not entries:  # a few cells apart would take most of the colors
+            drawn.set_clim(*np.nanpercentile(np.asarray(annotation, float), COLORED))
         axes.set(xlabel=f"{axes_name} 1", ylabel=f"{axes_name} 2")
         explain(axes, drawn, entries, name)
         limits = axes.get_xlim(), axes.get_ylim()

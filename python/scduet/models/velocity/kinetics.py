@@ -69,7 +69,7 @@ def log_mixture(x: Values, log_pi: Tensor, means: tuple, sd: Genes) -> Values:
 
 
 def numbers(rates: Rates, switch: Genes, sd: Float[Tensor, " both"]) -> Float[Tensor, "number gene"]:
-    """What the compiled likelihood reads of each gene, `kernels.kinetics.GENES`. sd: of u, then of s."""
+    """What the compiled likelihood reads of each gene, in the order of `kernels.kinetics`. sd: of u, then of s."""
     apart, (u, s) = rates.gamma - rates.beta + TINY, induction(rates, switch, False)
     curve = rates.beta, rates.gamma, switch, T_MAX - switch
     steady = rates.alpha / rates.beta, rates.alpha / rates.gamma, rates.alpha / apart

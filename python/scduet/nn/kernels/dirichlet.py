@@ -2,10 +2,8 @@
 `scduet.nn.dirichlet`.
 
 The parts are gammas over their sum. The logarithm of a gamma is drawn as in Marsaglia & Tsang (2000): all genes of a
-cell get a first trial in a loop without branches, and the few that fail are tried again one by one. Gradients of a draw
-are those of torch (ATen/native/Distributions.h, BSD-3): its series where a part or the rest is small, its saddle point
-where both concentrations are large, and its rational function between. Random numbers are a hash of their place and of one seed,
-so that they do not depend on the number of threads.
+cell get a first trial in a loop without branches, and the few that fail are tried again one by one. Random numbers are
+a hash of their place and of one seed, so that they do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 from scduet._torch import torch
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -21,52 +18,17 @@ import numpy as np
 from torch import Tensor
 from torch.autograd import Function
 
-from scduet.nn.kernels.jit import address, compiled, floats, threads_for
-from scduet.nn.kernels.math import REORDERED, exp, hashed, log, widest
+from scduet.nn.kernels.blocks import BLOCK, PARTS, cells_of, read, run, total_of, write
+from scduet.nn.kernels.dirichlet_back import gradients, gradients_parallel
+from scduet.nn.kernels.jit import compiled, floats
+from scduet.nn.kernels.math import REORDERED, exp, hashed, log, log_gamma32, widest
 from scduet.nn.second_order import once_differentiable
 
-f32, f64, i32, u32 = np.float32, np.float64, np.int32, np.uint32
-PARTS = 4
-MIN_PER_THREAD = 2**14  # distributions
+f32, i32, u32 = np.float32, np.int32, np.uint32
 TRIALS = 100  # after which a concentration is taken for no number; one in twenty trials fails
-ZERO, HALF, ONE, TWO, SIX = f32(0), f32(0.5), f32(1), f32(2), f32(6)
+ZERO, HALF, ONE = f32(0), f32(0.5), f32(1)
 TINY, NEARLY_ONE, FAILED = f32(1.2e-38), f32(1 - 2.0**-24), f32(np.inf)
-HALF_LOG_TAU = f32(math.log(2 * math.pi) / 2)
-# Of torch's rational function, by powers of log x, log(a / x) and log(total x / a).
-P = (
-    (
-        (f32(1.003668233), f32(-0.01061107488), f32(-0.0657888334), f32(0.01201642863)),
-        (f32(0.6336835991), f32(-0.3557432599), f32(0.05486251648), f32(-0.001465281033)),
-        (f32(-0.03276231906), f32(0.004474107445), f32(0.002429354597), f32(-0.0001557569013)),
-    ),
-    (
-        (f32(0.221950385), f32(-0.3187676331), f32(0.01799915743), f32(0.01074823814)),
-        (f32(-0.2951249643), f32(0.06219954479), f32(0.01535556598), f32(0.001550077057)),
-        (f32(0.02155310298), f32(0.004170831599), f32(0.001292462449), f32(6.976601077e-05)),
-    ),
-    (
-        (f32(-0.05980841433), f32(0.008441916499), f32(0.01085618172), f32(0.002319392565)),
-        (f32(0.02911413504), f32(0.01400243777), f32(-0.002721828457), f32(0.000751041181)),
-        (f32(0.005900514878), f32(-0.001936558688), f32(-9.495446725e-06), f32(5.385558597e-05)),
-    ),
-)
-Q = (
-    (
-        (f32(1), f32(-0.02924021934), f32(-0.04438342661), f32(0.007285809825)),
-        (f32(0.6357567472), f32(-0.3473456711), f32(0.05454656494), f32(-0.002407477521)),
-        (f32(-0.03301322327), f32(0.004845219414), f32(0.00231480583), f32(-0.0002307248149)),
-    ),
-    (
-        (f32(0.5925320577), f32(-0.1757678135), f32(0.01505928619), f32(0.000564515273)),
-        (f32(0.1014815858), f32(-0.06589186703), f32(0.01272886114), f32(-0.0007316646956)),
-        (f32(-0.007258481865), f32(0.001096195486), f32(0.0003934994223), f32(-4.12701925e-05)),
-    ),
-    (
-        (f32(0.06469649321), f32(-0.0236701437), f32(0.002902096474), f32(-5.896963079e-05)),
-        (f32(0.001925008108), f32(-0.002869809258), f32(0.0008000589141), f32(-6.063713228e-05)),
-        (f32(-0.0003477407336), f32(6.959756487e-05), f32(1.097287507e-05), f32(-1.650964693e-06)),
-    ),
-)
+LEAST_LOG = f32(-60)  # of a part over the largest one: arithmetic with numbers near the least float32 takes far longer
 
 
 class Draw(Function):
@@ -78,7 +40,7 @@ class Draw(Function):
         constant = f32(PARTS * math.lgamma(prior) - math.lgamma(PARTS * prior))
         seed = int(torch.empty((), dtype=torch.int64).random_(2**32))
         settings = u32(seed), ctx.prior, constant
-        _run(_draw, _draw_parallel, ctx.shape, settings, (concentration, shares, divergence))
+        run(_draw, _draw_parallel, ctx.shape, settings, (concentration, shares, divergence))
         return shares, divergence
 
     @staticmethod
@@ -87,81 +49,72 @@ class Draw(Function):
         concentration, shares = ctx.saved_tensors
         found = torch.empty_like(concentration)
         tensors = concentration, shares, *(grad.contiguous() for grad in grads), found
-        _run(_draw_back, _draw_back_parallel, ctx.shape, (ctx.prior,), tensors)
+        run(gradients, gradients_parallel, ctx.shape, (ctx.prior,), tensors)
         return found, None
-
-
-def _run(alone: Callable, parallel: Callable, shape: torch.Size, settings: tuple, tensors: tuple[Tensor, ...]) -> None:
-    """Goes through all cells, in as many parts as threads."""
-    addresses = tuple(address(tensor) for tensor in tensors)
-    with threads_for(shape[0] * shape[1], MIN_PER_THREAD) as threads:
-        if threads > 1:
-            parallel(threads, tuple(shape), settings, addresses)
-        else:
-            alone(0, shape[0], tuple(shape), settings, addresses)
 
 
 @compiled(parallel=True)
 def _draw_parallel(threads, shape, settings, addresses):
-    for k in numba.prange(threads):
-        _draw(k * shape[0] // threads, (k + 1) * shape[0] // threads, shape, settings, addresses)
-
-
-@compiled(parallel=True)
-def _draw_back_parallel(threads, shape, settings, addresses):
-    for k in numba.prange(threads):
-        _draw_back(k * shape[0] // threads, (k + 1) * shape[0] // threads, shape, settings, addresses)
+    for thread in numba.prange(threads):
+        _draw(thread, threads, shape, settings, addresses)
 
 
 @compiled()
-def _draw(first, last, shape, settings, addresses):
-    """Shares of the parts of each gene in cells from `first` to `last`, and the divergences of the cells."""
+def _draw(thread, threads, shape, settings, addresses):
+    """Shares of the parts of each gene of each cell, and the divergences of the cells."""
+    widest()
     n, genes = shape
     seed, prior, constant = settings
     to_concentration, to_shares, to_divergence = addresses
     concentration, shares = floats(to_concentration, (n, genes, PARTS)), floats(to_shares, (n, genes, PARTS))
-    divergence, memory = floats(to_divergence, n), np.empty((2, PARTS, genes), np.float32)
-    a, drawn = memory
-    for i in range(first, last):
-        _apart(concentration[i], a)
-        _first_trials(a, u32(i * genes), u32(n * genes), seed, drawn)
-        _further_trials(a, u32(i * genes), seed, drawn)
-        _normalized(drawn, shares[i])
-        divergence[i] = f32(genes) * constant + _divergence(a, prior)
+    divergence = floats(to_divergence, n)
+    given, drawn = np.empty(PARTS * BLOCK, np.float32), np.empty(PARTS * BLOCK, np.float32)
+    for i in cells_of(thread, threads, n):
+        divergence[i] = ZERO
+        for start in range(0, genes, BLOCK):
+            width, place = min(BLOCK, genes - start), u32(i * genes + start)
+            read(concentration[i], start, width, prior, given, 0)
+            _draw_noise(place, u32(n * genes), seed, drawn)
+            _first_trials(given, place, u32(n * genes), seed, drawn)
+            _further_trials(given, width, place, seed, drawn)
+            _normalize(drawn)
+            write(drawn, 0, start, width, shares[i])
+            divergence[i] += _divergence(given, prior) + f32(BLOCK) * constant
 
 
 @compiled(fastmath=REORDERED)
-def _apart(values, out):
-    """Values of each gene and part, as rows of parts."""
+def _draw_noise(place, size, seed, drawn):
+    """Writes standard normals. Each of `size` distributions has random numbers of its own, from its place on: four for
+    normals, four for trials, four for those that are to be less."""
     widest()
-    for g in range(len(values)):
-        for k in range(PARTS):
-            out[k, g] = values[g, k]
+    for half in range(2):
+        for g in range(BLOCK):
+            at = place + u32(g) + u32(2 * half) * size
+            one, two = _normals(hashed(at, seed), hashed(at + size, seed))
+            drawn[2 * half * BLOCK + g], drawn[(2 * half + 1) * BLOCK + g] = one, two
 
 
 @compiled(fastmath=REORDERED)
-def _first_trials(a, place, size, seed, drawn):
-    """Writes log gammas, or FAILED. Each of `size` distributions has numbers of its own, from `place` on."""
+def _first_trials(given, place, size, seed, drawn):
+    """Turns normals into log gammas, or FAILED."""
     widest()
     for k in range(PARTS):
-        for g in range(a.shape[1]):  # random numbers 0 to 3 of a distribution are for normals, the next for trials
-            at = place + u32(g)
-            pair = u32(k & 2)
-            normals = _normals(hashed(at + pair * size, seed), hashed(at + (pair + u32(1)) * size, seed))
-            noise = normals[1] if k & 1 else normals[0]
-            accepting, growing = at + u32(4 + k) * size, at + u32(8 + k) * size
-            drawn[k, g] = _trial(a[k, g], noise, hashed(accepting, seed), hashed(growing, seed))
+        for g in range(BLOCK):
+            accepting, growing = place + u32(g) + u32(4 + k) * size, place + u32(g) + u32(8 + k) * size
+            numbers = hashed(accepting, seed), hashed(growing, seed)
+            drawn[k * BLOCK + g] = _trial(given[k * BLOCK + g], drawn[k * BLOCK + g], numbers[0], numbers[1])
 
 
 @compiled()
-def _further_trials(a, place, seed, drawn):
+def _further_trials(given, width, place, seed, drawn):
     for k in range(PARTS):
-        for g in range(a.shape[1]):
+        for g in range(width):
             trial = 1
-            while drawn[k, g] == FAILED and trial < TRIALS:
+            while drawn[k * BLOCK + g] == FAILED and trial < TRIALS:
                 at, again = place + u32(g), hashed(u32(PARTS * trial + k), seed ^ u32(0x5BF03635))
-                normals = _normals(hashed(at, again), hashed(at, again + u32(1)))
-                drawn[k, g] = _trial(a[k, g], normals[0], hashed(at, again + u32(2)), hashed(at, again + u32(3)))
+                normal, _ = _normals(hashed(at, again), hashed(at, again + u32(1)))
+                numbers = hashed(at, again + u32(2)), hashed(at, again + u32(3))
+                drawn[k * BLOCK + g] = _trial(given[k * BLOCK + g], normal, numbers[0], numbers[1])
                 trial += 1
 
 
@@ -173,7 +126,7 @@ def _uniform(bits):
 
 @compiled(inline="always", fastmath=REORDERED)
 def _normals(first, second):
-    """Two standard normals (Box & Muller 1958). The angle is within an eighth of a turn of an axis, chosen by two bits."""
+    """Two standard normals (Box & Muller 1958); the angle is near an axis, which two bits choose."""
     radius, angle = np.sqrt(f32(-2) * log(_uniform(first))), (_uniform(second) - HALF) * f32(math.pi / 2)
     t = angle * angle
     sine = angle * (ONE - t * (f32(1 / 6) - t * (f32(1 / 120) - t * f32(1 / 5040))))
@@ -197,204 +150,30 @@ def _trial(a, noise, accepting, growing):
 
 
 @compiled(fastmath=REORDERED)
-def _normalized(drawn, shares):
+def _normalize(drawn):
+    """Turns log gammas into shares."""
     widest()
-    for g in range(len(shares)):
-        most = max(max(drawn[0, g], drawn[1, g]), max(drawn[2, g], drawn[3, g]))
-        one, two = exp(drawn[0, g] - most), exp(drawn[1, g] - most)
-        three, four = exp(drawn[2, g] - most), exp(drawn[3, g] - most)
-        factor = ONE / (one + two + three + four)
-        shares[g, 0] = min(max(one * factor, TINY), NEARLY_ONE)
-        shares[g, 1] = min(max(two * factor, TINY), NEARLY_ONE)
-        shares[g, 2] = min(max(three * factor, TINY), NEARLY_ONE)
-        shares[g, 3] = min(max(four * factor, TINY), NEARLY_ONE)
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _shifted(x):
-    """x, or x + 6 where x < 6; there also the product p of x, x + 1, ..., x + 5, p' and p'', elsewhere 1, 0 and 0."""
-    low, q, steep = x < SIX, x * (x + f32(5)), TWO * x + f32(5)
-    p = q * (q * (q + f32(10)) + f32(24)) if low else ONE
-    by_q = q * (f32(3) * q + f32(20)) + f32(24) if low else ZERO
-    second = (SIX * q + f32(20)) * steep * steep + TWO * by_q if low else ZERO
-    return x + (SIX if low else ZERO), p, by_q * steep, second
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _log_gamma(x):
-    """log Γ(x) and its derivative: recurrence to 6, then Stirling's series (Abramowitz & Stegun 6.1.40, 6.3.18)."""
-    y, p, slope, _ = _shifted(x)
-    r, log_y = ONE / y, log(y)
-    s = r * r
-    value = (y - HALF) * log_y - y + HALF_LOG_TAU + r * (f32(1 / 12) - s * (f32(1 / 360) - s * f32(1 / 1260))) - log(p)
-    grad = log_y - HALF * r - s * (f32(1 / 12) - s * (f32(1 / 120) - s * f32(1 / 252))) - slope / p
-    return value, grad
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _polygamma(x):
-    """The first and the second derivative of log Γ(x) (Abramowitz & Stegun 6.3.18, 6.4.12)."""
-    y, p, slope, second = _shifted(x)
-    r, ratio = ONE / y, slope / p
-    s = r * r
-    first = log(y) - HALF * r - s * (f32(1 / 12) - s * (f32(1 / 120) - s * f32(1 / 252))) - ratio
-    return first, r + HALF * s + r * s * (f32(1 / 6) - s * (f32(1 / 30) - s * f32(1 / 42))) + ratio * ratio - second / p
+    for g in range(BLOCK):
+        a, b, c, d = drawn[g], drawn[BLOCK + g], drawn[2 * BLOCK + g], drawn[3 * BLOCK + g]
+        most = max(max(a, b), max(c, d))
+        a, b = exp(max(a - most, LEAST_LOG)), exp(max(b - most, LEAST_LOG))
+        c, d = exp(max(c - most, LEAST_LOG)), exp(max(d - most, LEAST_LOG))
+        factor = ONE / (a + b + c + d)
+        drawn[g], drawn[BLOCK + g] = min(a * factor, NEARLY_ONE), min(b * factor, NEARLY_ONE)
+        drawn[2 * BLOCK + g], drawn[3 * BLOCK + g] = min(c * factor, NEARLY_ONE), min(d * factor, NEARLY_ONE)
 
 
 @compiled(fastmath=REORDERED)
-def _divergence(a, prior):
-    """KL divergence of all genes from the prior, up to a constant."""
+def _divergence(given, prior):
+    """KL divergence of a block's genes from the prior, up to a constant."""
     widest()
     found = ZERO
-    for g in range(a.shape[1]):
-        total = a[0, g] + a[1, g] + a[2, g] + a[3, g]
-        value, grad = _log_gamma(total)
+    for g in range(BLOCK):
+        total = total_of(given, g)
+        value, grad = log_gamma32(total)
         found += value - (total - f32(PARTS) * prior) * grad
-    for k in range(PARTS):
-        for g in range(a.shape[1]):
-            value, grad = _log_gamma(a[k, g])
-            found += (a[k, g] - prior) * grad - value
+    for g in range(PARTS * BLOCK):
+        a = given[g]
+        value, grad = log_gamma32(a)
+        found += (a - prior) * grad - value
     return found
-
-
-@compiled()
-def _draw_back(first, last, shape, settings, addresses):
-    n, genes = shape
-    prior = settings[0]
-    to_concentration, to_shares, to_grad_shares, to_grad_divergence, to_found = addresses
-    concentration, shares = floats(to_concentration, (n, genes, PARTS)), floats(to_shares, (n, genes, PARTS))
-    grad_shares, grad_divergence = floats(to_grad_shares, (n, genes, PARTS)), floats(to_grad_divergence, n)
-    found, memory = floats(to_found, (n, genes, PARTS)), np.empty((3, PARTS, genes), np.float32)
-    a, x, out = memory
-    of_total, total = np.empty((3, genes), np.float32), np.empty(genes, np.float32)
-    for i in range(first, last):
-        _apart(concentration[i], a)
-        _apart(shares[i], x)
-        _totals(a, x, grad_shares[i], prior, total, of_total)
-        for k in range(PARTS):
-            n_between = _slopes(x[k], a[k], total, of_total[0], out[k])
-            if n_between > ZERO:
-                _slopes_between(x[k], a[k], total, of_total[0], out[k])
-        _gathered(a, out, grad_shares[i], of_total, grad_divergence[i], prior, found[i])
-
-
-@compiled(fastmath=REORDERED)
-def _totals(a, x, grad, prior, total, of_total):
-    """Concentrations of all parts; of each: digamma, its part of the divergence's gradient, mean of the gradients."""
-    widest()
-    for g in range(len(total)):
-        total[g] = a[0, g] + a[1, g] + a[2, g] + a[3, g]
-        first, second = _polygamma(total[g])
-        of_total[0, g], of_total[1, g] = first, (total[g] - f32(PARTS) * prior) * second
-        of_total[2, g] = x[0, g] * grad[g, 0] + x[1, g] * grad[g, 1] + x[2, g] * grad[g, 2] + x[3, g] * grad[g, 3]
-
-
-@compiled(inline="always")
-def _is_between(x, total):
-    """Whether neither series serves: neither the part nor the rest is small."""
-    return total * x * (ONE - x) >= (f32(2.5) if x <= HALF else f32(0.75))
-
-
-@compiled(fastmath=REORDERED)
-def _slopes(x, a, total, digamma_total, out):
-    """Writes the derivative of a part x by its concentration, over 1 - x, by a series; returns how many need another way.
-
-    It is minus that of the distribution function of Beta(a, total - a) over its density, over 1 - x.
-    """
-    widest()
-    n_between = ZERO
-    for g in range(len(out)):
-        rest, of_a, log_x, left = total[g] - a[g], ONE / a[g], log(x[g]), ONE - x[g]
-        after, _ = _polygamma(a[g] + ONE)
-        low, high = _near_zero(x[g], a[g], of_a, rest, after - digamma_total[g] - log_x), ZERO
-        low *= x[g] * exp(-rest * log(left))
-        high = _near_one(left, rest, a[g], digamma_total[g] - after + of_a) * exp((ONE - a[g]) * log_x)
-        out[g] = low if x[g] <= HALF else high
-        n_between += ONE if _is_between(x[g], total[g]) else ZERO
-    return n_between
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _near_zero(x, a, of_a, b, factor):
-    """The series of Beta(a, b) at a small x. factor: of its first term."""
-    numerator, series = ONE, of_a * factor
-    factor -= of_a
-    for i in range(1, 11):
-        numerator *= (f32(i) - b) * x * (ONE / f32(i))
-        r = ONE / (a + f32(i))
-        series += numerator * r * (factor + r)
-    return series
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _near_one(x, a, b, factor):
-    """The series of the derivative by b, at a small x."""
-    numerator, betas, by_b, series = ONE, ONE, ZERO, factor / a
-    for i in range(1, 9):
-        numerator *= -x * (ONE / f32(i))
-        by_b = by_b * (b - f32(i)) + betas
-        betas *= b - f32(i)
-        series += numerator / (a + f32(i)) * (by_b + factor * betas)
-    return series
-
-
-@compiled(fastmath=REORDERED)
-def _slopes_between(x, a, total, digamma_total, out):
-    widest()
-    for g in range(len(out)):
-        after, _ = _polygamma(a[g] + ONE)
-        rest = total[g] - a[g]
-        found = _rational(x[g], a[g], total[g]) * x[g] * (digamma_total[g] - after + ONE / a[g]) / rest
-        out[g] = found if _is_between(x[g], total[g]) else out[g]
-    for g in range(len(out)):
-        if a[g] > SIX and total[g] - a[g] > SIX and _is_between(x[g], total[g]):
-            out[g] = _saddle(f64(x[g]), f64(a[g]), f64(total[g]) - f64(a[g]))
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _cubic(b, c):
-    return c[0] + b * (c[1] + b * (c[2] + b * c[3]))
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _quadratic(a, b, c):
-    return _cubic(b, c[0]) + a * (_cubic(b, c[1]) + a * _cubic(b, c[2]))
-
-
-@compiled(inline="always", fastmath=REORDERED)
-def _rational(x, alpha, total):
-    u = log(x)
-    a = log(alpha) - u
-    b = log(total) - a
-    p = _quadratic(a, b, P[0]) + u * (_quadratic(a, b, P[1]) + u * _quadratic(a, b, P[2]))
-    return p / (_quadratic(a, b, Q[0]) + u * (_quadratic(a, b, Q[1]) + u * _quadratic(a, b, Q[2])))
-
-
-@compiled()
-def _saddle(x, a, b):
-    """Rice's saddle point where a and b are large, and a polynomial at the mean, where that has no value. In float64."""
-    total = a + b
-    mean, sd = a / total, math.sqrt(a * b / (total + 1)) / total
-    if abs(x - mean) <= 0.1 * sd:
-        poly = a * (8 * (1 - x) * (135 * b - 11)) + (453 + 1620 * b * (1 - x) - 455 * x) * b
-        poly = a * (a * poly + 3 * (59 + 180 * b - 90 * x) * b * b) + (43 + 20 * (16 + 27 * b) * x) * b**3
-        poly = 47 * x * b**4 + a * poly
-        return (1 + 12 * a) * (1 + 12 * b) / total**2 / (1 - x) * poly / (12960 * a**3 * b**2 * (1 + 12 * total))
-    stirling = (1 + 1 / (12 * a) + 1 / (288 * a * a)) * (1 + 1 / (12 * b) + 1 / (288 * b * b))
-    stirling /= 1 + 1 / (12 * total) + 1 / (288 * total * total)
-    away = a * (x - 1) + b * x
-    first = (2 * a * a * (x - 1) + a * b * (x - 1) - x * b * b) / (math.sqrt(2 * a / b) * total**1.5 * away * away)
-    power = (b * math.log(b / (total * (1 - x))) + a * math.log(a / (total * x))) ** -1.5
-    second = math.sqrt(8 * a * b / total) / away + (power if x < mean else -power)
-    return -stirling * x / math.sqrt(2 * a * b / total) * (first + 0.5 * math.log(a / (total * x)) * second)
-
-
-@compiled(fastmath=REORDERED)
-def _gathered(a, slopes, grad, of_total, grad_divergence, prior, found):
-    """Gradients of the concentrations of a cell."""
-    widest()
-    for g in range(len(found)):
-        for k in range(PARTS):
-            _, second = _polygamma(a[k, g] + ONE)
-            by_divergence = (a[k, g] - prior) * (second + ONE / (a[k, g] * a[k, g])) - of_total[1, g]
-            found[g, k] = slopes[k, g] * (grad[g, k] - of_total[2, g]) + grad_divergence * by_divergence

@@ -42,7 +42,9 @@ def error_and_gradients(module, dtype, **which):
     cells, at = cells_and_states(dtype, **which)
     error = module.error(cells, at)
     weights = [module.alpha, module.beta, module.gamma, module.switch_time, module.scale]
-    found = torch.autograd.grad((error * torch.linspace(0.5, 2, N_CELLS, dtype=dtype)).sum(), [*vars(at).values(), *weights])
+    found = torch.autograd.grad(
+        (error * torch.linspace(0.5, 2, N_CELLS, dtype=dtype)).sum(), [*vars(at).values(), *weights]
+    )
     return error, found
 
 

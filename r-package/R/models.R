@@ -563,6 +563,7 @@ RunSigGCN <- function(object, graph = NULL, inputs = NULL, ...) {
 #' * `encode_covariates` (default FALSE): Show the batch to the encoder too.
 #' * `prior` (default mog): Prior of the states of a type: a learned mixture of normals, or the standard normal.
 #' * `num_classes_mog` (default 10): Components of the mixture of each type.
+#' * `classification_ratio` (default 5): Weight of the cross entropy of fine types.
 #'
 #' @param object A Seurat object, an assay, a SingleCellExperiment, or a matrix of features x cells with raw counts.
 #' @param fine Column of the metadata with finer cell types, which a classifier learns from the states; missing values

@@ -106,6 +106,7 @@ test_that("pictures of Visium go to where scanpy has them, and come back as an i
   expect_equal(SeuratObject::GetTissueCoordinates(image), SeuratObject::GetTissueCoordinates(object@images$slice))
   expect_false("spatial" %in% SeuratObject::Reductions(back))
   expect_equal(places_of(back), places_of(object))
+  back <- Seurat::NormalizeData(back, verbose = FALSE)
   drawn <- suppressMessages(Seurat::SpatialFeaturePlot(back, features = rownames(back)[1]))
   expect_equal(nrow(drawn[[1]]$data), 6)
 })

@@ -137,10 +137,10 @@ def _timed(side: str, task: str, folder: str) -> dict[str, float]:
         wall, cpu = time.perf_counter(), time.process_time()
         call()
         found |= {name: time.perf_counter() - wall, f"{name}_cpu": time.process_time() - cpu}
-    return {**found, "peak": _peak()}
+    return {**found, "peak": peak()}
 
 
-def _peak() -> float:
+def peak() -> float:
     """GB that this process held at most; the kernel's `ru_maxrss` would count the process that started it too."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 2**20

@@ -51,12 +51,12 @@ def main() -> None:
         found = {tool: [] for tool in TOOLS}
         for _ in range(options.runs):
             for tool, runs in found.items():
-                runs.append(_child(tool, case))
+                runs.append(child(tool, case))
         _report(case, found)
     return None
 
 
-def _child(tool: str, case: str) -> dict[str, float]:
+def child(tool: str, case: str) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", *sys.argv, "--child", tool, case]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return json.loads(out.strip().splitlines()[-1])

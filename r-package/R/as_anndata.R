@@ -2,7 +2,8 @@
 #'
 #' Converts the object to an in-memory Python AnnData of cells x genes: counts in `X`, normalized values in
 #' `layers["data"]`, metadata in `obs` and `var`, reductions in `obsm`, loadings in `varm`, neighbor graphs in `obsp`, places
-#' of spots in `obsm["spatial"]` (x is the column, y the row).
+#' of spots in `obsm["spatial"]` (x is the column, y the row), and pictures of Visium images with their scale factors in
+#' `uns["spatial"]`, as scanpy has them. If there are several, the column `library_id` says which one a spot is in.
 #' Sparse matrices are passed without transposing, and names and missing values are kept. A message lists what AnnData
 #' cannot store.
 #'
@@ -60,6 +61,7 @@ as_anndata.Seurat <- function(object, assay = NULL, layers = "data", verbose = T
     inform_scduet(sprintf("The assay \"%s\" has %d of %d cells; only these are converted.", assay, length(cells), ncol(object)), verbose)
   }
   obs <- cell_data(object)[cells, , drop = FALSE]
+  if (is.null(obs$library_id)) obs$library_id <- library_of_cells(object, cells)
   adata <- new_anndata(need_layer(main, from, raw = FALSE), rownames(main), obs, gene_data(main), verbose)
   for (layer in setdiff(layers, from)) put_layer(adata, main, layer, cells)
   notes <- list(
@@ -69,7 +71,7 @@ as_anndata.Seurat <- function(object, assay = NULL, layers = "data", verbose = T
   notes$reductions <- put_reductions(adata, object, rownames(main), cells)
   notes$assays <- put_assays(adata, object, assay, cells, verbose)
   notes$graphs <- put_graphs(adata, object, cells)
-  put_coordinates(adata, object, cells)
+  if (put_coordinates(adata, object, cells)) put_images(adata, object, cells)
   ask("put", adata = adata, place = "uns", key = "scduet", value = notes)
   tell_left_out(object, assay, layers, verbose)
   adata
@@ -273,7 +275,7 @@ tell_left_out <- function(object, assay, layers, verbose) {
     if (length(loadings)) paste("the loadings, of other assays, of", some(loadings, 9)),
     if (length(graphs)) paste("graphs of other cells,", some(graphs, 9)),
     left_models(object),
-    if (length(object@images)) paste("pictures of", some(names(object@images), 9)),
+    left_images(object, assay_cells(main, object)),
     if (length(object@neighbors)) paste("nearest-neighbor lists", some(names(object@neighbors), 9)),
     if (length(object@misc)) "`misc`", if (length(object@tools)) "`tools`", if (length(object@commands)) "the command log"
   )
@@ -285,6 +287,12 @@ further_layers <- function(assay, carried) {
   layered <- if (is_layered(assay)) v5("Layers")(assay) else c("counts", "data", "scale.data")
   other <- layered[!sub("\\..*", "", layered) %in% carried & !layered %in% carried]
   Filter(function(layer) length(layers_named(assay, layer)) > 0, other)
+}
+
+# Of images without a picture only the places of the cells go over.
+left_images <- function(object, cells) {
+  other <- setdiff(names(object@images), names(seurat_pictures(object, cells)))
+  if (length(other)) paste("all but the coordinates of the images", some(other, 9))
 }
 
 left_models <- function(object) {

@@ -10,7 +10,8 @@
 #' the genes of `raw`; otherwise the remaining content of `raw` becomes an assay "raw". A message reports these choices.
 #'
 #' Entries of `obsm` whose columns have names (a data frame, or names in `uns["KEY_names"]`) become assays, the others
-#' reductions. Seurat replaces `_` and `|` in gene names by `-`; the original names are kept in the column
+#' reductions. Pictures of a tissue in `uns["spatial"]`, with coordinates in `obsm["spatial"]`, become images: `VisiumV1` in
+#' Seurat 4, `VisiumV2` in Seurat 5, of the small picture if there are two. Seurat replaces `_` and `|` in gene names by `-`; the original names are kept in the column
 #' `original_name` of the feature metadata.
 #' @param object A Python AnnData, the path of an `.h5ad` file, or anything that [as_anndata()] accepts.
 #' @param assay Name of the assay; `NULL` for the assay that the AnnData was created from, or "RNA".
@@ -43,10 +44,19 @@ as_seurat <- function(object, assay = NULL, verbose = TRUE, ...) {
   out <- set_gene_data(out, assay, receive_frame(ask("table", adata = adata, place = axis), genes$clean), genes$original)
   if (isTRUE(info$raw_left)) out <- set_raw(out, adata, cells, verbose)
   out <- set_assays(out, adata, info, cells, verbose)
+  out <- set_images(out, adata, info, assay)
+  if (length(out@images)) info <- without_images(info)
   out <- set_reductions(out, adata, info, assay, own, verbose)
   out <- set_graphs(out, adata, info, assay, verbose)
   tell_unused(info, verbose)
   out
+}
+
+# What is left once the pictures have become images.
+without_images <- function(info) {
+  info$other <- setdiff(unlist(info$other), "spatial")
+  info$obsm <- setdiff(unlist(info$obsm), "spatial")
+  info
 }
 
 check_matrices <- function(matrices, call = rlang::caller_env()) {

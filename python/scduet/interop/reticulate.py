@@ -25,6 +25,7 @@ from scduet.interop import (
     networks,
     objects,
     perturbation,
+    pictures,
     programs,
     spatial,
     transformers,
@@ -145,6 +146,7 @@ FUNCTIONS: dict[str, Callable] = {
         for f in (objects.new, objects.put, objects.select, objects.whole, objects.contents, objects.names)
     },
     **{f.__name__: f for f in (objects.part, objects.table, objects.read_h5ad, objects.write_h5ad)},
+    **{f.__name__: f for f in (pictures.put_picture, pictures.pictures)},
 }
 
 _mend_interrupts()

@@ -82,7 +82,7 @@ test_that("one call trains the reference of DestVI and DestVI", {
   cells <- suppressWarnings(RunCondSCVI(made$cells, labels = "kind", max_epochs = 2, n_hidden = 16, verbose = FALSE))
   again <- suppressWarnings(RunDestVI(made$spots, start = ScduetModel(cells), max_epochs = 2, verbose = FALSE))
   expect_equal(SeuratObject::Embeddings(again, "destvi"), shares, tolerance = 1e-4)
-  near <- as.matrix(SeuratObject::GetAssayData(made$spots, "counts"))
+  near <- as.matrix(counts_in(made$spots))
   smoothed <- suppressWarnings(RunDestVI(made$spots,
     start = ScduetModel(cells), smoothed.assay = (near + near[, c(2:30, 1)]) / 2, max_epochs = 2, verbose = FALSE
   ))

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from named import named
 
 import scduet as sd
+from scduet.data.checks import check_values
 from scduet.errors import DataError, OptionError, ScduetWarning
 from scduet.tasks.spatial import held_out, solvers
 
@@ -235,6 +236,15 @@ def test_the_reference_is_checked(planted):
         sd.deconvolve(planted.spots.copy(), planted.reference, labels_key="type", genes=[f"G{i}" for i in range(5)])
     with pytest.raises(DataError, match=named("'nobody'")):
         sd.deconvolve(planted.spots.copy(), planted.reference, labels_key="type", genes=["nobody", "G1"])
+
+
+def test_smoothed_counts_that_cannot_be_used(planted):
+    """Before any training of the reference."""
+    how = {"labels_key": "type", "model": "destvi"}
+    with pytest.raises(DataError, match=named("'absent'")):
+        sd.deconvolve(planted.spots.copy(), planted.reference, smoothed_layer="absent", **how)
+    with pytest.raises(DataError, match=named("negative", "'s3'")):
+        check_values(-np.eye(4), pd.Index([f"s{i}" for i in range(3, 7)]), "layers", "nonnegative")
 
 
 def test_few_cells_and_few_markers_are_told(planted):

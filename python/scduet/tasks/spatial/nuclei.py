@@ -35,10 +35,9 @@ CYTOPLASMIC = frozenset(
     """.split()  # noqa: SIM905
 )
 MACHINERY = r"(?:RP[LS]\d+\w*|RPLP\d|RPSA|COX\d\w*|NDUF[ABSV]\w*|ATP5\w*|UQCR\w*)$"  # ribosomes, respiration
-RATIO = (
-    3.0  # between shares that tells nuclei from cells: of cytoplasmic RNA 7 and 17 in two pairs of nuclei and cells,
-)
-# 0.7 to 1.4 between cells of different technologies
+# Between shares, tells nuclei from cells: of cytoplasmic RNA 7 and 17 in two pairs of nuclei and cells, 0.7 to 1.4
+# between cells of different technologies.
+RATIO = 3.0
 LEAST = 0.003  # share taken for the smaller one, where it is less
 FEWEST = 5  # cytoplasmic genes, and genes that tell the composition
 MITOCHONDRIAL, CYTOPLASM, NUCLEUS = "mitochondrial RNA", "cytoplasmic RNA (ACTB, ...)", "nuclear RNA (MALAT1, ...)"

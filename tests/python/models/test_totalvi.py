@@ -290,7 +290,7 @@ def test_batches_of_a_few_hundred_real_cells_mix():
         pytest.skip(f"no {CITE.name}: see CONTRIBUTING.md")
     adata = anndata.read_h5ad(CITE)
     adata.obsm["protein"] = adata.obsm["protein_counts"].astype(np.float32)
-    sd.integrate(adata, "totalvi", protein_key="protein", batch_key="batch", n_top_genes=1000, callback=silent)
+    sd.integrate(adata, "totalvi", protein_key="protein", batch_key="batch", n_top_genes=2000, callback=silent)
     batch, pcs = adata.obs["batch"].to_numpy(), unintegrated_pca(adata[:, adata.var["highly_variable"]])
     z, ratios = adata.obsm["X_totalVI"], np.log1p(adata.obsm["protein"].to_numpy(float))
     ratios -= ratios.mean(1, keepdims=True)

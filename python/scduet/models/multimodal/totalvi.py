@@ -41,7 +41,6 @@ from scduet.options import check_network
 from scduet.shapes import CellCode, CellValue, State
 
 ADVERSARY = Player("adversary", lr=0.25)  # 1e-3 where the model's rate is 4e-3, as in scvi-tools
-FEW_CELLS = 2500  # of fewer, the common warm-up of 20 epochs is too few minibatches
 
 
 @dataclass(frozen=True)
@@ -104,15 +103,10 @@ class Config:
 
 
 def _auto(n_cells: int, max_epochs: int | None) -> dict[str, Any]:
-    """The common recipe, except that the warm-up of fewer than 2,500 cells has as many minibatches as of 2,500.
-
-    After 20 epochs of 400 cells, 40 minibatches, the KL terms and the proteins already have their full weight: batches
-    then stay apart. See docs/models/totalvi.md.
-    """
+    """Below 2,500 cells a warm-up of as many minibatches as 20 epochs of these: after 40 of them batches stay apart."""
     training = {"lr": 4e-3, "batch_size": 256}
-    if n_cells >= FEW_CELLS:
-        return training
-    return training | {"kl_warmup_epochs": max(1, min(20 * FEW_CELLS // n_cells, (max_epochs or 200) * 3 // 4))}
+    few = {"kl_warmup_epochs": max(1, min(50_000 // n_cells, (max_epochs or 200) * 3 // 4))}
+    return training | few if n_cells < 2500 else training
 
 
 def _scvi_tools(n_cells: int, max_epochs: int | None) -> dict[str, Any]:

@@ -126,10 +126,17 @@ def options_told(name: str) -> list[str]:
 
 def recipe_told(name: str) -> str:
     recipe = getattr(find(name), "recipes", {}).get("auto", {})
-    if not isinstance(recipe, dict) or not recipe:
-        return ""
-    values = {key: str(value).upper() if isinstance(value, bool) else f"{value:g}" for key, value in recipe.items()}
-    return f' The recipe "auto" takes {", ".join(f"`{key}` = {value}" for key, value in values.items())}.'
+    if callable(recipe):  # what is the same for few and many cells
+        few, many = recipe(1_000, None), recipe(100_000, None)
+        recipe = {key: value for key, value in few.items() if many.get(key) == value}
+    values = ", ".join(f"`{key}` = {_value_in_r(value)}" for key, value in recipe.items())
+    return f' The recipe "auto" takes {values}.' if values else ""
+
+
+def _value_in_r(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).upper()
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
 
 
 def page(name: str, row: Row) -> dict:

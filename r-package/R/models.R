@@ -377,7 +377,7 @@ RunDPCCA <- function(object, protein.assay = NULL, peaks.assay = NULL, inputs = 
 #' `RunModel(model = "expimap")`, which see for the arguments that all models have.
 #'
 #' @section Options of expiMap and their defaults:
-#' Options of training are those of [RunModel()].
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.002.
 #' * `n_hidden` (default 256): Width of the encoder's hidden layers.
 #' * `n_layers` (default 2): Hidden layers of the encoder.
 #' * `dropout_rate` (default 0.05): Share of hidden units that the encoder drops in training.
@@ -484,7 +484,8 @@ RunSAUCIE <- function(object, ...) RunModel(object, model = "saucie", ...)
 #' `RunModel(model = "magan")`, which see for the arguments that all models have.
 #'
 #' @section Options of MAGAN and their defaults:
-#' Options of training are those of [RunModel()].
+#' Options of training are those of [RunModel()]. The recipe "auto" takes `lr` = 0.001, `lr_schedule` = "constant",
+#' `weight_decay` = 0, `adam_eps` = 1e-08, `batch_size` = 100.
 #' * `correspondence` (default NULL): What ties the modalities together; NULL for shared features where there are some,
 #'   else labels.
 #'

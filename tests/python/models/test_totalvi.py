@@ -1,6 +1,7 @@
 """totalVI finds the foreground that was simulated, and proteins that were not measured play no part in its loss."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -15,8 +16,13 @@ from scduet.data.loader import minibatches
 from scduet.data.samplers import sequential
 from scduet.data.sources import gathered
 from scduet.errors import DataError, OptionError, ScduetWarning
+from scduet.events import silent
+from scduet.metrics import ilisi, knn_overlap
+from scduet.models.multimodal.totalvi import TotalVI
+from scduet.tasks.quality.baselines import unintegrated_pca
 from scduet.train.config import TrainConfig, resolved
 
+CITE = Path(__file__).parents[3].parent / "shared" / "data" / "cite_pbmc5k_10k_400.h5ad"
 QUICK = {"protein_key": "protein", "batch_key": "batch", "n_hidden": 32, "n_latent": 6}
 
 
@@ -258,8 +264,6 @@ def test_a_protein_may_have_the_name_of_a_gene(adata, model):
 
 
 def test_the_recipe_of_scvi_tools():
-    from scduet.models.multimodal.totalvi import TotalVI
-
     chosen = resolved(TrainConfig(recipe="scvi-tools"), 10_000, TotalVI.recipes)
     assert (chosen.lr, chosen.batch_size, chosen.max_epochs, chosen.kl_warmup_steps) == (4e-3, 256, 400, 7500)
     assert (chosen.early_stopping, chosen.early_stopping_patience) == (True, 45)
@@ -268,6 +272,34 @@ def test_the_recipe_of_scvi_tools():
     assert resolved(TrainConfig(), 10_000, TotalVI.recipes).reduce_lr_on_plateau is False
     given = resolved(TrainConfig(recipe="scvi-tools", lr_schedule="cosine", reduce_lr_on_plateau=False), 99)
     assert (given.lr_schedule, given.reduce_lr_on_plateau) == ("cosine", False)
+
+
+def test_few_cells_warm_up_for_as_many_minibatches_as_more_of_them():
+    def warmup(n_cells, **given):
+        return resolved(TrainConfig(**given), n_cells, TotalVI.recipes).kl_warmup_epochs
+
+    assert (warmup(10_000), warmup(2500), warmup(400)) == (20, 20, 125)
+    assert (warmup(100), warmup(400, max_epochs=40), warmup(400, max_epochs=1)) == (150, 30, 1)
+    assert warmup(400, kl_warmup_epochs=7) == 7
+    assert resolved(TrainConfig(kl_warmup_steps=9), 400, TotalVI.recipes).kl_warmup_epochs == 0
+
+
+def test_batches_of_a_few_hundred_real_cells_mix():
+    """200 + 200 PBMCs of two experiments: better than by PCA, and no protein is lost for it."""
+    if not CITE.is_file():
+        pytest.skip(f"no {CITE.name}: see CONTRIBUTING.md")
+    adata = anndata.read_h5ad(CITE)
+    adata.obsm["protein"] = adata.obsm["protein_counts"].astype(np.float32)
+    sd.integrate(adata, "totalvi", protein_key="protein", batch_key="batch", n_top_genes=2000, callback=silent)
+    batch, pcs = adata.obs["batch"].to_numpy(), unintegrated_pca(adata[:, adata.var["highly_variable"]])
+    z, ratios = adata.obsm["X_totalVI"], np.log1p(adata.obsm["protein"].to_numpy(float))
+    ratios -= ratios.mean(1, keepdims=True)
+
+    def kept(x):
+        return np.mean([knn_overlap(x[batch == b], ratios[batch == b], 20) for b in np.unique(batch)])
+
+    assert ilisi(z, batch) > ilisi(pcs, batch)
+    assert kept(z) > kept(pcs) - 0.05
 
 
 def test_a_category_is_a_column_for_each_level(adata):

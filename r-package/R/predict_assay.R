@@ -43,7 +43,7 @@
 #' obj[["ADT"]] <- SeuratObject::CreateAssayObject(counts = proteins)
 #' cite <- RunTotalVI(obj, protein.assay = "ADT", max_epochs = 2, verbose = FALSE)
 #' query <- PredictAssay(obj[, 1:20], cite, "ADT")
-#' names(query)
+#' query[["predicted.ADT"]]
 PredictAssay <- function(object, model, assay = NULL, reference = NULL, reduction = NULL, use = "model", rna.assay = NULL,
                          layer = "counts", assay.name = NULL, n.samples = 50, seed.use = 42, verbose = TRUE, ...) {
   options <- list(...)

@@ -1,4 +1,4 @@
-"""The vignettes travel inside the R package: `browseVignettes("scduet")` shows them, without the engine as code alone."""
+"""The vignettes travel inside the R package; where the engine is missing they show code alone."""
 
 from __future__ import annotations
 

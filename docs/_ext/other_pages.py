@@ -84,7 +84,7 @@ def rmd_as_markdown(text: str) -> str:
     """An Rmd without its front matter and hidden chunks, its title as heading, its chunks as plain code."""
     front, body = re.fullmatch(r"---\n(.*?)\n---\n(.*)", text, flags=re.DOTALL).groups()  # type: ignore[union-attr]
     title = re.search(r'^title: "?(.*?)"?$', front, flags=re.MULTILINE)[1]  # type: ignore[index]
-    body = re.sub(r"```\{\w+[^}\n]*include *= *FALSE[^}\n]*\}\n.*?```\n", "", body, flags=re.DOTALL)
+    body = re.sub(r"```\{\w+[^}\n]*(?:include *= *FALSE|no-engine)[^}\n]*\}\n.*?```\n", "", body, flags=re.DOTALL)
     body = re.sub(r"```\{(\w+)[^}\n]*\}", r"```\1", body)
     body = re.sub(r"`r ([^`]*)`", r"`\1`", body)
     return f"# {title}\n\n{body.strip()}\n"

@@ -25,10 +25,14 @@
 #'   generative models, \doi{10.15252/msb.20209620}
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' query <- AnnotateCells(query, reference, labels = "cell_type")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' cells <- SeuratObject::pbmc_small
+#' reference <- cells[, cells$groups == "g1"]
+#' query <- cells[, cells$groups == "g2"]
+#' query <- suppressWarnings(AnnotateCells(query, reference,
+#'   labels = "letter.idents", features = rownames(cells), max_epochs = 2, verbose = FALSE
+#' ))
+#' table(query$letter.idents, query$predicted.letter.idents)
 AnnotateCells <- function(query, reference, labels, model = "scanvi", batch = NULL, assay = NULL, layer = "counts",
                           features = NULL, use = "model", unknown = NULL, seed.use = 42, verbose = TRUE, ...) {
   check_text(labels, "labels")

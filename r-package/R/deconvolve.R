@@ -40,14 +40,16 @@
 #'   expression reference, \doi{10.1038/s41467-018-08023-x}
 #' @seealso [GenerateCells()], [AnnotateCells()]
 #' @export
-#' @examples
-#' \dontrun{
-#' spots <- DeconvolveSpots(spots, reference, labels = "cell_type")
-#' DefaultAssay(spots) <- "proportions"
-#' SpatialFeaturePlot(spots, features = rownames(spots))
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' cells <- SeuratObject::pbmc_small # each cell as a spot
+#' spots <- DeconvolveSpots(cells, cells, labels = "letter.idents")
+#' spots[["proportions"]]
 #'
-#' found <- DeconvolveBulk(counts, reference, labels = "cell_type")
-#' found$proportions
+#' bulk <- Pseudobulk(cells, sample = "groups")$counts
+#' DeconvolveBulk(bulk, cells, labels = "letter.idents", genes = rownames(cells))$proportions
+#'
+#' \dontrun{
+#' SpatialFeaturePlot(spots, features = rownames(spots[["proportions"]])) # of spots with an image
 #' }
 DeconvolveSpots <- function(object, reference, labels, model = "poisson", per = "cell", assay = NULL, layer = "counts",
                             reference.assay = NULL, reference.layer = "counts", genes = NULL, n.genes = NULL,

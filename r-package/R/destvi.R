@@ -22,11 +22,13 @@
 #'   \doi{10.1038/s41587-022-01272-8}
 #' @seealso [DeconvolveSpots()], [RunCondSCVI()]
 #' @export
-#' @examples
-#' \dontrun{
-#' spots <- RunDestVI(spots, reference, labels = "cell_type")
-#' Embeddings(spots, "destvi")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' cells <- SeuratObject::pbmc_small # each cell as a spot
+#' spots <- RunDestVI(cells, cells,
+#'   labels = "letter.idents", reference.options = list(max_epochs = 2, features = rownames(cells)),
+#'   max_epochs = 2, verbose = FALSE
+#' )
+#' head(SeuratObject::Embeddings(spots, "destvi"))
 RunDestVI <- function(object, reference = NULL, labels = NULL, start = NULL, reference.options = list(),
                       smoothed.assay = NULL, seed.use = 42, verbose = TRUE, ...) {
   if (is.null(start) == is.null(reference)) {

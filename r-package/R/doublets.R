@@ -26,11 +26,14 @@
 #'   data using scDblFinder, \doi{10.12688/f1000research.73600.2}
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' obj <- FindDoublets(obj, batch = "lane", rate = 0.08)
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' counts <- Matrix::Matrix(rpois(60 * 150, 2), 60, sparse = TRUE,
+#'   dimnames = list(paste0("gene", 1:60), paste0("cell", 1:150))
+#' )
+#' obj <- SeuratObject::CreateSeuratObject(counts)
+#' obj <- FindDoublets(obj, rate = 0.08)
+#' table(obj$doublet.class)
 #' obj <- subset(obj, doublet.class == "singlet")
-#' }
 FindDoublets <- function(object, batch = NULL, method = "neighbors", rate = NULL, labels = NULL, assay = NULL,
                          layer = "counts", features = NULL, seed.use = 42, verbose = TRUE, ...) {
   check_text(method, "method")

@@ -22,11 +22,13 @@
 #' @references Lopez et al. (2018), \doi{10.1038/s41592-018-0229-2}
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' obj <- RunSCVI(SeuratObject::pbmc_small, features = genes, max_epochs = 2, verbose = FALSE)
 #' obj <- NormalizeExpression(obj)
-#' FeaturePlot(obj, "denoised_CD3E")
+#' obj[["denoised"]]
 #'
+#' \dontrun{
 #' obj <- NormalizeExpression(obj, "totalvi", modality = "protein", assay.name = "denoised_ADT")
 #' }
 NormalizeExpression <- function(object, reduction = NULL, assay = NULL, layer = "counts", assay.name = "denoised",
@@ -92,11 +94,18 @@ DecodeStates <- function(object, states, batch = NULL, ...) {
 #'   \doi{10.1038/s41592-020-01050-x}
 #' @seealso [RunTotalVI()], [NormalizeExpression()]
 #' @export
-#' @examples
-#' \dontrun{
-#' obj <- ProteinForeground(obj, reduction = "totalvi")
-#' FeaturePlot(obj, "foreground_CD4")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' rna <- Matrix::Matrix(rpois(60 * 150, 2), 60, sparse = TRUE,
+#'   dimnames = list(paste0("gene", 1:60), paste0("cell", 1:150))
+#' )
+#' proteins <- Matrix::Matrix(rpois(6 * 150, 20), 6, sparse = TRUE,
+#'   dimnames = list(paste0("CD", 1:6), colnames(rna))
+#' )
+#' obj <- SeuratObject::CreateSeuratObject(rna)
+#' obj[["ADT"]] <- SeuratObject::CreateAssayObject(counts = proteins)
+#' cite <- RunTotalVI(obj, protein.assay = "ADT", max_epochs = 2, verbose = FALSE)
+#' cite <- ProteinForeground(cite)
+#' cite[["foreground"]]
 ProteinForeground <- function(object, reduction = NULL, assay = NULL, layer = "counts", assay.name = "foreground",
                               features = NULL, batch = NULL, n.samples = 1, seed.use = 42, ...) {
   check_no_options(...)
@@ -124,10 +133,13 @@ ProteinForeground <- function(object, reduction = NULL, assay = NULL, layer = "c
 #' @references Ashuach et al. (2022), PeakVI, \doi{10.1016/j.crmeth.2022.100182}
 #' @seealso [RunPeakVI()], [RunPoissonVI()]
 #' @export
-#' @examples
-#' \dontrun{
-#' obj <- NormalizeAccessibility(obj, reduction = "peakvi")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' obj <- SeuratObject::pbmc_small
+#' peaks <- matrix(rpois(60 * 80, 1), 60, dimnames = list(paste0("chr1-", 1:60), colnames(obj)))
+#' obj[["peaks"]] <- SeuratObject::CreateAssayObject(counts = peaks)
+#' obj <- RunPeakVI(obj, assay = "peaks", max_epochs = 2, verbose = FALSE)
+#' obj <- NormalizeAccessibility(obj)
+#' obj[["accessibility"]]
 NormalizeAccessibility <- function(object, reduction = NULL, assay = NULL, layer = "counts", assay.name = "accessibility",
                                    features = NULL, batch = NULL, normalize.cells = FALSE, normalize.regions = FALSE,
                                    seed.use = 42, ...) {

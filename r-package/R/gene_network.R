@@ -69,10 +69,11 @@ GeneNetwork <- function(object, model = NULL, reduction = NULL, genes = NULL, me
 #' @returns A ggplot.
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' PlotGeneNetwork(network, genes = c("CD3D", "HLA-DRA"))
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE) && requireNamespace("ggplot2", quietly = TRUE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' obj <- RunLDVAE(SeuratObject::pbmc_small, features = genes, max_epochs = 2, verbose = FALSE)
+#' network <- GeneNetwork(obj, n.neighbors = 5, resolution = 1)
+#' PlotGeneNetwork(network, genes = network$from[1])
 PlotGeneNetwork <- function(network, genes = NULL, group = NULL, n.links = 150) {
   check_installed("ggplot2", "PlotGeneNetwork()")
   if (!inherits(network, "scduet_network")) {

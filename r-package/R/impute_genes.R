@@ -30,12 +30,12 @@
 #'   missing gene expression measurements, \doi{10.48550/arXiv.1905.02269}
 #' @seealso [RunGimVI()], [DeconvolveSpots()]
 #' @export
-#' @examples
-#' \dontrun{
-#' spatial <- ImputeGenes(spatial, reference, genes = c("Gad1", "Slc17a7"))
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' reference <- SeuratObject::pbmc_small
+#' spatial <- reference[1:150, ] # as if the others had not been measured
+#' spatial <- ImputeGenes(spatial, reference, genes = rownames(reference)[151:155])
 #' SeuratObject::Misc(spatial, "scduet.imputation")$table
-#' DefaultAssay(spatial) <- "imputed"
-#' }
+#' spatial[["imputed"]]
 ImputeGenes <- function(object, reference, genes = NULL, model = "auto", n.genes = 2000, n.folds = 5, assay = NULL,
                         layer = "counts", reference.assay = NULL, reference.layer = "counts", assay.name = "imputed",
                         seed.use = 42, verbose = TRUE, ...) {

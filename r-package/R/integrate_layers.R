@@ -20,13 +20,15 @@
 #' @returns A named list with the reduction.
 #' @family models
 #' @export
-#' @examples
-#' \dontrun{
-#' obj[["RNA"]] <- split(obj[["RNA"]], f = obj$donor)
-#' obj <- IntegrateLayers(obj,
-#'   method = SCVIIntegration, orig.reduction = NULL, new.reduction = "integrated.scvi"
+#' @examplesIf scduet_available() && requireNamespace("Seurat", quietly = TRUE) && utils::packageVersion("Seurat") >= "5"
+#' counts <- SeuratObject::LayerData(SeuratObject::pbmc_small, layer = "counts")
+#' obj <- SeuratObject::CreateSeuratObject(counts, meta.data = SeuratObject::pbmc_small[[]])
+#' obj[["RNA"]] <- split(obj[["RNA"]], f = obj$groups)
+#' obj <- Seurat::IntegrateLayers(obj,
+#'   method = SCVIIntegration, orig.reduction = NULL, new.reduction = "integrated.scvi",
+#'   features = rownames(obj), max_epochs = 2, verbose = FALSE
 #' )
-#' }
+#' obj[["integrated.scvi"]]
 SCVIIntegration <- function(object, orig = NULL, layers = NULL, scale.layer = NULL, features = NULL, groups = NULL,
                             assay = NULL, new.reduction = "integrated.scvi", key = NULL, seed.use = 42, verbose = TRUE,
                             model.path = NULL, ...) {

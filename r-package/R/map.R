@@ -19,11 +19,13 @@
 #'   \doi{10.1038/s41587-021-01001-7}
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' query <- MapToReference(query, reference)
-#' DimPlot(query, reduction = "ref.umap")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' cells <- SeuratObject::pbmc_small
+#' reference <- cells[, cells$groups == "g1"]
+#' query <- cells[, cells$groups == "g2"]
+#' reference <- RunSCVI(reference, features = rownames(cells), max_epochs = 2, verbose = FALSE)
+#' query <- MapToReference(query, reference, max_epochs = 2, verbose = FALSE)
+#' query[["ref.scvi"]]
 MapToReference <- function(object, reference, reduction = NULL, assay = NULL, layer = "counts", reduction.name = NULL,
                            umap = "umap", seed.use = 42, verbose = TRUE, ...) {
   check_option_names(list(...), rlang::current_env())

@@ -30,10 +30,10 @@
 #' @references Lopez et al. (2018); Boyeau et al. (2019), \doi{10.1101/794289}
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' FindModelMarkers(obj, ident.1 = "B cell", group.by = "cell_type")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' obj <- RunSCVI(SeuratObject::pbmc_small, features = genes, max_epochs = 2, verbose = FALSE)
+#' head(FindModelMarkers(obj, ident.1 = "A", group.by = "letter.idents"))
 FindModelMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, reduction = NULL, assay = NULL,
                              layer = "counts", mode = "change", delta = 0.25, fdr.target = 0.05, min.pct = 0.1,
                              logfc.threshold = 0, only.pos = FALSE, modality = NULL, seed.use = 42, verbose = TRUE, ...) {

@@ -25,12 +25,19 @@
 #' @seealso [RunMMVAE()], [PredictAssay()]
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' cite <- RunMMVAE(cite, protein.assay = "ADT")
-#' found <- MatchCells(rna_cells, protein_cells, cite)
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' rna <- Matrix::Matrix(rpois(60 * 150, 2), 60, sparse = TRUE,
+#'   dimnames = list(paste0("gene", 1:60), paste0("cell", 1:150))
+#' )
+#' proteins <- Matrix::Matrix(rpois(6 * 150, 20), 6, sparse = TRUE,
+#'   dimnames = list(paste0("CD", 1:6), colnames(rna))
+#' )
+#' obj <- SeuratObject::CreateSeuratObject(rna)
+#' obj[["ADT"]] <- SeuratObject::CreateAssayObject(counts = proteins)
+#' cite <- RunMMVAE(obj, protein.assay = "ADT", max_epochs = 2, verbose = FALSE)
+#' SeuratObject::DefaultAssay(obj) <- "RNA"
+#' found <- MatchCells(obj[, 1:40], obj[, 41:80], cite, modalities = c("rna", "protein"))
 #' head(found$best)
-#' }
 MatchCells <- function(object, other, model, modalities = NULL, reference = NULL, reduction = NULL, use = "model",
                        method = "neighbors", n.neighbors = 10, rna.assay = NULL, layer = "counts", verbose = TRUE) {
   check_text(use, "use")

@@ -108,7 +108,16 @@ RunAutoencoder <- function(object, ...) RunModel(object, model = "autoencoder", 
 #' @references Gayoso, Steier et al. 2021, Nature Methods 18:272
 #' @seealso [ProteinForeground()], [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
 #' @export
-#' @examples
+#' @examplesIf scduet_available()
+#' rna <- matrix(rpois(60 * 100, 2), 60,
+#'   dimnames = list(paste0("gene", 1:60), paste0("cell", 1:100))
+#' )
+#' protein <- matrix(rpois(8 * 100, 20), 8,
+#'   dimnames = list(paste0("protein", 1:8), colnames(rna))
+#' )
+#' embedding <- RunTotalVI(rna, protein.assay = protein, max_epochs = 2, verbose = FALSE)
+#' dim(embedding)
+#'
 #' \dontrun{
 #' obj <- RunTotalVI(obj, protein.assay = "ADT", batch = "donor")
 #' }
@@ -147,7 +156,13 @@ RunTotalVI <- function(object, protein.assay = NULL, panel = NULL, inputs = NULL
 #' @references Ashuach et al. 2022, Cell Reports Methods
 #' @seealso [NormalizeAccessibility()], [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
 #' @export
-#' @examples
+#' @examplesIf scduet_available()
+#' peaks <- matrix(rpois(60 * 100, 1), 60,
+#'   dimnames = list(paste0("chr1-", 1:60), paste0("cell", 1:100))
+#' )
+#' embedding <- RunPeakVI(peaks, max_epochs = 2, verbose = FALSE)
+#' dim(embedding)
+#'
 #' \dontrun{
 #' obj <- RunPeakVI(obj, assay = "peaks", batch = "donor")
 #' }
@@ -177,7 +192,13 @@ RunPeakVI <- function(object, ...) RunModel(object, model = "peakvi", ...)
 #' @references Martens et al. 2024, Nature Methods 21:28
 #' @seealso [NormalizeAccessibility()], [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
 #' @export
-#' @examples
+#' @examplesIf scduet_available()
+#' peaks <- matrix(rpois(60 * 100, 1), 60,
+#'   dimnames = list(paste0("chr1-", 1:60), paste0("cell", 1:100))
+#' )
+#' embedding <- RunPoissonVI(peaks, max_epochs = 2, verbose = FALSE)
+#' dim(embedding)
+#'
 #' \dontrun{
 #' obj <- RunPoissonVI(obj, assay = "peaks", batch = "donor")
 #' }
@@ -231,7 +252,16 @@ RunPoissonVI <- function(object, ...) RunModel(object, model = "poissonvi", ...)
 #' @seealso [ProteinForeground()], [NormalizeAccessibility()], [NormalizeExpression()], [FindModelMarkers()],
 #'   [MapToReference()], [RunModel()]
 #' @export
-#' @examples
+#' @examplesIf scduet_available()
+#' rna <- matrix(rpois(60 * 100, 2), 60,
+#'   dimnames = list(paste0("gene", 1:60), paste0("cell", 1:100))
+#' )
+#' peaks <- matrix(rpois(60 * 100, 1), 60,
+#'   dimnames = list(paste0("chr1-", 1:60), colnames(rna))
+#' )
+#' embedding <- RunMultiVI(rna, peaks.assay = peaks, max_epochs = 2, verbose = FALSE)
+#' dim(embedding)
+#'
 #' \dontrun{
 #' obj <- RunMultiVI(obj, peaks.assay = "peaks", batch = "donor")
 #' }
@@ -289,7 +319,16 @@ RunMultiVI <- function(object, peaks.assay = NULL, protein.assay = NULL, inputs 
 #' @references Minoura et al. 2021, Cell Reports Methods 1:100071
 #' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
 #' @export
-#' @examples
+#' @examplesIf scduet_available()
+#' rna <- matrix(rpois(60 * 100, 2), 60,
+#'   dimnames = list(paste0("gene", 1:60), paste0("cell", 1:100))
+#' )
+#' protein <- matrix(rpois(8 * 100, 20), 8,
+#'   dimnames = list(paste0("protein", 1:8), colnames(rna))
+#' )
+#' embedding <- RunMMVAE(rna, protein.assay = protein, max_epochs = 2, verbose = FALSE)
+#' dim(embedding)
+#'
 #' \dontrun{
 #' obj <- RunMMVAE(obj, protein.assay = "ADT", batch = "donor")
 #' }
@@ -322,7 +361,16 @@ RunMMVAE <- function(object, protein.assay = NULL, peaks.assay = NULL, inputs = 
 #' @references Bach and Jordan 2005
 #' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
 #' @export
-#' @examples
+#' @examplesIf scduet_available()
+#' rna <- matrix(rpois(60 * 100, 2), 60,
+#'   dimnames = list(paste0("gene", 1:60), paste0("cell", 1:100))
+#' )
+#' protein <- matrix(rpois(8 * 100, 20), 8,
+#'   dimnames = list(paste0("protein", 1:8), colnames(rna))
+#' )
+#' embedding <- RunPCCA(rna, protein.assay = protein, max_epochs = 2, verbose = FALSE)
+#' dim(embedding)
+#'
 #' \dontrun{
 #' obj <- RunPCCA(obj, protein.assay = "ADT", batch = "donor")
 #' }
@@ -361,7 +409,16 @@ RunPCCA <- function(object, protein.assay = NULL, peaks.assay = NULL, inputs = N
 #' @references Gundersen et al. 2019, UAI
 #' @seealso [NormalizeExpression()], [FindModelMarkers()], [MapToReference()], [RunModel()]
 #' @export
-#' @examples
+#' @examplesIf scduet_available()
+#' rna <- matrix(rpois(60 * 100, 2), 60,
+#'   dimnames = list(paste0("gene", 1:60), paste0("cell", 1:100))
+#' )
+#' protein <- matrix(rpois(8 * 100, 20), 8,
+#'   dimnames = list(paste0("protein", 1:8), colnames(rna))
+#' )
+#' embedding <- RunDPCCA(rna, protein.assay = protein, max_epochs = 2, verbose = FALSE)
+#' dim(embedding)
+#'
 #' \dontrun{
 #' obj <- RunDPCCA(obj, protein.assay = "ADT", batch = "donor")
 #' }

@@ -32,12 +32,18 @@
 #' @seealso [RunTotalVI()]
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' cite <- RunTotalVI(cite, protein.assay = "ADT")
-#' query <- PredictAssay(query, cite, "ADT")
-#' FeaturePlot(query, "predictedadt_CD4")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' rna <- Matrix::Matrix(rpois(60 * 150, 2), 60, sparse = TRUE,
+#'   dimnames = list(paste0("gene", 1:60), paste0("cell", 1:150))
+#' )
+#' proteins <- Matrix::Matrix(rpois(6 * 150, 20), 6, sparse = TRUE,
+#'   dimnames = list(paste0("CD", 1:6), colnames(rna))
+#' )
+#' obj <- SeuratObject::CreateSeuratObject(rna)
+#' obj[["ADT"]] <- SeuratObject::CreateAssayObject(counts = proteins)
+#' cite <- RunTotalVI(obj, protein.assay = "ADT", max_epochs = 2, verbose = FALSE)
+#' query <- PredictAssay(obj[, 1:20], cite, "ADT")
+#' query[["predicted.ADT"]]
 PredictAssay <- function(object, model, assay = NULL, reference = NULL, reduction = NULL, use = "model", rna.assay = NULL,
                          layer = "counts", assay.name = NULL, n.samples = 50, seed.use = 42, verbose = TRUE, ...) {
   options <- list(...)

@@ -17,11 +17,15 @@
 #'   atlases, \doi{10.1038/s41556-022-01072-x}
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' obj <- RunPrograms(obj, gene.sets = "hallmark.gmt")
-#' FindProgramMarkers(obj, ident.1 = "stim", group.by = "condition")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' sets <- matrix(0, length(genes), 2, dimnames = list(genes, c("first", "second")))
+#' sets[1:40, 1] <- 1
+#' sets[30:80, 2] <- 1
+#' obj <- RunPrograms(SeuratObject::pbmc_small,
+#'   gene.sets = sets, features = genes, max_epochs = 2, verbose = FALSE
+#' )
+#' FindProgramMarkers(obj, ident.1 = "A", group.by = "letter.idents", n.samples = 100)
 FindProgramMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL, reduction = NULL, assay = NULL,
                                layer = "counts", n.samples = 5000, seed.use = 42, ...) {
   check_no_options(...)
@@ -59,10 +63,15 @@ FindProgramMarkers <- function(object, ident.1, ident.2 = NULL, group.by = NULL,
 #' @references Lotfollahi et al. (2023), \doi{10.1038/s41556-022-01072-x}
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' ProgramGenes(obj, "HALLMARK_INTERFERON_ALPHA_RESPONSE", n = 10)
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' sets <- matrix(0, length(genes), 2, dimnames = list(genes, c("first", "second")))
+#' sets[1:40, 1] <- 1
+#' sets[30:80, 2] <- 1
+#' obj <- RunPrograms(SeuratObject::pbmc_small,
+#'   gene.sets = sets, features = genes, max_epochs = 2, verbose = FALSE
+#' )
+#' ProgramGenes(obj, "first", n = 10)
 ProgramGenes <- function(object, program = NULL, n = NULL, ...) {
   check_text(program, "program", optional = TRUE)
   model <- ScduetModel(object, ...)

@@ -19,10 +19,10 @@
 #'   \doi{10.1038/s41592-021-01336-8}
 #' @family scores
 #' @export
-#' @examples
-#' \dontrun{
-#' ScoreIntegration(obj, reductions = c("pca", "scvi"), batch = "donor", labels = "cell_type")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' genes <- rownames(SeuratObject::pbmc_small)
+#' obj <- RunSCVI(SeuratObject::pbmc_small, features = genes, max_epochs = 2, verbose = FALSE)
+#' ScoreIntegration(obj, reductions = c("pca", "scvi"), batch = "groups", labels = "letter.idents")
 ScoreIntegration <- function(object, reductions = NULL, batch = NULL, labels = NULL, metrics = "default", assay = NULL,
                              layer = "counts", verbose = TRUE, ...) {
   check_option_names(list(...), rlang::current_env())

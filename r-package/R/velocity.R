@@ -29,9 +29,20 @@
 #'   \doi{10.1038/s41587-020-0591-3}; Gayoso, Weiler et al. (2024), \doi{10.1038/s41592-023-01994-w}
 #' @family tasks
 #' @export
-#' @examples
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
+#' rate <- outer(1:50, 1:120, function(gene, time) ifelse(gene > 25, time, 120 - time) / 10)
+#' names <- list(paste0("gene", 1:50), paste0("cell", 1:120))
+#' spliced <- Matrix::Matrix(rpois(50 * 120, rate + 1), 50, sparse = TRUE, dimnames = names)
+#' unspliced <- Matrix::Matrix(rpois(50 * 120, rate), 50, sparse = TRUE, dimnames = names)
+#' obj <- SeuratObject::CreateSeuratObject(spliced, assay = "spliced")
+#' obj[["unspliced"]] <- SeuratObject::CreateAssayObject(counts = unspliced)
+#' umap <- cbind(UMAP_1 = 1:120, UMAP_2 = 0)
+#' rownames(umap) <- colnames(obj)
+#' obj[["umap"]] <- SeuratObject::CreateDimReducObject(umap, assay = "spliced", key = "UMAP_")
+#' obj <- RunVelocity(obj, reduction = "umap")
+#' summary(obj$velocity.confidence)
+#'
 #' \dontrun{
-#' obj <- RunVelocity(obj, labels = "cell_type", reduction = "umap")
 #' obj <- RunVeloVI(obj, spliced = "spliced", unspliced = "unspliced", labels = "cell_type")
 #' FeaturePlot(obj, "latent.time")
 #' }
@@ -82,11 +93,18 @@ RunVeloVI <- function(object, spliced = "spliced", unspliced = "unspliced", ...)
 #' @returns A ggplot.
 #' @family tasks
 #' @export
-#' @examples
-#' \dontrun{
-#' obj <- RunVelocity(obj, labels = "cell_type", reduction = "umap")
-#' PlotVelocity(obj, reduction = "umap", group.by = "cell_type")
-#' }
+#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE) && requireNamespace("ggplot2", quietly = TRUE)
+#' rate <- outer(1:50, 1:120, function(gene, time) ifelse(gene > 25, time, 120 - time) / 10)
+#' names <- list(paste0("gene", 1:50), paste0("cell", 1:120))
+#' spliced <- Matrix::Matrix(rpois(50 * 120, rate + 1), 50, sparse = TRUE, dimnames = names)
+#' unspliced <- Matrix::Matrix(rpois(50 * 120, rate), 50, sparse = TRUE, dimnames = names)
+#' obj <- SeuratObject::CreateSeuratObject(spliced, assay = "spliced")
+#' obj[["unspliced"]] <- SeuratObject::CreateAssayObject(counts = unspliced)
+#' umap <- cbind(UMAP_1 = 1:120, UMAP_2 = 0)
+#' rownames(umap) <- colnames(obj)
+#' obj[["umap"]] <- SeuratObject::CreateDimReducObject(umap, assay = "spliced", key = "UMAP_")
+#' obj <- RunVelocity(obj, reduction = "umap")
+#' PlotVelocity(obj, reduction = "umap")
 PlotVelocity <- function(object, reduction = "umap", group.by = NULL, arrow.size = 1.5) {
   check_installed("ggplot2", "PlotVelocity()")
   check_text(reduction, "reduction")

@@ -109,7 +109,8 @@ def _skip_without_packages() -> None:
 
 def _skip_if_too_new() -> None:
     """Old versions of reticulate cannot run new versions of Python: those that `find_python()` of the package knows."""
-    code = "v <- packageVersion('reticulate'); cat(if (v >= '1.44') 14 else if (v >= '1.40') 13 else if (v >= '1.33') 12 else 11)"
+    newer = "if (v >= '1.44') 14 else if (v >= '1.40') 13 else if (v >= '1.33') 12 else 11"
+    code = f"v <- packageVersion('reticulate'); cat({newer})"
     newest = subprocess.run(["Rscript", "-e", code], capture_output=True, text=True, check=True).stdout
     if sys.version_info[1] > int(newest):
         pytest.skip(f"the reticulate of this R runs Python up to 3.{newest}")

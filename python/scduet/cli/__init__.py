@@ -36,6 +36,7 @@ from scduet.cli.pseudobulk import pseudobulk
 from scduet.cli.spatial import deconvolve, impute_genes
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.cli.velocity import velocity
+from scduet.cli.viewer import export_viewer
 from scduet.errors import OptionError
 from scduet.models import MODELS, OWN, is_own, name_of
 from scduet.options import TRAINING, Option, options_at, options_of
@@ -86,6 +87,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
         app.command()(interruptible(command))
     app.command("check-model")(interruptible(check_model))
     app.command("compare-denoisers")(interruptible(compare_denoisers))
+    app.command("export-viewer")(interruptible(export_viewer))
     app.command("impute-genes")(interruptible(impute_genes))
     app.command("generate-cells")(interruptible(generate_cells))
     app.command("node-weights")(interruptible(node_weights))

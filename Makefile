@@ -71,7 +71,7 @@ lint: setup  ## Check style and types
 
 docs: setup  ## Build the documentation into docs/_build/html; NOTEBOOKS=1 runs the tutorials too
 	$(PY) docs/_ext/stage.py docs/_build/source
-	NOTEBOOKS=$(NOTEBOOKS) $(PY) -m sphinx -W --keep-going -q -c docs docs/_build/source docs/_build/html
+	NOTEBOOKS=$(NOTEBOOKS) $(PY) -m sphinx -W --keep-going $(if $(NOTEBOOKS),,-q) -c docs docs/_build/source docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 wheel: setup  ## Build the engine's wheel into the R package, for sources without this checkout

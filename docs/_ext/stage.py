@@ -40,6 +40,13 @@ def stage(target: Path) -> None:
             file.unlink()
 
 
+def link_data(target: Path) -> None:
+    """The data beside the repository where the tutorials look for them when they run: two folders above."""
+    data, link = ROOT.parent / "shared", target.parent / "shared"
+    if data.is_dir() and not link.exists():
+        link.symlink_to(data, target_is_directory=True)
+
+
 def all_pages() -> dict[str, str]:
     """Path of each page of the site -> its text."""
     sources = {f"docs/{p.relative_to(DOCS)}": p.read_text(encoding="utf-8") for p in sorted(DOCS.rglob("*.md"))}
@@ -138,3 +145,4 @@ def _code(readme: str, language: str) -> str:
 
 if __name__ == "__main__":
     stage(Path(sys.argv[1]))
+    link_data(Path(sys.argv[1]))

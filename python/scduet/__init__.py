@@ -86,6 +86,7 @@ _PUBLIC = {  # name -> module that defines it; a submodule stands for itself
     "read_rds": "scduet.interop.rds",
     "score": "scduet.tasks.quality.score",
     "report": "scduet.reports",
+    "export_viewer": "scduet.tasks.workflows.export_viewer",
     "cite": "scduet.tasks.quality.cite",
     "datasets": "scduet.interop.datasets",
     "metrics": "scduet.metrics",

@@ -23,7 +23,8 @@ from scduet.data.cell_loader import CellLoader
 from scduet.data.checks import mark_of
 from scduet.data.gene_choice import describe_genes
 from scduet.data.loader_source import LoaderSource
-from scduet.data.schema import Fields, Schema
+from scduet.data.locate import var_of_main
+from scduet.data.schema import Fields, Schema, on_disk
 from scduet.data.sources import Cells
 from scduet.errors import FormatError, OptionError
 from scduet.events import Event, Listener, tell_interrupted, warnings_to
@@ -85,18 +86,21 @@ def fit(
     fields, config = build(getattr(cls, "Fields", Fields), options), build(cls.Config, options)
     training = build(TrainConfig, options)
     devices.choose(training.accelerator, local_rank())
-    adata, listener = cell_loader.given(adata, loader), reporter(callback)
+    adata, listener = on_disk(adata) if loader is None else cell_loader.given(adata, loader), reporter(callback)
     try:
         with own_random_numbers(training.seed), warnings_to(listener), _compilation_to(listener):
             main, *_ = getattr(cls, "modalities", ("rna",))
-            schema = cell_loader.learned(adata, fields, cls.expects, getattr(cls, "inputs", None), main)
+            learn = Schema.learn if loader is None else cell_loader.learned
+            schema = learn(adata, fields, cls.expects, getattr(cls, "inputs", None), main)
             if has_cells(cls, config):
-                cell_loader.refuse(adata, f"{model!r} has parameters for each cell")
+                if loader is not None:
+                    cell_loader.refuse(f"{model!r} has parameters for each cell")
                 schema, training = replace(schema, cells=mark_of(adata.obs_names)), on_all_cells(training)
             schema = schema if start is None else schema.as_in(start.schema)
-            listener(Event("log", describe_genes(schema.genes, fields.genes, cell_loader.var_of(adata, schema))))
+            var = var_of_main(adata, schema.fields.layer) if loader is None else loader.var
+            listener(Event("log", describe_genes(schema.genes, fields.genes, var)))
             listener.check()
-            cells = cell_loader.encoded(schema, adata)
+            cells = schema.encode(adata).marked() if loader is None else cell_loader.encoded(schema, loader)
             if isinstance(cells.counts, LoaderSource):
                 training = of_loader(training, *map(len, parts_of(cells, training)))
             training = resolved(training, len(cells), getattr(cls, "recipes", None))

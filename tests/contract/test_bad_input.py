@@ -136,6 +136,9 @@ FUNCTIONS = {  # name -> how it takes cells and options
     "report": lambda k, a, **o: sd.report(
         drawn(a), k.folder / "page.html", overwrite=True, **{"labels_key": "type", "batch_key": "run", **o}
     ),
+    "export_viewer": lambda k, a, **o: sd.export_viewer(
+        drawn(a), k.folder / "viewer.h5ad", overwrite=True, **{"embedding": "X_pca", **o}
+    ),
     "scvi.SCVI": lambda k, a, **o: facade(a, **o),
 }
 
@@ -348,6 +351,9 @@ OPTIONS = {  # option -> bad values, for each function that has the option
     "size_factor_key": ["type", "nowhere", "age"],
     "pooling": ["nonsense"],
     "gene_column": ["nowhere"],
+    "embedding": ["nowhere", 5],
+    "columns": [["nowhere"], 5],
+    "gene_symbols": ["nowhere", 5],
     "dof": [-1, "x"],
     "nonsense": [1],
 }
@@ -397,6 +403,15 @@ SHARED = {  # function -> kinds of cells that it meets beyond FEW; those that ar
     "score_generated": {"logged", "mixed columns", "nothing known", "one batch and label"},
     "score_generated, generated": {"logged"},
     "report": {"two cells", "text in obsm", "NaN in obsm", "no column in obsm", "lists in columns", "odd uns"},
+    "export_viewer": {
+        "logged",
+        "two cells",
+        "a gene twice",
+        "mixed columns",
+        "lists in columns",
+        "NaN in obsm",
+        "odd uns",
+    },
     "scvi.SCVI": {"logged", "mixed columns", "dates in columns", "nothing known"},
 }
 

@@ -36,6 +36,8 @@ from scduet.cli.pseudobulk import pseudobulk
 from scduet.cli.spatial import deconvolve, impute_genes
 from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
 from scduet.cli.velocity import velocity
+from scduet.cli.viewer import export_viewer
+from scduet.cli.wording import as_typed, flags_of
 from scduet.errors import OptionError
 from scduet.models import MODELS, OWN, is_own, name_of
 from scduet.options import TRAINING, Option, options_at, options_of
@@ -44,10 +46,13 @@ from scduet.options import TRAINING, Option, options_at, options_of
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 0 done, 1 failed (one line says why), 2 wrong usage, 130 interrupted (and says what is kept)."""
     arguments = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    flags: dict[str, str] = {}
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+        warnings.showwarning = lambda message, *_, **__: say(f"warning: {as_typed(str(message), flags)}")
         try:
-            build(_model_named_in(arguments))(args=arguments, prog_name="scduet")
+            command = typer.main.get_command(build(_model_named_in(arguments)))
+            flags |= flags_of(command, arguments)
+            command(args=arguments, prog_name="scduet")
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 1
         except (Interrupted, KeyboardInterrupt) as end:
@@ -56,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
         except Exception as error:
             if os.environ.get("SCDUET_TRACEBACK"):
                 raise
-            return _failed(str(error) or type(error).__name__, 2 if isinstance(error, OptionError) else 1)
+            why = as_typed(str(error) or type(error).__name__, flags)
+            return _failed(why, 2 if isinstance(error, OptionError) else 1)
     return 0
 
 
@@ -86,6 +92,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
         app.command()(interruptible(command))
     app.command("check-model")(interruptible(check_model))
     app.command("compare-denoisers")(interruptible(compare_denoisers))
+    app.command("export-viewer")(interruptible(export_viewer))
     app.command("impute-genes")(interruptible(impute_genes))
     app.command("generate-cells")(interruptible(generate_cells))
     app.command("node-weights")(interruptible(node_weights))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,7 @@ from scduet.data import checks
 from scduet.data.found import Found
 from scduet.data.gene_choice import genes_of
 from scduet.data.loader_source import LoaderSource
-from scduet.data.locate import var_of_main
-from scduet.data.schema import Fields, Schema, levels_in, on_disk, refuse_one_batch
+from scduet.data.schema import Fields, Schema, levels_in, refuse_one_batch
 from scduet.data.sources import Cells
 from scduet.errors import DataError, OptionError, some
 from scduet.options import check_arguments
@@ -70,10 +69,8 @@ class CellLoader:
         return pd.DataFrame(index=pd.Index([str(gene) for gene in self.genes]))
 
 
-def given(adata: Any, loader: CellLoader | None) -> Any:
-    """The one of both that was given. Raises OptionError for both or none, DataError for what holds no cells."""
-    if loader is None:
-        return on_disk(adata)
+def given(adata: Any, loader: Any) -> CellLoader:
+    """The loader. Raises OptionError where `adata` was given too, DataError for what is no loader."""
     if adata is not None:
         raise OptionError("adata and loader= are both given", "pass one of them")
     if not isinstance(loader, CellLoader):
@@ -81,51 +78,43 @@ def given(adata: Any, loader: CellLoader | None) -> Any:
     return loader
 
 
-def refuse(data: Any, why: str) -> None:
-    """Raise OptionError for a loader."""
-    if isinstance(data, CellLoader):
-        raise OptionError(f"{why}, which a loader cannot give", "pass an AnnData, or files (a path, a list of paths)")
+def refuse(why: str) -> NoReturn:
+    """Raise OptionError that says why a loader will not do."""
+    raise OptionError(f"{why}, which a loader cannot give", "pass an AnnData, or files (a path, a list of paths)")
 
 
-def var_of(data: Any, schema: Schema) -> pd.DataFrame:
-    """What is known of the columns of the main matrix."""
-    return data.var if isinstance(data, CellLoader) else var_of_main(data, schema.fields.layer)
-
-
-def learned(data: Any, fields: Fields, expects: str, declared: Mapping[str, Input] | None, modality: str) -> Schema:
-    """As `Schema.learn`; of a loader from what it declares.
+def learned(
+    loader: CellLoader, fields: Fields, expects: str, declared: Mapping[str, Input] | None, modality: str
+) -> Schema:
+    """As `Schema.learn`, from what `loader` declares.
 
     Raises OptionError for fields, and inputs of a model, that a loader cannot give, DataError for levels that it does
     not declare.
     """
-    if not isinstance(data, CellLoader):
-        return Schema.learn(data, fields, expects, declared, modality)
     further = {name: given for name, given in (declared or {}).items() if name != "x"}
     read = [given.option for given in further.values() if given.required or getattr(fields, given.option) is not None]
     if read or (declared or {}).get("x", Input("layer")).may_miss:
-        refuse(data, f"the model reads {some(read or ['several modalities'])}")
+        refuse(f"the model reads {some(read or ['several modalities'])}")
     if fields.layer is not None:
         raise OptionError(f"layer={fields.layer!r} has no meaning for a loader", "have it give the rows of that layer")
     levels, kinds = {}, {}
     for key in (fields.batch_key, fields.labels_key, *fields.categorical_covariate_keys):
         if key is not None:
-            if key not in data.levels:
-                known = f"it declares {some(data.levels)}" if data.levels else "it declares none"
+            if key not in loader.levels:
+                known = f"it declares {some(loader.levels)}" if loader.levels else "it declares none"
                 raise DataError(f"the loader declares no levels of {key!r}", f"pass levels={{{key!r}: [...]}}; {known}")
-            levels[key], kinds[key] = levels_in(pd.Series(list(data.levels[key])), key, fields)
+            levels[key], kinds[key] = levels_in(pd.Series(list(loader.levels[key])), key, fields)
     refuse_one_batch(fields, levels)
-    genes = genes_of(data.var, fields.genes, {}, modality)
+    genes = genes_of(loader.var, fields.genes, {}, modality)
     kinds = {key: kind for key, kind in kinds.items() if kind != "text"}
     return Schema(fields, genes, levels, expects, dict(declared or {}), {}, kinds=kinds)
 
 
-def encoded(schema: Schema, loader: Any) -> Cells:
-    """The cells to train on; of a loader, read once, as are those that it holds out.
+def encoded(schema: Schema, loader: CellLoader) -> Cells:
+    """The cells of `loader`, read once, as are those that it holds out.
 
     Raises DataError for values, names and levels that do not fit.
     """
-    if not isinstance(loader, CellLoader):
-        return schema.encode(loader).marked()
     if hasattr(loader.batches, "__next__") and loader.n_cells is None:
         remedy = "pass a list, or a function that makes it anew; n_cells= where it is endless"
         raise DataError("the loader is an iterator, which gives its cells once", remedy)

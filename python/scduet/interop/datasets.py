@@ -13,6 +13,7 @@ from pathlib import Path
 from anndata import AnnData
 
 from scduet.data.datasets import pbmc68k, simulate
+from scduet.data.found import names_in
 from scduet.errors import DataError, FormatError, OptionError
 
 __all__ = ["kang", "pancreas", "pbmc3k", "pbmc68k", "simulate"]
@@ -98,7 +99,7 @@ def _read(name: str) -> AnnData:
 
     adata = read_rds(path)
     adata.X = adata.X.astype("float32")
-    for layer in list(adata.layers):
+    for layer in names_in(adata.layers):
         del adata.layers[layer]
     adata.uns.clear()
     return adata

@@ -65,7 +65,7 @@ def lay_out(
     """UMAP coordinates of the unintegrated PCA and of each of `embeddings`; see `draw`."""
     if adata.n_obs < MIN_GENES:
         raise DataError(f"{adata.n_obs} cells are too few for a UMAP", f"it takes {MIN_GENES}")
-    keys = _drawable(adata) if embeddings is None else list(embeddings)
+    keys = drawable(adata) if embeddings is None else list(embeddings)
     missing = [key for key in keys if key not in adata.obsm and key != BEFORE]
     if missing:
         raise DataError(f"{some(missing)} not in obsm", f"it has {some(adata.obsm, 8)}")
@@ -94,6 +94,7 @@ def title_of(key: str) -> str:
     return _TITLES.get(key, key.removeprefix("X_"))
 
 
-def _drawable(adata) -> list[str]:
+def drawable(adata) -> list[str]:
+    """The embeddings in obsm that are no drawings."""
     keys: list[Any] = [key for key in adata.obsm if key.startswith("X_")]
     return [key for key in keys if not any(word in key.lower() for word in DRAWINGS)]

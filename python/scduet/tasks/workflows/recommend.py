@@ -12,6 +12,7 @@ import pandas as pd
 
 from scduet.data import checks
 from scduet.data.checks import LOOKED_AT, look_like_counts
+from scduet.data.found import names_in
 from scduet.data.levels import coded
 from scduet.data.locate import locate_main
 from scduet.data.main_matrix import matrix_of
@@ -77,7 +78,7 @@ def traits(
 
 def _of_velocity(adata) -> tuple[float, float, dict[str, str]]:
     """Share of unspliced molecules of the first cells, and how far a velocity's score is above that of noise."""
-    layers = adata.keys("layers") if isinstance(adata, CellsOnDisk) else list(adata.layers)
+    layers = adata.keys("layers") if isinstance(adata, CellsOnDisk) else names_in(adata.layers)
     share, told = 0.0, "no layer 'unspliced'"
     if "unspliced" in layers:
         spliced, unspliced = _first(adata, "spliced" if "spliced" in layers else None), _first(adata, "unspliced")

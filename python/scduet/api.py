@@ -95,7 +95,8 @@ def fit(
             if has_cells(cls, config):
                 if loader is not None:
                     cell_loader.refuse(f"{model!r} has parameters for each cell")
-                schema, training = replace(schema, cells=mark_of(adata.obs_names)), on_all_cells(training)
+                names: Any = getattr(adata, "obs_names", None)
+                schema, training = replace(schema, cells=mark_of(names)), on_all_cells(training)
             schema = schema if start is None else schema.as_in(start.schema)
             var = var_of_main(adata, schema.fields.layer) if loader is None else loader.var
             listener(Event("log", describe_genes(schema.genes, fields.genes, var)))
@@ -293,7 +294,8 @@ def _resumed(trainer: Trainer, folder: str | Path | None, model: str, config, sc
     """Resume `trainer` from the checkpoint in `folder`; returns the function that writes further checkpoints."""
     if folder is None:
         return None
-    known = (adata.genes,) if isinstance(adata, CellLoader) else (adata.obs_names, schema.about_features(adata))
+    walked = isinstance(adata, CellLoader)
+    known: Any = (adata.genes,) if walked else (adata.obs_names, schema.about_features(adata))
     cells = resume.fingerprint(trainer.cells, *known)
     options = {**dataclasses.asdict(config), **dataclasses.asdict(trainer.config), **schema.to_json()["fields"]}
     features = {"features": schema.features} if schema.features else {}

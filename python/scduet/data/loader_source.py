@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from scduet.contract import CellBatch
 from scduet.data.loader import minibatches
 from scduet.data.on_disk import ENTRIES_AT_ONCE
 from scduet.data.samplers import evenly_spaced
@@ -57,7 +56,7 @@ class LoaderSource:
             entries += cells.counts.mean_entries * len(cells)
             found.append([getattr(cells, name) for name in _BY_CELL])
         whole = [None if parts[0] is None else np.concatenate(parts) for parts in zip(*found, strict=True)]
-        known = dict(zip(_BY_CELL, whole, strict=True))
+        known: dict[str, Any] = dict(zip(_BY_CELL, whole, strict=True))
         n, sums = len(known["batch"]), known["total"]
         return Cells(replace(self, n_cells=n, mean_entries=entries / max(1, n), sums=sums), **known)
 
@@ -86,8 +85,8 @@ class Cutter:
     def __init__(self, pieces: Iterator[Cells]):
         self.pieces, self.held, self.first = pieces, None, 0
 
-    def __call__(self, done: int, size: int) -> Iterator[CellBatch]:
-        """The cells after the first `done`, in minibatches of `size`; may be asked again from where it was left."""
+    def __call__(self, done: int, size: int) -> Iterator[Any]:
+        """The cells after the first `done`, as a CellBatch of `size` each; may be asked again where it was left."""
         if self.held is not None:
             self.held, self.first = part(self.held, done - self.first), done
         more = True
@@ -102,7 +101,7 @@ class Cutter:
             if n == 0 and more:
                 continue
             for cells in minibatches(self.held, np.arange(n), size):
-                yield replace(cells, index=cells.index + self.first)  # pyright: ignore[reportArgumentType]
+                yield replace(cells, index=cells.index + self.first)
             self.held, self.first = part(self.held, n), self.first + n
 
 

@@ -24,7 +24,8 @@ from scduet.data.checks import check_matrix, look_like_counts
 from scduet.data.locate import locate_main
 from scduet.errors import DataError, ScduetWarning, some
 from scduet.io.cells import check_target, write
-from scduet.tasks.workflows.draw import BEFORE, drawable, umap
+from scduet.options import listed
+from scduet.tasks.workflows.draw import BEFORE, MIN_GENES, drawable, umap
 
 UMAP = "X_umap"
 TOTAL = 10_000  # counts of a cell, before the logarithm
@@ -58,6 +59,7 @@ def export_viewer(
     """
     path = check_target(path, overwrite)
     check_matrix(adata)
+    columns = None if columns is None else listed("columns", columns)
     made = AnnData(obs=_annotation(adata, columns), var=_genes(adata, gene_symbols))
     made.X, counts = _expression(locate_main(adata, layer).values)
     if counts is not None:
@@ -119,7 +121,7 @@ def _column(values: pd.Series) -> pd.Series | None:
     """Numbers as they are, the rest as categories called by their texts; None for what is neither."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return values.astype(np.float32) if values.isna().any() or pd.api.types.is_float_dtype(values) else values
-    if values.map(pd.api.types.is_list_like).any() or values.nunique() > MANY:
+    if any(map(pd.api.types.is_list_like, values)) or values.nunique() > MANY:
         return None
     texts = values.astype("string").astype("category").cat.remove_unused_categories()
     if isinstance(values.dtype, pd.CategoricalDtype):
@@ -143,6 +145,8 @@ def _drawings(adata: AnnData, embedding: str | None, seed: int) -> dict[str, np.
         bad = adata.obs_names[~np.isfinite(points).all(1)]
         if len(bad):
             raise DataError(f"obsm[{key!r}] is missing in {len(bad)} cells: {some(bad)}", "leave these cells out")
+        if points.shape[1] > 2 and len(points) < MIN_GENES:
+            raise DataError(f"{len(points)} cells are too few for a UMAP", f"it takes {MIN_GENES}")
         kept[UMAP] = umap(points, seed)
     return {key: np.asarray(points, np.float32) for key, points in kept.items()}
 

@@ -239,8 +239,8 @@ def built(self: ScviModel, adata, registry=None, datamodule=None, *, more, **opt
         raise OptionError("a model needs cells", "pass adata, or the registry of a data module")
     if adata is None:
         self._hold(None, None, is_trained=False)  # pyright: ignore[reportArgumentType]
-        given: Any = datamodule if registry is None else None
-        self._registered = dict(registry if given is None else given.registry), options
+        told: Any = registry if datamodule is None or registry is not None else datamodule.registry
+        self._registered = dict(told), options
         return
     refuse(type(self)._name, registry=registry, datamodule=datamodule)
     fields, options = noted(adata, type(self).__name__, self._name), self._given(adata, options)

@@ -14,11 +14,11 @@
 #' @returns The path, invisibly.
 #' @family scores
 #' @export
-#' @examplesIf scduet_available() && requireNamespace("SeuratObject", quietly = TRUE)
-#' genes <- rownames(SeuratObject::pbmc_small)
-#' obj <- RunSCVI(SeuratObject::pbmc_small, features = genes, max_epochs = 2, verbose = FALSE)
-#' path <- tempfile(fileext = ".html")
-#' WriteReport(obj, path, batch = "groups", labels = "letter.idents")
+#' @examples
+#' \dontrun{
+#' obj <- RunSCVI(obj, batch = "donor")
+#' WriteReport(obj, "report.html", batch = "donor", labels = "cell_type")
+#' }
 WriteReport <- function(object, path, reductions = NULL, batch = NULL, labels = NULL, assay = NULL, layer = "counts",
                         color.by = NULL, genes = NULL, overwrite = FALSE, ...) {
   check_text(path, "path")

@@ -12,7 +12,7 @@ MAN = Path(__file__).parents[2] / "r-package" / "man"
 NOT_RUN = {
     "GeneEmbeddings", "NodeWeights", "PerturbGenes", "PredictGenes", "PredictPerturbation", "PretrainTransformer",
     "RankPerturbations", "RunCondSCVI", "RunGimVI", "RunKPNN", "RunMAGAN", "RunPretrained", "RunPrograms", "RunSigGCN",
-    "install_scduet",
+    "WriteReport", "install_scduet",
 }  # fmt: skip
 
 RUN = """
@@ -33,9 +33,8 @@ for (page in pages) {{
 """
 
 
+@pytest.mark.parametrize("r", ["seurat5"], indirect=True)  # one R is enough, and with this one all run
 def test_the_examples_of_the_help_run(r):
-    if r.name != "seurat5":
-        pytest.skip("one R is enough; with Seurat 5 all examples run")
     said = r.run(RUN.format(man=r.shared_in_r / "r-package" / "man"))
     rows = [line.split("\t") for line in said.splitlines() if line.count("\t") == 2]
     assert len(rows) > 40

@@ -27,9 +27,8 @@ def test_the_package_has_every_rmd_of_the_vignettes():
     assert all((PACKAGE / "vignettes" / name).resolve() == VIGNETTES / name for name in there), "links, not copies"
 
 
+@pytest.mark.parametrize("r", ["seurat5"], indirect=True)  # one R is enough, and with this one all run
 def test_a_built_package_shows_its_vignettes(r):
-    if r.name != "seurat5":
-        pytest.skip("one R is enough")
     shared = r.shared / "build"
     shared.mkdir()
     shutil.copytree(PACKAGE, shared / "r-package", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "*.whl"))

@@ -20,6 +20,7 @@
 #' @param rna.assay Assay of the query with the counts of RNA; `NULL` for the default one.
 #' @param assay.name Name of the new assay; `NULL` for "predicted." and `assay`. One of this name is replaced if this package
 #'   made it; anything else of this name is an error.
+#' @param spread Also add the standard deviations of a new measurement, as an assay of the same name and ".sd".
 #' @param n.samples Draws of each cell, averaged.
 #' @inheritParams RunModel
 #' @param ... Not used.
@@ -45,7 +46,8 @@
 #' query <- PredictAssay(obj[, 1:20], cite, "ADT")
 #' query[["predicted.ADT"]]
 PredictAssay <- function(object, model, assay = NULL, reference = NULL, reduction = NULL, use = "model", rna.assay = NULL,
-                         layer = "counts", assay.name = NULL, n.samples = 50, seed.use = 42, verbose = TRUE, ...) {
+                         layer = "counts", assay.name = NULL, spread = FALSE, n.samples = 50, seed.use = 42,
+                         verbose = TRUE, ...) {
   options <- list(...)
   if (!is.null(options$nn.idx) || (!missing(model) && is.matrix(model))) {
     return(seurat_predict_assay(match.call(), parent.frame()))
@@ -53,12 +55,13 @@ PredictAssay <- function(object, model, assay = NULL, reference = NULL, reductio
   check_no_options(...)
   check_text(use, "use")
   check_flag(verbose, "verbose")
+  check_flag(spread, "spread")
   reference <- reference_for(reference, model)
   model <- if (inherits(model, "ScduetModel")) model else ScduetModel(model, reduction = reduction)
   modality <- predictable(model, assay)
   name <- if (is.null(assay.name)) paste0("predicted.", model$assays[[modality]]) else assay.name
   check_text(name, "assay.name")
-  check_assay_name(object, name)
+  for (added in c(name, if (spread) paste0(name, ".sd"))) check_assay_name(object, added)
   options <- list(use = use, n_samples = check_whole(n.samples, "n.samples"), seed = check_whole(seed.use, "seed.use"))
   query <- parts_of(object, rna.assay, layer)
   known <- parts_of(reference, trained_assay(reference, model), layer)
@@ -70,7 +73,13 @@ PredictAssay <- function(object, model, assay = NULL, reference = NULL, reductio
   said <- sprintf("%s %.3f", table$method, table$pearson)[!is.na(table$pearson)]
   inform_scduet(paste0("Correlation in held-out cells: ", paste(said, collapse = ", "), "."), verbose)
   inform_scduet(sprintf("Predictions by %s.", table$method[table$used]), verbose)
-  keep_table(put_denoised(object, receive_denoised(found, rownames(query$cells)), name), "scduet.prediction", table)
+  cells <- rownames(query$cells)
+  object <- put_denoised(object, receive_denoised(found, cells), name)
+  if (spread) {
+    deviations <- receive_denoised(list(names = found$names, values = found$spread), cells)
+    object <- put_denoised(object, deviations, paste0(name, ".sd"))
+  }
+  keep_table(object, "scduet.prediction", table)
 }
 
 # The input of the model that is called `assay` in the object it was trained on.

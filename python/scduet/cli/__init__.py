@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,7 +35,7 @@ from scduet.cli.perturbation import perturb, rank_perturbations, score_perturbat
 from scduet.cli.programs import node_weights, programs
 from scduet.cli.pseudobulk import pseudobulk
 from scduet.cli.spatial import deconvolve, impute_genes
-from scduet.cli.transformers import finetune, pretrain, pretraining, teaching
+from scduet.cli.transformers import finetune, integrating, pretrain, pretraining, teaching
 from scduet.cli.velocity import velocity
 from scduet.cli.viewer import export_viewer
 from scduet.cli.wording import as_typed, flags_of
@@ -80,8 +81,8 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     if is_own(model):
         model = name_of(model)
     options = options_of(model if model in {*MODELS, *OWN} else DEFAULT_MODEL)
-    for command in (fit, integrate):
-        app.command()(_training(command, options))
+    app.command()(_training(fit, options))
+    app.command()(_training(integrate, integrating() if _is_transformer(model) else options))
     own = options if model in MODELS else teaching("labels_key")
     app.command()(with_options(interruptible(annotate), own))
     app.command("map")(_training(map_, with_defaults(options_at(TRAINING), {"weight_decay": 0.0})))
@@ -102,6 +103,10 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("rank-perturbations")(interruptible(rank_perturbations))
     app.command("score-perturbation")(interruptible(score_perturbation))
     return app
+
+
+def _is_transformer(model: str) -> bool:
+    return model.startswith("hf://") or (model not in MODELS and Path(model).is_dir())
 
 
 def _training(command: Callable, options: list[Option]) -> Callable:

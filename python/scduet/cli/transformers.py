@@ -11,6 +11,7 @@ from scduet.cli.flags import with_defaults
 from scduet.options import SHARED, TRAINING, Option, options_at, settings_at
 
 FAMILIES = {"geneformer": "MaskedConfig", "scgpt": "GenerativeConfig"}  # and the options of their objectives
+FOUND = ("proteins", "peaks")  # options that the data decide on
 TOKENS = [
     Option("gene_column", "str | None", None, (), "Column of var with the names of genes; default looked for.", "data"),
     Option("max_length", "int | None", None, (), "Most tokens of a cell.", "data"),
@@ -26,6 +27,15 @@ def teaching(*more: str) -> list[Option]:
     lr = "; ".join(f"{tuning}: {rate:g}" for tuning, rate in rates.items())
     recipe = {**settings_at("scduet.tasks.foundation.finetune:RECIPE"), "lr": lr}
     return [*_places(*more, "unlabeled_category", "layer"), *TOKENS, *with_defaults(own, recipe)]
+
+
+def integrating() -> list[Option]:
+    """Options of fine-tuning a scGPT to embed several batches, or several modalities."""
+    places = [("model", f"scduet.transformers.objectives.{name}:Config") for name in ("integration", "multiomic")]
+    own = {option.name: option for option in options_at(*places) if option.name not in FOUND}
+    zeros = Option("zeros", "bool", True, (), "Of RNA alone: genes without counts are tokens, too.", "data")
+    training = with_defaults(options_at(TRAINING), settings_at("scduet.tasks.foundation.finetune:RECIPE"))
+    return [*_places("batch_key", "layer"), *TOKENS, zeros, *own.values(), *training]
 
 
 def pretraining() -> list[Option]:

@@ -13,10 +13,11 @@ from scduet.interop.options import Options, call
 
 @dataclass(frozen=True)
 class Predicted:
-    """Expected log(1 + counts) of features x cells, and how well that works: one row a method."""
+    """Expected log(1 + counts) of features x cells, their spread, and how well that works: one row a method."""
 
     names: codec.Text
     values: objects.Block
+    spread: objects.Block
     table: list[codec.Column]
 
 
@@ -28,9 +29,10 @@ def predict_modality(folder: str, sha256: str, query, reference, modality: str, 
         scduet.predict_modality, model, fitting(query, model), modality,
         reference=fitting(reference, model), options=options,
     )  # fmt: skip
-    found = query.obsm["predicted"]
+    found, spread = query.obsm["predicted"], query.obsm["predicted_sd"]
     told = table.assign(used=table.index == table.attrs["used"]).reset_index()
-    return Predicted(codec.as_text(found.columns), objects.block(found.to_numpy()), codec.columns_of(told))
+    blocks = objects.block(found.to_numpy()), objects.block(spread.to_numpy())
+    return Predicted(codec.as_text(found.columns), *blocks, codec.columns_of(told))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,12 @@ test_that("an assay is predicted from RNA, and judged beside simple methods", {
     expect_identical(table$method, c("totalvi", "knn", "ridge", "kernel_ridge", "mean"))
     expect_identical(table$method[table$used], if (use == "model") "totalvi" else "knn")
   }
-  by_name <- suppressWarnings(PredictAssay(query, ScduetModel(object), reference = object, assay.name = "x", verbose = FALSE))
+  by_name <- suppressWarnings(PredictAssay(query, ScduetModel(object),
+    reference = object, assay.name = "x", spread = TRUE, verbose = FALSE
+  ))
+  deviations <- as.matrix(layer_blocks(by_name[["x.sd"]], "data")[[1]])
+  expect_identical(dimnames(deviations), dimnames(truth))
+  expect_true(all(deviations > 0))
   expect_equal(dim(by_name[["x"]]), dim(query[["predicted.ADT"]]))
   expect_error(PredictAssay(query, ScduetModel(object), "ADT"), class = "scduet_error_reference")
   expect_error(PredictAssay(query, object, "HTO"), "HTO.*ADT", class = "scduet_error_assay")

@@ -69,6 +69,21 @@ def test_annotate_with_a_transformer_prints_the_honest_table(folder, tmp_path, c
     assert (read(tmp_path / "named.h5ad").obs["predicted"] == query.obs["predicted"]).all()
 
 
+@pytest.mark.filterwarnings("ignore:only:scduet.errors.ScduetWarning")
+def test_integrate_with_a_scgpt_reads_proteins_too(folder, tmp_path):
+    cells = make_cells(60, 1, batches=True)
+    level = np.where(np.arange(60)[:, None] % 3 == np.arange(3), 40, 4)
+    cells.obsm["protein"] = pd.DataFrame(level.astype(np.float32), cells.obs_names, ["CD3", "CD14", "CD19"])
+    cells.write_h5ad(tmp_path / "cite.h5ad")
+    transformer("scgpt").save(tmp_path / "scgpt")
+    asked = ["--model", tmp_path / "scgpt", "--batch-key", "run", "--protein-key", "protein", "--mask-ratio", "0.3"]
+    assert run("integrate", tmp_path / "cite.h5ad", *asked, "-o", tmp_path / "out.h5ad", *SHORT) == 0
+    how = {"batch_key": "run", "protein_key": "protein", "mask_ratio": 0.3}
+    expected = sd.integrate(cells, tmp_path / "scgpt", **how, **FAST)
+    found = read(tmp_path / "out.h5ad").obsm[expected.key]
+    np.testing.assert_allclose(found, cells.obsm[expected.key], atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:the usual vector")  # of a model of one layer
 @pytest.mark.parametrize("family", ["geneformer", "scgpt"])
 def test_pretrain_is_what_python_gives_and_goes_on(folder, tmp_path, family):

@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from training_speed import BATCH_SIZE, EMBEDDED, TRAINED, _now, _rates, _report
+from training_speed import BATCH_SIZE, EMBEDDED, TRAINED, now, rates, report
 
 DENSITY, PEAK_MEMORY = 0.03, "peak memory beyond the data, MB"
 
@@ -41,7 +41,7 @@ def main() -> None:
     for model in options.models:
         found = {tool: [_child(tool, model) for _ in range(options.runs)] for tool in TOOLS}
         print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
-        _report(f"{model} {options.cells:,} x {options.peaks:,}", found)
+        report(f"{model} {options.cells:,} x {options.peaks:,}", found)
         print(*(f"{PEAK_MEMORY}: {tool} {max(run[PEAK_MEMORY] for run in runs):,.0f}" for tool, runs in found.items()))
     return None
 
@@ -60,17 +60,22 @@ def _measured(tool: str, model: str, options: argparse.Namespace) -> dict[str, f
     adata, clock = _simulated(options.cells, options.peaks), []
     if model == "multivi":
         adata = _with_genes(adata, options.genes)
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back, which making the data has raised
-    before = _megabytes("VmRSS")
-    embed = TOOLS[tool](adata, model, options.epochs + 1, lambda: clock.append(_now()))
-    figures = dict(zip(TRAINED, _rates(0.9 * adata.n_obs * options.epochs, clock[0], clock[-1]), strict=True))
-    start = _now()
+    before = held()
+    embed = TOOLS[tool](adata, model, options.epochs + 1, lambda: clock.append(now()))
+    figures = dict(zip(TRAINED, rates(0.9 * adata.n_obs * options.epochs, clock[0], clock[-1]), strict=True))
+    start = now()
     embed(adata)
-    figures |= dict(zip(EMBEDDED, _rates(adata.n_obs, start, _now()), strict=True))
-    return figures | {PEAK_MEMORY: _megabytes("VmHWM") - before}
+    figures |= dict(zip(EMBEDDED, rates(adata.n_obs, start, now()), strict=True))
+    return figures | {PEAK_MEMORY: megabytes("VmHWM") - before}
 
 
-def _megabytes(figure: str) -> float:
+def held() -> float:
+    """Megabytes held now; sets the high-water mark back to them, which making the data has raised."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return megabytes("VmRSS")
+
+
+def megabytes(figure: str) -> float:
     """VmRSS (held now) or VmHWM (held at most) of this process."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[figure].split()[0]) / 1024

@@ -52,7 +52,7 @@ def main() -> None:
         for _ in range(options.runs):
             for tool, runs in found.items():
                 runs.append(child(tool, case))
-        _report(case, found)
+        report(case, found)
     return None
 
 
@@ -62,7 +62,7 @@ def child(tool: str, case: str) -> dict[str, float]:
     return json.loads(out.strip().splitlines()[-1])
 
 
-def _report(case: str, found: dict[str, list[dict[str, float]]]) -> None:
+def report(case: str, found: dict[str, list[dict[str, float]]]) -> None:
     print(f"\n{case:28s} {'scvi-tools':>26s} {'scduet':>26s}  ratio")
     for figure in (*TRAINED, *EMBEDDED):
         values = [[run[figure] for run in runs] for runs in found.values()]
@@ -79,20 +79,20 @@ def _measured(tool: str, case: str, options: argparse.Namespace) -> dict[str, fl
     data, likelihood = case.split("-")
     adata = DATA[data](options.cells)
     clock: list[tuple[float, float]] = []
-    embed = TOOLS[tool](adata, likelihood, options.epochs + 1, options, lambda: clock.append(_now()))
+    embed = TOOLS[tool](adata, likelihood, options.epochs + 1, options, lambda: clock.append(now()))
     n_trained = 0.9 * adata.n_obs * options.epochs
-    figures = dict(zip(TRAINED, _rates(n_trained, clock[0], clock[-1]), strict=True))
+    figures = dict(zip(TRAINED, rates(n_trained, clock[0], clock[-1]), strict=True))
     embed(adata)
-    start = _now()
+    start = now()
     embed(adata)
-    return figures | dict(zip(EMBEDDED, _rates(adata.n_obs, start, _now()), strict=True))
+    return figures | dict(zip(EMBEDDED, rates(adata.n_obs, start, now()), strict=True))
 
 
-def _now() -> tuple[float, float]:
+def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def _rates(cells: float, start: tuple[float, float], end: tuple[float, float]) -> list[float]:
+def rates(cells: float, start: tuple[float, float], end: tuple[float, float]) -> list[float]:
     return [cells / (b - a) for a, b in zip(start, end, strict=True)]
 
 

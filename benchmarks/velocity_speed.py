@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import warnings
 
-from peaks_speed import PEAK_MEMORY
-from training_speed import EMBEDDED, TRAINED, _child, _now, _rates, _report
+from peaks_speed import PEAK_MEMORY, held, megabytes
+from training_speed import EMBEDDED, TRAINED, child, now, rates, report
 from velocity import DATA
 
 BATCH_SIZE = 256  # scvi-tools' for this model
@@ -35,9 +34,9 @@ def main() -> None:
     found = {tool: [] for tool in TOOLS}
     for _ in range(options.runs):
         for tool, runs in found.items():
-            runs.append(_child(tool, "velovi"))
+            runs.append(child(tool, "velovi"))
     print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
-    _report("velovi", found)
+    report("velovi", found)
     print(*(f"{PEAK_MEMORY}: {tool} {max(run[PEAK_MEMORY] for run in runs):,.0f}" for tool, runs in found.items()))
     return None
 
@@ -52,13 +51,14 @@ def _measured(tool: str, options: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(options.threads)
     cells = sd.velocity_moments(anndata.read_h5ad(DATA), spliced="X", scale=True)
     clock: list[tuple[float, float]] = []
-    embed = TOOLS[tool](cells, options.epochs + 1, lambda: clock.append(_now()))
-    figures = dict(zip(TRAINED, _rates(cells.n_obs * options.epochs, clock[0], clock[-1]), strict=True))
+    before = held()
+    embed = TOOLS[tool](cells, options.epochs + 1, lambda: clock.append(now()))
+    figures = dict(zip(TRAINED, rates(cells.n_obs * options.epochs, clock[0], clock[-1]), strict=True))
     embed(cells)
-    start = _now()
+    start = now()
     embed(cells)
-    figures |= dict(zip(EMBEDDED, _rates(cells.n_obs, start, _now()), strict=True))
-    return figures | {PEAK_MEMORY: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    figures |= dict(zip(EMBEDDED, rates(cells.n_obs, start, now()), strict=True))
+    return figures | {PEAK_MEMORY: megabytes("VmHWM") - before}
 
 
 def _scvi_tools(cells, epochs: int, tick):

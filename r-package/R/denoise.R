@@ -75,7 +75,10 @@ CompareDenoisers <- function(object, methods = c("walk", "scvi", "dca"), labels 
 
 # The counts of the genes to denoise, as the engine takes them.
 denoisable <- function(parts, assay, features, verbose, columns = character(), call = rlang::caller_env()) {
-  is_seurat <- inherits(parts$object, "Seurat")
-  variable <- if (is_seurat) SeuratObject::VariableFeatures(parts$object[[default_assay(parts$object, assay, call)]])
+  variable <- NULL
+  if (inherits(parts$object, "Seurat")) {
+    assay <- default_assay(parts$object, assay, call)
+    variable <- SeuratObject::VariableFeatures(parts$object[[assay]])
+  }
   anndata_of(parts, choose_features(features, variable, parts$genes, verbose, call = call), columns)
 }

@@ -16,7 +16,8 @@ parts_of <- function(object, assay, layer, raw = TRUE, call = rlang::caller_env(
     abort_scduet("`object` must be a Seurat object, a SingleCellExperiment or an AnnData of anndataR.", class = "class", call = call)
   }
   object <- with_known_assays(object)
-  main <- object[[default_assay(object, assay, call)]]
+  assay <- default_assay(object, assay, call) # before `[[`, which would report errors as its own
+  main <- object[[assay]]
   cells <- assay_cells(main, object)
   embeddings <- lapply(set_names(SeuratObject::Reductions(object)), function(name) {
     embedding <- SeuratObject::Embeddings(object, name)

@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +18,7 @@ from scduet.cli.commands import (
     embed,
     fit,
     integrate,
+    is_transformer,
     recommend,
     report,
     say,
@@ -82,7 +82,7 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
         model = name_of(model)
     options = options_of(model if model in {*MODELS, *OWN} else DEFAULT_MODEL)
     app.command()(_training(fit, options))
-    app.command()(_training(integrate, integrating() if _is_transformer(model) else options))
+    app.command()(_training(integrate, integrating() if is_transformer(model) else options))
     own = options if model in MODELS else teaching("labels_key")
     app.command()(with_options(interruptible(annotate), own))
     app.command("map")(_training(map_, with_defaults(options_at(TRAINING), {"weight_decay": 0.0})))
@@ -103,10 +103,6 @@ def build(model: str = DEFAULT_MODEL) -> typer.Typer:
     app.command("rank-perturbations")(interruptible(rank_perturbations))
     app.command("score-perturbation")(interruptible(score_perturbation))
     return app
-
-
-def _is_transformer(model: str) -> bool:
-    return model.startswith("hf://") or (model not in MODELS and Path(model).is_dir())
 
 
 def _training(command: Callable, options: list[Option]) -> Callable:

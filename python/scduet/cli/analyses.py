@@ -13,6 +13,7 @@ from scduet.cli.commands import (
     Overwrite,
     Quiet,
     check_model_folder,
+    is_transformer,
     listener,
 )
 from scduet.errors import OptionError
@@ -22,7 +23,7 @@ Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
 def _known(model: str) -> str:
-    if model in MODELS or model.startswith("hf://") or Path(model).is_dir():
+    if model in MODELS or is_transformer(model):
         return model
     raise typer.BadParameter(f"{model!r} is neither one of {', '.join(MODELS)} nor a folder")
 

@@ -14,6 +14,11 @@ from scduet.train.progress import SilentOnError
 DEFAULT_MODEL = "scvi"
 
 
+def is_transformer(model: str) -> bool:
+    """Whether --model names a folder of a transformer, here or on a hub."""
+    return model.startswith("hf://") or (model not in MODELS and Path(model).is_dir())
+
+
 def _known(model: str) -> str:
     if model not in MODELS and not is_own(model):
         raise typer.BadParameter(f"{model!r} is not one of {', '.join(MODELS)}, nor file.py:Class")
@@ -29,6 +34,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Suppress progress ou
 Folder = Annotated[Path, typer.Option("--model", "-m", help="Folder of a saved model.")]
 ModelName = Annotated[
     str, typer.Option("--model", callback=_known, help=f"One of {', '.join(MODELS)}; or file.py:Class.")
+]
+ModelOrFolder = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        callback=lambda model: model if is_transformer(model) else _known(model),
+        help=f"One of {', '.join(MODELS)}; file.py:Class; or the folder of a scGPT, which is fine-tuned.",
+    ),
 ]
 OnDisk = Annotated[
     bool, typer.Option("--on-disk", help="Leave the counts on disk (.h5ad, .zarr): for files larger than memory.")
@@ -70,7 +83,7 @@ def fit(
 def integrate(
     data: Data,
     output: Output,
-    model: ModelName = DEFAULT_MODEL,
+    model: ModelOrFolder = DEFAULT_MODEL,
     save_model: Annotated[Path | None, typer.Option(help="Also save the model in this folder.")] = None,
     n_top_genes: Annotated[
         int | None, typer.Option(help='Train on so many variable genes, chosen within batches (scanpy\'s "seurat").')

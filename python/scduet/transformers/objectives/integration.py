@@ -16,14 +16,15 @@ from scduet.errors import OptionError
 from scduet.transformers.encoder.trunk import Packing
 from scduet.transformers.encoder.value_heads import CellValueHead, value_head
 from scduet.transformers.families.scgpt import BATCH_NORM_EPS, ScGPT
-from scduet.transformers.objectives.finetune import Tuning, choose_trained
+from scduet.transformers.objectives import finetune
+from scduet.transformers.objectives.finetune import choose_trained
 from scduet.transformers.objectives.losses import elastic_similarity, mean_square, reversed_gradient, zero_nll
 
 MASKED = -1.0  # value shown in the place of one to be predicted
 
 
 @dataclass(frozen=True)
-class Config(Tuning):
+class Config(finetune.Tuning):
     tuning: Literal["lora", "full", "last", "frozen"] = "full"
     """Weights to train: all, as in the paper, LoRA adapters, the last layers, or only new weights."""
     mask_ratio: float = 0.4

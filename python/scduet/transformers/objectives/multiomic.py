@@ -27,7 +27,8 @@ from scduet.errors import DataError, OptionError
 from scduet.transformers.encoder.trunk import Packing
 from scduet.transformers.encoder.value_heads import CellValueHead, value_head
 from scduet.transformers.families.scgpt import ScGPT
-from scduet.transformers.objectives.finetune import Tuning, choose_trained
+from scduet.transformers.objectives import finetune
+from scduet.transformers.objectives.finetune import choose_trained
 from scduet.transformers.objectives.integration import MASKED, choose_masked, discriminator
 from scduet.transformers.objectives.losses import mean_square, reversed_gradient
 from scduet.transformers.tokenizers.vocabulary import Vocabulary
@@ -37,7 +38,7 @@ SPREAD = 0.1  # of new vectors, as in the official code
 
 
 @dataclass(frozen=True)
-class Config(Tuning):
+class Config(finetune.Tuning):
     tuning: Literal["lora", "full", "last", "frozen"] = "full"
     """Weights to train: all, LoRA adapters, the last layers, or only new weights."""
     protein_key: str | None = None

@@ -9,10 +9,12 @@
 #' `raw`. If `raw` has more genes than a scaled `X`, as after `scanpy.pp.scale()` of the variable genes, the assay has
 #' the genes of `raw`; otherwise the remaining content of `raw` becomes an assay "raw". A message reports these choices.
 #'
+#' The layers "spliced", "unspliced" and "ambiguous" become assays of these names, which [RunVelocity()] takes.
+#'
 #' Entries of `obsm` whose columns have names (a data frame, or names in `uns["KEY_names"]`) become assays, the others
 #' reductions. Pictures of a tissue in `uns["spatial"]`, with coordinates in `obsm["spatial"]`, become images: `VisiumV1` in
-#' Seurat 4, `VisiumV2` in Seurat 5, of the small picture if there are two. Seurat replaces `_` and `|` in gene names by `-`; the original names are kept in the column
-#' `original_name` of the feature metadata.
+#' Seurat 4, `VisiumV2` in Seurat 5, of the small picture if there are two. Seurat replaces `_` and `|` in gene names by `-`;
+#' the original names are kept in the column `original_name` of the feature metadata.
 #' @param object A Python AnnData, the path of an `.h5ad` file, or anything that [as_anndata()] accepts.
 #' @param assay Name of the assay; `NULL` for the assay that the AnnData was created from, or "RNA".
 #' @param verbose Report what could not be converted.
@@ -43,6 +45,10 @@ as_seurat <- function(object, assay = NULL, verbose = TRUE, ...) {
   out <- new_seurat(adata, info$matrices, obs, genes, own, cells, assay, notes)
   out <- set_gene_data(out, assay, receive_frame(ask("table", adata = adata, place = axis), genes$clean), genes$original)
   if (isTRUE(info$raw_left)) out <- set_raw(out, adata, cells, verbose)
+  for (layer in layers_left(info, SPLICING)) {
+    x <- fetch_matrix(adata, paste0("layers/", layer), own, cells)
+    quiet_layers(out[[free_name(layer, out, layer, verbose)]] <- new_assay(counts = x))
+  }
   out <- set_assays(out, adata, info, cells, verbose)
   out <- set_images(out, adata, info, assay)
   if (length(out@images)) info <- without_images(info)
@@ -239,8 +245,15 @@ set_graphs <- function(object, adata, info, assay, verbose) {
   object
 }
 
+SPLICING <- c("spliced", "unspliced", "ambiguous") # layers that become assays, as velocity takes them
+
+# The layers that the main assay does not have, all or those of these names.
+layers_left <- function(info, names = unlist(info$layers)) {
+  setdiff(intersect(names, unlist(info$layers)), sub("^layers/", "", unlist(info$matrices)))
+}
+
 tell_unused <- function(info, verbose) {
-  layers <- setdiff(unlist(info$layers), sub("^layers/", "", unlist(info$matrices)))
+  layers <- setdiff(layers_left(info), SPLICING)
   left <- c(
     if (length(layers)) paste("layers", some(layers, 9)),
     if (!"X" %in% unlist(info$matrices) && isTRUE(info$has_x)) "X",

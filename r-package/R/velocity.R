@@ -137,7 +137,6 @@ PlotVelocity <- function(object, reduction = "umap", group.by = NULL, arrow.size
     points +
     ggplot2::geom_segment(ends, arrows, arrow = ggplot2::arrow(length = ggplot2::unit(0.06, "inches")), linewidth = 0.4) +
     ggplot2::labs(x = paste(reduction, 1), y = paste(reduction, 2), colour = group.by) +
-    ggplot2::coord_equal() +
     ggplot2::theme_minimal()
 }
 

@@ -118,3 +118,16 @@ def test_the_same_seed_gives_the_same_genes_and_embedding_in_both_languages(r):
     loaded = scduet.load(r.shared / "model")
     assert loaded.genes == here.genes == [f"g{i}" for i in range(30) if i % 3 > 0]
     np.testing.assert_allclose(loaded.embed(adata), there, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_of_splicing_become_assays(r):
+    draw = np.random.default_rng(0)
+    x = sp.csr_matrix(draw.poisson(2, (6, 4)).astype(np.float32))
+    adata = anndata.AnnData(x, layers={"unspliced": x * 2, "spliced": x, "other": x})
+    adata.write_h5ad(r.shared / "spliced.h5ad")
+    r.run(
+        f"""suppressMessages(library(scduet)); o <- ReadH5AD({str(r.shared_in_r / "spliced.h5ad")!r}, verbose = FALSE)
+        counts <- function(name) as.matrix(SeuratObject::GetAssayData(o[[name]], "counts"))
+        stopifnot(setequal(SeuratObject::Assays(o), c("RNA", "spliced", "unspliced")))
+        stopifnot(all(counts("unspliced") == 2 * counts("RNA")), all(counts("spliced") == counts("RNA")))"""
+    )

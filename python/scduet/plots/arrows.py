@@ -83,7 +83,7 @@ def phase_portraits(
         raise DataError(f"the values of {wrong[0]!r} are not one a cell", "give spliced and unspliced values of all")
     entries, drawn = legend_entries(annotation), None
     with matplotlib.rc_context(STYLE):
-        figure, panels = grid(1, len(genes), size, legend_width(name, entries), gap=0.45, left=0.5)
+        figure, panels = grid(1, len(genes), size, legend_width(name, entries), gap=0.45, left=0.65)
         for axes, (gene, (s, u)) in zip(panels[0], genes.items(), strict=True):
             drawn = scatter(axes, np.stack([s, u], 1), annotation)
             if fits and gene in fits:

@@ -101,7 +101,7 @@ test_that("messages say what was done and what was left out", {
   expect_told("message", choose_features(NULL, NULL, rownames(object), TRUE))
   reporter <- new_reporter(TRUE)
   expect_told("message", for (epoch in 1:20) reporter("progress", "loss 3.14", epoch, 20, "epoch", 2 * (20 - epoch)))
-  expect_told("message", tell_unused(list(layers = "spliced", other = "neighbors", unusable = "X_none"), TRUE))
+  expect_told("message", tell_unused(list(layers = "smooth", other = "neighbors", unusable = "X_none"), TRUE))
 })
 
 test_that("messages of the tasks say what was used, what it gave, and what could not be done", {

@@ -69,7 +69,7 @@ def test_a_refusal_says_where_whole_numbers_are(counts, logged, tmp_path, capsys
         sd.fit(logged, "scvi", max_epochs=1)
     logged.write_h5ad(tmp_path / "x.h5ad")
     assert main(["fit", str(tmp_path / "x.h5ad"), "--output", str(tmp_path / "m"), "--quiet"]) == 1
-    assert_named(capsys.readouterr().err, "layer='raw'")
+    assert_named(capsys.readouterr().err, "--layer")
     adata = counts.copy()
     adata.layers["umis"], adata.X = adata.X.copy(), adata.X.log1p()
     with pytest.raises(DataError, match=named("layer='umis'")):

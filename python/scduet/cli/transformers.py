@@ -31,8 +31,9 @@ def teaching(*more: str) -> list[Option]:
 
 def integrating() -> list[Option]:
     """Options of fine-tuning a scGPT to embed several batches, or several modalities."""
-    places = [("model", f"scduet.transformers.objectives.{name}:Config") for name in ("integration", "multiomic")]
-    own = {option.name: option for option in options_at(*places) if option.name not in FOUND}
+    whole = "scduet.transformers.objectives.{}:Config"
+    both = options_at(("model", whole.format("integration")), ("model", whole.format("multiomic")))
+    own = {option.name: option for option in both if option.name not in FOUND}
     zeros = Option("zeros", "bool", True, (), "Of RNA alone: genes without counts are tokens, too.", "data")
     training = with_defaults(options_at(TRAINING), settings_at("scduet.tasks.foundation.finetune:RECIPE"))
     return [*_places("batch_key", "layer"), *TOKENS, zeros, *own.values(), *training]

@@ -136,12 +136,9 @@ def test_models_that_are_not_here_say_so(module, name):
     ("method", "argument"),
     [
         ("get_elbo", "dataloader"),
-        ("get_latent_representation", "dataloader"),
         ("get_normalized_expression", "data_loader_kwargs"),
         ("differential_expression", "dataloader"),
         ("differential_abundance", "adata_sub"),
-        ("train", "datamodule"),
-        ("load", "datamodule"),
     ],
 )
 def test_arguments_without_counterpart_are_refused_by_name(models, method, argument):

@@ -18,7 +18,6 @@ from scduet.cli.commands import (
     embed,
     fit,
     integrate,
-    is_transformer,
     recommend,
     report,
     say,
@@ -28,6 +27,7 @@ from scduet.cli.denoising import compare_denoisers, denoise
 from scduet.cli.doublets import doublets
 from scduet.cli.flags import with_defaults, with_options
 from scduet.cli.interrupt import EXIT_CODE, Interrupted, interruptible
+from scduet.cli.model_names import is_transformer
 from scduet.cli.multimodal import match_cells, predict_modality, weighted_neighbors
 from scduet.cli.network import network
 from scduet.cli.own_model import check_model

@@ -13,9 +13,9 @@ from scduet.cli.commands import (
     Overwrite,
     Quiet,
     check_model_folder,
-    is_transformer,
     listener,
 )
+from scduet.cli.model_names import is_transformer
 from scduet.errors import OptionError
 from scduet.models import MODELS
 

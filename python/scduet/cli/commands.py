@@ -7,23 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from scduet.cli.model_names import ModelName, ModelOrFolder
 from scduet.errors import FormatError, OptionError
-from scduet.models import MODELS, is_own
 from scduet.train.progress import SilentOnError
 
 DEFAULT_MODEL = "scvi"
-
-
-def is_transformer(model: str) -> bool:
-    """Whether --model names a folder of a transformer, here or on a hub."""
-    return model.startswith("hf://") or (model not in MODELS and Path(model).is_dir())
-
-
-def _known(model: str) -> str:
-    if model not in MODELS and not is_own(model):
-        raise typer.BadParameter(f"{model!r} is not one of {', '.join(MODELS)}, nor file.py:Class")
-    return model
-
 
 Data = Annotated[
     Path, typer.Argument(help=".h5ad, .h5mu, .zarr, .loom, 10x .h5, or a folder: 10x, Visium, STARsolo, alevin-fry.")
@@ -32,17 +20,6 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="What to write; put
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --output names.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Suppress progress output.")]
 Folder = Annotated[Path, typer.Option("--model", "-m", help="Folder of a saved model.")]
-ModelName = Annotated[
-    str, typer.Option("--model", callback=_known, help=f"One of {', '.join(MODELS)}; or file.py:Class.")
-]
-ModelOrFolder = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        callback=lambda model: model if is_transformer(model) else _known(model),
-        help=f"One of {', '.join(MODELS)}; file.py:Class; or the folder of a scGPT, which is fine-tuned.",
-    ),
-]
 OnDisk = Annotated[
     bool, typer.Option("--on-disk", help="Leave the counts on disk (.h5ad, .zarr): for files larger than memory.")
 ]

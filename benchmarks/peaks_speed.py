@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from training_speed import BATCH_SIZE, EMBEDDED, TRAINED, now, rates, report
+from training_speed import BATCH_SIZE, EMBEDDED, TRAINED, lightning_callback, listener, now, rates, report
 
 DENSITY, PEAK_MEMORY = 0.03, "peak memory beyond the data, MB"
 
@@ -105,12 +105,8 @@ def _with_genes(atac, n_genes: int):
 
 
 def _scvi_tools(adata, model: str, epochs: int, tick):
-    import logging
-
     import scvi
-    from lightning.pytorch.callbacks import LambdaCallback
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     cls = {"peakvi": scvi.model.PEAKVI, "poissonvi": scvi.external.POISSONVI, "multivi": scvi.model.MULTIVI}[model]
     if model == "multivi":
         cls.setup_mudata(adata, batch_key="batch", modalities={"rna_layer": "rna", "atac_layer": "atac"})
@@ -118,23 +114,18 @@ def _scvi_tools(adata, model: str, epochs: int, tick):
         cls.setup_anndata(adata, batch_key="batch")
     trained = cls(adata)
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "early_stopping": False}
-    ends = LambdaCallback(on_train_epoch_end=lambda *_: tick())
-    trained.train(epochs, batch_size=BATCH_SIZE, callbacks=[ends], **quiet)
+    trained.train(epochs, batch_size=BATCH_SIZE, callbacks=[lightning_callback(tick)], **quiet)
     return lambda adata: trained.get_latent_representation(adata, batch_size=BATCH_SIZE)
 
 
 def _scduet(adata, model: str, epochs: int, tick):
     import scduet as sd
 
-    def ends(event) -> None:
-        if event.kind == "progress":
-            tick()
-
     options = {"recipe": "scvi-tools", "max_epochs": epochs, "early_stopping": False, "validate_every": 0}
     if model == "multivi":
         options |= {"peaks_key": "atac", "as_in_scvi_tools": True}
     trained = sd.fit(
-        adata, model, batch_key="batch", batch_size=BATCH_SIZE, accelerator="cpu", callback=ends, **options
+        adata, model, batch_key="batch", batch_size=BATCH_SIZE, accelerator="cpu", callback=listener(tick), **options
     )
     return lambda adata: trained.embed(adata, batch_size=BATCH_SIZE)
 

@@ -96,19 +96,29 @@ def rates(cells: float, start: tuple[float, float], end: tuple[float, float]) ->
     return [cells / (b - a) for a, b in zip(start, end, strict=True)]
 
 
-def _scvi_tools(adata, likelihood: str, epochs: int, given: argparse.Namespace, tick):
+def lightning_callback(tick):
+    """Calls `tick` after each epoch; says nothing else."""
     import logging
 
-    import scvi
     from lightning.pytorch.callbacks import LambdaCallback
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    ends = LambdaCallback(on_train_epoch_end=lambda *_: tick())
+    return LambdaCallback(on_train_epoch_end=lambda *_: tick())
+
+
+def listener(tick):
+    """The same for scduet."""
+    return lambda event: tick() if event.kind == "progress" else None
+
+
+def _scvi_tools(adata, likelihood: str, epochs: int, given: argparse.Namespace, tick):
+    import scvi
+
     options = {
         "accelerator": given.accelerator,
         "batch_size": _batch_size(adata),
         "enable_progress_bar": False,
-        "callbacks": [ends],
+        "callbacks": [lightning_callback(tick)],
     }
     if PROTEINS in adata.obsm:
         scvi.model.TOTALVI.setup_anndata(adata, PROTEINS, batch_key="batch")
@@ -124,17 +134,13 @@ def _scvi_tools(adata, likelihood: str, epochs: int, given: argparse.Namespace, 
 def _scduet(adata, likelihood: str, epochs: int, given: argparse.Namespace, tick):
     import scduet as sd
 
-    def ends(event) -> None:
-        if event.kind == "progress":
-            tick()
-
     options = {"recipe": "scvi-tools", "max_epochs": epochs, "batch_size": _batch_size(adata)}
     options |= {"accelerator": given.accelerator, "precision": given.precision}
     name = "scvi"
     if PROTEINS in adata.obsm:
         name, further = "totalvi", {"early_stopping": False, "reduce_lr_on_plateau": False, "validate_every": 0}
         options |= {"protein_key": PROTEINS, **further}
-    model = sd.fit(adata, name, batch_key="batch", gene_likelihood=likelihood, callback=ends, **options)
+    model = sd.fit(adata, name, batch_key="batch", gene_likelihood=likelihood, callback=listener(tick), **options)
     return lambda adata: model.embed(adata, batch_size=_batch_size(adata))
 
 

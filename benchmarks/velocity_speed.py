@@ -16,7 +16,7 @@ import os
 import warnings
 
 from peaks_speed import PEAK_MEMORY, held, megabytes
-from training_speed import EMBEDDED, TRAINED, child, now, rates, report
+from training_speed import EMBEDDED, TRAINED, child, lightning_callback, listener, now, rates, report
 from velocity import DATA
 
 BATCH_SIZE = 256  # scvi-tools' for this model
@@ -62,30 +62,27 @@ def _measured(tool: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _scvi_tools(cells, epochs: int, tick):
-    import logging
-
     import scvi
-    from lightning.pytorch.callbacks import LambdaCallback
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     scvi.external.VELOVI.setup_anndata(cells, spliced_layer="Ms", unspliced_layer="Mu")
     trained = scvi.external.VELOVI(cells)
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "early_stopping": False}
-    ends = LambdaCallback(on_train_epoch_end=lambda *_: tick())
-    trained.train(epochs, train_size=1.0, batch_size=BATCH_SIZE, callbacks=[ends], **quiet)
+    trained.train(epochs, train_size=1.0, batch_size=BATCH_SIZE, callbacks=[lightning_callback(tick)], **quiet)
     return lambda cells: trained.get_latent_representation(cells, batch_size=BATCH_SIZE)
 
 
 def _scduet(cells, epochs: int, tick):
     import scduet as sd
 
-    def ends(event) -> None:
-        if event.kind == "progress":
-            tick()
-
     options = {"max_epochs": epochs, "train_size": 1.0, "early_stopping": False, "validate_every": 0}
     trained = sd.fit(
-        cells, "velovi", recipe="scvi-tools", batch_size=BATCH_SIZE, accelerator="cpu", callback=ends, **options
+        cells,
+        "velovi",
+        recipe="scvi-tools",
+        batch_size=BATCH_SIZE,
+        accelerator="cpu",
+        callback=listener(tick),
+        **options,
     )
     return lambda cells: trained.embed(cells, batch_size=BATCH_SIZE)
 
